@@ -1,0 +1,1 @@
+//! Tensor runtime of llada.
