@@ -43,7 +43,25 @@ pub(crate) fn clean(text: &str) -> Option<String> {
     let last = poem[end..].chars().next().filter(|&last| last == '？' || last == '！');
     poem.truncate(end);
     poem.push(last.unwrap_or('。'));
-    (end > 0).then_some(poem)
+    (end > 0).then(|| close_couplets(poem))
+}
+
+/// In a poem of regular form a couplet ends with the end of a sentence and its first clause does
+/// not, whatever the edition has there.
+fn close_couplets(poem: String) -> String {
+    if !is_regular(&poem) {
+        return poem;
+    }
+    let mut closes = true;
+    let close = |mark| {
+        closes = if ends_clause(mark) { !closes } else { closes };
+        match mark {
+            '，' | '：' | '；' if closes => '。',
+            '。' | '：' | '；' if !closes => '，',
+            mark => mark,
+        }
+    };
+    poem.chars().map(close).collect()
 }
 
 /// `text` without what stands in round brackets, which may nest; `None` if they do not match.
@@ -124,12 +142,17 @@ pub(crate) fn cut(poem: &str, limit: usize) -> Option<Vec<String>> {
     })
 }
 
-/// The couplets of a poem of regular form (an even number of clauses, all of five or all of seven
-/// characters), at least two of them; none of any other poem.
-pub(crate) fn regular_couplets(poem: &str) -> Vec<String> {
+/// Whether the poem has an even number of clauses, at least four, all of five or all of seven
+/// characters.
+fn is_regular(poem: &str) -> bool {
     let lengths: Vec<usize> = clauses(poem).iter().map(|clause| clause.chars().count()).collect();
-    let regular = [5, 7].iter().any(|form| lengths.iter().all(|length| length == form));
-    if !regular || lengths.len() < 4 || lengths.len() % 2 == 1 || poem.contains('、') {
+    let uniform = [5, 7].iter().any(|form| lengths.iter().all(|length| length == form));
+    uniform && lengths.len() >= 4 && lengths.len().is_multiple_of(2) && !poem.contains('、')
+}
+
+/// The couplets of a poem of regular form; none of any other poem.
+pub(crate) fn regular_couplets(poem: &str) -> Vec<String> {
+    if !is_regular(poem) {
         return Vec::new();
     }
     let verses: Vec<&str> = poem.split_inclusive(ends_clause).collect();

@@ -28,6 +28,23 @@ const MAX_CLAUSE: usize = 14;
 /// A character needs so many occurrences for an id of its own, unless a famous poem has it.
 const MIN_COUNT: usize = 4;
 
+/// Misprints in the collections of famous poems, and what the poems say.
+const CORRECTIONS: [(&str, &str); 13] = [
+    ("双双呜玉珂", "双双鸣玉珂"),
+    ("与梅井作", "与梅并作"),
+    ("凄凉拂署流", "凄凉拂曙流"),
+    ("疏廉邀月影", "疏帘邀月影"),
+    ("一权寒梅", "一树寒梅"),
+    ("杀刺吏", "杀刺史"),
+    ("极目箫条", "极目萧条"),
+    ("城欲催", "城欲摧"),
+    ("远目寒山", "远上寒山"),
+    ("宫使驱将", "官使驱将"),
+    ("残霄犹得", "残宵犹得"),
+    ("画沧州", "画沧洲"),
+    ("夜沈沈", "夜沉沉"),
+];
+
 /// A poem as the package has it.
 #[derive(Debug, Deserialize)]
 struct Source {
@@ -131,9 +148,11 @@ fn split_poems(dist: &Path, simplifier: &Simplifier) -> anyhow::Result<Split> {
     let mut split = Split::default();
     let mut famous_versions = Versions::default();
     for text in famous_sources(dist)? {
-        let poem = clean(&simplifier.convert(&text));
+        let text = CORRECTIONS.iter().fold(simplifier.convert(&text), |text, (wrong, right)| {
+            text.replace(wrong, right)
+        });
         // The collections overlap, and each has its own readings: the first one is taken.
-        if let Some(poem) = poem.filter(|poem| !famous_versions.has_version_of(poem)) {
+        if let Some(poem) = clean(&text).filter(|poem| !famous_versions.has_version_of(poem)) {
             famous_versions.add(&poem);
             split.famous.push(poem);
         }
