@@ -151,6 +151,7 @@ fn fetch(sh: &Shell, data: &Path, (name, version): (&str, &str)) -> anyhow::Resu
             sh,
             "npm pack --silent --pack-destination {data} {name}@{version}"
         )
+        .ignore_stdout()
         .run()
         .context("`npm pack` failed; it needs npm and the network")?;
     }
