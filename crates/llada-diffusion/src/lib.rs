@@ -14,7 +14,7 @@ mod schedule;
 
 pub use batch::TokenBatch;
 pub use error::{Error, Result};
-pub use forward::{EPS, Noised, forward_process, p_mask};
+pub use forward::{Noised, forward_process, p_mask};
 pub use likelihood::{Estimate, LikelihoodConfig, ScoredSequence, log_likelihood};
 pub use loss::diffusion_loss_weights;
 pub use predictor::{MaskPredictor, Parameter, PredictorInfo, Trainable};

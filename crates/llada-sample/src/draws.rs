@@ -14,7 +14,8 @@ pub enum Draws {
     Recorded(RecordedDraws),
 }
 
-/// The uniform draws of a recorded run. Kinds of draws that a run does not need may be empty.
+/// The uniform draws of a recorded run of one row. Kinds of draws that a run does not need may be
+/// empty. Positions are those of the request's canvas: columns of padding are left out.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RecordedDraws {
     /// First position that `gumbel` covers (the reference's recordings: the prompt's length).

@@ -89,7 +89,7 @@ proptest! {
         let mut before = start(&request);
         let mut revealed = 0;
         let mut kept = true;
-        let outputs = sample(&toy(), &[request.clone()], &mut |event| {
+        let outputs = sample(&toy(), std::slice::from_ref(&request), &mut |event| {
             kept &= before.iter().zip(event.canvas).all(|(&old, &new)| old == MASK || old == new);
             revealed += event.revealed.len();
             before = event.canvas.to_vec();
@@ -106,7 +106,7 @@ proptest! {
     fn an_infill_without_the_mask_as_token_leaves_none(request in request()) {
         let mut request = request;
         request.config.suppress_mask = true;
-        let tokens = run(&[request.clone()]).remove(0).tokens;
+        let tokens = run(std::slice::from_ref(&request)).remove(0).tokens;
         match &request.task {
             Task::Infill { .. } => prop_assert_eq!(masks(&tokens), 0),
             // As many masks as the answer has are revealed, those of the prompt included.
@@ -127,7 +127,7 @@ proptest! {
         request.config.suppress_mask = true;
         request.config.process = Process::Quota;
         let mut revealed: Vec<Vec<usize>> = Vec::new();
-        sample(&toy(), &[request.clone()], &mut |event| {
+        sample(&toy(), std::slice::from_ref(&request), &mut |event| {
             revealed.resize(event.blocks, Vec::new());
             revealed[event.block].push(event.revealed.len());
             ControlFlow::Continue(())
@@ -144,7 +144,7 @@ proptest! {
         turn in 0..6_usize,
     ) {
         let alone: Vec<Output> =
-            requests.iter().map(|request| run(&[request.clone()]).remove(0)).collect();
+            requests.iter().map(|request| run(std::slice::from_ref(request)).remove(0)).collect();
         prop_assert_eq!(&run(&requests), &alone);
         let turn = turn % requests.len();
         let (mut turned, mut expected) = (requests, alone);

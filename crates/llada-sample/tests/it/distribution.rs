@@ -81,7 +81,7 @@ fn the_reverse_process_with_many_steps_draws_from_the_joint_distribution() {
     // Two tokens fall into one of n steps with probability about 3 / n, too rarely to be seen.
     let joint = joint();
     let found = chi_squared(
-        &counts(&joint, 20_000, &SampleConfig::reverse(1000, 3, 0)),
+        &counts(&joint, 20_000, &SampleConfig::reverse(300, 3, 0)),
         &joint,
     );
     assert!(found < LIMIT, "{found}");

@@ -6,4 +6,5 @@ mod canvas;
 mod distribution;
 mod errors;
 mod goldens;
+mod guidance;
 mod observer;
