@@ -1,0 +1,1 @@
+//! Whatever a crash leaves behind, the newest whole checkpoint is found.
