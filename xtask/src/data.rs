@@ -15,7 +15,9 @@ use anyhow::bail;
 
 /// Runs `cargo xtask data NAME` in the root of the workspace.
 pub(crate) fn run(sh: &xshell::Shell, arguments: &[String]) -> anyhow::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace");
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
         ["poems"] => {

@@ -3,7 +3,7 @@
 use crate::{Error, Result, TokenBatch};
 
 /// Smallest masking probability, `eps` of the reference's `forward_process`.
-pub const EPS: f32 = 1e-3;
+const EPS: f32 = 1e-3;
 
 /// Masking probability of a noise level: `p = (1 - eps) t + eps`, in `f32`.
 ///

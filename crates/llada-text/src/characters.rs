@@ -23,8 +23,10 @@ pub(crate) fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, min_count: us
     for character in texts.flat_map(str::chars) {
         *counts.entry(character).or_default() += 1;
     }
-    let mut kept: Vec<(char, usize)> =
-        counts.into_iter().filter(|&(_, count)| count >= min_count).collect();
+    let mut kept: Vec<(char, usize)> = counts
+        .into_iter()
+        .filter(|&(_, count)| count >= min_count)
+        .collect();
     // The sort is stable and the map was in code point order.
     kept.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     kept.into_iter().map(|(character, _)| character).collect()
@@ -33,11 +35,17 @@ pub(crate) fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, min_count: us
 /// The file for `characters`, with the pairs of `fold` (from, to) as its normalizer.
 ///
 /// Pairs are dropped whose first character has an id of its own or whose second has none.
-pub(crate) fn tokenizer_json(characters: &[char], fold: impl Iterator<Item = (char, char)>) -> Vec<u8> {
+pub(crate) fn tokenizer_json(
+    characters: &[char],
+    fold: impl Iterator<Item = (char, char)>,
+) -> Vec<u8> {
     let special = [MASK, EOS, UNK];
     let mut vocab = Map::new();
     let tokens = special.iter().map(|token| (*token).to_owned());
-    for (id, token) in tokens.chain(characters.iter().map(char::to_string)).enumerate() {
+    for (id, token) in tokens
+        .chain(characters.iter().map(char::to_string))
+        .enumerate()
+    {
         vocab.insert(token, json!(id));
     }
     let fold: BTreeMap<char, char> = fold

@@ -1,6 +1,6 @@
 //! The `Precompiled` normalizer of `tokenizer.json`: a table of characters and what they become.
 //!
-//! The format is SentencePiece's: `[u32 bytes of the trie][trie][targets, each ended by a 0 byte]`,
+//! The format is that of `SentencePiece`: `[u32 bytes of the trie][trie][targets, each ended by a 0 byte]`,
 //! little-endian, in base64. The trie is a double array over UTF-8 bytes (Darts): a unit holds its
 //! label in bits 0 to 7, "a key ends here" in bit 8 and, from bit 10, the exclusive or of its own
 //! place and its children's base. Child `c` of a node stands at `base ^ c`, the value of a key that
@@ -8,6 +8,9 @@
 //!
 //! One lookup costs three or four reads, whatever the size of the table. A sequence of `Replace`
 //! normalizers would scan the text once per pair.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -92,7 +95,10 @@ impl DoubleArray {
                 self.is_base.resize(end, false);
                 self.used[0] = true;
             }
-            if !self.is_base[base] && labels.iter().all(|&label| !self.used[base ^ usize::from(label)])
+            if !self.is_base[base]
+                && labels
+                    .iter()
+                    .all(|&label| !self.used[base ^ usize::from(label)])
             {
                 return base;
             }

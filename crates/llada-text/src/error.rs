@@ -64,7 +64,9 @@ pub enum Error {
         source: tokenizers::Error,
     },
     /// A character that the vocabulary lacks.
-    #[error("encode: character {character:?} (number {position} of the text) is not in the vocabulary")]
+    #[error(
+        "encode: character {character:?} (number {position} of the text) is not in the vocabulary"
+    )]
     UnknownCharacter {
         /// The character.
         character: char,

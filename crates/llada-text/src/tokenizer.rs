@@ -1,5 +1,8 @@
 //! The tokenizer: text to ids and back, with the rules that masks need.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -55,8 +58,13 @@ impl Tokenizer {
     /// As [`Tokenizer::from_dir`].
     pub fn from_file(path: &Path) -> Result<Self> {
         let json = fs::read(path).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => Error::Missing { path: path.to_owned() },
-            _ => Error::Read { path: path.to_owned(), source },
+            ErrorKind::NotFound => Error::Missing {
+                path: path.to_owned(),
+            },
+            _ => Error::Read {
+                path: path.to_owned(),
+                source,
+            },
         })?;
         Self::parse(json, path)
     }
@@ -92,7 +100,10 @@ impl Tokenizer {
         if vocabulary.is_empty() {
             return Err(Error::EmptyVocabulary { min_count });
         }
-        Self::parse(characters::tokenizer_json(&vocabulary, fold), Path::new(FILE_NAME))
+        Self::parse(
+            characters::tokenizer_json(&vocabulary, fold),
+            Path::new(FILE_NAME),
+        )
     }
 
     /// Writes `tokenizer.json` into the folder `dir`: to a temporary sibling, synced, renamed.
@@ -128,8 +139,10 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Encode`] if the tokenizer rejects the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding =
-            self.inner.encode_fast(text, false).map_err(|source| Error::Encode { source })?;
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|source| Error::Encode { source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -157,7 +170,9 @@ impl Tokenizer {
             let rest = &text[end..];
             match mask_length(rest, mask_token.as_deref()) {
                 Some(length) => {
-                    ids.extend(self.encode_known(&text[start..end], text[..start].chars().count())?);
+                    ids.extend(
+                        self.encode_known(&text[start..end], text[..start].chars().count())?,
+                    );
                     ids.push(mask_token_id);
                     end += length;
                     start = end;
@@ -175,7 +190,9 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Decode`] if the tokenizer rejects the ids.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
-        self.inner.decode(ids, skip_special).map_err(|source| Error::Decode { source })
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|source| Error::Decode { source })
     }
 
     /// The token with this id.
@@ -223,8 +240,10 @@ impl Tokenizer {
     }
 
     fn parse(json: Vec<u8>, path: &Path) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(&json)
-            .map_err(|source| Error::Parse { path: PathBuf::from(path), source })?;
+        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|source| Error::Parse {
+            path: PathBuf::from(path),
+            source,
+        })?;
         Ok(Self { inner, json })
     }
 
@@ -235,29 +254,42 @@ impl Tokenizer {
             .encode_char_offsets(text, false)
             .map_err(|source| Error::Encode { source })?;
         let ids = encoding.get_ids();
-        let unk = self.unk_token_id();
-        let unknown = ids
+        let Some(unk) = self.unk_token_id() else {
+            return Ok(ids.to_vec());
+        };
+        let unk_token = self.token(unk).unwrap_or_default();
+        for (_, &(start, end)) in ids
             .iter()
             .zip(encoding.get_offsets())
-            .find(|&(&id, &(start, end))| Some(id) == unk && end <= start + 1);
-        if let Some((_, &(start, _))) = unknown
-            && let Some(character) = text.chars().nth(start)
+            .filter(|&(&id, _)| id == unk)
         {
-            return Err(Error::UnknownCharacter { character, position: skipped + start + 1 });
+            let unknown: String = text.chars().skip(start).take(end - start).collect();
+            // The unknown token itself may be written out in the text.
+            if let Some(character) = unknown.chars().next().filter(|_| unknown != unk_token) {
+                return Err(Error::UnknownCharacter {
+                    character,
+                    position: skipped + start + 1,
+                });
+            }
         }
         Ok(ids.to_vec())
     }
 
     fn first_special(&self, names: &[&str]) -> Option<u32> {
         let added = self.inner.get_added_vocabulary();
-        names.iter().filter(|name| added.is_special_token(name)).find_map(|name| self.token_to_id(name))
+        names
+            .iter()
+            .filter(|name| added.is_special_token(name))
+            .find_map(|name| self.token_to_id(name))
     }
 }
 
 /// Length in bytes of the mask that `text` begins with.
 fn mask_length(text: &str, mask_token: Option<&str>) -> Option<usize> {
     let character = MASK_CHARACTERS.iter().find(|&&mask| text.starts_with(mask));
-    character
-        .map(|mask| mask.len_utf8())
-        .or_else(|| mask_token.filter(|token| text.starts_with(token)).map(str::len))
+    character.map(|mask| mask.len_utf8()).or_else(|| {
+        mask_token
+            .filter(|token| text.starts_with(token))
+            .map(str::len)
+    })
 }

@@ -1,5 +1,8 @@
 //! What simple models make of the held-out poems: the figures that a trained model has to beat.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs;
 use std::path::Path;
 
@@ -23,7 +26,11 @@ pub(crate) fn report(folder: &Path) -> anyhow::Result<Value> {
     let tokens: usize = held_out.iter().map(Vec::len).sum();
     let unk = tokenizer.unk_token_id().map(u64::from);
     let unknown = |lines: &Lines| {
-        lines.iter().flatten().filter(|&&id| Some(id) == unk).count() as f64
+        lines
+            .iter()
+            .flatten()
+            .filter(|&&id| Some(id) == unk)
+            .count() as f64
             / lines.iter().map(Vec::len).sum::<usize>() as f64
     };
     // The mask is never an outcome.
@@ -34,14 +41,16 @@ pub(crate) fn report(folder: &Path) -> anyhow::Result<Value> {
         "tokens": tokens,
         "unknown_share_held_out": unknown(&held_out),
         "unknown_share_train": unknown(&train),
-        "unigram_nats": mean_nats(&held_out, |history, id| unigram(history, id)),
+        "unigram_nats": mean_nats(&held_out, unigram),
         "kneser_ney_trigram_nats": mean_nats(&held_out, |history, id| trigram.probability(history, id)),
     }))
 }
 
 fn read(tokenizer: &Tokenizer, path: &Path) -> anyhow::Result<Lines> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let end = tokenizer.eos_token_id().context("the tokenizer has no end token")?;
+    let end = tokenizer
+        .eos_token_id()
+        .context("the tokenizer has no end token")?;
     text.lines()
         .map(|line| {
             let ids = tokenizer.encode(line)?;
@@ -70,7 +79,7 @@ fn mean_nats(lines: &Lines, probability: impl Fn(u64, u64) -> f64) -> f64 {
 const START: u64 = (1 << ID_BITS) - 1;
 
 /// Relative frequencies, every outcome counted once more.
-fn unigram(lines: &Lines, outcomes: usize) -> impl Fn(u64, u64) -> f64 {
+fn unigram(lines: &Lines, outcomes: usize) -> impl Fn(u64, u64) -> f64 + use<> {
     let counts = tally(lines.iter().flatten().copied().collect());
     let total = counts.iter().map(|&(_, count)| count).sum::<f64>() + outcomes as f64;
     move |_, id| (count_of(&counts, id) + 1.0) / total
@@ -110,7 +119,10 @@ impl KneserNey {
         let bigrams = continuations(&trigrams, 2);
         let unigrams = continuations(&bigrams, 1);
         let orders = [unigrams, bigrams, trigrams].map(Order::new);
-        Self { orders, outcomes: outcomes as f64 }
+        Self {
+            orders,
+            outcomes: outcomes as f64,
+        }
     }
 
     fn probability(&self, history: u64, id: u64) -> f64 {
@@ -130,15 +142,24 @@ impl Order {
             .chunk_by(|a, b| a.0 >> ID_BITS == b.0 >> ID_BITS)
             .map(|group| {
                 let total = group.iter().map(|&(_, count)| count).sum();
-                let freed = group.iter().map(|&(_, count)| discount(&discounts, count)).sum();
+                let freed = group
+                    .iter()
+                    .map(|&(_, count)| discount(&discounts, count))
+                    .sum();
                 (group[0].0 >> ID_BITS, total, freed)
             })
             .collect();
-        Self { grams, histories, discounts }
+        Self {
+            grams,
+            histories,
+            discounts,
+        }
     }
 
     fn interpolate(&self, history: u64, id: u64, lower: f64) -> f64 {
-        let Ok(place) = self.histories.binary_search_by_key(&history, |&(history, ..)| history)
+        let Ok(place) = self
+            .histories
+            .binary_search_by_key(&history, |&(history, ..)| history)
         else {
             return lower;
         };
@@ -151,11 +172,15 @@ impl Order {
 /// How often each key occurs, by key.
 fn tally(mut keys: Vec<u64>) -> Vec<(u64, f64)> {
     keys.sort_unstable();
-    keys.chunk_by(|a, b| a == b).map(|group| (group[0], group.len() as f64)).collect()
+    keys.chunk_by(|a, b| a == b)
+        .map(|group| (group[0], group.len() as f64))
+        .collect()
 }
 
 fn count_of(counts: &[(u64, f64)], key: u64) -> f64 {
-    counts.binary_search_by_key(&key, |&(key, _)| key).map_or(0.0, |place| counts[place].1)
+    counts
+        .binary_search_by_key(&key, |&(key, _)| key)
+        .map_or(0.0, |place| counts[place].1)
 }
 
 /// The n-grams of length `n` from those of length `n + 1`, counted by the different ids before
@@ -177,7 +202,10 @@ fn continuations(longer: &[(u64, f64)], n: u32) -> Vec<(u64, f64)> {
 /// The discounts for counts of 1, 2, and 3 or more, from how many n-grams have counts 1 to 4.
 fn discounts(grams: &[(u64, f64)]) -> [f64; 3] {
     let with_count = |wanted: usize| {
-        grams.iter().filter(|&&(_, count)| (count - wanted as f64).abs() < 0.5).count() as f64
+        grams
+            .iter()
+            .filter(|&&(_, count)| (count - wanted as f64).abs() < 0.5)
+            .count() as f64
     };
     let n = [1, 2, 3, 4].map(with_count);
     let y = n[0] / (n[0] + 2.0 * n[1]).max(1.0);

@@ -1,5 +1,8 @@
 //! From an edited text to the bare poem.
 
+#[cfg(test)]
+mod tests;
+
 /// Marks that end a sentence.
 const SENTENCE_ENDS: [char; 4] = ['。', '？', '！', '；'];
 /// Marks that end a clause within a sentence.
@@ -31,8 +34,8 @@ pub(crate) fn clean(text: &str) -> Option<String> {
     for character in text.chars() {
         match character {
             // Restored by an editor, a title or speech: the words stay, the marks go.
-            '[' | ']' | '［' | '］' | '〖' | '〗' | '《' | '》' | '〈' | '〉' | '「' | '」' | '『'
-            | '』' | '“' | '”' | '‘' | '’' => {}
+            '[' | ']' | '［' | '］' | '〖' | '〗' | '《' | '》' | '〈' | '〉' | '「' | '」'
+            | '『' | '』' | '“' | '”' | '‘' | '’' => {}
             _ if character.is_whitespace() => {}
             '囗' => return None,
             _ if is_han(character) => poem.push(character),
@@ -40,7 +43,10 @@ pub(crate) fn clean(text: &str) -> Option<String> {
         }
     }
     let end = poem.trim_end_matches(|last| !is_han(last)).len();
-    let last = poem[end..].chars().next().filter(|&last| last == '？' || last == '！');
+    let last = poem[end..]
+        .chars()
+        .next()
+        .filter(|&last| last == '？' || last == '！');
     poem.truncate(end);
     poem.push(last.unwrap_or('。'));
     (end > 0).then(|| close_couplets(poem))
@@ -114,14 +120,18 @@ pub(crate) fn sentences(poem: &str) -> Vec<&str> {
 
 /// The clauses of a poem, without punctuation at their ends.
 pub(crate) fn clauses(poem: &str) -> Vec<&str> {
-    poem.split(ends_clause).filter(|clause| !clause.is_empty()).collect()
+    poem.split(ends_clause)
+        .filter(|clause| !clause.is_empty())
+        .collect()
 }
 
 /// The poem in pieces of at most `limit` characters, cut at sentence ends into parts of about the
 /// same length; `None` if one sentence alone is longer.
 pub(crate) fn cut(poem: &str, limit: usize) -> Option<Vec<String>> {
-    let sentences: Vec<(&str, usize)> =
-        sentences(poem).into_iter().map(|sentence| (sentence, sentence.chars().count())).collect();
+    let sentences: Vec<(&str, usize)> = sentences(poem)
+        .into_iter()
+        .map(|sentence| (sentence, sentence.chars().count()))
+        .collect();
     if sentences.iter().any(|&(_, length)| length > limit) {
         return None;
     }
@@ -145,8 +155,13 @@ pub(crate) fn cut(poem: &str, limit: usize) -> Option<Vec<String>> {
 /// Whether the poem has an even number of clauses, at least four, all of five or all of seven
 /// characters.
 fn is_regular(poem: &str) -> bool {
-    let lengths: Vec<usize> = clauses(poem).iter().map(|clause| clause.chars().count()).collect();
-    let uniform = [5, 7].iter().any(|form| lengths.iter().all(|length| length == form));
+    let lengths: Vec<usize> = clauses(poem)
+        .iter()
+        .map(|clause| clause.chars().count())
+        .collect();
+    let uniform = [5, 7]
+        .iter()
+        .any(|form| lengths.iter().all(|length| length == form));
     uniform && lengths.len() >= 4 && lengths.len().is_multiple_of(2) && !poem.contains('、')
 }
 

@@ -1,5 +1,8 @@
 //! Traditional to simplified characters, by the dictionaries of OpenCC.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -74,7 +77,10 @@ impl Simplifier {
 
     /// The pairs (traditional or variant, simplified) of single characters.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (char, char)> {
-        self.characters.iter().map(|(&from, &to)| (from, to)).filter(|(from, to)| from != to)
+        self.characters
+            .iter()
+            .map(|(&from, &to)| (from, to))
+            .filter(|(from, to)| from != to)
     }
 }
 

