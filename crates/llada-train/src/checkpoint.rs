@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use llada_diffusion::Parameter;
@@ -222,7 +223,7 @@ pub(crate) fn restore(path: &Path, device: &Device, parameters: &mut [Parameter]
         .map(|p| (p.name.clone(), p.value.shape().to_vec()))
         .collect();
     let read = |name: &str| read_tensors(&path.join(name), device, &expected);
-    let optimizer = AdamW::from_moments(read(FIRST_MOMENTS)?, read(SECOND_MOMENTS)?);
+    let optimizer = AdamW::from_moments(parameters, read(FIRST_MOMENTS)?, read(SECOND_MOMENTS)?);
     for (parameter, value) in parameters.iter_mut().zip(read(PARAMETERS)?) {
         parameter.value = value;
     }
@@ -232,7 +233,11 @@ pub(crate) fn restore(path: &Path, device: &Device, parameters: &mut [Parameter]
 /// The checkpoints of a run, whole or not, by step.
 pub(crate) fn step_folders(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io("reading", folder))? {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
+        other => other.map_err(io("reading", folder))?,
+    };
+    for entry in entries {
         let path = entry.map_err(io("reading", folder))?.path();
         let name = path
             .file_name()
@@ -251,7 +256,7 @@ pub(crate) fn step_folders(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
 
 fn remove_folder(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other.map_err(io("removing", path)),
     }
 }

@@ -33,6 +33,17 @@ impl SpecialIds {
     }
 }
 
+/// How documents become sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Joined or each by itself.
+    pub packing: Packing,
+    /// Longest sequence.
+    pub sequence_length: usize,
+    /// Ends a document.
+    pub eos_token_id: u32,
+}
+
 /// The text of a run as tokens.
 #[derive(Debug)]
 pub struct Data {
@@ -67,13 +78,11 @@ impl Source {
         name: &str,
         weight: Option<f64>,
         documents: impl Iterator<Item = D>,
-        packing: Packing,
-        sequence_length: usize,
-        eos_token_id: u32,
+        cut: Cut,
     ) -> Self {
         let mut source = Self::empty(name, weight);
         for document in documents {
-            source.push(document.as_ref(), packing, sequence_length, eos_token_id);
+            source.push(document.as_ref(), cut);
         }
         source.close();
         source
@@ -91,16 +100,16 @@ impl Source {
     }
 
     /// Adds a document and its EOS.
-    fn push(&mut self, document: &[u32], packing: Packing, sequence_length: usize, eos: u32) {
+    fn push(&mut self, document: &[u32], cut: Cut) {
         self.n_documents += 1;
         self.ids.extend_from_slice(document);
-        self.ids.push(eos);
+        self.ids.push(cut.eos_token_id);
         let mut begin = *self.offsets.last().expect("begins with 0");
-        while self.ids.len() - begin >= sequence_length {
-            begin += sequence_length;
+        while self.ids.len() - begin >= cut.sequence_length {
+            begin += cut.sequence_length;
             self.offsets.push(begin);
         }
-        if packing == Packing::Documents {
+        if cut.packing == Packing::Documents {
             self.close();
         }
     }
@@ -209,6 +218,16 @@ fn load_file(
     let path = config.resolve(name);
     let unknown = tokenizer.unk_token_id();
     let mut source = Source::empty(name, weight);
+    let crate::DataConfig {
+        packing,
+        sequence_length,
+        ..
+    } = config.data;
+    let cut = Cut {
+        packing,
+        sequence_length,
+        eos_token_id: special.eos_token_id,
+    };
     for_each_document(&path, |line, text| {
         let ids = tokenizer.encode(text)?;
         if ids.contains(&special.mask_token_id) {
@@ -218,13 +237,7 @@ fn load_file(
             });
         }
         source.n_unknown += ids.iter().filter(|&&id| Some(id) == unknown).count();
-        let data = &config.data;
-        source.push(
-            &ids,
-            data.packing,
-            data.sequence_length,
-            special.eos_token_id,
-        );
+        source.push(&ids, cut);
         Ok(())
     })?;
     source.close();

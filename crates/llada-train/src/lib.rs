@@ -30,12 +30,12 @@ pub use config::{
     DataConfig, DecayShape, ExportDType, Objective, OptimizationConfig, Packing, PrecisionName,
     TSampler, TrainConfig, WeightedPath,
 };
-pub use data::{Data, Source, SpecialIds, tokenizer_for};
+pub use data::{Cut, Data, Source, SpecialIds, tokenizer_for};
 pub use error::{Error, Result};
 pub use eval::{EvalConfig, Evaluation, evaluate};
 pub use lr::learning_rate;
 pub use metrics::MetricsLine;
-pub use optim::AdamW;
+pub use optim::{AdamW, Update};
 pub use plot::loss_svg;
 pub use run_folder::RunFolder;
 pub use step::{StepReport, train_step};

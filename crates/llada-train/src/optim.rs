@@ -6,11 +6,24 @@ use llada_tensor::{DType, Gradients, Tensor};
 
 use crate::{OptimizationConfig, Result};
 
-/// The two moments of each parameter.
+/// The gradient and the two moments of each parameter.
 #[derive(Debug)]
 pub struct AdamW {
+    /// Filled by the backward pass, read by [`Self::update`].
+    pub gradients: Gradients,
     first: Vec<Tensor>,
     second: Vec<Tensor>,
+}
+
+/// What differs from one update to the next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// Number of the update, from 1, for the bias correction.
+    pub step: u64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Factor on every gradient, for clipping.
+    pub gradient_scale: f64,
 }
 
 impl AdamW {
@@ -18,14 +31,21 @@ impl AdamW {
     #[must_use]
     pub fn new(parameters: &[Parameter]) -> Self {
         let zeros = |p: &Parameter| Tensor::zeros(p.value.device(), DType::F32, p.value.shape());
-        Self {
-            first: parameters.iter().map(zeros).collect(),
-            second: parameters.iter().map(zeros).collect(),
-        }
+        let moments = || parameters.iter().map(zeros).collect();
+        Self::from_moments(parameters, moments(), moments())
     }
 
-    pub(crate) fn from_moments(first: Vec<Tensor>, second: Vec<Tensor>) -> Self {
-        Self { first, second }
+    pub(crate) fn from_moments(
+        parameters: &[Parameter],
+        first: Vec<Tensor>,
+        second: Vec<Tensor>,
+    ) -> Self {
+        let gradients = Gradients::zeros_like(parameters.iter().map(|p| &p.value));
+        Self {
+            gradients,
+            first,
+            second,
+        }
     }
 
     pub(crate) fn first_moments(&self) -> &[Tensor] {
@@ -36,29 +56,27 @@ impl AdamW {
         &self.second
     }
 
-    /// One update of every parameter; `step` counts from 1, for the bias correction.
+    /// One update of every parameter by its gradient.
     ///
     /// # Errors
     /// If the runtime fails.
     pub fn update(
         &mut self,
         parameters: &mut [Parameter],
-        gradients: &Gradients,
         config: &OptimizationConfig,
-        learning_rate: f64,
-        gradient_scale: f64,
-        step: u64,
+        update: Update,
     ) -> Result<()> {
         let moments = self.first.iter_mut().zip(&mut self.second);
+        let gradients = self.gradients.tensors();
         for ((parameter, gradient), (first_moment, second_moment)) in
-            parameters.iter_mut().zip(gradients.tensors()).zip(moments)
+            parameters.iter_mut().zip(gradients).zip(moments)
         {
             adamw(AdamWArgs {
                 parameter: &mut parameter.value,
                 gradient,
                 first_moment,
                 second_moment,
-                learning_rate: learning_rate as f32,
+                learning_rate: update.learning_rate as f32,
                 beta1: config.beta1 as f32,
                 beta2: config.beta2 as f32,
                 eps: config.eps as f32,
@@ -67,8 +85,8 @@ impl AdamW {
                 } else {
                     0.0
                 },
-                gradient_scale: gradient_scale as f32,
-                step,
+                gradient_scale: update.gradient_scale as f32,
+                step: update.step,
             })?;
         }
         Ok(())
@@ -84,3 +102,6 @@ pub(crate) fn clip_coefficient(clip_norm: f64, norm: f64) -> f64 {
         1.0
     }
 }
+
+#[cfg(test)]
+mod tests;

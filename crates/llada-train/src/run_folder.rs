@@ -26,6 +26,11 @@ impl RunFolder {
     /// trains in it; [`Error::Occupied`] if it holds a model that no run of ours made.
     pub fn open(path: &Path) -> Result<Self> {
         let state = path.join("state");
+        if path.join("model.safetensors").exists() && step_folders(&state)?.is_empty() {
+            return Err(Error::Occupied {
+                path: path.to_owned(),
+            });
+        }
         fs::create_dir_all(&state).map_err(io("creating", &state))?;
         let lock_path = state.join("lock");
         let lock = File::create(&lock_path).map_err(io("writing", &lock_path))?;
@@ -38,16 +43,10 @@ impl RunFolder {
             }
             Err(TryLockError::Error(source)) => return Err(io("locking", &lock_path)(source)),
         }
-        let folder = Self {
+        Ok(Self {
             path: path.to_owned(),
             _lock: lock,
-        };
-        if folder.path.join("model.safetensors").exists() && step_folders(&state)?.is_empty() {
-            return Err(Error::Occupied {
-                path: path.to_owned(),
-            });
-        }
-        Ok(folder)
+        })
     }
 
     /// Where it is.

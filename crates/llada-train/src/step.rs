@@ -2,10 +2,10 @@
 
 use llada_diffusion::{TokenBatch, Trainable, forward_process};
 use llada_tensor::ops::adamw::global_norm;
-use llada_tensor::{Gradients, Philox, Stream, Tape};
+use llada_tensor::{Philox, Stream, Tape};
 
 use crate::optim::clip_coefficient;
-use crate::{AdamW, Error, Objective, Result, TSampler, TrainConfig, learning_rate};
+use crate::{AdamW, Error, Objective, Result, TSampler, TrainConfig, Update, learning_rate};
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,7 +31,6 @@ pub struct StepReport {
 pub fn train_step(
     model: &mut dyn Trainable,
     optimizer: &mut AdamW,
-    gradients: &mut Gradients,
     batch: &TokenBatch,
     config: &TrainConfig,
     step: u64,
@@ -45,7 +44,7 @@ pub fn train_step(
         Objective::Autoregressive => autoregressive_examples(batch),
     };
 
-    gradients.zero()?;
+    optimizer.gradients.zero()?;
     let mut loss = 0.0;
     for part in examples.split(config.train.micro_batch_tokens)? {
         let mut tape = Tape::recording(&device, config.train.precision.into());
@@ -58,23 +57,20 @@ pub fn train_step(
         let part_loss =
             model.weighted_cross_entropy(&mut tape, batch, positions, targets, weights)?;
         loss += f64::from(part_loss.value().to_vec_f32()[0]);
-        tape.backward(&part_loss, gradients)?;
+        tape.backward(&part_loss, &mut optimizer.gradients)?;
     }
-    let grad_norm = global_norm(gradients.tensors())?;
+    let grad_norm = global_norm(optimizer.gradients.tensors())?;
     require_finite("the loss", loss, step)?;
     require_finite("the norm of the gradient", grad_norm, step)?;
 
     let learning_rate = learning_rate(&config.train, step);
-    let scale = clip_coefficient(config.train.clip_norm, grad_norm);
-    let parameters = model.parameters_mut();
-    optimizer.update(
-        parameters,
-        gradients,
-        &config.train,
+    let gradient_scale = clip_coefficient(config.train.clip_norm, grad_norm);
+    let update = Update {
+        step: step + 1,
         learning_rate,
-        scale,
-        step + 1,
-    )?;
+        gradient_scale,
+    };
+    optimizer.update(model.parameters_mut(), &config.train, update)?;
     let (tokens, predicted) = (batch.n_tokens(), examples.positions.len());
     Ok(StepReport {
         step: step + 1,

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use llada_diffusion::Trainable;
-use llada_tensor::Gradients;
 
 use crate::checkpoint::{self, Interval, State};
 use crate::durable::{Crc32, replace};
@@ -113,7 +112,6 @@ pub fn train(
     } = *setup;
     check_fit(model, setup)?;
     let mut run_state = RunState::begin_or_resume(model, setup)?;
-    let mut gradients = Gradients::zeros_like(model.parameters().iter().map(|p| &p.value));
     observer.started(&run_state.start);
 
     let metrics_path = run.path().join("metrics.jsonl");
@@ -127,7 +125,7 @@ pub fn train(
             ..
         } = &mut run_state;
         let batch = batches.next_batch(state.step)?;
-        let report = train_step(model, optimizer, &mut gradients, &batch, config, state.step)?;
+        let report = train_step(model, optimizer, &batch, config, state.step)?;
         state.count(&report, clock() - began);
         observer.stepped(&report);
 
