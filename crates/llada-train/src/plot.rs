@@ -10,6 +10,9 @@ use plotters::style::{BLACK, Color, WHITE};
 use crate::{Error, MetricsLine, Result};
 
 const SIZE: (u32, u32) = (960, 540);
+/// More points than pixels would only make the file larger.
+const MAX_POINTS: usize = 900;
+const MAX_DOTS: usize = 150;
 const RAW: RGBColor = RGBColor(176, 196, 222);
 const SMOOTH: RGBColor = RGBColor(31, 78, 121);
 const HELD_OUT: RGBColor = RGBColor(200, 80, 20);
@@ -36,8 +39,9 @@ fn draw(
         .iter()
         .map(|line| (line.step as f64, line.loss))
         .collect();
+    let raw = binned(&raw, MAX_POINTS);
     let smooth = smoothed(&raw);
-    let held_out: Vec<(Point, f64)> = lines.iter().filter_map(held_out_point).collect();
+    let held_out = thinned(lines.iter().filter_map(held_out_point).collect(), MAX_DOTS);
     let (low, high) = y_range(&raw, &smooth, &held_out);
     let last_step = raw.last().map_or(1.0, |point| point.0).max(1.0);
     let text = |error: &dyn std::fmt::Display| error.to_string();
@@ -110,7 +114,24 @@ fn held_out_point(line: &MetricsLine) -> Option<(Point, f64)> {
     Some(((line.step as f64, line.validation_bound?), error))
 }
 
-/// Mean over a window of 1/25 of the points on each side.
+/// At most `n` points at even distances, the last among them.
+fn thinned<T>(points: Vec<T>, n: usize) -> Vec<T> {
+    let stride = points.len().div_ceil(n).max(1);
+    let skipped = points.len().saturating_sub(1) % stride;
+    points.into_iter().skip(skipped).step_by(stride).collect()
+}
+
+/// Means of neighbors, so that there are at most `n` points.
+fn binned(raw: &[Point], n: usize) -> Vec<Point> {
+    let size = raw.len().div_ceil(n).max(1);
+    let bin = |points: &[Point]| {
+        let sum: f64 = points.iter().map(|point| point.1).sum();
+        (points[points.len() - 1].0, sum / points.len() as f64)
+    };
+    raw.chunks(size).map(bin).collect()
+}
+
+/// Mean over a window of 1/25 of the points.
 fn smoothed(raw: &[Point]) -> Vec<Point> {
     let reach = raw.len() / 50;
     let mean = |at: usize| {

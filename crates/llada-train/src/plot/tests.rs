@@ -33,9 +33,30 @@ fn picture_has_named_axes_and_series() {
         assert!(svg.contains(text), "{text}");
     }
     assert!(svg.ends_with("</svg>\n") || svg.ends_with("</svg>"));
-    if let Some(path) = option_env!("LLADA_LOSS_SVG") {
-        std::fs::write(path, svg).unwrap();
-    }
+}
+
+#[test]
+fn picture_of_a_long_run_is_small() {
+    assert!(loss_svg(&lines(50_000)).unwrap().len() < 150_000);
+}
+
+#[test]
+fn bins_keep_mean_and_ends() {
+    let raw: Vec<Point> = (1..=10).map(|i| (f64::from(i), f64::from(i))).collect();
+    assert_eq!(binned(&raw, 20), raw);
+    let bins = binned(&raw, 4);
+    assert_eq!(bins, [(3.0, 2.0), (6.0, 5.0), (9.0, 8.0), (10.0, 10.0)]);
+}
+
+#[test]
+fn thinned_points_end_with_the_last() {
+    assert_eq!(
+        thinned((1..=10).collect(), 10),
+        (1..=10).collect::<Vec<_>>()
+    );
+    assert_eq!(thinned((1..=10).collect(), 4), [1, 4, 7, 10]);
+    assert_eq!(thinned((1..=11).collect(), 4), [2, 5, 8, 11]);
+    assert!(thinned(Vec::<u8>::new(), 4).is_empty());
 }
 
 #[test]
