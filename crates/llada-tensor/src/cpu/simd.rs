@@ -51,7 +51,7 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn sqrt(self, a: Self::V) -> Self::V;
     /// Nearest integer, ties to even.
     fn round(self, a: Self::V) -> Self::V;
-    /// `2^n` for integer values in `-126..=127`.
+    /// `2^n` for integer values in `-126..=127`, and 0 for -127.
     fn pow2(self, n: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, a: Self::V) -> f32;
@@ -95,12 +95,13 @@ pub(crate) trait Simd: Copy + Send + Sync {
         }
     }
 
-    /// `e^x` with a relative error of about 1e-7; 0 below -87.3.
+    /// `e^x` with a relative error of about 1e-7; exactly 0 below -87.7, where results would be
+    /// subnormal: arithmetic on those is many times slower.
     ///
     /// Source: the range reduction and polynomial of Cephes' `expf`.
     #[inline(always)]
     fn exp(self, x: Self::V) -> Self::V {
-        let x = self.min(self.splat(88.02), self.max(self.splat(-87.33), x));
+        let x = self.min(self.splat(88.02), self.max(self.splat(-88.0), x));
         let n = self.round(self.mul(x, self.splat(std::f32::consts::LOG2_E)));
         let r = self.fma(n, self.splat(-0.693_359_4), x);
         let r = self.fma(n, self.splat(2.121_944_4e-4), r);

@@ -55,7 +55,7 @@ impl Simd for Scalar {
         a
     }
     fn exp(self, x: f32) -> f32 {
-        x.exp()
+        if x < -87.68 { 0.0 } else { x.exp() }
     }
     unsafe fn load_ptr(self, p: *const f32) -> f32 {
         // SAFETY: one value is readable by the trait's contract.

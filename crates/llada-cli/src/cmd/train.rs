@@ -1,0 +1,190 @@
+//! `llada train`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use llada::train::{
+    Data, Evaluation, Objective, Observer, PrecisionName, RunFolder, Setup, SpecialIds, Start,
+    StepReport, TrainConfig, config_help, tokenizer_for, train,
+};
+use llada::{CpuConfig, Device, LladaModel, ModelConfig, Precision};
+
+use crate::args::{Format, TrainArgs};
+
+pub(crate) fn run(args: &TrainArgs) -> Result<()> {
+    if args.help_config {
+        print(&config_help());
+        return Ok(());
+    }
+    let (Some(run_dir), Some(config_path)) = (&args.run_dir, &args.config) else {
+        anyhow::bail!("RUN_DIR and --config are needed");
+    };
+    let config = TrainConfig::from_file(config_path)?;
+    let run = RunFolder::open(run_dir)?;
+    let saved_tokenizer = run.path().join("tokenizer.json");
+    let tokenizer = if run.has_checkpoint()? && saved_tokenizer.is_file() {
+        llada::Tokenizer::from_file(&saved_tokenizer)?
+    } else {
+        tokenizer_for(&config)?
+    };
+    let special = SpecialIds::of(&tokenizer)?;
+    let data = Data::load(&config, &tokenizer, special)?;
+    let model_config = model_config(&config, &tokenizer, special)
+        .with_context(|| format!("section [model] of {}", config_path.display()))?;
+    let device = Device::cpu(CpuConfig {
+        threads: args.threads,
+        level: None,
+    })?;
+    let precision = match config.train.precision {
+        PrecisionName::Bf16 => Precision::Bf16,
+        PrecisionName::F32 => Precision::F32,
+    };
+    let config_json = model_config.to_json();
+    let mut model = LladaModel::random(model_config, &device, precision, config.seed)?;
+    tokenizer.save(run.path())?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let on_interrupt = Arc::clone(&stop);
+    ctrlc::set_handler(move || on_interrupt.store(true, Ordering::Relaxed))?;
+    let start = Instant::now();
+    let setup = Setup {
+        config: &config,
+        data: &data,
+        run: &run,
+        config_json: config_json.as_bytes(),
+        clock: &|| start.elapsed().as_secs_f64(),
+        stop: &stop,
+        allow_changes: args.allow_changes,
+    };
+    let mut observer = Bar::default();
+    let summary = train(&mut model, &setup, &mut observer)?;
+    observer.bar.finish();
+    let result = serde_json::json!({
+        "run_dir": run.path(),
+        "step": summary.step,
+        "finished": summary.finished,
+        "resumed_from": summary.resumed_from,
+        "loss": summary.loss,
+        "tokens": summary.tokens,
+        "tokens_per_second": summary.tokens_per_second,
+        "seconds": summary.seconds,
+        "validation_bound": summary.validation_bound,
+        "validation_standard_error": summary.validation_standard_error,
+    });
+    match args.format {
+        Format::Json => print(&format!("{result}\n")),
+        Format::Text if summary.finished => print(&format!(
+            "step {}, {} tokens, {:.0} tokens/s: the model is in {}\n",
+            summary.step,
+            summary.tokens,
+            summary.tokens_per_second,
+            run.path().display()
+        )),
+        Format::Text => print(&format!(
+            "stopped at step {}; run the same command again to go on\n",
+            summary.step
+        )),
+    }
+    Ok(())
+}
+
+/// The `[model]` table with what follows from the tokenizer and the data.
+fn model_config(
+    config: &TrainConfig,
+    tokenizer: &llada::Tokenizer,
+    special: SpecialIds,
+) -> Result<ModelConfig> {
+    let mut fields = config.model.clone();
+    if let Some(name) = fields.remove("preset") {
+        let name = name.as_str().unwrap_or_default().to_owned();
+        let preset = llada::model::preset(&name).with_context(|| {
+            format!(
+                "preset {name}: unknown, expected {}",
+                llada::model::PRESETS.join(", ")
+            )
+        })?;
+        let serde_json::Value::Object(mut base) = serde_json::to_value(preset)? else {
+            unreachable!("a configuration is an object")
+        };
+        base.remove("embedding_size");
+        base.extend(fields);
+        fields = base;
+    }
+    for (field, value) in [
+        ("vocab_size", tokenizer.vocab_size()),
+        ("mask_token_id", special.mask_token_id as usize),
+        ("eos_token_id", special.eos_token_id as usize),
+    ] {
+        fields.insert(field.to_owned(), value.into());
+    }
+    if !fields.contains_key("max_sequence_length") {
+        fields.insert(
+            "max_sequence_length".to_owned(),
+            config.data.sequence_length.into(),
+        );
+    }
+    let causal = config.objective == Objective::Autoregressive;
+    fields.insert("causal".to_owned(), causal.into());
+    Ok(ModelConfig::from_json(
+        &serde_json::to_vec(&fields)?,
+        Path::new("[model]"),
+    )?)
+}
+
+fn print(text: &str) {
+    #[expect(clippy::print_stdout, reason = "the result of the command")]
+    {
+        print!("{text}");
+    }
+}
+
+/// Draws the progress on standard error.
+struct Bar {
+    bar: ProgressBar,
+    loss: Option<f64>,
+    bound: Option<f64>,
+}
+
+impl Default for Bar {
+    fn default() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            loss: None,
+            bound: None,
+        }
+    }
+}
+
+impl Observer for Bar {
+    fn started(&mut self, start: &Start) {
+        let style = "{bar:24} {pos}/{len} steps, {msg}, {elapsed} passed, {eta} left";
+        let style = ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar());
+        self.bar = ProgressBar::new(start.steps).with_style(style);
+        self.bar.set_position(start.resumed_from.unwrap_or(0));
+        self.bar.reset_eta();
+    }
+
+    fn stepped(&mut self, report: &StepReport) {
+        // A running mean over about fifty steps: single losses are noisy.
+        let loss = self
+            .loss
+            .map_or(report.loss, |mean| mean + 0.02 * (report.loss - mean));
+        self.loss = Some(loss);
+        let bound = self
+            .bound
+            .map_or(String::new(), |bound| format!(", held-out {bound:.3}"));
+        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = self.bar.per_sec() * report.tokens as f64;
+        self.bar
+            .set_message(format!("loss {loss:.3}{bound}, {rate:.0} tokens/s"));
+        self.bar.set_position(report.step);
+    }
+
+    fn evaluated(&mut self, _step: u64, evaluation: &Evaluation) {
+        self.bound = Some(evaluation.bound);
+    }
+}

@@ -1,0 +1,57 @@
+//! Rate of matrix products in bf16 and f32: `matmul -- M N K [threads]`.
+
+use std::time::Instant;
+
+use llada_tensor::backend::{MatmulArgs, Rhs};
+use llada_tensor::ops::matmul::{cost, matmul};
+use llada_tensor::{CpuConfig, DType, Device, Philox, Precision, Result, Stream, Tensor};
+
+fn main() -> Result<()> {
+    let args: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|x| x.parse().ok())
+        .collect();
+    let [m, n, k] = [0, 1, 2].map(|i| args.get(i).copied().unwrap_or([2048, 1536, 384][i]));
+    let threads = args.get(3).copied().unwrap_or(1);
+    let device = Device::cpu(CpuConfig {
+        threads,
+        level: None,
+    })?;
+    let rng = Philox::new(1, Stream::Test);
+    let random = |rows: usize, columns: usize, seed: u32| {
+        let draw = |i| rng.normal_pair([i as u32, seed, 0])[0] as f32;
+        let values: Vec<f32> = (0..rows * columns).map(draw).collect();
+        Tensor::from_f32(&device, &[rows, columns], &values)
+    };
+    let (x, w, dy) = (random(m, k, 1)?, random(n, k, 2)?, random(m, n, 3)?);
+    for precision in [Precision::Bf16, Precision::F32] {
+        let packed = device.backend().pack(&w, precision)?;
+        let dy_t = dy.transpose(0, 1)?;
+        for (name, a, b, shape) in [
+            ("y = x w^T, packed", &x, Rhs::Packed(&packed), [m, n]),
+            ("y = x w^T", &x, Rhs::Weight(&w), [m, n]),
+            ("dx = dy w", &dy, Rhs::Matrix(&w), [m, k]),
+            ("dw = dy^T x", &dy_t, Rhs::Matrix(&x), [n, k]),
+        ] {
+            let mut c = Tensor::zeros(&device, DType::F32, &shape);
+            let mut best = f64::INFINITY;
+            for _ in 0..20 {
+                let start = Instant::now();
+                matmul(MatmulArgs {
+                    a,
+                    b,
+                    c: &mut c,
+                    accumulate: false,
+                    precision,
+                })?;
+                best = best.min(start.elapsed().as_secs_f64());
+            }
+            let gops = cost(1, m, n, k, 4).flops as f64 / best / 1e9;
+            println!(
+                "{precision:?} {name:18} {:8.3} ms {gops:7.0} Gop/s",
+                best * 1e3
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! LLaDA (arXiv 2502.09992) in Rust: the crates of the workspace under one name.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+pub use llada_diffusion as diffusion;
+pub use llada_model as model;
+pub use llada_sample as sample;
+pub use llada_tensor as tensor;
+pub use llada_text as text;
+pub use llada_train as train;
+
+pub use llada_model::{LladaModel, ModelConfig};
+pub use llada_tensor::{CpuConfig, CpuLevel, Device, Precision};
+pub use llada_text::Tokenizer;
+
+/// A mask predictor with its tokenizer.
+#[derive(Debug)]
+pub struct Llada {
+    /// The mask predictor.
+    pub model: LladaModel,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+}
+
+/// Errors of loading.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The configuration or the weights.
+    #[error(transparent)]
+    Model(#[from] llada_model::Error),
+    /// The tokenizer.
+    #[error(transparent)]
+    Text(#[from] llada_text::Error),
+}
+
+/// Loads a folder in the HF layout: `config.json`, safetensors and `tokenizer.json`.
+///
+/// # Errors
+/// One that names the file and what is wrong with it.
+pub fn load(dir: &Path, device: &Device, precision: Precision) -> Result<Llada, LoadError> {
+    let model = llada_model::weights::load(dir, device, precision)?;
+    let tokenizer = Tokenizer::from_dir(dir)?;
+    Ok(Llada { model, tokenizer })
+}
