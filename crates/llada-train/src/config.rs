@@ -352,19 +352,19 @@ impl TrainConfig {
             !data.train.is_empty(),
             "data.train",
             "a list with a file",
-            "[]",
+            &"[]",
         )?;
         require(
             data.sequence_length > 0,
             "data.sequence_length",
             "positive",
-            data.sequence_length,
+            &data.sequence_length,
         )?;
         require(
             (1..=u64::from(u32::MAX)).contains(&train.steps),
             "train.steps",
             "in 1..=4294967295",
-            train.steps,
+            &train.steps,
         )?;
         check_batch(train, data.sequence_length)?;
         check_weights(&self.train_files())?;
@@ -374,7 +374,7 @@ impl TrainConfig {
             (0.0..=1.0).contains(&p),
             "train.random_length_probability",
             "in [0, 1]",
-            p,
+            &p,
         )
     }
 }
@@ -382,15 +382,15 @@ impl TrainConfig {
 fn check_batch(train: &OptimizationConfig, sequence_length: usize) -> Result<()> {
     let expected = "given, or train.batch_tokens in its place, but not both";
     match (train.batch_size, train.batch_tokens) {
-        (Some(size), None) => require(size > 0, "train.batch_size", "positive", size),
+        (Some(size), None) => require(size > 0, "train.batch_size", "positive", &size),
         (None, Some(tokens)) => require(
             tokens >= sequence_length,
             "train.batch_tokens",
             "at least data.sequence_length",
-            tokens,
+            &tokens,
         ),
-        (None, None) => require(false, "train.batch_size", expected, "neither"),
-        (Some(_), Some(_)) => require(false, "train.batch_size", expected, "both"),
+        (None, None) => require(false, "train.batch_size", expected, &"neither"),
+        (Some(_), Some(_)) => require(false, "train.batch_size", expected, &"both"),
     }
 }
 
@@ -404,24 +404,24 @@ fn check_weights(files: &[WeightedPath]) -> Result<()> {
         n_weights == 0 || n_weights == files.len(),
         key,
         "weighted for all files or none",
-        got,
+        &got,
     )?;
     for weight in files.iter().filter_map(|file| file.weight) {
         require(
             weight > 0.0 && weight.is_finite(),
             key,
             "weighted by positive numbers",
-            weight,
+            &weight,
         )?;
     }
     Ok(())
 }
 
 fn check_ranges(train: &OptimizationConfig) -> Result<()> {
-    let unit = |key, x: f64| require((0.0..1.0).contains(&x), key, "in [0, 1)", x);
+    let unit = |key, x: f64| require((0.0..1.0).contains(&x), key, "in [0, 1)", &x);
     let at_least_0 =
-        |key, x: f64| require(x >= 0.0 && x.is_finite(), key, "finite and at least 0", x);
-    let positive = |key, x: f64| require(x > 0.0 && x.is_finite(), key, "positive", x);
+        |key, x: f64| require(x >= 0.0 && x.is_finite(), key, "finite and at least 0", &x);
+    let positive = |key, x: f64| require(x > 0.0 && x.is_finite(), key, "positive", &x);
     positive("train.learning_rate", train.learning_rate)?;
     at_least_0("train.min_learning_rate", train.min_learning_rate)?;
     let fraction = train.decay_fraction;
@@ -429,7 +429,7 @@ fn check_ranges(train: &OptimizationConfig) -> Result<()> {
         (0.0..=1.0).contains(&fraction),
         "train.decay_fraction",
         "in [0, 1]",
-        fraction,
+        &fraction,
     )?;
     unit("train.beta1", train.beta1)?;
     unit("train.beta2", train.beta2)?;
@@ -440,23 +440,23 @@ fn check_ranges(train: &OptimizationConfig) -> Result<()> {
         train.log_every > 0,
         "train.log_every",
         "positive",
-        train.log_every,
+        &train.log_every,
     )?;
     require(
         train.eval_mc_samples > 0,
         "train.eval_mc_samples",
         "positive",
-        train.eval_mc_samples,
+        &train.eval_mc_samples,
     )?;
     let keep = train.keep_checkpoints;
-    require(keep > 0, "train.keep_checkpoints", "positive", keep)
+    require(keep > 0, "train.keep_checkpoints", "positive", &keep)
 }
 
 fn require(
     holds: bool,
     key: &'static str,
     expected: &'static str,
-    got: impl ToString,
+    got: &dyn std::fmt::Display,
 ) -> Result<()> {
     if holds {
         Ok(())

@@ -15,7 +15,15 @@ use crate::{Error, ExportDType, Result};
 pub struct RunFolder {
     path: PathBuf,
     /// The system gives the lock back when the process ends, however it ends.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // Closing would do, were it not for a child process that was just forked and still holds
+        // a copy of the handle.
+        let _ = self.lock.unlock();
+    }
 }
 
 impl RunFolder {
@@ -45,7 +53,7 @@ impl RunFolder {
         }
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         })
     }
 

@@ -1,6 +1,6 @@
 //! One training step.
 
-use llada_diffusion::{TokenBatch, Trainable, forward_process};
+use llada_diffusion::{TokenBatch, Trainable, diffusion_loss_weights, forward_process};
 use llada_tensor::ops::adamw::global_norm;
 use llada_tensor::{Philox, Stream, Tape};
 
@@ -110,8 +110,7 @@ pub(crate) fn diffusion_examples(
     ); // [B]
     let u = mask_draws(config.seed, batch, step); // [T]
     let noised = forward_process(batch, mask_token_id, &t, &u, None)?;
-    let n_tokens = batch.n_tokens() as f32;
-    let weights = noised.p_mask.iter().map(|p| 1.0 / (p * n_tokens)).collect();
+    let weights = diffusion_loss_weights(&noised);
     Ok(Examples {
         batch: noised.batch,
         positions: noised.positions,

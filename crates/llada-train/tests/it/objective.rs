@@ -93,3 +93,31 @@ fn data_that_the_model_cannot_hold_are_an_error() {
     let expected = "train: the longest sequence of the data is 65, the model has 64";
     assert_eq!(error.to_string(), expected);
 }
+
+#[test]
+fn gradients_of_parts_add_up_to_that_of_the_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    write_texts(folder.path());
+    let first_step = |micro_batch_tokens: usize| {
+        let lines = format!("steps = 1\nbatch_size = 9\nmicro_batch_tokens = {micro_batch_tokens}");
+        let run = folder.path().join(format!("parts-{micro_batch_tokens}"));
+        run_until(&config(folder.path(), "diffusion", &lines), &run, NEVER)
+            .unwrap()
+            .2[0]
+    };
+    let whole = first_step(0);
+    for parts in [1, 8, 20].map(first_step) {
+        assert!(
+            (parts.loss / whole.loss - 1.0).abs() < 1e-6,
+            "{parts:?} {whole:?}"
+        );
+        assert!(
+            (parts.grad_norm / whole.grad_norm - 1.0).abs() < 1e-6,
+            "{parts:?} {whole:?}"
+        );
+        assert_eq!(
+            (parts.tokens, parts.predicted),
+            (whole.tokens, whole.predicted)
+        );
+    }
+}

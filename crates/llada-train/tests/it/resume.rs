@@ -5,7 +5,7 @@ use std::path::Path;
 
 use llada_train::Error;
 
-use crate::toy::{config, run_until, write_texts};
+use crate::toy::{config, run_until, run_with, write_texts};
 
 const NEVER: u64 = u64::MAX;
 
@@ -148,4 +148,19 @@ fn changed_text_is_an_error_that_names_the_file() {
         matches!(&error, Error::DataChanged { name } if name == "b.txt"),
         "{error}"
     );
+}
+
+#[test]
+fn changes_can_be_allowed() {
+    let folder = tempfile::tempdir().unwrap();
+    write_texts(folder.path());
+    let run = folder.path().join("run");
+    let before = config(folder.path(), "diffusion", "steps = 40\nbatch_size = 3");
+    run_until(&before, &run, 30).unwrap();
+    // One line in place of 17, of the same characters: the old place in the file is past its end.
+    fs::write(folder.path().join("b.txt"), "abcdefghij").unwrap();
+    let lines = "steps = 40\nbatch_size = 3\nbeta2 = 0.9";
+    let after = config(folder.path(), "diffusion", lines);
+    let (_, summary, _) = run_with(&after, &run, NEVER, true).unwrap();
+    assert_eq!((summary.step, summary.resumed_from), (40, Some(30)));
 }

@@ -204,6 +204,16 @@ pub(crate) fn run_until(
     run: &Path,
     stop_after: u64,
 ) -> Result<(Toy, Summary, Vec<StepReport>)> {
+    run_with(config, run, stop_after, false)
+}
+
+/// As [`run_until`]; a run may be resumed with another configuration or other data.
+pub(crate) fn run_with(
+    config: &TrainConfig,
+    run: &Path,
+    stop_after: u64,
+    allow_changes: bool,
+) -> Result<(Toy, Summary, Vec<StepReport>)> {
     let tokenizer = tokenizer_for(config)?;
     let special = SpecialIds::of(&tokenizer)?;
     let data = Data::load(config, &tokenizer, special)?;
@@ -214,21 +224,18 @@ pub(crate) fn run_until(
         ticks.set(ticks.get() + 0.5);
         ticks.get()
     };
-    let run = RunFolder::open(run)?;
-    let (data, run, clock, stop) = (&data, &run, &clock, &stop);
-    let config_json = b"{}";
     let setup = Setup {
         config,
-        data,
-        run,
-        config_json,
-        clock,
-        stop,
-        allow_changes: false,
+        data: &data,
+        run: &RunFolder::open(run)?,
+        config_json: b"{}",
+        clock: &clock,
+        stop: &stop,
+        allow_changes,
     };
     let mut observer = StopAfter {
         step: stop_after,
-        stop,
+        stop: &stop,
         reports: Vec::new(),
     };
     let summary = train(&mut model, &setup, &mut observer)?;
