@@ -42,7 +42,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "llada-train",
         ],
     ),
-    ("xtask", &[]),
+    ("xtask", &["llada-text"]),
 ];
 
 /// Any package may use it, in tests only.

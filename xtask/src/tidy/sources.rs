@@ -14,8 +14,7 @@ pub(super) fn check(files: &[File]) -> Vec<Offence> {
     let mut offences = Vec::new();
     for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
         let text = file.text.as_deref().unwrap_or_default();
-        let in_package = in_src_of_a_crate(&file.path) || file.path.starts_with("xtask/src/");
-        if in_package && !text.starts_with("//!") {
+        if needs_module_doc(&file.path) && !text.starts_with("//!") {
             let fix = "begin it with a `//!` line that says what it is for";
             offences.push(Offence::new(&file.path, "no module doc", fix));
         }
@@ -37,6 +36,12 @@ pub(super) fn check(files: &[File]) -> Vec<Offence> {
         }
     }
     offences
+}
+
+/// A `tests.rs` tests the module that it stands beside, and need not say so.
+fn needs_module_doc(path: &str) -> bool {
+    let in_package = in_src_of_a_crate(path) || path.starts_with("xtask/src/");
+    in_package && !path.ends_with("/tests.rs")
 }
 
 fn in_src_of_a_crate(path: &str) -> bool {

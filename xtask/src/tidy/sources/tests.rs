@@ -27,6 +27,7 @@ fn every_module_of_a_crate_has_a_doc() {
         "fn b() {}\n",
         &["xtask/src/b.rs: no module doc"],
     );
+    check_source("crates/a/src/b/tests.rs", "use super::b;\n", &[]);
     check_source("crates/a/tests/it/main.rs", "mod b;\n", &[]);
     check_source("README.md", "# llada\n", &[]);
 }

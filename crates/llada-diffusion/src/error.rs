@@ -1,0 +1,57 @@
+//! What can go wrong.
+
+/// Result of a diffusion operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Errors of the diffusion mathematics and of mask predictors.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tensor runtime failed.
+    #[error("tensor runtime")]
+    Tensor(#[from] llada_tensor::Error),
+    /// A token id is outside the vocabulary.
+    #[error("token id {id} at position {position} is outside the vocabulary of {vocab_size}")]
+    TokenOutOfRange {
+        /// The id.
+        id: u32,
+        /// Index into the flattened batch.
+        position: usize,
+        /// Number of ids that exist.
+        vocab_size: usize,
+    },
+    /// A sequence is longer than the model allows.
+    #[error("sequence of {length} tokens exceeds the context of {max_sequence_length}")]
+    TooLong {
+        /// Tokens in the sequence.
+        length: usize,
+        /// What the model allows.
+        max_sequence_length: usize,
+    },
+    /// A batch without tokens.
+    #[error("sequence {row} of the batch is empty")]
+    EmptySequence {
+        /// Index of the sequence.
+        row: usize,
+    },
+    /// Lengths of two arguments differ.
+    #[error("{what}: expected {expected}, got {got}")]
+    LengthMismatch {
+        /// Which argument.
+        what: &'static str,
+        /// Length that was needed.
+        expected: usize,
+        /// Length that came.
+        got: usize,
+    },
+    /// An argument is outside its range.
+    #[error("{what} must be {expected}, got {got}")]
+    OutOfRange {
+        /// Which argument.
+        what: &'static str,
+        /// The allowed range.
+        expected: &'static str,
+        /// What came.
+        got: f64,
+    },
+}

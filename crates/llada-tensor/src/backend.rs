@@ -1,0 +1,150 @@
+//! The seam between ops and devices: one method per op, argument structs, outputs owned by the
+//! caller. Shapes are checked by [`crate::ops`] before a backend is called.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::{Precision, Result, Tensor};
+
+pub use crate::ops::adamw::AdamWArgs;
+pub use crate::ops::attention::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
+pub use crate::ops::candidates::{Candidate, CandidateArgs, Noise};
+pub use crate::ops::cross_entropy::{CrossEntropyArgs, CrossEntropyBackwardArgs};
+pub use crate::ops::matmul::{MatmulArgs, Rhs};
+pub use crate::ops::rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
+pub use crate::ops::rope::RopeArgs;
+pub use crate::ops::swiglu::{SwigluArgs, SwigluBackwardArgs};
+
+/// A weight matrix in the layout of the backend's best kernel, made by [`Backend::pack`].
+pub trait PackedWeight: Debug + Send + Sync {
+    /// Rows of the weight (output features `N`).
+    fn n(&self) -> usize;
+    /// Columns of the weight (input features `K`).
+    fn k(&self) -> usize;
+    /// Bytes in memory.
+    fn bytes(&self) -> usize;
+    /// For the backend to find its own type again.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// The ops of a device. All methods are deterministic, and on the CPU independent of the number
+/// of threads.
+pub trait Backend: Send + Sync {
+    /// Short name for messages, such as `cpu(avx512, 2 threads)`.
+    fn name(&self) -> String;
+
+    /// `c = a b` or `c += a b`.
+    ///
+    /// # Errors
+    /// If an operand is on another device or not in a supported layout.
+    fn matmul(&self, args: MatmulArgs<'_>) -> Result<()>;
+
+    /// Packs a weight `[N, K]` for products `x wᵀ`.
+    ///
+    /// # Errors
+    /// If the weight is not a matrix.
+    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<Arc<dyn PackedWeight>>;
+
+    /// `y[i] = table[ids[i]]`; also gathers rows of activations.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()>;
+
+    /// `dtable[ids[i]] += dy[i]`.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn embedding_backward(&self, dy: &Tensor, ids: &[u32], dtable: &mut Tensor) -> Result<()>;
+
+    /// `y = x + z`, all of one shape, or `z` a row `[D]` that is added to every row of `x`.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn add(&self, x: &Tensor, z: &Tensor, y: &mut Tensor) -> Result<()>;
+
+    /// `y += x`.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn add_into(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
+
+    /// `y[c] += sum_r x[r, c]`: the gradient of a bias.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn column_sum(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
+
+    /// Root-mean-square normalization.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn rms_norm(&self, args: RmsNormArgs<'_>) -> Result<()>;
+
+    /// Gradient of [`Backend::rms_norm`].
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn rms_norm_backward(&self, args: RmsNormBackwardArgs<'_>) -> Result<()>;
+
+    /// Rotary position embedding, or its inverse (the gradient).
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn rope(&self, args: RopeArgs<'_>) -> Result<()>;
+
+    /// Fused attention.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn attention(&self, args: AttentionArgs<'_>) -> Result<()>;
+
+    /// Gradient of [`Backend::attention`], recomputing the probabilities.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn attention_backward(&self, args: AttentionBackwardArgs<'_>) -> Result<()>;
+
+    /// `y = silu(gate) * up`.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn swiglu(&self, args: SwigluArgs<'_>) -> Result<()>;
+
+    /// Gradient of [`Backend::swiglu`].
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn swiglu_backward(&self, args: SwigluBackwardArgs<'_>) -> Result<()>;
+
+    /// LM head fused with cross-entropy, in tiles over the vocabulary.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn cross_entropy(&self, args: CrossEntropyArgs<'_>) -> Result<()>;
+
+    /// Gradient of [`Backend::cross_entropy`], recomputing the logits tile by tile.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn cross_entropy_backward(&self, args: CrossEntropyBackwardArgs<'_>) -> Result<()>;
+
+    /// LM head fused with the choice of a token per row, in tiles over the vocabulary.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn candidates(&self, args: CandidateArgs<'_>) -> Result<Vec<Candidate>>;
+
+    /// One AdamW update of one parameter.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn adamw(&self, args: AdamWArgs<'_>) -> Result<()>;
+
+    /// Sum of squares of all elements, accumulated in `f64`.
+    ///
+    /// # Errors
+    /// If the tensor is in an unsupported layout.
+    fn sum_of_squares(&self, x: &Tensor) -> Result<f64>;
+}

@@ -1,0 +1,119 @@
+//! The CPU backend.
+
+mod adamw;
+mod add;
+mod attention;
+mod candidates;
+mod cross_entropy;
+mod embedding;
+pub(crate) mod level;
+mod matmul;
+mod rms_norm;
+mod rope;
+mod simd;
+mod swiglu;
+mod workers;
+
+use std::sync::Arc;
+
+use crate::backend::{
+    AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
+    CrossEntropyArgs, CrossEntropyBackwardArgs, MatmulArgs, PackedWeight, RmsNormArgs,
+    RmsNormBackwardArgs, RopeArgs, SwigluArgs, SwigluBackwardArgs,
+};
+use crate::{CpuConfig, CpuLevel, Pool, Precision, Result, Tensor};
+use matmul::Context;
+use workers::Workers;
+
+#[derive(Debug)]
+pub(crate) struct CpuBackend {
+    level: CpuLevel,
+    workers: Workers,
+    pool: Arc<Pool>,
+}
+
+impl CpuBackend {
+    pub(crate) fn new(config: CpuConfig, pool: Arc<Pool>) -> Result<Self> {
+        let level = CpuLevel::resolve(config.level)?;
+        Ok(Self {
+            level,
+            workers: Workers::new(config.threads)?,
+            pool,
+        })
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            level: self.level,
+            workers: &self.workers,
+            pool: &self.pool,
+        }
+    }
+}
+
+impl Backend for CpuBackend {
+    fn name(&self) -> String {
+        format!(
+            "cpu({}, {} threads)",
+            self.level.name(),
+            self.workers.threads()
+        )
+    }
+    fn matmul(&self, args: MatmulArgs<'_>) -> Result<()> {
+        matmul::matmul(self.context(), args)
+    }
+    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<Arc<dyn PackedWeight>> {
+        matmul::pack(self.context(), weight, precision)
+    }
+    fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
+        embedding::embedding(self.context(), table, ids, y)
+    }
+    fn embedding_backward(&self, dy: &Tensor, ids: &[u32], dtable: &mut Tensor) -> Result<()> {
+        embedding::embedding_backward(self.context(), dy, ids, dtable)
+    }
+    fn add(&self, x: &Tensor, z: &Tensor, y: &mut Tensor) -> Result<()> {
+        add::add(self.context(), x, z, y)
+    }
+    fn add_into(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        add::add_into(self.context(), x, y)
+    }
+    fn column_sum(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        add::column_sum(self.context(), x, y)
+    }
+    fn rms_norm(&self, args: RmsNormArgs<'_>) -> Result<()> {
+        rms_norm::rms_norm(self.context(), args)
+    }
+    fn rms_norm_backward(&self, args: RmsNormBackwardArgs<'_>) -> Result<()> {
+        rms_norm::rms_norm_backward(self.context(), args)
+    }
+    fn rope(&self, args: RopeArgs<'_>) -> Result<()> {
+        rope::rope(self.context(), args)
+    }
+    fn attention(&self, args: AttentionArgs<'_>) -> Result<()> {
+        attention::attention(self.context(), args)
+    }
+    fn attention_backward(&self, args: AttentionBackwardArgs<'_>) -> Result<()> {
+        attention::attention_backward(self.context(), args)
+    }
+    fn swiglu(&self, args: SwigluArgs<'_>) -> Result<()> {
+        swiglu::swiglu(self.context(), args)
+    }
+    fn swiglu_backward(&self, args: SwigluBackwardArgs<'_>) -> Result<()> {
+        swiglu::swiglu_backward(self.context(), args)
+    }
+    fn cross_entropy(&self, args: CrossEntropyArgs<'_>) -> Result<()> {
+        cross_entropy::cross_entropy(self.context(), args)
+    }
+    fn cross_entropy_backward(&self, args: CrossEntropyBackwardArgs<'_>) -> Result<()> {
+        cross_entropy::cross_entropy_backward(self.context(), args)
+    }
+    fn candidates(&self, args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
+        candidates::candidates(self.context(), args)
+    }
+    fn adamw(&self, args: AdamWArgs<'_>) -> Result<()> {
+        adamw::adamw(self.context(), args)
+    }
+    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
+        adamw::sum_of_squares(self.context(), x)
+    }
+}

@@ -1,0 +1,75 @@
+//! Tests of the vector primitives at every level that the machine has.
+
+use super::*;
+
+struct ExpOf<'a>(&'a mut [f32]);
+
+impl Kernel for ExpOf<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for at in (0..self.0.len()).step_by(S::LANES) {
+            let y = s.exp(s.load(&self.0[at..], 0.0));
+            s.store(&mut self.0[at..], y);
+        }
+    }
+}
+
+#[test]
+fn exp_is_accurate_to_a_few_units_in_the_last_place() {
+    for level in CpuLevel::available() {
+        let inputs: Vec<f32> = (-8700..8800u16 as i32).map(|i| i as f32 * 0.01).collect();
+        let mut outputs = inputs.clone();
+        level.run(ExpOf(&mut outputs));
+        for (&x, &y) in inputs.iter().zip(&outputs) {
+            let exact = f64::from(x).exp();
+            let error = (f64::from(y) - exact).abs() / exact;
+            assert!(
+                error < 4e-7,
+                "{level:?}: exp({x}) = {y}, relative error {error:e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn exp_of_extremes() {
+    for level in CpuLevel::available() {
+        let mut x = [f32::NEG_INFINITY, -200.0, 0.0, f32::NAN];
+        level.run(ExpOf(&mut x));
+        assert!(
+            x[0] < 1e-37 && x[1] < 1e-37 && x[2] == 1.0 && x[3].is_nan(),
+            "{level:?}: {x:?}"
+        );
+    }
+}
+
+struct Reduce<'a>(&'a [f32]);
+
+impl Kernel for Reduce<'_> {
+    type Output = (f32, f32);
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> (f32, f32) {
+        let (mut sum, mut max) = (s.splat(0.0), s.splat(f32::NEG_INFINITY));
+        for at in (0..self.0.len()).step_by(S::LANES) {
+            sum = s.add(sum, s.load(&self.0[at..], 0.0));
+            max = s.max(max, s.load(&self.0[at..], f32::NEG_INFINITY));
+        }
+        (s.sum(sum), s.max_lane(max))
+    }
+}
+
+#[test]
+fn reductions_take_every_lane_and_no_more() {
+    for level in CpuLevel::available() {
+        for n in 1..70u8 {
+            let x: Vec<f32> = (0..n).map(|i| -f32::from(i) - 1.0).collect();
+            let n = f32::from(n);
+            assert_eq!(
+                level.run(Reduce(&x)),
+                (-n * (n + 1.0) / 2.0, -1.0),
+                "{level:?} {n}"
+            );
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What can go wrong in the runtime.
+
+use crate::DType;
+
+/// Result of a tensor operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Errors of the tensor runtime.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// Two shapes do not fit together.
+    #[error("{op}: shapes {lhs:?} and {rhs:?} do not match")]
+    ShapeMismatch {
+        /// The op that was asked.
+        op: &'static str,
+        /// First shape.
+        lhs: Vec<usize>,
+        /// Second shape.
+        rhs: Vec<usize>,
+    },
+    /// A tensor has another number of axes than the op needs.
+    #[error("{op}: expected {expected} axes, got shape {shape:?}")]
+    Rank {
+        /// The op that was asked.
+        op: &'static str,
+        /// Axes that the op needs.
+        expected: usize,
+        /// Shape that came.
+        shape: Vec<usize>,
+    },
+    /// A tensor has another element type than the op needs.
+    #[error("{op}: expected {expected:?}, got {got:?}")]
+    DTypeMismatch {
+        /// The op that was asked.
+        op: &'static str,
+        /// Type that the op needs.
+        expected: DType,
+        /// Type that came.
+        got: DType,
+    },
+    /// The op needs a contiguous tensor.
+    #[error("{op}: tensor of shape {shape:?} is not contiguous")]
+    NotContiguous {
+        /// The op that was asked.
+        op: &'static str,
+        /// Shape of the view.
+        shape: Vec<usize>,
+    },
+    /// An output is still used by another tensor.
+    #[error("{op}: output of shape {shape:?} shares its storage with another tensor")]
+    SharedOutput {
+        /// The op that was asked.
+        op: &'static str,
+        /// Shape of the output.
+        shape: Vec<usize>,
+    },
+    /// An index is past the end.
+    #[error("{op}: index {index} is out of range, limit is {limit}")]
+    IndexOutOfRange {
+        /// The op that was asked.
+        op: &'static str,
+        /// Offending index.
+        index: usize,
+        /// First index that is too large.
+        limit: usize,
+    },
+    /// An argument has a value that the op cannot use.
+    #[error("{op}: {what}")]
+    InvalidArgument {
+        /// The op that was asked.
+        op: &'static str,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// This machine lacks the asked instruction set.
+    #[error("cpu level {level} is not available on this machine, best is {best}")]
+    LevelUnavailable {
+        /// The level asked for.
+        level: &'static str,
+        /// The best level of the machine.
+        best: &'static str,
+    },
+    /// The worker threads could not be started.
+    #[error("starting {threads} worker threads failed")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+    },
+}

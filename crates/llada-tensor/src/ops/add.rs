@@ -1,0 +1,63 @@
+//! Addition: residual connections and biases.
+
+use super::Cost;
+use crate::{DType, Error, Result, Tape, Tensor, Var};
+
+/// `y += x`, of one shape.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`]; [`Error::SharedOutput`] if `y` shares its storage.
+pub fn add_into(y: &mut Tensor, x: &Tensor) -> Result<()> {
+    if y.shape() != x.shape() {
+        let (lhs, rhs) = (y.shape().to_vec(), x.shape().to_vec());
+        return Err(Error::ShapeMismatch {
+            op: "add",
+            lhs,
+            rhs,
+        });
+    }
+    x.device().clone().backend().add_into(x, y)
+}
+
+/// Work of one addition of `numel` elements.
+#[must_use]
+pub fn cost(numel: usize) -> Cost {
+    Cost {
+        flops: numel as u64,
+        bytes: 12 * numel as u64,
+    }
+}
+
+impl Tape {
+    /// `y = x + z`, all of one shape, or `z` a row `[D]` that is added to every row of `x`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`].
+    pub fn add(&mut self, x: &Var, z: &Var) -> Result<Var> {
+        let (x_shape, z_shape) = (x.value().shape(), z.value().shape());
+        let is_row = z_shape.len() == 1 && x_shape.len() > 1;
+        if x_shape != z_shape && !(is_row && x_shape.last() == z_shape.last()) {
+            let (lhs, rhs) = (x_shape.to_vec(), z_shape.to_vec());
+            return Err(Error::ShapeMismatch {
+                op: "add",
+                lhs,
+                rhs,
+            });
+        }
+        let mut y = Tensor::empty(self.device(), DType::F32, x_shape);
+        self.device().backend().add(x.value(), z.value(), &mut y)?;
+        let (x_in, z_in) = (x.clone(), z.clone());
+        Ok(self.push(y, &[x, z], move |dy, sink| {
+            if z_in.needs_grad() {
+                if is_row {
+                    let mut dz = Tensor::zeros(dy.device(), DType::F32, z_in.value().shape());
+                    dy.device().backend().column_sum(dy, &mut dz)?;
+                    sink.add(&z_in, dz)?;
+                } else {
+                    sink.add(&z_in, dy.clone())?;
+                }
+            }
+            sink.add(&x_in, dy.clone())
+        }))
+    }
+}

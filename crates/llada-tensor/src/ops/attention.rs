@@ -1,0 +1,193 @@
+//! Fused scaled dot-product attention over ragged batches.
+//!
+//! Bidirectional; the causal flag is for the autoregressive baseline. Tiles with an online
+//! softmax, so that memory grows with the length; the backward pass recomputes probabilities
+//! from the saved log-sum-exp.
+
+use super::Cost;
+use crate::{DType, Error, Result, Tape, Tensor, Var};
+
+/// Heads, sequences and masks of one attention call.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionShape<'a> {
+    /// `[B + 1]` boundaries of the sequences in `T`.
+    pub offsets: &'a [usize],
+    /// Query heads `H`.
+    pub n_heads: usize,
+    /// Key and value heads `K`; each serves `H / K` consecutive query heads.
+    pub n_kv_heads: usize,
+    /// Query `i` sees keys `0..=i` of its sequence only.
+    pub causal: bool,
+    /// `[T]`, added to the scores of each key (padding: a large negative number).
+    pub key_bias: Option<&'a [f32]>,
+}
+
+/// Arguments of [`crate::backend::Backend::attention`].
+#[derive(Debug)]
+pub struct AttentionArgs<'a> {
+    /// Queries `[T, H * E]`.
+    pub q: &'a Tensor,
+    /// Keys `[T, K * E]`.
+    pub k: &'a Tensor,
+    /// Values `[T, K * E]`.
+    pub v: &'a Tensor,
+    /// Heads, sequences and masks.
+    pub shape: AttentionShape<'a>,
+    /// Output `[T, H * E]`.
+    pub y: &'a mut Tensor,
+    /// Output `[T, H]`: log-sum-exp of the scaled scores.
+    pub lse: &'a mut Tensor,
+}
+
+/// Arguments of [`crate::backend::Backend::attention_backward`].
+#[derive(Debug)]
+pub struct AttentionBackwardArgs<'a> {
+    /// Queries `[T, H * E]`.
+    pub q: &'a Tensor,
+    /// Keys `[T, K * E]`.
+    pub k: &'a Tensor,
+    /// Values `[T, K * E]`.
+    pub v: &'a Tensor,
+    /// Heads, sequences and masks.
+    pub shape: AttentionShape<'a>,
+    /// Output of the forward pass.
+    pub y: &'a Tensor,
+    /// Saved log-sum-exp.
+    pub lse: &'a Tensor,
+    /// Gradient of the output.
+    pub dy: &'a Tensor,
+    /// Output `[T, H * E]`.
+    pub dq: &'a mut Tensor,
+    /// Output `[T, K * E]`.
+    pub dk: &'a mut Tensor,
+    /// Output `[T, K * E]`.
+    pub dv: &'a mut Tensor,
+}
+
+/// Work of one forward call: two products per pair of positions.
+#[must_use]
+pub fn cost(offsets: &[usize], n_heads: usize, n_kv_heads: usize, head_dim: usize) -> Cost {
+    let pairs: u64 = offsets
+        .windows(2)
+        .map(|w| ((w[1] - w[0]) as u64).pow(2))
+        .sum();
+    let tokens = offsets.last().copied().unwrap_or(0) as u64;
+    let [h, kv, e] = [n_heads, n_kv_heads, head_dim].map(|x| x as u64);
+    Cost {
+        flops: 4 * pairs * h * e,
+        bytes: 4 * tokens * e * (2 * h + 2 * kv),
+    }
+}
+
+/// Work of one backward call: five products per pair of positions.
+#[must_use]
+pub fn backward_cost(
+    offsets: &[usize],
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+) -> Cost {
+    let forward = cost(offsets, n_heads, n_kv_heads, head_dim);
+    Cost {
+        flops: forward.flops / 2 * 5,
+        bytes: forward.bytes * 2,
+    }
+}
+
+fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Result<()> {
+    let op = "attention";
+    let mismatch = |lhs: &[usize], rhs: &[usize]| Error::ShapeMismatch {
+        op,
+        lhs: lhs.to_vec(),
+        rhs: rhs.to_vec(),
+    };
+    let (heads, kv_heads) = (shape.n_heads, shape.n_kv_heads);
+    if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
+        let what = "n_heads must be a positive multiple of n_kv_heads";
+        return Err(Error::InvalidArgument { op, what });
+    }
+    let [tokens, width] = *q.shape() else {
+        return Err(mismatch(q.shape(), &[]));
+    };
+    if width % heads != 0 {
+        return Err(mismatch(q.shape(), &[tokens, heads]));
+    }
+    let kv_shape = [tokens, width / heads * kv_heads];
+    for x in [k, v] {
+        if *x.shape() != kv_shape {
+            return Err(mismatch(x.shape(), &kv_shape));
+        }
+    }
+    let ascending = shape.offsets.windows(2).all(|w| w[0] <= w[1]);
+    if shape.offsets.first() != Some(&0) || shape.offsets.last() != Some(&tokens) || !ascending {
+        let what = "offsets must ascend from 0 to the number of tokens";
+        return Err(Error::InvalidArgument { op, what });
+    }
+    match shape.key_bias {
+        Some(bias) if bias.len() != tokens => Err(mismatch(&[bias.len()], &[tokens])),
+        _ => Ok(()),
+    }
+}
+
+impl Tape {
+    /// `y_i = sum_j softmax_j(q_i . k_j / sqrt(E) + bias_j) v_j` within each sequence and head.
+    ///
+    /// - `q`: `[T, H * E]`; `k`, `v`: `[T, K * E]`; returns `[T, H * E]`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] or [`Error::InvalidArgument`].
+    ///
+    /// Source: Dao et al. 2022 (arXiv 2205.14135) for the tiling.
+    pub fn attention(
+        &mut self,
+        q: &Var,
+        k: &Var,
+        v: &Var,
+        shape: AttentionShape<'_>,
+    ) -> Result<Var> {
+        check(q.value(), k.value(), v.value(), shape)?;
+        let tokens = q.value().shape()[0];
+        let mut y = Tensor::empty(self.device(), DType::F32, q.value().shape());
+        let mut lse = Tensor::empty(self.device(), DType::F32, &[tokens, shape.n_heads]);
+        self.device().backend().attention(AttentionArgs {
+            q: q.value(),
+            k: k.value(),
+            v: v.value(),
+            shape,
+            y: &mut y,
+            lse: &mut lse,
+        })?;
+        let (q_in, k_in, v_in, y_in) = (q.clone(), k.clone(), v.clone(), y.clone());
+        let offsets = shape.offsets.to_vec();
+        let key_bias = shape.key_bias.map(<[f32]>::to_vec);
+        let (n_heads, n_kv_heads, causal) = (shape.n_heads, shape.n_kv_heads, shape.causal);
+        Ok(self.push(y, &[q, k, v], move |dy, sink| {
+            let empty = |x: &Var| Tensor::empty(dy.device(), DType::F32, x.value().shape());
+            let (mut dq, mut dk, mut dv) = (empty(&q_in), empty(&k_in), empty(&v_in));
+            let (offsets, key_bias) = (&offsets[..], key_bias.as_deref());
+            dy.device()
+                .backend()
+                .attention_backward(AttentionBackwardArgs {
+                    q: q_in.value(),
+                    k: k_in.value(),
+                    v: v_in.value(),
+                    shape: AttentionShape {
+                        offsets,
+                        n_heads,
+                        n_kv_heads,
+                        causal,
+                        key_bias,
+                    },
+                    y: &y_in,
+                    lse: &lse,
+                    dy,
+                    dq: &mut dq,
+                    dk: &mut dk,
+                    dv: &mut dv,
+                })?;
+            sink.add(&q_in, dq)?;
+            sink.add(&k_in, dk)?;
+            sink.add(&v_in, dv)
+        }))
+    }
+}

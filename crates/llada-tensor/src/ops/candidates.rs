@@ -1,0 +1,236 @@
+//! Reduction of logits to a candidate token per position: the inner loop of every sampling step.
+//!
+//! `token = argmax_v (logit_v - T ln(-ln u_v))`, `confidence = softmax(logits)[token]`.
+//! The logits of a row are reduced tile by tile, so that `[N, V]` is never stored.
+
+use super::Cost;
+use crate::backend::Rhs;
+use crate::{Philox, Precision, Stream, Tensor};
+
+/// How a token is chosen from logits.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CandidateRule<'a> {
+    /// Gumbel temperature `T`; 0 takes the most likely token.
+    pub temperature: f64,
+    /// Classifier-free guidance scale `w`; only used with unconditional logits.
+    pub cfg_scale: f32,
+    /// Ids that are never chosen and have no probability (`logits_eos_inf`).
+    pub suppress: &'a [u32],
+    /// Ids that can be chosen, but have no probability in the confidence
+    /// (`confidence_eos_eot_inf`).
+    pub suppress_confidence: &'a [u32],
+}
+
+impl CandidateRule<'_> {
+    /// Guided logit `un + (w + 1) (cond - un)` (arXiv 2502.09992, eq. 16).
+    #[must_use]
+    pub fn guide(&self, cond: f32, un: f32) -> f32 {
+        un + (self.cfg_scale + 1.0) * (cond - un)
+    }
+}
+
+/// Where the Gumbel noise comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Noise<'a> {
+    /// No noise: temperature 0.
+    None,
+    /// Philox, keyed by seed; row `i` uses the counter `keys[i] = (sequence, position, step)`.
+    /// Draws depend on nothing else.
+    Philox {
+        /// Seed of the request of each row.
+        seeds: &'a [u64],
+        /// Sequence, position and step of each row.
+        keys: &'a [[u32; 3]],
+    },
+    /// Recorded uniform draws, row-major `[N, V]`.
+    Recorded(&'a [f64]),
+}
+
+impl Noise<'_> {
+    /// The uniform draw of one vocabulary entry.
+    fn uniform(&self, row: usize, token: usize, vocab_size: usize) -> f64 {
+        match self {
+            Self::None => 0.5,
+            Self::Recorded(draws) => draws[row * vocab_size + token],
+            Self::Philox { seeds, keys } => {
+                let [sequence, position, step] = keys[row];
+                // Position and step share a word: 2^20 positions, 2^12 steps before they wrap.
+                let place = (position << 12) ^ step;
+                let token = u32::try_from(token).unwrap_or(u32::MAX);
+                let pair = Philox::new(seeds[row], Stream::Gumbel).uniform_f64_pair([
+                    token / 2,
+                    place,
+                    sequence,
+                ]);
+                pair[token as usize % 2]
+            }
+        }
+    }
+}
+
+/// The chosen token of one position.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// The chosen token.
+    pub token: u32,
+    /// Probability of the chosen token under the noise-free logits.
+    pub confidence: f32,
+    /// Difference between the two largest probabilities (noise-free).
+    pub margin: f32,
+    /// Entropy of the noise-free distribution, nats.
+    pub entropy: f32,
+}
+
+/// Arguments of [`crate::backend::Backend::candidates`].
+#[derive(Debug, Clone, Copy)]
+pub struct CandidateArgs<'a> {
+    /// Hidden states after the last norm, `[N, D]`.
+    pub hidden: &'a Tensor,
+    /// Hidden states of the unconditional batch, `[N, D]`.
+    pub unconditional: Option<&'a Tensor>,
+    /// LM head `[V, D]`.
+    pub head: Rhs<'a>,
+    /// Bias `[V]` of the head.
+    pub bias: Option<&'a Tensor>,
+    /// How tokens are chosen.
+    pub rule: &'a CandidateRule<'a>,
+    /// Gumbel noise.
+    pub noise: &'a Noise<'a>,
+    /// Precision of the products.
+    pub precision: Precision,
+}
+
+/// Reduces one row of logits `[V]`.
+#[must_use]
+pub fn reduce_logits(
+    logits: &[f32],
+    row: usize,
+    rule: &CandidateRule<'_>,
+    noise: &Noise<'_>,
+) -> Candidate {
+    let mut reducer = RowReducer::default();
+    reducer.push(logits, 0, row, logits.len(), rule, noise);
+    reducer.finish()
+}
+
+/// Online reduction of one row over tiles of the vocabulary.
+#[derive(Debug, Clone, Copy)]
+pub struct RowReducer {
+    best_score: f64,
+    token: u32,
+    token_logit: f32,
+    token_counts: bool,
+    first: f32,
+    second: f32,
+    sum: f64,
+    weighted: f64,
+}
+
+impl Default for RowReducer {
+    fn default() -> Self {
+        Self {
+            best_score: f64::NEG_INFINITY,
+            token: 0,
+            token_logit: f32::NEG_INFINITY,
+            token_counts: false,
+            first: f32::NEG_INFINITY,
+            second: f32::NEG_INFINITY,
+            sum: 0.0,
+            weighted: 0.0,
+        }
+    }
+}
+
+impl RowReducer {
+    /// Takes in the logits of `start..start + tile.len()`.
+    pub fn push(
+        &mut self,
+        tile: &[f32],
+        start: usize,
+        row: usize,
+        vocab_size: usize,
+        rule: &CandidateRule<'_>,
+        noise: &Noise<'_>,
+    ) {
+        for (i, &logit) in tile.iter().enumerate() {
+            let token = start + i;
+            let id = u32::try_from(token).unwrap_or(u32::MAX);
+            if rule.suppress.contains(&id) {
+                continue;
+            }
+            let counts = !rule.suppress_confidence.contains(&id);
+            let mut score = f64::from(logit);
+            if rule.temperature > 0.0 {
+                let u = noise.uniform(row, token, vocab_size);
+                score -= rule.temperature * (-u.ln()).ln();
+            }
+            if score > self.best_score {
+                self.best_score = score;
+                self.token = id;
+                self.token_logit = logit;
+                self.token_counts = counts;
+            }
+            if counts {
+                self.count(logit);
+            }
+        }
+    }
+
+    /// Adds a logit to the running softmax: `sum = Σ e^(x - max)`, `weighted = Σ e^(x - max) x`.
+    fn count(&mut self, logit: f32) {
+        if logit > self.first {
+            let shrink = f64::from(self.first - logit).exp();
+            self.sum = if self.first == f32::NEG_INFINITY {
+                0.0
+            } else {
+                self.sum * shrink
+            };
+            self.weighted = if self.first == f32::NEG_INFINITY {
+                0.0
+            } else {
+                self.weighted * shrink
+            };
+            self.second = self.first;
+            self.first = logit;
+        } else if logit > self.second {
+            self.second = logit;
+        }
+        if logit > f32::NEG_INFINITY {
+            let e = f64::from(logit - self.first).exp();
+            self.sum += e;
+            self.weighted += e * f64::from(logit);
+        }
+    }
+
+    /// The candidate of the row.
+    #[must_use]
+    pub fn finish(&self) -> Candidate {
+        let lse = f64::from(self.first) + self.sum.ln();
+        let probability = |logit: f32| (f64::from(logit) - lse).exp();
+        let confidence = if self.token_counts {
+            probability(self.token_logit)
+        } else {
+            0.0
+        };
+        let margin = probability(self.first) - probability(self.second);
+        let entropy = lse - self.weighted / self.sum;
+        #[expect(clippy::cast_possible_truncation, reason = "reported in f32")]
+        let [confidence, margin, entropy] = [confidence as f32, margin as f32, entropy as f32];
+        Candidate {
+            token: self.token,
+            confidence,
+            margin,
+            entropy,
+        }
+    }
+}
+
+/// Work of one call: the product of `[N, D]` and `[V, D]`; the reduction is not counted.
+#[must_use]
+pub fn cost(rows: usize, vocab_size: usize, d_model: usize, weight_bytes: usize) -> Cost {
+    let (n, v, d) = (rows as u64, vocab_size as u64, d_model as u64);
+    Cost {
+        flops: 2 * n * v * d,
+        bytes: v * d * weight_bytes as u64 + 4 * n * d,
+    }
+}

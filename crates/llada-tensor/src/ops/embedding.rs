@@ -1,0 +1,59 @@
+//! Row lookup: token embeddings, and the gather of masked positions before the head.
+
+use super::Cost;
+use crate::{DType, Error, Result, Tape, Tensor, Var};
+
+/// Work of looking up `n` rows of `d` elements.
+#[must_use]
+pub fn cost(n: usize, d: usize) -> Cost {
+    Cost {
+        flops: 0,
+        bytes: 8 * (n * d) as u64,
+    }
+}
+
+impl Tape {
+    /// `y[i] = table[ids[i]]`.
+    ///
+    /// - `table`: `[V, D]`; returns `[ids.len(), D]`.
+    /// - Gradient: `dtable[ids[i]] += dy[i]`, in the order of `i`.
+    ///
+    /// # Errors
+    /// [`Error::Rank`], or [`Error::IndexOutOfRange`] for an id that the table lacks.
+    pub fn embedding(&mut self, table: &Var, ids: &[u32]) -> Result<Var> {
+        let op = "embedding";
+        let [rows, d] = *table.value().shape() else {
+            let shape = table.value().shape().to_vec();
+            return Err(Error::Rank {
+                op,
+                expected: 2,
+                shape,
+            });
+        };
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= rows) {
+            return Err(Error::IndexOutOfRange {
+                op,
+                index: id as usize,
+                limit: rows,
+            });
+        }
+        let mut y = Tensor::empty(self.device(), DType::F32, &[ids.len(), d]);
+        self.device()
+            .backend()
+            .embedding(table.value(), ids, &mut y)?;
+        let (table_in, ids_in) = (table.clone(), ids.to_vec());
+        Ok(self.push(y, &[table], move |dy, sink| {
+            if let Some(dtable) = sink.parameter(&table_in) {
+                return dy
+                    .device()
+                    .backend()
+                    .embedding_backward(dy, &ids_in, dtable);
+            }
+            let mut dtable = Tensor::zeros(dy.device(), DType::F32, table_in.value().shape());
+            dy.device()
+                .backend()
+                .embedding_backward(dy, &ids_in, &mut dtable)?;
+            sink.add(&table_in, dtable)
+        }))
+    }
+}

@@ -1,0 +1,197 @@
+//! Matrix products: `c[.., m, n] = sum_k a[.., m, k] b[.., k, n]`.
+
+use std::sync::Arc;
+
+use super::Cost;
+use crate::backend::PackedWeight;
+use crate::{DType, Error, Precision, Result, Tape, Tensor, Var};
+
+/// Right operand of a product.
+#[derive(Debug, Clone, Copy)]
+pub enum Rhs<'a> {
+    /// A matrix `[.., K, N]`, any strides.
+    Matrix(&'a Tensor),
+    /// A weight `[N, K]`, used transposed.
+    Weight(&'a Tensor),
+    /// A weight `[N, K]` in the backend's layout, used transposed.
+    Packed(&'a Arc<dyn PackedWeight>),
+}
+
+impl Rhs<'_> {
+    /// Rows and columns `(K, N)` of the operand as it is multiplied.
+    #[must_use]
+    pub fn k_n(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Matrix(b) => match *b.shape() {
+                [.., k, n] => Some((k, n)),
+                _ => None,
+            },
+            Self::Weight(w) => match *w.shape() {
+                [n, k] => Some((k, n)),
+                _ => None,
+            },
+            Self::Packed(w) => Some((w.k(), w.n())),
+        }
+    }
+}
+
+/// Arguments of [`crate::backend::Backend::matmul`].
+#[derive(Debug)]
+pub struct MatmulArgs<'a> {
+    /// Left operand `[.., M, K]`, `f32`, any strides.
+    pub a: &'a Tensor,
+    /// Right operand.
+    pub b: Rhs<'a>,
+    /// Output `[.., M, N]`, `f32`, contiguous.
+    pub c: &'a mut Tensor,
+    /// Add to the output instead of replacing it.
+    pub accumulate: bool,
+    /// Whether operands are rounded to bf16; sums are `f32` in any case.
+    pub precision: Precision,
+}
+
+/// Checks shapes and types, then multiplies.
+///
+/// Leading axes of `a` and of a [`Rhs::Matrix`] are a batch and must be equal; a weight is
+/// shared by the batch.
+///
+/// # Errors
+/// [`Error::Rank`], [`Error::ShapeMismatch`] or [`Error::DTypeMismatch`].
+pub fn matmul(args: MatmulArgs<'_>) -> Result<()> {
+    let op = "matmul";
+    let rank = |shape: &[usize]| Error::Rank {
+        op,
+        expected: 2,
+        shape: shape.to_vec(),
+    };
+    let [a_batch @ .., m, k] = args.a.shape() else {
+        return Err(rank(args.a.shape()));
+    };
+    let (b_k, n) = args.b.k_n().ok_or_else(|| rank(&[]))?;
+    if b_k != *k {
+        return Err(Error::ShapeMismatch {
+            op,
+            lhs: args.a.shape().to_vec(),
+            rhs: vec![b_k, n],
+        });
+    }
+    if let Rhs::Matrix(b) = args.b
+        && b.shape()[..b.shape().len() - 2] != *a_batch
+    {
+        let (lhs, rhs) = (args.a.shape().to_vec(), b.shape().to_vec());
+        return Err(Error::ShapeMismatch { op, lhs, rhs });
+    }
+    let expected = [a_batch, &[*m, n]].concat();
+    if args.c.shape() != expected {
+        return Err(Error::ShapeMismatch {
+            op,
+            lhs: expected,
+            rhs: args.c.shape().to_vec(),
+        });
+    }
+    for dtype in [args.a.dtype(), args.c.dtype()] {
+        if dtype != DType::F32 {
+            return Err(Error::DTypeMismatch {
+                op,
+                expected: DType::F32,
+                got: dtype,
+            });
+        }
+    }
+    let device = args.a.device().clone();
+    device.backend().matmul(args)
+}
+
+/// Work of one product with operands of `operand_bytes` each and an `f32` output.
+#[must_use]
+pub fn cost(batch: usize, m: usize, n: usize, k: usize, operand_bytes: usize) -> Cost {
+    let [batch, m, n, k, bytes] = [batch, m, n, k, operand_bytes].map(|x| x as u64);
+    Cost {
+        flops: 2 * batch * m * n * k,
+        bytes: batch * ((m * k + k * n) * bytes + 4 * m * n),
+    }
+}
+
+impl Tape {
+    /// Linear layer `y = x wᵀ + bias`.
+    ///
+    /// - `x`: `[T, K]`; `weight`: `[N, K]`; `bias`: `[N]`; returns `[T, N]`.
+    /// - `packed`: the same weight in the backend's layout, for inference.
+    /// - Gradients: `dx = dy w`, `dw += dyᵀ x`, `dbias += sum_t dy`.
+    ///
+    /// # Errors
+    /// As [`matmul`].
+    pub fn linear(
+        &mut self,
+        x: &Var,
+        weight: &Var,
+        packed: Option<&Arc<dyn PackedWeight>>,
+        bias: Option<&Var>,
+    ) -> Result<Var> {
+        let precision = self.precision();
+        let rhs = packed.map_or(Rhs::Weight(weight.value()), Rhs::Packed);
+        let n = rhs.k_n().map_or(0, |(_, n)| n);
+        let rows = x.value().shape().first().copied().unwrap_or(0);
+        let mut y = Tensor::empty(self.device(), DType::F32, &[rows, n]);
+        let (a, c) = (x.value(), &mut y);
+        matmul(MatmulArgs {
+            a,
+            b: rhs,
+            c,
+            accumulate: false,
+            precision,
+        })?;
+        let (x_in, w_in) = (x.clone(), weight.clone());
+        let y = self.push(y, &[x, weight], move |dy, sink| {
+            if x_in.needs_grad() {
+                let mut dx = Tensor::empty(dy.device(), DType::F32, x_in.value().shape());
+                let (b, c) = (Rhs::Matrix(w_in.value()), &mut dx);
+                matmul(MatmulArgs {
+                    a: dy,
+                    b,
+                    c,
+                    accumulate: false,
+                    precision,
+                })?;
+                sink.add(&x_in, dx)?;
+            }
+            add_weight_gradient(dy, x_in.value(), &w_in, sink, precision)
+        });
+        match bias {
+            Some(bias) => self.add(&y, bias),
+            None => Ok(y),
+        }
+    }
+}
+
+/// `dw += dyᵀ x`, in place where `w` is a parameter.
+fn add_weight_gradient(
+    dy: &Tensor,
+    x: &Tensor,
+    weight: &Var,
+    sink: &mut crate::tape::GradSink<'_>,
+    precision: Precision,
+) -> Result<()> {
+    if !weight.needs_grad() {
+        return Ok(());
+    }
+    let (a, b) = (&dy.transpose(0, 1)?, Rhs::Matrix(x));
+    if let Some(c) = sink.parameter(weight) {
+        return matmul(MatmulArgs {
+            a,
+            b,
+            c,
+            accumulate: true,
+            precision,
+        });
+    }
+    let mut dw = Tensor::empty(dy.device(), DType::F32, weight.value().shape());
+    matmul(MatmulArgs {
+        a,
+        b,
+        c: &mut dw,
+        accumulate: false,
+        precision,
+    })?;
+    sink.add(weight, dw)
+}

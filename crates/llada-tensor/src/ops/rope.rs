@@ -1,0 +1,124 @@
+//! Rotary position embedding in the reference's layout: halves `(i, i + E/2)` form a pair.
+
+use super::Cost;
+use crate::{DType, Device, Error, Result, Tape, Tensor, Var};
+
+/// Cosines and sines for the positions `0..n`.
+#[derive(Debug, Clone)]
+pub struct RopeTable {
+    /// `[n, E/2]`, `cos(position * theta^(-2i/E))`.
+    pub cos: Tensor,
+    /// `[n, E/2]`.
+    pub sin: Tensor,
+}
+
+impl RopeTable {
+    /// Tables in `f32`, frequencies too, as the reference makes them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `head_dim` is odd.
+    ///
+    /// Source: `RotaryEmbedding.get_rotary_embedding` in the reference's `modeling_llada.py`.
+    pub fn new(device: &Device, n_positions: usize, head_dim: usize, theta: f32) -> Result<Self> {
+        if !head_dim.is_multiple_of(2) {
+            let what = "the head dimension must be even";
+            return Err(Error::InvalidArgument { op: "rope", what });
+        }
+        let half = head_dim / 2;
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "f32 positions, as in the reference"
+        )]
+        let angle = |at: usize| {
+            let exponent = (2 * (at % half)) as f32 / head_dim as f32;
+            (at / half) as f32 * (1.0 / theta.powf(exponent))
+        };
+        let cos: Vec<f32> = (0..n_positions * half).map(|at| angle(at).cos()).collect();
+        let sin: Vec<f32> = (0..n_positions * half).map(|at| angle(at).sin()).collect();
+        let shape = [n_positions, half];
+        Ok(Self {
+            cos: Tensor::from_f32(device, &shape, &cos)?,
+            sin: Tensor::from_f32(device, &shape, &sin)?,
+        })
+    }
+}
+
+/// Arguments of [`crate::backend::Backend::rope`].
+#[derive(Debug)]
+pub struct RopeArgs<'a> {
+    /// Input `[T, H * E]`.
+    pub x: &'a Tensor,
+    /// Cosines and sines.
+    pub table: &'a RopeTable,
+    /// `[T]`, the position of each row.
+    pub positions: &'a [u32],
+    /// Rotate back: the gradient.
+    pub inverse: bool,
+    /// Output `[T, H * E]`.
+    pub y: &'a mut Tensor,
+}
+
+/// Work of one call on `t` rows of `width` elements.
+#[must_use]
+pub fn cost(t: usize, width: usize) -> Cost {
+    Cost {
+        flops: 3 * (t * width) as u64,
+        bytes: 8 * (t * width) as u64,
+    }
+}
+
+impl Tape {
+    /// Rotates every head of every row by its position.
+    ///
+    /// `(a, b) -> (a cos - b sin, b cos + a sin)` for the pairs `(x[i], x[i + E/2])`.
+    ///
+    /// - `x`: `[T, H * E]` with `E` twice the table's width; `positions`: `[T]`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`], or [`Error::IndexOutOfRange`] for a position past the table.
+    ///
+    /// Source: Su et al. 2021 (arXiv 2104.09864); `rotate_half` of the reference.
+    pub fn rope(&mut self, x: &Var, table: &RopeTable, positions: &[u32]) -> Result<Var> {
+        let op = "rope";
+        let [n_positions, half] = *table.cos.shape() else {
+            unreachable!("made by new")
+        };
+        let shape = x.value().shape();
+        let fits = matches!(*shape, [t, width] if t == positions.len() && half > 0
+            && width % (2 * half) == 0);
+        if !fits {
+            let (lhs, rhs) = (shape.to_vec(), vec![positions.len(), 2 * half]);
+            return Err(Error::ShapeMismatch { op, lhs, rhs });
+        }
+        if let Some(&at) = positions.iter().find(|&&at| at as usize >= n_positions) {
+            return Err(Error::IndexOutOfRange {
+                op,
+                index: at as usize,
+                limit: n_positions,
+            });
+        }
+        let mut y = Tensor::empty(self.device(), DType::F32, shape);
+        let args = RopeArgs {
+            x: x.value(),
+            table,
+            positions,
+            inverse: false,
+            y: &mut y,
+        };
+        self.device().backend().rope(args)?;
+        let (x_in, table, positions) = (x.clone(), table.clone(), positions.to_vec());
+        Ok(self.push(y, &[x], move |dy, sink| {
+            let mut dx = Tensor::empty(dy.device(), DType::F32, dy.shape());
+            let (table, positions) = (&table, &positions[..]);
+            let args = RopeArgs {
+                x: dy,
+                table,
+                positions,
+                inverse: true,
+                y: &mut dx,
+            };
+            dy.device().backend().rope(args)?;
+            sink.add(&x_in, dx)
+        }))
+    }
+}

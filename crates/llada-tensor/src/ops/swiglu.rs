@@ -1,0 +1,91 @@
+//! SwiGLU activation: `y = silu(gate) * up`.
+
+use super::Cost;
+use crate::{DType, Error, Result, Tape, Tensor, Var};
+
+/// Arguments of [`crate::backend::Backend::swiglu`].
+#[derive(Debug)]
+pub struct SwigluArgs<'a> {
+    /// Input of the sigmoid (`ff_proj`).
+    pub gate: &'a Tensor,
+    /// The other factor (`up_proj`).
+    pub up: &'a Tensor,
+    /// Output.
+    pub y: &'a mut Tensor,
+}
+
+/// Arguments of [`crate::backend::Backend::swiglu_backward`].
+#[derive(Debug)]
+pub struct SwigluBackwardArgs<'a> {
+    /// Input of the sigmoid.
+    pub gate: &'a Tensor,
+    /// The other factor.
+    pub up: &'a Tensor,
+    /// Gradient of the output.
+    pub dy: &'a Tensor,
+    /// Output.
+    pub dgate: &'a mut Tensor,
+    /// Output.
+    pub dup: &'a mut Tensor,
+}
+
+/// Work of one forward call on `numel` elements.
+#[must_use]
+pub fn cost(numel: usize) -> Cost {
+    Cost {
+        flops: 6 * numel as u64,
+        bytes: 12 * numel as u64,
+    }
+}
+
+/// Work of one backward call.
+#[must_use]
+pub fn backward_cost(numel: usize) -> Cost {
+    Cost {
+        flops: 12 * numel as u64,
+        bytes: 20 * numel as u64,
+    }
+}
+
+impl Tape {
+    /// `y = gate * sigmoid(gate) * up`, all of one shape.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`].
+    ///
+    /// Source: Shazeer 2020, eq. 6 (arXiv 2002.05202); `LLaDALlamaBlock` of the reference.
+    pub fn swiglu(&mut self, gate: &Var, up: &Var) -> Result<Var> {
+        let (g, u) = (gate.value(), up.value());
+        if g.shape() != u.shape() {
+            let (lhs, rhs) = (g.shape().to_vec(), u.shape().to_vec());
+            return Err(Error::ShapeMismatch {
+                op: "swiglu",
+                lhs,
+                rhs,
+            });
+        }
+        let mut y = Tensor::empty(self.device(), DType::F32, g.shape());
+        self.device().backend().swiglu(SwigluArgs {
+            gate: g,
+            up: u,
+            y: &mut y,
+        })?;
+        let (gate_in, up_in) = (gate.clone(), up.clone());
+        Ok(self.push(y, &[gate, up], move |dy, sink| {
+            let (gate, up) = (gate_in.value(), up_in.value());
+            let mut dgate = Tensor::empty(dy.device(), DType::F32, dy.shape());
+            let mut dup = Tensor::empty(dy.device(), DType::F32, dy.shape());
+            let (dg, du) = (&mut dgate, &mut dup);
+            let args = SwigluBackwardArgs {
+                gate,
+                up,
+                dy,
+                dgate: dg,
+                dup: du,
+            };
+            dy.device().backend().swiglu_backward(args)?;
+            sink.add(&gate_in, dgate)?;
+            sink.add(&up_in, dup)
+        }))
+    }
+}

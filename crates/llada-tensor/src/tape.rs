@@ -1,0 +1,236 @@
+//! Reverse-mode differentiation over the ops of [`crate::ops`].
+//!
+//! A [`Tape`] evaluates ops at once. When it records, each op also leaves a closure that turns
+//! the gradient of its output into gradients of its inputs; [`Tape::backward`] runs them in
+//! reverse. A tape that does not record frees every intermediate as soon as it is dropped, so
+//! that one model code serves training and inference.
+
+use std::fmt;
+
+use crate::ops::add::add_into;
+use crate::{DType, Device, Error, Precision, Result, Tensor};
+
+/// A value on a tape; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Var {
+    value: Tensor,
+    id: Option<usize>,
+}
+
+impl Var {
+    /// The value.
+    #[must_use]
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// A value that needs no gradient.
+    #[must_use]
+    pub fn constant(value: Tensor) -> Self {
+        Self { value, id: None }
+    }
+
+    pub(crate) fn needs_grad(&self) -> bool {
+        self.id.is_some()
+    }
+}
+
+type BackwardFn = Box<dyn FnOnce(&Tensor, &mut GradSink<'_>) -> Result<()>>;
+
+enum Node {
+    Parameter(usize),
+    Op(Option<BackwardFn>),
+}
+
+/// Evaluates ops and, if it records, can differentiate through them.
+pub struct Tape {
+    device: Device,
+    precision: Precision,
+    recording: bool,
+    nodes: Vec<Node>,
+}
+
+impl fmt::Debug for Tape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tape")
+            .field("nodes", &self.nodes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tape {
+    /// A tape that records, for training.
+    #[must_use]
+    pub fn recording(device: &Device, precision: Precision) -> Self {
+        Self {
+            device: device.clone(),
+            precision,
+            recording: true,
+            nodes: Vec::new(),
+        }
+    }
+
+    /// A tape that only evaluates.
+    #[must_use]
+    pub fn inference(device: &Device, precision: Precision) -> Self {
+        Self {
+            recording: false,
+            ..Self::recording(device, precision)
+        }
+    }
+
+    /// The device that the tape runs on.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Precision of the operands of matrix products.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// A parameter; its gradient is added to entry `index` of the [`Gradients`].
+    #[must_use]
+    pub fn parameter(&mut self, index: usize, value: &Tensor) -> Var {
+        let id = self.recording.then(|| {
+            self.nodes.push(Node::Parameter(index));
+            self.nodes.len() - 1
+        });
+        Var {
+            value: value.clone(),
+            id,
+        }
+    }
+
+    /// The output of an op. `backward` gets the gradient of `value`; it is kept only if the tape
+    /// records and one of the `inputs` needs a gradient.
+    pub(crate) fn push(
+        &mut self,
+        value: Tensor,
+        inputs: &[&Var],
+        backward: impl FnOnce(&Tensor, &mut GradSink<'_>) -> Result<()> + 'static,
+    ) -> Var {
+        if !self.recording || !inputs.iter().any(|input| input.needs_grad()) {
+            return Var::constant(value);
+        }
+        self.nodes.push(Node::Op(Some(Box::new(backward))));
+        Var {
+            value,
+            id: Some(self.nodes.len() - 1),
+        }
+    }
+
+    /// Adds the gradients of the scalar `loss` to `gradients` and empties the tape.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if `loss` is not a scalar of this tape; errors of the ops.
+    pub fn backward(&mut self, loss: &Var, gradients: &mut Gradients) -> Result<()> {
+        let mut nodes = std::mem::take(&mut self.nodes);
+        let Some(id) = loss
+            .id
+            .filter(|&id| id < nodes.len() && loss.value.numel() == 1)
+        else {
+            let what = "the loss must be a scalar on this tape that depends on a parameter";
+            return Err(Error::InvalidArgument {
+                op: "backward",
+                what,
+            });
+        };
+        let mut pending: Vec<Option<Tensor>> = vec![None; nodes.len()];
+        pending[id] = Some(Tensor::from_f32(&self.device, loss.value.shape(), &[1.0])?);
+        for at in (0..=id).rev() {
+            let Some(dy) = pending[at].take() else {
+                continue;
+            };
+            if let Node::Op(backward) = &mut nodes[at] {
+                let backward = backward.take().expect("each node runs once");
+                let mut sink = GradSink {
+                    nodes: &nodes,
+                    pending: &mut pending,
+                    gradients,
+                };
+                backward(&dy, &mut sink)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Receives the gradients of an op's inputs.
+pub(crate) struct GradSink<'a> {
+    nodes: &'a [Node],
+    pending: &'a mut [Option<Tensor>],
+    gradients: &'a mut Gradients,
+}
+
+impl GradSink<'_> {
+    /// Adds `dx` to the gradient of `x`.
+    pub(crate) fn add(&mut self, x: &Var, dx: Tensor) -> Result<()> {
+        let Some(id) = x.id else { return Ok(()) };
+        if let Node::Parameter(index) = self.nodes[id] {
+            let sum = &mut self.gradients.tensors[index];
+            return add_into(sum, &dx);
+        }
+        match self.pending[id].take() {
+            None => self.pending[id] = Some(dx),
+            Some(mut sum) => {
+                if sum.f32s_mut().is_err() {
+                    sum = sum.to_dtype(DType::F32);
+                }
+                add_into(&mut sum, &dx)?;
+                self.pending[id] = Some(sum);
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradient of a parameter, to be added to in place; `None` if `x` is something else.
+    pub(crate) fn parameter(&mut self, x: &Var) -> Option<&mut Tensor> {
+        match self.nodes[x.id?] {
+            Node::Parameter(index) => Some(&mut self.gradients.tensors[index]),
+            Node::Op(_) => None,
+        }
+    }
+}
+
+/// One gradient per parameter, in the parameters' order.
+#[derive(Debug)]
+pub struct Gradients {
+    tensors: Vec<Tensor>,
+}
+
+impl Gradients {
+    /// Zeros in the shapes of the parameters.
+    #[must_use]
+    pub fn zeros_like<'a>(parameters: impl IntoIterator<Item = &'a Tensor>) -> Self {
+        let zeros = |p: &Tensor| Tensor::zeros(p.device(), DType::F32, p.shape());
+        Self {
+            tensors: parameters.into_iter().map(zeros).collect(),
+        }
+    }
+
+    /// Sets every gradient to zero.
+    ///
+    /// # Errors
+    /// [`Error::SharedOutput`] if a clone of a gradient is still alive.
+    pub fn zero(&mut self) -> Result<()> {
+        for tensor in &mut self.tensors {
+            tensor.f32s_mut()?.fill(0.0);
+        }
+        Ok(())
+    }
+
+    /// The gradients.
+    #[must_use]
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+
+    /// The gradients, to be written (reduced over peers, scaled).
+    #[must_use]
+    pub fn tensors_mut(&mut self) -> &mut [Tensor] {
+        &mut self.tensors
+    }
+}

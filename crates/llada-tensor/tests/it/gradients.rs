@@ -1,0 +1,1 @@
+//! Gradients of every op on the tape, by central differences.

@@ -1,0 +1,193 @@
+//! Matrix products.
+
+use llada_tensor::backend::{MatmulArgs, Rhs};
+use llada_tensor::ops::matmul::matmul;
+use llada_tensor::{CpuConfig, CpuLevel, DType, Device, Precision, Tensor, bf16};
+use proptest::prelude::*;
+
+use crate::support::{devices, max_error, tensor};
+
+/// `a b` in `f64`, of operands rounded as `precision` says.
+fn exact(a: &Tensor, b: &Tensor, precision: Precision) -> Vec<f64> {
+    let round = |x: f32| match precision {
+        Precision::F32 => f64::from(x),
+        Precision::Bf16 => bf16::from_f32(x).to_f64(),
+    };
+    let ([m, k], n) = ([a.shape()[0], a.shape()[1]], b.shape()[1]);
+    let (a, b) = (a.to_vec_f32(), b.to_vec_f32());
+    let mut c = vec![0.0; m * n];
+    for i in 0..m {
+        for j in 0..n {
+            c[i * n + j] = (0..k)
+                .map(|l| round(a[i * k + l]) * round(b[l * n + j]))
+                .sum();
+        }
+    }
+    c
+}
+
+fn product(a: &Tensor, b: Rhs<'_>, n: usize, precision: Precision) -> Vec<f32> {
+    let mut c = Tensor::zeros(a.device(), DType::F32, &[a.shape()[0], n]);
+    matmul(MatmulArgs {
+        a,
+        b,
+        c: &mut c,
+        accumulate: false,
+        precision,
+    })
+    .expect("shapes fit");
+    c.to_vec_f32()
+}
+
+/// Every layout of the operands against `f64`. The bound is that of a sum of k products, each
+/// with a relative error of at most 2^-23, of magnitude about one.
+#[track_caller]
+fn check(name: &str, device: &Device, [m, n, k]: [usize; 3]) {
+    let bound = 2e-7 * (k as f64 + 1.0) + 1e-6;
+    for precision in [Precision::F32, Precision::Bf16] {
+        let a = tensor(device, &[m, k], 1);
+        let a_t = tensor(device, &[k, m], 2)
+            .transpose(0, 1)
+            .expect("two axes");
+        let b = tensor(device, &[k, n], 3);
+        let w = tensor(device, &[n, k], 4);
+        let w_t = w.transpose(0, 1).expect("two axes");
+        for a in [&a, &a_t] {
+            for (b, rhs) in [
+                (&b, Rhs::Matrix(&b)),
+                (&w_t, Rhs::Matrix(&w_t)),
+                (&w_t, Rhs::Weight(&w)),
+            ] {
+                let c = product(a, rhs, n, precision);
+                let error = max_error(&c, &exact(a, b, precision));
+                assert!(
+                    error <= bound,
+                    "{name} {m}x{n}x{k} {precision:?}: {error:e} > {bound:e}"
+                );
+            }
+            let packed = device.backend().pack(&w, precision).expect("a matrix");
+            let direct = product(a, Rhs::Weight(&w), n, precision);
+            assert_eq!(
+                product(a, Rhs::Packed(&packed), n, precision),
+                direct,
+                "{name} packed"
+            );
+        }
+    }
+}
+
+#[test]
+fn agrees_with_f64_in_every_layout() {
+    for (name, device) in devices() {
+        for shape in [
+            [1, 1, 1],
+            [2, 3, 5],
+            [12, 32, 64],
+            [13, 33, 65],
+            [31, 64, 31],
+            [33, 100, 257],
+            [64, 31, 513],
+            [100, 70, 1100],
+            [1, 300, 40],
+            [300, 1, 40],
+        ] {
+            check(&name, &device, shape);
+        }
+    }
+}
+
+#[test]
+fn empty_operands_give_zeros() {
+    for (_, device) in devices() {
+        let a = tensor(&device, &[2, 0], 1);
+        let b = tensor(&device, &[0, 3], 2);
+        assert_eq!(product(&a, Rhs::Matrix(&b), 3, Precision::F32), [0.0; 6]);
+    }
+}
+
+#[test]
+fn accumulates_and_batches() {
+    for (name, device) in devices() {
+        let a = tensor(&device, &[3, 5, 7], 1);
+        let b = tensor(&device, &[3, 9, 7], 2)
+            .transpose(1, 2)
+            .expect("three axes");
+        let mut c = tensor(&device, &[3, 5, 9], 3);
+        let before = c.to_vec_f32();
+        let precision = Precision::F32;
+        matmul(MatmulArgs {
+            a: &a,
+            b: Rhs::Matrix(&b),
+            c: &mut c,
+            accumulate: true,
+            precision,
+        })
+        .expect("shapes fit");
+        for at in 0..3 {
+            let part = |x: &Tensor| {
+                let x = x.narrow(0, at, 1).expect("in range");
+                let shape = x.shape()[1..].to_vec();
+                Tensor::from_f32(&device, &shape, &x.to_vec_f32()).expect("fits")
+            };
+            let exact: Vec<f64> = exact(&part(&a), &part(&b), precision)
+                .iter()
+                .zip(&before[at * 45..])
+                .map(|(x, &y)| x + f64::from(y))
+                .collect();
+            let error = max_error(&part(&c).to_vec_f32(), &exact);
+            assert!(error < 1e-5, "{name}: {error:e}");
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_other_rows_or_on_threads() {
+    for level in CpuLevel::available() {
+        let device = |threads| {
+            Device::cpu(CpuConfig {
+                threads,
+                level: Some(level),
+            })
+            .expect("ok")
+        };
+        for precision in [Precision::F32, Precision::Bf16] {
+            let full = {
+                let device = device(1);
+                let (a, w) = (
+                    tensor(&device, &[70, 1300], 1),
+                    tensor(&device, &[90, 1300], 2),
+                );
+                product(&a, Rhs::Weight(&w), 90, precision)
+            };
+            let device = device(2);
+            let (a, w) = (
+                tensor(&device, &[70, 1300], 1),
+                tensor(&device, &[90, 1300], 2),
+            );
+            assert_eq!(
+                product(&a, Rhs::Weight(&w), 90, precision),
+                full,
+                "{level:?} threads"
+            );
+            for row in [0, 31, 33, 69] {
+                let one = a.narrow(0, row, 1).expect("in range");
+                let y = product(&one, Rhs::Weight(&w), 90, precision);
+                assert_eq!(
+                    y,
+                    full[row * 90..(row + 1) * 90],
+                    "{level:?} {precision:?} row {row}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn odd_shapes(m in 1usize..80, n in 1usize..80, k in 1usize..80) {
+        for (name, device) in devices() {
+            check(&name, &device, [m, n, k]);
+        }
+    }
+}

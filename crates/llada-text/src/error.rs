@@ -1,0 +1,82 @@
+//! What can go wrong with a tokenizer.
+
+use std::path::PathBuf;
+
+/// A result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong with a tokenizer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A checkpoint folder has no tokenizer.
+    #[error(
+        "tokenizer: {path} not found; a checkpoint folder holds config.json, *.safetensors and \
+         tokenizer.json",
+        path = path.display()
+    )]
+    Missing {
+        /// The file that was looked for.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error("tokenizer: reading {path} failed", path = path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("tokenizer: writing {path} failed", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not a tokenizer in the Hugging Face `tokenizer.json` format.
+    #[error(
+        "tokenizer: {path} is not a valid tokenizer.json; copy it again from where the model came",
+        path = path.display()
+    )]
+    Parse {
+        /// The file, `tokenizer.json` where it came from memory.
+        path: PathBuf,
+        /// What the parser found (the `tokenizers` crate has no error type of its own).
+        #[source]
+        source: tokenizers::Error,
+    },
+    /// A text could not be encoded.
+    #[error("encode: the tokenizer rejected the text")]
+    Encode {
+        /// What the tokenizer said.
+        #[source]
+        source: tokenizers::Error,
+    },
+    /// Ids could not be decoded.
+    #[error("decode: the tokenizer rejected the ids")]
+    Decode {
+        /// What the tokenizer said.
+        #[source]
+        source: tokenizers::Error,
+    },
+    /// A character that the vocabulary lacks.
+    #[error(
+        "encode: character {character:?} (number {position} of the text) is not in the vocabulary"
+    )]
+    UnknownCharacter {
+        /// The character.
+        character: char,
+        /// Its place in the text, counted in characters from 1.
+        position: usize,
+    },
+    /// A character-level vocabulary was asked of a text without characters.
+    #[error("character_level: the text has no character that occurs {min_count} times")]
+    EmptyVocabulary {
+        /// The least count that was asked for.
+        min_count: usize,
+    },
+}

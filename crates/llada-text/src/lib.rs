@@ -1,0 +1,14 @@
+//! Tokenizers: `tokenizer.json` files of the Hugging Face layout, character-level
+//! vocabularies built from a text, and the special tokens that masked diffusion needs.
+//!
+//! This crate knows token ids and strings, no tensors and no model.
+
+#![forbid(unsafe_code)]
+
+mod characters;
+mod charsmap;
+mod error;
+mod tokenizer;
+
+pub use error::{Error, Result};
+pub use tokenizer::Tokenizer;

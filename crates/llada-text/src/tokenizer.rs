@@ -1,0 +1,295 @@
+//! The tokenizer: text to ids and back, with the rules that masks need.
+
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use tokenizers::models::ModelWrapper;
+
+use crate::characters;
+use crate::error::{Error, Result};
+
+/// Name of the file in a checkpoint folder.
+const FILE_NAME: &str = "tokenizer.json";
+
+/// Characters that stand for a mask in a user's text, besides the mask token itself.
+const MASK_CHARACTERS: [char; 2] = ['□', '_'];
+
+/// Texts under which published models keep their mask token.
+const MASK_TOKENS: [&str; 4] = [characters::MASK, "<|mdm_mask|>", "<|mask|>", "<mask>"];
+
+/// Texts under which published models keep their end-of-text token.
+const EOS_TOKENS: [&str; 4] = [characters::EOS, "<|endoftext|>", "</s>", "<eos>"];
+
+/// A tokenizer in the Hugging Face `tokenizer.json` format.
+///
+/// It is kept with the bytes that it was read from, so [`Tokenizer::save`] writes the same file
+/// again.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    json: Vec<u8>,
+}
+
+impl Tokenizer {
+    /// Reads the content of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::Parse`] if it is not one.
+    pub fn from_bytes(json: &[u8]) -> Result<Self> {
+        Self::parse(json.to_vec(), Path::new(FILE_NAME))
+    }
+
+    /// Reads `tokenizer.json` in the checkpoint folder `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the folder has none, [`Error::Read`] if it cannot be read,
+    /// [`Error::Parse`] if it is not a tokenizer.
+    pub fn from_dir(dir: &Path) -> Result<Self> {
+        Self::from_file(&dir.join(FILE_NAME))
+    }
+
+    /// Reads a `tokenizer.json` under any name.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_dir`].
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let json = fs::read(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound => Error::Missing {
+                path: path.to_owned(),
+            },
+            _ => Error::Read {
+                path: path.to_owned(),
+                source,
+            },
+        })?;
+        Self::parse(json, path)
+    }
+
+    /// Builds a character-level tokenizer from a text: an id for each character that occurs at
+    /// least `min_count` times, `[UNK]` for the others.
+    ///
+    /// Ids 0, 1, 2 are `[MASK]`, `[EOS]` (also the padding) and `[UNK]`.
+    ///
+    /// # Errors
+    /// [`Error::EmptyVocabulary`] if no character occurs that often.
+    pub fn character_level<'a>(
+        texts: impl Iterator<Item = &'a str>,
+        min_count: usize,
+    ) -> Result<Self> {
+        Self::character_level_folding(texts, min_count, std::iter::empty())
+    }
+
+    /// As [`Tokenizer::character_level`], with a table of characters that are read as others, such
+    /// as (traditional, simplified).
+    ///
+    /// A pair counts if its first character is outside the vocabulary and its second inside. The
+    /// table is stored in the file, as its normalizer.
+    ///
+    /// # Errors
+    /// [`Error::EmptyVocabulary`] if no character occurs that often.
+    pub fn character_level_folding<'a>(
+        texts: impl Iterator<Item = &'a str>,
+        min_count: usize,
+        fold: impl Iterator<Item = (char, char)>,
+    ) -> Result<Self> {
+        let vocabulary = characters::vocabulary(texts, min_count);
+        if vocabulary.is_empty() {
+            return Err(Error::EmptyVocabulary { min_count });
+        }
+        Self::parse(
+            characters::tokenizer_json(&vocabulary, fold),
+            Path::new(FILE_NAME),
+        )
+    }
+
+    /// Writes `tokenizer.json` into the folder `dir`: to a temporary sibling, synced, renamed.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the folder cannot be written; an older file is then untouched.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let path = dir.join(FILE_NAME);
+        let sibling = dir.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
+        let written = File::create(&sibling)
+            .and_then(|mut file| {
+                file.write_all(&self.json)?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&sibling, &path));
+        written.map_err(|source| {
+            // The failure that is reported is the one above; a leftover harms nobody.
+            let _ = fs::remove_file(&sibling);
+            Error::Write { path, source }
+        })
+    }
+
+    /// The content of the `tokenizer.json`.
+    #[must_use]
+    pub fn to_json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// The ids of `text`; no special token is added, special tokens written out in it are found.
+    ///
+    /// A character outside the vocabulary becomes the unknown token where the tokenizer has one.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if the tokenizer rejects the text.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|source| Error::Encode { source })?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// As [`Tokenizer::encode`], but a character outside the vocabulary is an error.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCharacter`] with the first such character and its position,
+    /// [`Error::Encode`] if the tokenizer rejects the text.
+    pub fn encode_strict(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode_known(text, 0)
+    }
+
+    /// The ids of a text with holes: every □, every `_` and every mask token written out becomes
+    /// `mask_token_id`; the text between them is encoded as by [`Tokenizer::encode_strict`], each
+    /// stretch by itself.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_strict`].
+    pub fn encode_with_masks(&self, text: &str, mask_token_id: u32) -> Result<Vec<u32>> {
+        let mask_token = self.token(mask_token_id).filter(|token| !token.is_empty());
+        let mut ids = Vec::new();
+        let mut start = 0;
+        let mut end = 0;
+        while end < text.len() {
+            let rest = &text[end..];
+            match mask_length(rest, mask_token.as_deref()) {
+                Some(length) => {
+                    ids.extend(
+                        self.encode_known(&text[start..end], text[..start].chars().count())?,
+                    );
+                    ids.push(mask_token_id);
+                    end += length;
+                    start = end;
+                }
+                None => end += rest.chars().next().map_or(1, char::len_utf8),
+            }
+        }
+        ids.extend(self.encode_known(&text[start..], text[..start].chars().count())?);
+        Ok(ids)
+    }
+
+    /// The text of `ids`; ids that the tokenizer lacks are dropped (a head may be padded), special
+    /// tokens as well if `skip_special`.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if the tokenizer rejects the ids.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.inner
+            .decode(ids, skip_special)
+            .map_err(|source| Error::Decode { source })
+    }
+
+    /// The token with this id.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of this token.
+    #[must_use]
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Number of tokens, the special ones included.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Id of the mask token, found by the names that published models use; a model's config
+    /// overrules it.
+    #[must_use]
+    pub fn mask_token_id(&self) -> Option<u32> {
+        self.first_special(&MASK_TOKENS)
+    }
+
+    /// Id of the end-of-text token, found by the names that published models use; a model's config
+    /// overrules it.
+    #[must_use]
+    pub fn eos_token_id(&self) -> Option<u32> {
+        self.first_special(&EOS_TOKENS)
+    }
+
+    /// Id of the unknown token of the tokenizer's model, if it has one.
+    #[must_use]
+    pub fn unk_token_id(&self) -> Option<u32> {
+        let token = match self.inner.get_model() {
+            ModelWrapper::BPE(model) => model.unk_token.as_deref()?,
+            ModelWrapper::WordLevel(model) => &model.unk_token,
+            ModelWrapper::WordPiece(model) => &model.unk_token,
+            ModelWrapper::Unigram(_) => "<unk>",
+        };
+        self.token_to_id(token)
+    }
+
+    fn parse(json: Vec<u8>, path: &Path) -> Result<Self> {
+        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|source| Error::Parse {
+            path: PathBuf::from(path),
+            source,
+        })?;
+        Ok(Self { inner, json })
+    }
+
+    /// [`Tokenizer::encode_strict`] for a stretch that `skipped` characters precede.
+    fn encode_known(&self, text: &str, skipped: usize) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_char_offsets(text, false)
+            .map_err(|source| Error::Encode { source })?;
+        let ids = encoding.get_ids();
+        let Some(unk) = self.unk_token_id() else {
+            return Ok(ids.to_vec());
+        };
+        let unk_token = self.token(unk).unwrap_or_default();
+        for (_, &(start, end)) in ids
+            .iter()
+            .zip(encoding.get_offsets())
+            .filter(|&(&id, _)| id == unk)
+        {
+            let unknown: String = text.chars().skip(start).take(end - start).collect();
+            // The unknown token itself may be written out in the text.
+            if let Some(character) = unknown.chars().next().filter(|_| unknown != unk_token) {
+                return Err(Error::UnknownCharacter {
+                    character,
+                    position: skipped + start + 1,
+                });
+            }
+        }
+        Ok(ids.to_vec())
+    }
+
+    fn first_special(&self, names: &[&str]) -> Option<u32> {
+        let added = self.inner.get_added_vocabulary();
+        names
+            .iter()
+            .filter(|name| added.is_special_token(name))
+            .find_map(|name| self.token_to_id(name))
+    }
+}
+
+/// Length in bytes of the mask that `text` begins with.
+fn mask_length(text: &str, mask_token: Option<&str>) -> Option<usize> {
+    let character = MASK_CHARACTERS.iter().find(|&&mask| text.starts_with(mask));
+    character.map(|mask| mask.len_utf8()).or_else(|| {
+        mask_token
+            .filter(|token| text.starts_with(token))
+            .map(str::len)
+    })
+}

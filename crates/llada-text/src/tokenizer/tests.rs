@@ -1,0 +1,205 @@
+use std::fs;
+
+use super::Tokenizer;
+use crate::Error;
+
+const MASK: u32 = 0;
+const EOS: u32 = 1;
+const UNK: u32 = 2;
+
+/// 。 has id 3, 云 4, 山 5.
+fn poems() -> Tokenizer {
+    let fold = [('雲', '云'), ('山', '云'), ('萬', '万')];
+    Tokenizer::character_level_folding(
+        ["山云。", "云。", "。山水"].into_iter(),
+        2,
+        fold.into_iter(),
+    )
+    .unwrap()
+}
+
+/// Byte-level BPE with one merge and no unknown token: h e l o ll, the special tokens 5 and 6.
+fn subwords() -> Tokenizer {
+    let special = |id: u32, content: &str| {
+        serde_json::json!({
+            "id": id, "content": content, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true,
+        })
+    };
+    let json = serde_json::json!({
+        "version": "1.0",
+        "added_tokens": [special(5, "<|mdm_mask|>"), special(6, "<|endoftext|>")],
+        "normalizer": null,
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true },
+        "post_processor": null,
+        "decoder": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true },
+        "model": {
+            "type": "BPE", "vocab": { "h": 0, "e": 1, "l": 2, "o": 3, "ll": 4 }, "merges": ["l l"],
+        },
+    });
+    Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap()
+}
+
+#[track_caller]
+fn check_masks(tokenizer: &Tokenizer, text: &str, expected: &[u32]) {
+    let mask = tokenizer.mask_token_id().unwrap();
+    assert_eq!(tokenizer.encode_with_masks(text, mask).unwrap(), expected);
+}
+
+#[track_caller]
+fn check_unknown(result: crate::Result<Vec<u32>>, expected: (char, usize)) {
+    match result {
+        Err(Error::UnknownCharacter {
+            character,
+            position,
+        }) => {
+            assert_eq!((character, position), expected);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn ids_are_special_tokens_then_characters_by_frequency() {
+    let tokenizer = poems();
+    assert_eq!(tokenizer.vocab_size(), 6);
+    let tokens: Vec<String> = (0..6).map(|id| tokenizer.token(id).unwrap()).collect();
+    assert_eq!(tokens, ["[MASK]", "[EOS]", "[UNK]", "。", "云", "山"]);
+    assert_eq!(tokenizer.token(6), None);
+    assert_eq!(tokenizer.token_to_id("山"), Some(5));
+    assert_eq!(tokenizer.token_to_id("水"), None);
+    assert_eq!(tokenizer.mask_token_id(), Some(MASK));
+    assert_eq!(tokenizer.eos_token_id(), Some(EOS));
+    assert_eq!(tokenizer.unk_token_id(), Some(UNK));
+}
+
+#[test]
+fn each_character_is_one_id_and_decoding_adds_no_spaces() {
+    let tokenizer = poems();
+    let ids = tokenizer.encode("山云。云山").unwrap();
+    assert_eq!(ids, [5, 4, 3, 4, 5]);
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "山云。云山");
+    assert_eq!(tokenizer.encode("").unwrap(), [0; 0]);
+    assert_eq!(tokenizer.decode(&[], false).unwrap(), "");
+}
+
+#[test]
+fn special_tokens_are_found_in_the_text_and_may_be_left_out_of_it() {
+    let tokenizer = poems();
+    let ids = tokenizer.encode("山[MASK]云[EOS]").unwrap();
+    assert_eq!(ids, [5, MASK, 4, EOS]);
+    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "山[MASK]云[EOS]");
+    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "山云");
+}
+
+#[test]
+fn ids_past_the_vocabulary_are_dropped() {
+    assert_eq!(poems().decode(&[5, 900, 4], false).unwrap(), "山云");
+}
+
+#[test]
+fn unknown_characters_become_unk_one_by_one() {
+    assert_eq!(poems().encode("水水山x").unwrap(), [UNK, UNK, 5, UNK]);
+}
+
+#[test]
+fn an_unknown_character_is_named_with_its_position() {
+    check_unknown(poems().encode_strict("山。雲水"), ('水', 4));
+    check_unknown(poems().encode_strict("\n"), ('\n', 1));
+    check_unknown(poems().encode_with_masks("山□□。[MASK]é", MASK), ('é', 11));
+    assert_eq!(poems().encode_strict("山[UNK]云").unwrap(), [5, UNK, 4]);
+    let message = poems().encode_strict("山水").unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "encode: character '水' (number 2 of the text) is not in the vocabulary"
+    );
+}
+
+#[test]
+fn the_fold_changes_only_what_the_vocabulary_lacks() {
+    let tokenizer = poems();
+    // 雲 is read as 云; 山 has an id of its own; 万 has none, so 萬 stays unknown.
+    assert_eq!(tokenizer.encode("雲山").unwrap(), [4, 5]);
+    check_unknown(tokenizer.encode_strict("雲雲萬"), ('萬', 3));
+}
+
+#[test]
+fn every_form_of_mask_becomes_the_mask() {
+    check_masks(&poems(), "山□_[MASK]云", &[5, MASK, MASK, MASK, 4]);
+    check_masks(&poems(), "□山□", &[MASK, 5, MASK]);
+    check_masks(&poems(), "山云", &[5, 4]);
+    check_masks(&poems(), "", &[]);
+}
+
+#[test]
+fn stretches_between_masks_are_encoded_by_themselves() {
+    let tokenizer = subwords();
+    assert_eq!(tokenizer.encode("hello").unwrap(), [0, 1, 4, 3]);
+    check_masks(&tokenizer, "hel□lo", &[0, 1, 2, 5, 2, 3]);
+    check_masks(&tokenizer, "he<|mdm_mask|>_llo", &[0, 1, 5, 5, 4, 3]);
+}
+
+#[test]
+fn special_tokens_of_published_models_are_known() {
+    let tokenizer = subwords();
+    assert_eq!(tokenizer.mask_token_id(), Some(5));
+    assert_eq!(tokenizer.eos_token_id(), Some(6));
+    assert_eq!(tokenizer.unk_token_id(), None);
+    assert_eq!(tokenizer.decode(&[0, 1, 4, 3, 6], true).unwrap(), "hello");
+}
+
+#[test]
+fn a_saved_tokenizer_is_the_same_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = poems();
+    tokenizer.save(dir.path()).unwrap();
+    tokenizer.save(dir.path()).unwrap();
+    let again = Tokenizer::from_dir(dir.path()).unwrap();
+    assert_eq!(again.to_json(), tokenizer.to_json());
+    assert_eq!(again.encode("雲山水").unwrap(), [4, 5, UNK]);
+    let files: Vec<_> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name())
+        .collect();
+    assert_eq!(files, ["tokenizer.json"]);
+}
+
+#[test]
+fn the_order_of_the_texts_does_not_matter() {
+    let build =
+        |texts: [&'static str; 2]| Tokenizer::character_level(texts.into_iter(), 1).unwrap();
+    assert_eq!(
+        build(["山云", "水。"]).to_json(),
+        build(["水。", "山云"]).to_json()
+    );
+}
+
+#[test]
+fn a_vocabulary_needs_characters() {
+    let built = Tokenizer::character_level(["山", ""].into_iter(), 2);
+    assert!(matches!(
+        built,
+        Err(Error::EmptyVocabulary { min_count: 2 })
+    ));
+}
+
+#[test]
+fn errors_name_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = Tokenizer::from_dir(dir.path()).unwrap_err();
+    assert!(matches!(&missing, Error::Missing { path } if path.ends_with("tokenizer.json")));
+    assert!(missing.to_string().contains("tokenizer.json not found"));
+
+    let json = poems().to_json().to_vec();
+    for broken in [&json[..json.len() / 2], b"{}", b"", b"\xff\xfe"] {
+        fs::write(dir.path().join("tokenizer.json"), broken).unwrap();
+        let error = Tokenizer::from_dir(dir.path()).unwrap_err();
+        assert!(
+            matches!(&error, Error::Parse { path, .. } if path.starts_with(dir.path())),
+            "{error}"
+        );
+    }
+
+    let nowhere = dir.path().join("absent");
+    assert!(matches!(poems().save(&nowhere), Err(Error::Write { .. })));
+}
