@@ -7,28 +7,18 @@ the masked positions alone, attention is the fused one, AdamW is the fused one.
 A step is: draw t and the mask, forward, the loss of eq. 3 (arXiv 2502.09992), backward,
 clipping of the global norm, AdamW. The result is one JSON object on standard output.
 
-    python tools/peers/train_step.py --dtype bf16 --threads 2
+    python tools/peers/train_step.py --best --dtype bf16 --threads 2
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
-
-# The memory of a step is used again by the next one: without this, glibc gives large blocks back
-# to the kernel and pays a page fault for each page of each step. It must be set before the
-# process starts, hence the restart. `--plain-malloc` leaves the allocator as it is.
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "17179869184",
-    "MALLOC_TOP_PAD_": "268435456",
-    "THP_MEM_ALLOC_ENABLE": "1",
-}
-if "--plain-malloc" not in sys.argv and any(os.environ.get(k) != v for k, v in MALLOC.items()):
-    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
 
 import torch
 import torch.nn.functional as F
@@ -59,40 +49,29 @@ class Block(nn.Module):
     def __init__(self, cfg, rope):
         super().__init__()
         d, f = cfg.d_model, cfg.mlp_hidden_size
-        self.n_heads, self.fused, self.rope = cfg.n_heads, cfg.fused_linears, rope
+        self.n_heads, self.rope = cfg.n_heads, rope
         self.sdpa = SDPBackend.MATH if cfg.attention == "math" else SDPBackend.FLASH_ATTENTION
         self.attn_norm = nn.RMSNorm(d, eps=1e-5)
         self.ff_norm = nn.RMSNorm(d, eps=1e-5)
-        if self.fused:
-            self.qkv_proj = nn.Linear(d, 3 * d, bias=False)
-            self.gate_up_proj = nn.Linear(d, 2 * f, bias=False)
-        else:
-            self.q_proj = nn.Linear(d, d, bias=False)
-            self.k_proj = nn.Linear(d, d, bias=False)
-            self.v_proj = nn.Linear(d, d, bias=False)
-            self.ff_proj = nn.Linear(d, f, bias=False)
-            self.up_proj = nn.Linear(d, f, bias=False)
+        self.q_proj = nn.Linear(d, d, bias=False)
+        self.k_proj = nn.Linear(d, d, bias=False)
+        self.v_proj = nn.Linear(d, d, bias=False)
         self.attn_out = nn.Linear(d, d, bias=False)
+        self.ff_proj = nn.Linear(d, f, bias=False)
+        self.up_proj = nn.Linear(d, f, bias=False)
         self.ff_out = nn.Linear(f, d, bias=False)
 
     def forward(self, x):  # [B, L, D]
         batch, seq_len, d_model = x.shape
         h = self.attn_norm(x)
-        if self.fused:
-            q, k, v = self.qkv_proj(h).chunk(3, -1)
-        else:
-            q, k, v = self.q_proj(h), self.k_proj(h), self.v_proj(h)
         heads = (batch, seq_len, self.n_heads, d_model // self.n_heads)
-        q, k, v = (y.view(heads).transpose(1, 2) for y in (q, k, v))  # [B, H, L, E]
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        q, k, v = (proj(h).view(heads).transpose(1, 2) for proj in projections)  # [B, H, L, E]
         with sdpa_kernel(self.sdpa):
             a = F.scaled_dot_product_attention(self.rope(q), self.rope(k), v)
         x = x + self.attn_out(a.transpose(1, 2).reshape(batch, seq_len, d_model))
         h = self.ff_norm(x)
-        if self.fused:
-            gate, up = self.gate_up_proj(h).chunk(2, -1)
-        else:
-            gate, up = self.ff_proj(h), self.up_proj(h)
-        return x + self.ff_out(F.silu(gate) * up)
+        return x + self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
 
 
 class Trunk(nn.Module):
@@ -216,9 +195,6 @@ def parse_args():
     p.add_argument("--seq-len", type=int, default=128, help="tokens a sequence")
     p.add_argument("--tied", action="store_true", help="share the head with the embedding")
     p.add_argument(
-        "--fused-linears", action="store_true", help="one matrix for q, k, v and one for gate, up"
-    )
-    p.add_argument(
         "--dtype",
         choices=("f32", "bf16", "bf16-weights"),
         default="f32",
@@ -230,12 +206,13 @@ def parse_args():
     p.add_argument("--steps", type=int, default=10, help="timed steps")
     p.add_argument("--warmup", type=int, default=3, help="steps before the clock starts")
     p.add_argument("--seed", type=int, default=7, help="seed of weights, tokens and masks")
-    p.add_argument("--plain-malloc", action="store_true", help="leave the allocator as it is")
+    p.add_argument(
+        "--best", action="store_true", help="time every way to run this dtype, print the fastest"
+    )
     return p.parse_args()
 
 
-def main():
-    cfg = parse_args()
+def measure(cfg):
     torch.set_num_threads(cfg.threads)
     torch.set_num_interop_threads(1)
     torch.manual_seed(cfg.seed)
@@ -250,44 +227,46 @@ def main():
     timed = seconds[cfg.warmup :]
     median = statistics.median(timed)
     tokens = cfg.batch * cfg.seq_len
-    print(
-        json.dumps(
-            {
-                "peer": "pytorch",
-                "tokens_per_second": tokens / median,
-                "tokens_per_second_min": tokens / max(timed),
-                "tokens_per_second_max": tokens / min(timed),
-                "seconds_per_step": median,
-                "cpu_seconds_per_step": statistics.median(cpu_seconds[cfg.warmup :]),
-                "gops": flop_per_step(cfg) / median / 1e9,
-                "steps": cfg.steps,
-                "warmup": cfg.warmup,
-                "first_loss": losses[0],
-                "last_loss": losses[-1],
-                "parameters": sum(p.numel() for p in step.model.parameters()),
-                "dtype": cfg.dtype,
-                "attention": cfg.attention,
-                "compile": cfg.compile,
-                "tied": cfg.tied,
-                "fused_linears": cfg.fused_linears,
-                "plain_malloc": cfg.plain_malloc,
-                "threads": cfg.threads,
-                "shape": {
-                    "d_model": cfg.d_model,
-                    "n_layers": cfg.n_layers,
-                    "n_heads": cfg.n_heads,
-                    "mlp_hidden_size": cfg.mlp_hidden_size,
-                    "vocab_size": cfg.vocab_size,
-                    "batch": cfg.batch,
-                    "seq_len": cfg.seq_len,
-                },
-                "torch": torch.__version__,
-                "cpu": cpu_model(),
-                "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-                "load_average": os.getloadavg()[0],
-            }
-        )
-    )
+    return {
+        "peer": "pytorch",
+        "tokens_per_second": tokens / median,
+        "tokens_per_second_min": tokens / max(timed),
+        "tokens_per_second_max": tokens / min(timed),
+        "seconds_per_step": median,
+        "cpu_seconds_per_step": statistics.median(cpu_seconds[cfg.warmup :]),
+        "gops": flop_per_step(cfg) / median / 1e9,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+        "parameters": sum(p.numel() for p in step.model.parameters()),
+        "settings": {name: value for name, value in vars(cfg).items() if name != "best"},
+        "torch": torch.__version__,
+        "cpu": cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def best(cfg):
+    """Times every variant in a process of its own, and returns the one with the best median."""
+    dtypes = ("bf16", "bf16-weights") if cfg.dtype.startswith("bf16") else (cfg.dtype,)
+    # Memory of a step is kept for the next one, instead of a page fault per page and step.
+    keep_memory = {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+    given = [arg for arg in sys.argv[1:] if arg not in ("--best", "--compile")]
+    runs = []
+    compiles = ([], ["--compile"])
+    for dtype, attention, flags in itertools.product(dtypes, ("flash", "math"), compiles):
+        variant = ["--dtype", dtype, "--attention", attention, *flags]
+        command = [sys.executable, __file__, *given, *variant]  # the last of two equal flags counts
+        env = {**os.environ, **keep_memory}
+        result = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+        runs.append(json.loads(result.stdout))
+        print(f"{' '.join(variant)}: {runs[-1]['tokens_per_second']:.0f} tokens/s", file=sys.stderr)
+    return max(runs, key=lambda run: run["tokens_per_second"])
+
+
+def main():
+    cfg = parse_args()
+    print(json.dumps(best(cfg) if cfg.best else measure(cfg)))
 
 
 if __name__ == "__main__":
