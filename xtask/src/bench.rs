@@ -28,7 +28,7 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
     // Criterion takes one filter, a regular expression.
     let filter = (!filters.is_empty()).then(|| filters.join("|"));
 
-    let criterion = Metadata::load(sh, Reach::ThisPlatform)?
+    let criterion = Metadata::load(sh, Reach::Members)?
         .target_directory
         .join("criterion");
     let before = estimates(&criterion)?;
@@ -87,7 +87,7 @@ fn outcome(estimates: &Path) -> Result<Outcome> {
 
 fn origin(sh: &Shell) -> Result<Origin> {
     let mut commit = cmd!(sh, "git rev-parse --short HEAD").quiet().read()?;
-    if !cmd!(sh, "git status --porcelain")
+    if !cmd!(sh, "git status --porcelain --untracked-files=no")
         .quiet()
         .read()?
         .is_empty()

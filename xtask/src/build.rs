@@ -10,7 +10,7 @@ use crate::metadata::{Metadata, Reach};
 pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
     crate::no_arguments("build", args)?;
     cmd!(sh, "cargo build --release -p llada-cli").run()?;
-    let target = Metadata::load(sh, Reach::ThisPlatform)?.target_directory;
+    let target = Metadata::load(sh, Reach::Members)?.target_directory;
     println!(
         "{}",
         target

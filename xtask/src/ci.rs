@@ -49,7 +49,7 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
 
     let docs = cmd!(sh, "cargo doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings");
     run_step("docs", &docs)?;
-    let metadata = Metadata::load(sh, Reach::ThisPlatform)?;
+    let metadata = Metadata::load(sh, Reach::Members)?;
     if metadata.members.iter().any(|member| member.name == "llada") {
         run_step("doctests", &cmd!(sh, "cargo test --doc -p llada"))?;
     }

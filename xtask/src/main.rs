@@ -32,6 +32,7 @@ Commands:
                       (what follows a -- goes to criterion: cargo xtask bench matmul -- --quick)
   data NAME           fetch and prepare a data set (poems), or measure its baselines (baselines)
   tidy                check layers, licenses, file sizes, module docs and op parity
+                      (--offline: licenses of the packages that this machine has)
 ";
 
 fn main() -> ExitCode {

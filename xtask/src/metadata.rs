@@ -6,20 +6,22 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-/// Which packages `cargo metadata` resolves.
+/// Which packages `cargo metadata` lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
+    /// Those of the workspace; never touches the network.
+    Members,
+    /// Those that this machine needs; never touches the network, fails if one is not there yet.
+    ThisPlatform,
     /// Those of every platform; cargo may have to fetch some.
     AllPlatforms,
-    /// Those that a build on this machine has already fetched; never touches the network.
-    ThisPlatform,
 }
 
 #[derive(Debug)]
 pub(crate) struct Metadata {
     /// The packages of the workspace.
     pub(crate) members: Vec<Member>,
-    /// All other packages of the resolved graph.
+    /// All other packages of the resolved graph; none with [`Reach::Members`].
     pub(crate) third_party: Vec<Package>,
     pub(crate) target_directory: PathBuf,
 }
@@ -59,6 +61,9 @@ pub(crate) struct Package {
 impl Metadata {
     pub(crate) fn load(sh: &Shell, reach: Reach) -> Result<Self> {
         let text = match reach {
+            Reach::Members => cmd!(sh, "cargo metadata --format-version 1 --no-deps")
+                .quiet()
+                .read()?,
             Reach::AllPlatforms => cmd!(sh, "cargo metadata --format-version 1")
                 .quiet()
                 .read()?,
@@ -71,6 +76,7 @@ impl Metadata {
                     "cargo metadata --format-version 1 --offline --filter-platform {host}"
                 )
                 .quiet()
+                .ignore_stderr()
                 .read()?
             }
         };
