@@ -88,3 +88,6 @@ pub(crate) fn expect_length(what: &'static str, expected: usize, got: usize) -> 
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

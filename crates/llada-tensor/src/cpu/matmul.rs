@@ -640,26 +640,21 @@ impl Task<'_> {
                 // SAFETY: this kind is only made at `CpuLevel::Amx`, which detection has allowed.
                 #[expect(unsafe_code, reason = "AMX tiles")]
                 let tiles = unsafe { amx::Tiles::configure() };
-                self.for_each_block(|k_block, i, j, c, ldc, accumulate| {
-                    let a = &a[self.left.offset(k_block, i)..][..self.left.panel_elements(k_block)];
-                    let b =
-                        &b[self.right.offset(k_block, j)..][..self.right.panel_elements(k_block)];
-                    let steps = a.len() / amx::STEP_ELEMENTS;
-                    // SAFETY: both panels have `steps` steps, as the slices show; `c` has room
-                    // for a block at its stride, by `for_each_block`.
-                    #[expect(unsafe_code, reason = "AMX tiles")]
-                    unsafe {
-                        tiles.block(a.as_ptr(), b.as_ptr(), steps, c, ldc, accumulate);
-                    };
+                self.for_each_block(&AmxBlock {
+                    a,
+                    b,
+                    tiles,
+                    left: self.left,
+                    right: self.right,
                 });
             }
         }
     }
 
-    /// Calls `block(k_block, left panel, right panel, c, ldc, accumulate)` for every block; `c`
-    /// has room for a whole register block: at the edges it is a scratch that is copied.
+    /// Runs every block of the task, with room for a whole register block: at the edges the
+    /// output is a scratch that is copied.
     #[inline(always)]
-    fn for_each_block(&self, mut block: impl FnMut(usize, usize, usize, *mut f32, usize, bool)) {
+    fn for_each_block<B: BlockProduct>(&self, product: &B) {
         let (height, width) = (self.left.width, self.right.width);
         let mut edge = [0.0; EDGE];
         for k_block in 0..self.left.n_blocks() {
@@ -676,7 +671,11 @@ impl Task<'_> {
                         // task has this pair; the pointer reaches only elements of the block.
                         #[expect(unsafe_code, reason = "disjoint blocks of the output")]
                         let c = unsafe { self.c.block_ptr(start, len) };
-                        block(k_block, i, panel, c, self.n, accumulate);
+                        // SAFETY: the pointer has room for a block.
+                        #[expect(unsafe_code, reason = "see above")]
+                        unsafe {
+                            product.run([k_block, i, panel], c, self.n, accumulate);
+                        }
                         continue;
                     }
                     let part = |r: usize| {
@@ -691,12 +690,80 @@ impl Task<'_> {
                             values[..columns].copy_from_slice(part(r));
                         }
                     }
-                    block(k_block, i, panel, edge.as_mut_ptr(), width, accumulate);
+                    // SAFETY: the scratch has room for a block.
+                    #[expect(unsafe_code, reason = "see above")]
+                    unsafe {
+                        product.run([k_block, i, panel], edge.as_mut_ptr(), width, accumulate);
+                    }
                     for (r, values) in edge.chunks_exact(width).enumerate().take(rows) {
                         part(r).copy_from_slice(&values[..columns]);
                     }
                 }
             }
+        }
+    }
+}
+
+/// The product of one left panel and one right panel over one block of k.
+trait BlockProduct {
+    /// `c (+)= a b` for `[block of k, left panel, right panel]`.
+    ///
+    /// # Safety
+    /// `c` has room for a whole register block at stride `ldc`.
+    #[expect(unsafe_code, reason = "the output is a pointer")]
+    unsafe fn run(&self, at: [usize; 3], c: *mut f32, ldc: usize, accumulate: bool);
+}
+
+#[cfg(target_arch = "x86_64")]
+struct AmxBlock<'a> {
+    a: &'a [u16],
+    b: &'a [u16],
+    tiles: amx::Tiles,
+    left: Layout,
+    right: Layout,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl BlockProduct for AmxBlock<'_> {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "AMX tiles")]
+    unsafe fn run(&self, [k_block, i, j]: [usize; 3], c: *mut f32, ldc: usize, accumulate: bool) {
+        let a = &self.a[self.left.offset(k_block, i)..][..self.left.panel_elements(k_block)];
+        let b = &self.b[self.right.offset(k_block, j)..][..self.right.panel_elements(k_block)];
+        let steps = a.len() / amx::STEP_ELEMENTS;
+        // SAFETY: both panels have `steps` steps, as the slices show; `c` by the caller's promise.
+        unsafe {
+            self.tiles
+                .block(a.as_ptr(), b.as_ptr(), steps, c, ldc, accumulate);
+        }
+    }
+}
+
+struct F32Block<'a, S> {
+    s: S,
+    a: &'a [f32],
+    b: &'a [f32],
+    left: Layout,
+    right: Layout,
+}
+
+impl<S: Simd> BlockProduct for F32Block<'_, S> {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the register block works on pointers")]
+    unsafe fn run(&self, [k_block, i, j]: [usize; 3], c: *mut f32, ldc: usize, accumulate: bool) {
+        let (height, width) = (self.left.width, self.right.width);
+        let k = self.left.block_len(k_block);
+        let a = &self.a[self.left.offset(k_block, i)..][..k * height];
+        let b = &self.b[self.right.offset(k_block, j)..][..k * width];
+        let a = Lhs {
+            data: a.as_ptr(),
+            row_stride: 1,
+            k_stride: height,
+        };
+        // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c` by
+        // the caller's promise.
+        unsafe {
+            block(self.s, a, b.as_ptr(), width, k, c, ldc, accumulate);
         }
     }
 }
@@ -711,24 +778,13 @@ impl Kernel for F32Task<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let Layout { width: height, .. } = self.task.left;
-        let width = self.task.right.width;
-        self.task
-            .for_each_block(|k_block, i, j, c, ldc, accumulate| {
-                let k = self.task.left.block_len(k_block);
-                let a = &self.a[self.task.left.offset(k_block, i)..][..k * height];
-                let b = &self.b[self.task.right.offset(k_block, j)..][..k * width];
-                let a = Lhs {
-                    data: a.as_ptr(),
-                    row_stride: 1,
-                    k_stride: height,
-                };
-                // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show;
-                // `c` has room for a block at its stride, by `for_each_block`.
-                #[expect(unsafe_code, reason = "the register block works on pointers")]
-                unsafe {
-                    block(s, a, b.as_ptr(), width, k, c, ldc, accumulate);
-                };
-            });
+        let Task { left, right, .. } = self.task;
+        self.task.for_each_block(&F32Block {
+            s,
+            a: self.a,
+            b: self.b,
+            left,
+            right,
+        });
     }
 }

@@ -73,7 +73,8 @@ impl Noise<'_> {
 pub struct Candidate {
     /// The chosen token.
     pub token: u32,
-    /// Probability of the chosen token under the noise-free logits.
+    /// Probability of the chosen token under the noise-free logits; NaN if one of them is NaN or
+    /// no token is left to choose.
     pub confidence: f32,
     /// Difference between the two largest probabilities (noise-free).
     pub margin: f32,
@@ -132,7 +133,7 @@ impl Default for RowReducer {
             best_score: f64::NEG_INFINITY,
             token: 0,
             token_logit: f32::NEG_INFINITY,
-            token_counts: false,
+            token_counts: true,
             first: f32::NEG_INFINITY,
             second: f32::NEG_INFINITY,
             sum: 0.0,
@@ -177,25 +178,18 @@ impl RowReducer {
     }
 
     /// Adds a logit to the running softmax: `sum = Σ e^(x - max)`, `weighted = Σ e^(x - max) x`.
+    /// A NaN makes both NaN for good.
     fn count(&mut self, logit: f32) {
         if logit > self.first {
             let shrink = f64::from(self.first - logit).exp();
-            self.sum = if self.first == f32::NEG_INFINITY {
-                0.0
-            } else {
-                self.sum * shrink
-            };
-            self.weighted = if self.first == f32::NEG_INFINITY {
-                0.0
-            } else {
-                self.weighted * shrink
-            };
+            self.sum *= shrink;
+            self.weighted *= shrink;
             self.second = self.first;
             self.first = logit;
         } else if logit > self.second {
             self.second = logit;
         }
-        if logit > f32::NEG_INFINITY {
+        if logit != f32::NEG_INFINITY {
             let e = f64::from(logit - self.first).exp();
             self.sum += e;
             self.weighted += e * f64::from(logit);

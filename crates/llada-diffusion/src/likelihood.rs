@@ -1,0 +1,223 @@
+//! The Monte Carlo estimate of the likelihood bound of eq. 6.
+
+use llada_tensor::{Philox, Stream};
+
+use crate::{Error, MaskPredictor, Result, TokenBatch};
+
+/// A text to score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScoredSequence<'a> {
+    /// Prompt and answer.
+    pub tokens: &'a [u32],
+    /// Length of the prompt, which is given: never masked, never scored.
+    pub prompt_len: usize,
+}
+
+/// How likelihoods are estimated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LikelihoodConfig {
+    /// Monte Carlo draws for each sequence; `mc_num` of the reference.
+    pub mc_samples: usize,
+    /// Most tokens in one call of the predictor (a longer sequence goes alone). It bounds memory
+    /// and changes no result.
+    pub max_batch_tokens: usize,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for LikelihoodConfig {
+    /// The reference's 128 draws, 4096 tokens in a call, seed 0.
+    fn default() -> Self {
+        Self {
+            mc_samples: 128,
+            max_batch_tokens: 4096,
+            seed: 0,
+        }
+    }
+}
+
+/// An estimated likelihood bound of one sequence.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// Estimate of the lower bound of `ln p(answer | prompt)`, in nats.
+    pub log_likelihood: f64,
+    /// Standard error of it, in nats: the spread of the draws over the root of their number.
+    /// Stratification makes the true error smaller. NaN if there was one draw of several possible.
+    pub standard_error: f64,
+    /// Tokens scored, the length of the answer.
+    pub n_tokens: usize,
+}
+
+/// Estimates the likelihood bound of each sequence.
+///
+/// Eq. 6: `E_{l, r_0, r_l} [L / l * sum_i 1[r_l^i = M] ln p_theta(r_0^i | p_0, r_l)]`, with `l`
+/// uniform on `{1, .., L}` and `r_l` the answer `r_0` of `L` tokens with exactly `l` of them
+/// masked, chosen uniformly without replacement.
+///
+/// - The `l` of the draws are stratified: draw `d` of `n` takes its quantile from
+///   `[d / n, (d + 1) / n)`. An answer of one token has one possible draw, which is taken once.
+/// - Draws are keyed by (seed, index of the sequence, draw): results depend neither on
+///   `max_batch_tokens` nor on the other sequences.
+///
+/// # Errors
+/// [`Error::OutOfRange`] if `mc_samples` is 0 or a prompt leaves no answer; what the predictor
+/// returns otherwise.
+///
+/// Source: arXiv 2502.09992, eq. 6 and algorithm 3; `get_log_likelihood` in the reference's
+/// `get_log_likelihood.py`, which stratifies by one offset for a whole batch.
+pub fn log_likelihood(
+    predictor: &dyn MaskPredictor,
+    sequences: &[ScoredSequence<'_>],
+    config: &LikelihoodConfig,
+) -> Result<Vec<Estimate>> {
+    check(sequences, config)?;
+    let mut values: Vec<Vec<f64>> = vec![Vec::new(); sequences.len()];
+    let mut group = Group::default();
+    for (index, sequence) in sequences.iter().enumerate() {
+        let n_draws = if sequence.answer_len() == 1 {
+            1
+        } else {
+            config.mc_samples
+        };
+        for draw in 0..n_draws {
+            if !group.is_empty() && group.n_tokens + sequence.tokens.len() > config.max_batch_tokens
+            {
+                group.score(predictor, &mut values)?;
+            }
+            let positions = masked_positions(sequence, config, index, draw);
+            group.push(index, sequence, &positions, predictor.info().mask_token_id);
+        }
+    }
+    group.score(predictor, &mut values)?;
+    Ok(sequences
+        .iter()
+        .zip(&values)
+        .map(|(sequence, values)| estimate(sequence, values))
+        .collect())
+}
+
+impl ScoredSequence<'_> {
+    fn answer_len(&self) -> usize {
+        self.tokens.len() - self.prompt_len
+    }
+}
+
+fn check(sequences: &[ScoredSequence<'_>], config: &LikelihoodConfig) -> Result<()> {
+    if config.mc_samples == 0 {
+        return Err(Error::OutOfRange {
+            what: "mc_samples",
+            expected: "at least 1",
+            got: 0.0,
+        });
+    }
+    for sequence in sequences {
+        if sequence.prompt_len >= sequence.tokens.len() {
+            return Err(Error::OutOfRange {
+                what: "prompt_len",
+                expected: "less than the length of the sequence",
+                got: sequence.prompt_len as f64,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// One draw: which positions of a sequence are masked, ascending.
+fn masked_positions(
+    sequence: &ScoredSequence<'_>,
+    config: &LikelihoodConfig,
+    index: usize,
+    draw: usize,
+) -> Vec<usize> {
+    let philox = Philox::new(config.seed, Stream::Likelihood);
+    let counter = |i: usize| {
+        [index, draw, i].map(|x| u32::try_from(x).expect("indexes and lengths fit in 32 bits"))
+    };
+    let answer_len = sequence.answer_len();
+    let quantile = (draw as f64 + philox.uniform_f64(counter(0))) / config.mc_samples.max(1) as f64;
+    // l - 1 = floor(quantile * L); the quantile is below 1, but the product can round up to L.
+    let l = ((quantile * answer_len as f64) as usize).min(answer_len - 1) + 1;
+    // The first l places of a shuffle (Fisher and Yates).
+    let mut positions: Vec<usize> = (sequence.prompt_len..sequence.tokens.len()).collect();
+    for i in 0..l {
+        let left = (answer_len - i) as u64;
+        positions.swap(i, i + philox.below(left, counter(i + 1)) as usize);
+    }
+    positions.truncate(l);
+    positions.sort_unstable();
+    positions
+}
+
+/// Draws that are scored in one call of the predictor.
+#[derive(Debug, Default)]
+struct Group {
+    n_tokens: usize,
+    sequences: Vec<Vec<u32>>,
+    /// Of each draw: its sequence, `L / l`, and `l`.
+    draws: Vec<(usize, f64, usize)>,
+    positions: Vec<usize>,
+    targets: Vec<u32>,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.draws.is_empty()
+    }
+
+    fn push(
+        &mut self,
+        index: usize,
+        sequence: &ScoredSequence<'_>,
+        positions: &[usize],
+        mask_token_id: u32,
+    ) {
+        let mut tokens = sequence.tokens.to_vec();
+        for &position in positions {
+            self.positions.push(self.n_tokens + position);
+            self.targets.push(tokens[position]);
+            tokens[position] = mask_token_id;
+        }
+        let weight = sequence.answer_len() as f64 / positions.len() as f64;
+        self.draws.push((index, weight, positions.len()));
+        self.n_tokens += tokens.len();
+        self.sequences.push(tokens);
+    }
+
+    /// Appends the value of each draw to its sequence's and empties the group.
+    fn score(&mut self, predictor: &dyn MaskPredictor, values: &mut [Vec<f64>]) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        let batch = TokenBatch::new(&self.sequences)?;
+        let losses = predictor.token_losses(&batch, &self.positions, &self.targets)?;
+        crate::forward::expect_length("token losses", self.positions.len(), losses.len())?;
+        let mut losses = losses.as_slice();
+        for &(index, weight, l) in &self.draws {
+            let (own, rest) = losses.split_at(l);
+            losses = rest;
+            values[index].push(-weight * own.iter().map(|&loss| f64::from(loss)).sum::<f64>());
+        }
+        *self = Self::default();
+        Ok(())
+    }
+}
+
+fn estimate(sequence: &ScoredSequence<'_>, values: &[f64]) -> Estimate {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let n_tokens = sequence.answer_len();
+    // The only draw of one token is exact; a single draw of more says nothing of its spread.
+    let standard_error = match (n_tokens, values.len()) {
+        (1, _) => 0.0,
+        (_, 1) => f64::NAN,
+        _ => {
+            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+            (squares / (n - 1.0) / n).sqrt()
+        }
+    };
+    Estimate {
+        log_likelihood: mean,
+        standard_error,
+        n_tokens,
+    }
+}

@@ -1,0 +1,42 @@
+use super::*;
+use crate::{TokenBatch, forward_process, p_mask};
+
+#[test]
+fn weights_are_one_over_p_and_the_number_of_tokens() {
+    // Ragged: 3 + 1 tokens, of which three are masked.
+    let batch = TokenBatch::new(&[vec![1, 2, 3], vec![4]]).unwrap();
+    let u = [0.0, 0.9, 0.1, 0.0];
+    let noised = forward_process(&batch, 9, &[0.5, 0.25], &u, None).unwrap();
+    let weights = diffusion_loss_weights(&noised);
+    let of = |t: f32| (1.0 / (f64::from(p_mask(t)) * 4.0)) as f32;
+    assert_eq!(weights, [of(0.5), of(0.5), of(0.25)]);
+}
+
+#[test]
+fn the_expected_sum_of_weights_is_one() {
+    // Over the draws of masks, the weights of a batch add up to one in the mean, at every t.
+    let n = 200_000;
+    let batch = TokenBatch::new(&[vec![1; n], vec![2; n]]).unwrap();
+    let philox = llada_tensor::Philox::new(3, llada_tensor::Stream::Mask);
+    let u: Vec<f32> = (0..2 * n)
+        .map(|i| philox.uniform_f32([i as u32, 0, 0]))
+        .collect();
+    let noised = forward_process(&batch, 9, &[0.2, 0.8], &u, None).unwrap();
+    let sum: f64 = diffusion_loss_weights(&noised)
+        .iter()
+        .map(|&w| f64::from(w))
+        .sum();
+    // The variance of a token's term is (1 - p) / p over the square of the number of tokens.
+    let band = 5.0 * ((0.8 / 0.2 + 0.2 / 0.8) / (4.0 * n as f64)).sqrt();
+    assert!(
+        (sum - 1.0).abs() < band,
+        "{sum} is not within {band} of one"
+    );
+}
+
+#[test]
+fn no_mask_means_no_weight() {
+    let batch = TokenBatch::new(&[vec![1, 2]]).unwrap();
+    let noised = forward_process(&batch, 9, &[0.5], &[0.9, 0.9], None).unwrap();
+    assert!(diffusion_loss_weights(&noised).is_empty());
+}

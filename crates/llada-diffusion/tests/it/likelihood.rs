@@ -1,0 +1,193 @@
+//! The estimate of eq. 6 against distributions whose likelihood is known.
+
+use llada_diffusion::{Estimate, LikelihoodConfig, ScoredSequence, log_likelihood};
+use llada_tensor::{Philox, Stream};
+use llada_testkit::{JointPredictor, ToyPredictor};
+
+fn whole(tokens: &[u32]) -> ScoredSequence<'_> {
+    ScoredSequence {
+        tokens,
+        prompt_len: 0,
+    }
+}
+
+fn config(mc_samples: usize) -> LikelihoodConfig {
+    LikelihoodConfig {
+        mc_samples,
+        ..LikelihoodConfig::default()
+    }
+}
+
+/// A random joint distribution over three tokens of three kinds.
+fn joint() -> JointPredictor {
+    let philox = Philox::new(11, Stream::Test);
+    let weights: Vec<f64> = (0..27)
+        .map(|i| philox.uniform_f64([i, 0, 0]).powi(3))
+        .collect();
+    let sum: f64 = weights.iter().sum();
+    JointPredictor::new(3, 3, weights.iter().map(|w| w / sum).collect())
+}
+
+#[test]
+fn the_bound_of_exact_conditionals_is_the_likelihood() {
+    let joint = joint();
+    for tokens in [[0, 1, 2], [2, 2, 0], [1, 0, 1]] {
+        let found = log_likelihood(&joint, &[whole(&tokens)], &config(20_000)).unwrap()[0];
+        let expected = joint.probability(&tokens).ln();
+        let error = (found.log_likelihood - expected).abs();
+        assert!(
+            error < 4.0 * found.standard_error,
+            "{tokens:?}: {found:?}, expected {expected}"
+        );
+        assert!(found.standard_error < 0.05, "{found:?}");
+    }
+}
+
+#[test]
+fn a_prompt_is_given_and_not_scored() {
+    let joint = joint();
+    let tokens = [2, 0, 1];
+    let scored = ScoredSequence {
+        tokens: &tokens,
+        prompt_len: 1,
+    };
+    let found = log_likelihood(&joint, &[scored], &config(20_000)).unwrap()[0];
+    let of_prompt: f64 = (0..9)
+        .map(|rest| joint.probability(&[tokens[0], rest / 3, rest % 3]))
+        .sum();
+    let expected = (joint.probability(&tokens) / of_prompt).ln();
+    assert_eq!(found.n_tokens, 2);
+    assert!((found.log_likelihood - expected).abs() < 4.0 * found.standard_error);
+}
+
+#[test]
+fn an_answer_of_one_token_is_exact() {
+    let joint = joint();
+    let tokens = [2, 0, 1];
+    let scored = ScoredSequence {
+        tokens: &tokens,
+        prompt_len: 2,
+    };
+    let found = log_likelihood(&joint, &[scored], &config(128)).unwrap()[0];
+    let of_prompt: f64 = (0..3).map(|last| joint.probability(&[2, 0, last])).sum();
+    let expected = (joint.probability(&tokens) / of_prompt).ln();
+    assert!((found.log_likelihood - expected).abs() < 1e-6);
+    assert!(found.standard_error.abs() < f64::MIN_POSITIVE);
+}
+
+#[test]
+fn a_uniform_predictor_gives_the_same_in_every_draw() {
+    let uniform = JointPredictor::new(2, 5, vec![1.0 / 32.0; 32]);
+    let tokens = [0, 1, 1, 0, 1];
+    let found = log_likelihood(&uniform, &[whole(&tokens)], &config(16)).unwrap()[0];
+    assert!((found.log_likelihood + 5.0 * 2.0_f64.ln()).abs() < 1e-5);
+    assert!(found.standard_error < 1e-6);
+}
+
+#[test]
+fn the_standard_error_is_honest() {
+    // Over independent seeds the estimates spread no more than their standard errors tell; the
+    // stratified draws make them spread less.
+    let joint = joint();
+    let tokens = [0, 1, 2];
+    let run = |seed| {
+        let config = LikelihoodConfig {
+            mc_samples: 32,
+            seed,
+            ..LikelihoodConfig::default()
+        };
+        log_likelihood(&joint, &[whole(&tokens)], &config).unwrap()[0]
+    };
+    let estimates: Vec<Estimate> = (0..200).map(run).collect();
+    let n = estimates.len() as f64;
+    let mean = estimates.iter().map(|e| e.log_likelihood).sum::<f64>() / n;
+    let spread: f64 = estimates
+        .iter()
+        .map(|e| (e.log_likelihood - mean).powi(2))
+        .sum();
+    let told: f64 = estimates.iter().map(|e| e.standard_error.powi(2)).sum();
+    assert!(
+        spread < told * 1.2,
+        "spread {} against {}",
+        spread / n,
+        told / n
+    );
+    assert!((mean - joint.probability(&tokens).ln()).abs() < 5.0 * (told / n / n).sqrt());
+}
+
+#[test]
+fn batches_change_nothing() {
+    let toy = ToyPredictor::new(13, 32, 1);
+    let texts: Vec<Vec<u32>> = (1..9)
+        .map(|n| (0..3 * n).map(|i| (i * 7 + n) % 11).collect())
+        .collect();
+    let scored: Vec<ScoredSequence<'_>> = texts
+        .iter()
+        .map(|text| ScoredSequence {
+            tokens: text,
+            prompt_len: text.len() / 3,
+        })
+        .collect();
+    let run = |max_batch_tokens| {
+        let config = LikelihoodConfig {
+            mc_samples: 7,
+            max_batch_tokens,
+            seed: 3,
+        };
+        log_likelihood(&toy, &scored, &config).unwrap()
+    };
+    let one_by_one = run(1);
+    for max_batch_tokens in [30, 100, 1 << 20] {
+        assert_eq!(run(max_batch_tokens), one_by_one);
+    }
+    // The first sequences do not see the others.
+    let config = LikelihoodConfig {
+        mc_samples: 7,
+        max_batch_tokens: 64,
+        seed: 3,
+    };
+    assert_eq!(
+        log_likelihood(&toy, &scored[..3], &config).unwrap(),
+        one_by_one[..3]
+    );
+}
+
+#[test]
+fn one_draw_of_many_has_no_standard_error() {
+    let toy = ToyPredictor::new(13, 32, 1);
+    let found = log_likelihood(&toy, &[whole(&[1, 2, 3])], &config(1)).unwrap()[0];
+    assert!(found.standard_error.is_nan() && found.log_likelihood.is_finite());
+}
+
+#[test]
+fn bad_arguments_are_errors() {
+    let toy = ToyPredictor::new(13, 4, 1);
+    #[track_caller]
+    fn check(result: llada_diffusion::Result<Vec<Estimate>>, message: &str) {
+        assert_eq!(result.unwrap_err().to_string(), message);
+    }
+    check(
+        log_likelihood(&toy, &[whole(&[1])], &config(0)),
+        "mc_samples must be at least 1, got 0",
+    );
+    let scored = ScoredSequence {
+        tokens: &[1, 2],
+        prompt_len: 2,
+    };
+    check(
+        log_likelihood(&toy, &[scored], &config(1)),
+        "prompt_len must be less than the length of the sequence, got 2",
+    );
+    check(
+        log_likelihood(&toy, &[whole(&[1; 5])], &config(1)),
+        "sequence of 5 tokens exceeds the context of 4",
+    );
+    let scored = ScoredSequence {
+        tokens: &[99, 1],
+        prompt_len: 1,
+    };
+    check(
+        log_likelihood(&toy, &[scored], &config(1)),
+        "token id 99 at position 0 is outside the vocabulary of 13",
+    );
+}

@@ -1,0 +1,5 @@
+//! Tests of the diffusion mathematics against recordings and known distributions.
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod goldens;
+mod likelihood;

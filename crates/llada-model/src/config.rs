@@ -1,0 +1,302 @@
+//! `config.json` of the published checkpoints, with the field names of the reference.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// Configuration of a mask predictor; fields as in `LLaDAConfig` of the reference.
+///
+/// Fields that this implementation has no use for are kept in [`Self::other`] and written back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Model classes; `LLaDAModelLM` is supported.
+    #[serde(default = "architectures")]
+    pub architectures: Vec<String>,
+    /// Always `llada`.
+    #[serde(default = "model_type")]
+    pub model_type: String,
+    /// Width `D`.
+    pub d_model: usize,
+    /// Query heads `H`.
+    pub n_heads: usize,
+    /// Key and value heads `K`; null means `n_heads`.
+    #[serde(default)]
+    pub n_kv_heads: Option<usize>,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Width `F` of the MLP; null means `mlp_ratio * d_model`.
+    #[serde(default)]
+    pub mlp_hidden_size: Option<usize>,
+    /// Used if `mlp_hidden_size` is null.
+    #[serde(default = "mlp_ratio")]
+    pub mlp_ratio: usize,
+    /// Tokens that the tokenizer knows.
+    pub vocab_size: usize,
+    /// Rows of the embedding and of the head; null means `vocab_size`.
+    #[serde(default)]
+    pub embedding_size: Option<usize>,
+    /// Longest sequence.
+    #[serde(default = "max_sequence_length")]
+    pub max_sequence_length: usize,
+    /// Base of the rotary frequencies.
+    #[serde(default = "rope_theta")]
+    pub rope_theta: f32,
+    /// Added to the mean square in norms.
+    #[serde(default = "rms_norm_eps")]
+    pub rms_norm_eps: f32,
+    /// Biases in every linear layer.
+    #[serde(default)]
+    pub include_bias: bool,
+    /// Biases in `q_proj`, `k_proj` and `v_proj`.
+    #[serde(default)]
+    pub include_qkv_bias: bool,
+    /// Biases in norms; null means `include_bias`.
+    #[serde(default)]
+    pub bias_for_layer_norm: Option<bool>,
+    /// The head is the embedding.
+    #[serde(default)]
+    pub weight_tying: bool,
+    /// The mask M.
+    pub mask_token_id: u32,
+    /// End of a document.
+    pub eos_token_id: u32,
+    /// Padding; null means `eos_token_id`.
+    #[serde(default)]
+    pub pad_token_id: Option<u32>,
+    /// Causal attention: for the autoregressive baseline only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub causal: bool,
+    /// All other fields.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+fn architectures() -> Vec<String> {
+    vec![SUPPORTED_ARCHITECTURE.to_owned()]
+}
+fn model_type() -> String {
+    "llada".to_owned()
+}
+fn mlp_ratio() -> usize {
+    4
+}
+fn max_sequence_length() -> usize {
+    1024
+}
+fn rope_theta() -> f32 {
+    10_000.0
+}
+fn rms_norm_eps() -> f32 {
+    1e-5
+}
+
+const SUPPORTED_ARCHITECTURE: &str = "LLaDAModelLM";
+
+/// Fields of the reference that change the computation, with the values that are supported.
+const SUPPORTED_VALUES: [(&str, &[&str]); 11] = [
+    ("activation_type", &["\"silu\"", "\"swiglu\""]),
+    ("block_type", &["\"llama\""]),
+    ("layer_norm_type", &["\"rms\""]),
+    ("rope", &["true"]),
+    ("alibi", &["false"]),
+    ("attention_layer_norm", &["false"]),
+    ("input_emb_norm", &["false"]),
+    ("layer_norm_with_affine", &["true"]),
+    ("scale_logits", &["false"]),
+    ("block_group_size", &["1"]),
+    ("multi_query_attention", &["null", "false"]),
+];
+
+impl ModelConfig {
+    /// Reads and checks a configuration.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Json`] or [`Error::UnsupportedField`].
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let io = |source| Error::Io {
+            action: "reading",
+            path: path.to_owned(),
+            source,
+        };
+        Self::from_json(&std::fs::read(path).map_err(io)?, path)
+    }
+
+    /// Parses and checks a configuration; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`Error::Json`] or [`Error::UnsupportedField`].
+    pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
+        let config: Self = serde_json::from_slice(json).map_err(|source| Error::Json {
+            path: path.to_owned(),
+            source,
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The configuration as it is written to `config.json`.
+    ///
+    /// # Panics
+    /// Never: every field is representable in JSON.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("plain fields and strings") + "\n"
+    }
+
+    /// Key and value heads.
+    #[must_use]
+    pub fn kv_heads(&self) -> usize {
+        self.n_kv_heads.unwrap_or(self.n_heads)
+    }
+
+    /// Width of one head, `E`.
+    #[must_use]
+    pub fn head_dim(&self) -> usize {
+        self.d_model / self.n_heads
+    }
+
+    /// Width of the MLP, `F`.
+    #[must_use]
+    pub fn mlp_width(&self) -> usize {
+        self.mlp_hidden_size
+            .unwrap_or(self.mlp_ratio * self.d_model)
+    }
+
+    /// Rows of the embedding, `V`.
+    #[must_use]
+    pub fn embedding_rows(&self) -> usize {
+        self.embedding_size.unwrap_or(self.vocab_size)
+    }
+
+    /// Whether norms have a bias.
+    #[must_use]
+    pub fn norm_bias(&self) -> bool {
+        self.bias_for_layer_norm.unwrap_or(self.include_bias)
+    }
+
+    /// Whether `q_proj`, `k_proj` and `v_proj` have a bias.
+    #[must_use]
+    pub fn qkv_bias(&self) -> bool {
+        self.include_bias || self.include_qkv_bias
+    }
+
+    /// Names and shapes of all parameters, in the order of the model.
+    #[must_use]
+    pub fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let (d, f, v) = (self.d_model, self.mlp_width(), self.embedding_rows());
+        let kv = self.kv_heads() * self.head_dim();
+        let mut shapes = Vec::new();
+        let mut push = |name: String, shape: &[usize], bias: bool| {
+            shapes.push((format!("{name}.weight"), shape.to_vec()));
+            if bias {
+                shapes.push((format!("{name}.bias"), shape[..1].to_vec()));
+            }
+        };
+        push("model.transformer.wte".to_owned(), &[v, d], false);
+        for layer in 0..self.n_layers {
+            let name = |part: &str| format!("model.transformer.blocks.{layer}.{part}");
+            push(name("attn_norm"), &[d], self.norm_bias());
+            push(name("q_proj"), &[d, d], self.qkv_bias());
+            push(name("k_proj"), &[kv, d], self.qkv_bias());
+            push(name("v_proj"), &[kv, d], self.qkv_bias());
+            push(name("attn_out"), &[d, d], self.include_bias);
+            push(name("ff_norm"), &[d], self.norm_bias());
+            push(name("ff_proj"), &[f, d], self.include_bias);
+            push(name("up_proj"), &[f, d], self.include_bias);
+            push(name("ff_out"), &[d, f], self.include_bias);
+        }
+        push("model.transformer.ln_f".to_owned(), &[d], self.norm_bias());
+        if !self.weight_tying {
+            push(
+                "model.transformer.ff_out".to_owned(),
+                &[v, d],
+                self.include_bias,
+            );
+        }
+        shapes
+    }
+
+    /// Number of parameters.
+    #[must_use]
+    pub fn total_parameters(&self) -> usize {
+        self.parameter_shapes()
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    }
+
+    /// Number of parameters without the embedding and the head, as the paper counts.
+    #[must_use]
+    pub fn non_embedding_parameters(&self) -> usize {
+        let matrices = if self.weight_tying { 1 } else { 2 };
+        self.total_parameters() - matrices * self.embedding_rows() * self.d_model
+    }
+
+    /// Checks that this implementation computes what the configuration describes.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedField`] names the first field that does not fit.
+    pub fn check(&self) -> Result<()> {
+        let unsupported = |field, value: &dyn std::fmt::Display, expected: &str| {
+            let (value, expected) = (value.to_string(), expected.to_owned());
+            Err(Error::UnsupportedField {
+                field,
+                value,
+                expected,
+            })
+        };
+        if !self
+            .architectures
+            .iter()
+            .any(|name| name == SUPPORTED_ARCHITECTURE)
+        {
+            let value = self.architectures.join(", ");
+            return unsupported("architectures", &value, SUPPORTED_ARCHITECTURE);
+        }
+        for (field, value) in [
+            ("d_model", self.d_model),
+            ("n_heads", self.n_heads),
+            ("n_kv_heads", self.kv_heads()),
+            ("n_layers", self.n_layers),
+            ("mlp_hidden_size", self.mlp_width()),
+            ("vocab_size", self.vocab_size),
+            ("max_sequence_length", self.max_sequence_length),
+        ] {
+            if value == 0 || value > 1 << 28 {
+                return unsupported(field, &value, "a number from 1 to 2^28");
+            }
+        }
+        if !self.d_model.is_multiple_of(2 * self.n_heads) {
+            return unsupported("d_model", &self.d_model, "an even multiple of n_heads");
+        }
+        if !self.n_heads.is_multiple_of(self.kv_heads()) {
+            return unsupported("n_kv_heads", &self.kv_heads(), "a divisor of n_heads");
+        }
+        if self.embedding_rows() < self.vocab_size {
+            let rows = self.embedding_rows();
+            return unsupported("embedding_size", &rows, "at least vocab_size");
+        }
+        for (field, id) in [
+            ("mask_token_id", self.mask_token_id),
+            ("eos_token_id", self.eos_token_id),
+        ] {
+            if id as usize >= self.embedding_rows() {
+                return unsupported(field, &id, "an id below embedding_size");
+            }
+        }
+        for (field, supported) in SUPPORTED_VALUES {
+            if let Some(value) = self.other.get(field)
+                && !supported.contains(&value.to_string().as_str())
+            {
+                return unsupported(field, value, &supported.join(" or "));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! What can go wrong.
+
+use std::path::PathBuf;
+
+/// Result of a model operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Errors of configurations, checkpoints and models.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was tried, such as `reading`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A folder holds no model.
+    #[error("{} holds no {missing}; expected config.json and model.safetensors (or model.safetensors.index.json)", path.display())]
+    NotACheckpoint {
+        /// The folder.
+        path: PathBuf,
+        /// The file that is not there.
+        missing: &'static str,
+    },
+    /// A JSON file is malformed.
+    #[error("{} is not valid", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What the parser says.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A configuration field has a value that this implementation does not support.
+    #[error("config field {field}: {value} is not supported, expected {expected}")]
+    UnsupportedField {
+        /// The field of config.json.
+        field: &'static str,
+        /// The value that came.
+        value: String,
+        /// What is supported.
+        expected: String,
+    },
+    /// A safetensors file is truncated or malformed.
+    #[error("{} is not a valid safetensors file (truncated or damaged?)", path.display())]
+    SafeTensors {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor that the configuration needs is not there.
+    #[error("tensor {name} is missing from {}", path.display())]
+    MissingTensor {
+        /// Name in the checkpoint.
+        name: String,
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// A tensor that the configuration does not know.
+    #[error("tensor {name} of {} does not belong to the model that config.json describes", path.display())]
+    UnexpectedTensor {
+        /// Name in the checkpoint.
+        name: String,
+        /// Where it was found.
+        path: PathBuf,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("tensor {name} of {} has shape {got:?}, config.json needs {expected:?}", path.display())]
+    WrongShape {
+        /// Name in the checkpoint.
+        name: String,
+        /// Where it was found.
+        path: PathBuf,
+        /// Shape by the configuration.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        got: Vec<usize>,
+    },
+    /// A tensor has an element type that cannot be read.
+    #[error("tensor {name} of {} has dtype {dtype}, expected F32, F16 or BF16", path.display())]
+    WrongDtype {
+        /// Name in the checkpoint.
+        name: String,
+        /// Where it was found.
+        path: PathBuf,
+        /// Type in the file.
+        dtype: String,
+    },
+    /// A tensor holds NaN or infinity.
+    #[error("tensor {name} of {} holds a value that is not finite", path.display())]
+    NotFinite {
+        /// Name in the checkpoint.
+        name: String,
+        /// Where it was found.
+        path: PathBuf,
+    },
+    /// The tensor runtime failed.
+    #[error("tensor runtime")]
+    Tensor(#[from] llada_tensor::Error),
+}

@@ -1,0 +1,15 @@
+//! The LLaDA mask predictor: a bidirectional Transformer in the published configuration
+//! (RMSNorm, RoPE, multi-head or grouped-query attention, SwiGLU), its config.json and its
+//! safetensors.
+
+pub mod config;
+mod error;
+mod init;
+mod model;
+mod presets;
+pub mod weights;
+
+pub use config::ModelConfig;
+pub use error::{Error, Result};
+pub use model::LladaModel;
+pub use presets::{PRESETS, preset};

@@ -1,0 +1,259 @@
+//! Checkpoints in the HF layout: `model.safetensors`, or shards with an index.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use llada_diffusion::{Parameter, Trainable as _};
+use llada_tensor::{DType, Device, Precision, Tensor};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::{Error, LladaModel, ModelConfig, Result};
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Loads `config.json` and the weights of a folder.
+///
+/// # Errors
+/// One that names the file and the tensor.
+pub fn load(dir: &Path, device: &Device, precision: Precision) -> Result<LladaModel> {
+    let config_path = dir.join("config.json");
+    if !config_path.is_file() {
+        return Err(Error::NotACheckpoint {
+            path: dir.to_owned(),
+            missing: "config.json",
+        });
+    }
+    let config = ModelConfig::from_file(&config_path)?;
+    let files = weight_files(dir)?;
+    let maps = files
+        .into_iter()
+        .map(|path| Ok((map_file(&path)?, path)))
+        .collect::<Result<Vec<(Mmap, PathBuf)>>>()?;
+    let sources: Vec<(&[u8], &Path)> = maps.iter().map(|(map, path)| (&map[..], &**path)).collect();
+    from_sources(config, &sources, device, precision)
+}
+
+/// A model from the bytes of `config.json` and of one safetensors file.
+///
+/// # Errors
+/// As [`load`]; messages name the files `config.json` and `model.safetensors`.
+pub fn from_bytes(
+    config: &[u8],
+    weights: &[u8],
+    device: &Device,
+    precision: Precision,
+) -> Result<LladaModel> {
+    let config = ModelConfig::from_json(config, Path::new("config.json"))?;
+    from_sources(config, &[(weights, Path::new(SINGLE))], device, precision)
+}
+
+/// The safetensors files of a folder.
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let index = dir.join(INDEX);
+    if !index.is_file() {
+        let single = dir.join(SINGLE);
+        return if single.is_file() {
+            Ok(vec![single])
+        } else {
+            Err(Error::NotACheckpoint {
+                path: dir.to_owned(),
+                missing: SINGLE,
+            })
+        };
+    }
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let io = |source| Error::Io {
+        action: "reading",
+        path: index.clone(),
+        source,
+    };
+    let json = std::fs::read(&index).map_err(io)?;
+    let parsed: Index = serde_json::from_slice(&json).map_err(|source| Error::Json {
+        path: index.clone(),
+        source,
+    })?;
+    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
+    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+}
+
+fn map_file(path: &Path) -> Result<Mmap> {
+    let io = |source| Error::Io {
+        action: "opening",
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(io)?;
+    // SAFETY: the map is read-only and lives while the weights are copied; a file that another
+    // process shortens meanwhile ends this one with a bus error, as with every mapped reader.
+    #[expect(unsafe_code, reason = "memory-mapped checkpoints")]
+    unsafe {
+        Mmap::map(&file).map_err(io)
+    }
+}
+
+fn from_sources(
+    config: ModelConfig,
+    sources: &[(&[u8], &Path)],
+    device: &Device,
+    precision: Precision,
+) -> Result<LladaModel> {
+    let mut found: BTreeMap<String, (TensorView<'_>, &Path)> = BTreeMap::new();
+    for &(bytes, path) in sources {
+        let file = SafeTensors::deserialize(bytes).map_err(|source| Error::SafeTensors {
+            path: path.to_owned(),
+            source,
+        })?;
+        for (name, view) in file.tensors() {
+            found.insert(name, (view, path));
+        }
+    }
+    let folder = sources.first().map_or(Path::new(""), |(_, path)| path);
+    let mut values = Vec::new();
+    for (name, shape) in config.parameter_shapes() {
+        let Some((view, path)) = found.remove(&name) else {
+            return Err(Error::MissingTensor {
+                name,
+                path: folder.to_owned(),
+            });
+        };
+        if view.shape() != shape {
+            let (path, got) = (path.to_owned(), view.shape().to_vec());
+            return Err(Error::WrongShape {
+                name,
+                path,
+                expected: shape,
+                got,
+            });
+        }
+        values.push(read_tensor(&name, &view, path, device)?);
+    }
+    if let Some((name, (_, path))) = found.into_iter().next() {
+        return Err(Error::UnexpectedTensor {
+            name,
+            path: path.to_owned(),
+        });
+    }
+    LladaModel::new(config, device, precision, values)
+}
+
+fn read_tensor(name: &str, view: &TensorView<'_>, path: &Path, device: &Device) -> Result<Tensor> {
+    let bytes = view.data();
+    let values: Vec<f32> = match view.dtype() {
+        Dtype::F32 => words(bytes).map(f32::from_le_bytes).collect(),
+        Dtype::F16 => words(bytes)
+            .map(|b| f16::from_le_bytes(b).to_f32())
+            .collect(),
+        Dtype::BF16 => words(bytes)
+            .map(|b| bf16::from_le_bytes(b).to_f32())
+            .collect(),
+        other => {
+            let (name, path, dtype) = (name.to_owned(), path.to_owned(), format!("{other:?}"));
+            return Err(Error::WrongDtype { name, path, dtype });
+        }
+    };
+    if !values.iter().all(|x| x.is_finite()) {
+        return Err(Error::NotFinite {
+            name: name.to_owned(),
+            path: path.to_owned(),
+        });
+    }
+    Ok(Tensor::from_f32(device, view.shape(), &values)?)
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+    bytes
+        .chunks_exact(N)
+        .map(|word| word.try_into().expect("chunks of N bytes"))
+}
+
+/// One tensor to be written.
+struct Entry<'a> {
+    parameter: &'a Parameter,
+    dtype: DType,
+}
+
+impl safetensors::View for Entry<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.dtype {
+            DType::F32 => Dtype::F32,
+            DType::Bf16 => Dtype::BF16,
+        }
+    }
+    fn shape(&self) -> &[usize] {
+        self.parameter.value.shape()
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        let values = self.parameter.value.to_vec_f32();
+        let bytes = match self.dtype {
+            DType::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            DType::Bf16 => values
+                .iter()
+                .flat_map(|&x| bf16::from_f32(x).to_le_bytes())
+                .collect::<Vec<u8>>(),
+        };
+        Cow::Owned(bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.parameter.value.numel() * self.dtype.size_bytes()
+    }
+}
+
+/// Writes `config.json` and `model.safetensors`, each through a synced temporary file.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::SafeTensors`]; files that were there before are kept on failure.
+pub fn save(model: &LladaModel, dir: &Path, dtype: DType) -> Result<()> {
+    let io = |source| Error::Io {
+        action: "creating",
+        path: dir.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(dir).map_err(io)?;
+    let path = dir.join(SINGLE);
+    let entries = model.parameters().iter().map(|p| {
+        (
+            &*p.name,
+            Entry {
+                parameter: p,
+                dtype,
+            },
+        )
+    });
+    let metadata = [("format".to_owned(), "pt".to_owned())]
+        .into_iter()
+        .collect();
+    let bytes =
+        safetensors::serialize(entries, Some(metadata)).map_err(|source| Error::SafeTensors {
+            path: path.clone(),
+            source,
+        })?;
+    write_file(&path, &bytes)?;
+    write_file(
+        &dir.join("config.json"),
+        model.config().to_json().as_bytes(),
+    )
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let io = |source| Error::Io {
+        action: "writing",
+        path: path.to_owned(),
+        source,
+    };
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(io)?;
+    file.persist(path).map_err(|error| io(error.error))?;
+    Ok(())
+}

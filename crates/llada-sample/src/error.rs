@@ -1,0 +1,97 @@
+//! What can go wrong.
+
+/// Result of sampling.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Errors of the sampler. `request` is an index into the requests.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The mask predictor failed.
+    #[error("mask predictor")]
+    Predictor(#[from] llada_diffusion::Error),
+    /// A setting is outside its range.
+    #[error("request {request}: {what} must be {expected}, got {got}")]
+    OutOfRange {
+        /// Which request.
+        request: usize,
+        /// Which setting.
+        what: &'static str,
+        /// The allowed range.
+        expected: &'static str,
+        /// What came.
+        got: f64,
+    },
+    /// There are fewer steps than blocks that need one.
+    #[error("request {request}: {steps} steps are too few for {blocks} blocks")]
+    TooFewSteps {
+        /// Which request.
+        request: usize,
+        /// `steps`, all blocks together.
+        steps: usize,
+        /// Blocks with masks.
+        blocks: usize,
+    },
+    /// Prompt and answer do not fit into the context.
+    #[error(
+        "request {request}: {length} tokens (prompt and answer) exceed the context of \
+         {max_sequence_length}"
+    )]
+    TooLong {
+        /// Which request.
+        request: usize,
+        /// Tokens of the whole canvas.
+        length: usize,
+        /// What the predictor allows.
+        max_sequence_length: usize,
+    },
+    /// A token id is outside the vocabulary.
+    #[error(
+        "request {request}: token id {id} at position {position} is outside the vocabulary of \
+         {vocab_size}"
+    )]
+    TokenOutOfRange {
+        /// Which request.
+        request: usize,
+        /// The id.
+        id: u32,
+        /// Its place in the canvas.
+        position: usize,
+        /// Number of ids that exist.
+        vocab_size: usize,
+    },
+    /// Nothing to fill in.
+    #[error("request {request}: the text to fill in has no mask")]
+    NoMask {
+        /// Which request.
+        request: usize,
+    },
+    /// A confidence is not a number, so positions can't be ranked.
+    #[error("request {request}: confidence at position {position} in step {step} is not a number")]
+    NotANumber {
+        /// Which request.
+        request: usize,
+        /// Its place in the canvas.
+        position: usize,
+        /// The step, from 0.
+        step: usize,
+    },
+    /// Recorded draws do not cover the run.
+    #[error("request {request}: recorded {what}: expected {expected} numbers, got {got}")]
+    RecordedDraws {
+        /// Which request.
+        request: usize,
+        /// Which draws.
+        what: &'static str,
+        /// Length that was needed.
+        expected: usize,
+        /// Length that came.
+        got: usize,
+    },
+    /// No such remasking strategy.
+    #[error("unknown remasking {name:?}: expected low_confidence, random, margin or entropy")]
+    UnknownRemasking {
+        /// What came.
+        name: String,
+    },
+}

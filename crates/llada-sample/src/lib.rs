@@ -1,0 +1,19 @@
+//! Sampling from a mask predictor: the reverse process of the paper, the remasking strategies and
+//! blocks of the reference's generate.py, classifier-free guidance, and infilling of any pattern.
+#![forbid(unsafe_code)]
+
+mod block;
+mod config;
+mod draws;
+mod error;
+mod evaluate;
+mod remask;
+mod request;
+mod run;
+mod sample;
+
+pub use config::{Process, Remasking, SampleConfig};
+pub use draws::{Draws, RecordedDraws};
+pub use error::{Error, Result};
+pub use request::{Output, Request, Task};
+pub use sample::{Revealed, StepEvent, sample};

@@ -1,0 +1,313 @@
+//! A request on its way: its canvas, and where it is in its blocks and steps.
+
+use std::ops::Range;
+
+use llada_diffusion::{Candidate, PredictorInfo, StepKey, num_transfer_tokens, reveal_probability};
+
+use crate::block::{Block, blocks};
+use crate::remask::{highest, score};
+use crate::{Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task};
+
+/// A request, its canvas, and the state of its current step.
+#[derive(Debug)]
+pub(crate) struct Run<'a> {
+    pub(crate) request: &'a Request,
+    /// Index among the requests.
+    index: usize,
+    mask_token_id: u32,
+    prompt_len: usize,
+    pub(crate) canvas: Vec<u32>,
+    /// Tokens that were there from the start, which guidance hides.
+    is_given: Vec<bool>,
+    blocks: Vec<Block>,
+    block: usize,
+    /// Tokens to reveal in each step of the current block.
+    quotas: Vec<usize>,
+    /// Step within the current block.
+    block_step: usize,
+    /// Step within the run.
+    step: usize,
+    nfe: usize,
+    stopped: bool,
+    /// Positions to be evaluated in this step, ascending.
+    pub(crate) positions: Vec<usize>,
+    /// Their candidates.
+    pub(crate) candidates: Vec<Candidate>,
+    revealed: Vec<Revealed>,
+}
+
+impl<'a> Run<'a> {
+    pub(crate) fn new(index: usize, request: &'a Request, info: &PredictorInfo) -> Result<Self> {
+        request.config.check(index)?;
+        let (canvas, prompt_len) = canvas(index, request, info)?;
+        let is_masked: Vec<bool> = canvas.iter().map(|&id| id == info.mask_token_id).collect();
+        let span = span(index, request, &is_masked, prompt_len)?;
+        let steps = request.config.steps;
+        let blocks = blocks(&is_masked, span, request.config.block_length, steps);
+        if steps < blocks.len() {
+            return Err(Error::TooFewSteps {
+                request: index,
+                steps,
+                blocks: blocks.len(),
+            });
+        }
+        let mut run = Self {
+            request,
+            index,
+            mask_token_id: info.mask_token_id,
+            prompt_len,
+            canvas,
+            is_given: is_masked.iter().map(|masked| !masked).collect(),
+            blocks,
+            block: 0,
+            quotas: Vec::new(),
+            block_step: 0,
+            step: 0,
+            nfe: 0,
+            stopped: false,
+            positions: Vec::new(),
+            candidates: Vec::new(),
+            revealed: Vec::new(),
+        };
+        run.check_draws(info)?;
+        run.begin_block();
+        Ok(run)
+    }
+
+    fn check_draws(&self, info: &PredictorInfo) -> Result<()> {
+        let (Draws::Recorded(draws), config) = (&self.request.draws, &self.request.config) else {
+            return Ok(());
+        };
+        let length = self.canvas.len();
+        if config.temperature > 0.0 {
+            let first = self
+                .is_given
+                .iter()
+                .position(|given| !given)
+                .unwrap_or(length);
+            draws.check_gumbel(self.index, config.steps, first, length, info.vocab_size)?;
+        }
+        if config.process == Process::Reverse || config.remasking == Remasking::Random {
+            draws.check_remask(self.index, config.steps, length)?;
+        }
+        Ok(())
+    }
+
+    /// Whether all steps are done.
+    pub(crate) fn is_done(&self) -> bool {
+        self.stopped || self.block == self.blocks.len()
+    }
+
+    /// What the draws of this step depend on.
+    pub(crate) fn key(&self) -> StepKey {
+        let step = u32::try_from(self.step).unwrap_or(u32::MAX);
+        StepKey {
+            seed: self.request.config.seed,
+            sequence: self.request.sequence,
+            step,
+        }
+    }
+
+    /// The canvas without what was given at the start, for classifier-free guidance.
+    pub(crate) fn unconditional(&self) -> Vec<u32> {
+        let hidden = |(&id, &given): (&u32, &bool)| if given { self.mask_token_id } else { id };
+        self.canvas.iter().zip(&self.is_given).map(hidden).collect()
+    }
+
+    /// Sets `positions` to those whose tokens this step needs: all masks before the end of the
+    /// block, or only those to be revealed where that is known beforehand.
+    pub(crate) fn choose_positions(&mut self) -> Result<()> {
+        let end = self.blocks[self.block].range.end;
+        self.positions.clear();
+        self.positions
+            .extend((0..end).filter(|&at| self.canvas[at] == self.mask_token_id));
+        let config = &self.request.config;
+        if config.process == Process::Reverse {
+            let p = self.reveal_probability()?;
+            let (draws, key, length) = (&self.request.draws, self.key(), self.canvas.len());
+            self.positions
+                .retain(|&at| f64::from(draws.remask(key, at, length)) < p);
+        } else if self.quota() == 0 {
+            self.positions.clear();
+        } else if config.remasking == Remasking::Random {
+            let draw = |&at: &usize| self.request.draws.remask(self.key(), at, self.canvas.len());
+            let scores: Vec<f32> = self.positions.iter().map(draw).collect();
+            let kept = highest(&scores, self.quota());
+            self.positions = kept.into_iter().map(|i| self.positions[i]).collect();
+        }
+        Ok(())
+    }
+
+    /// Probability with which the reverse process reveals a token in this step: the block's steps
+    /// divide the interval from t = 1 to 0.
+    fn reveal_probability(&self) -> Result<f64> {
+        let n = self.blocks[self.block].steps as f64;
+        let level = |step: usize| (n - step as f64) / n;
+        Ok(reveal_probability(
+            level(self.block_step),
+            level(self.block_step + 1),
+        )?)
+    }
+
+    fn quota(&self) -> usize {
+        self.quotas[self.block_step]
+    }
+
+    /// Puts this step's tokens into the canvas. Where the mask itself won, the mask stays.
+    pub(crate) fn reveal(&mut self) -> Result<()> {
+        self.nfe += usize::from(!self.positions.is_empty());
+        let config = &self.request.config;
+        let scores: Vec<f32> = self
+            .candidates
+            .iter()
+            .map(|candidate| score(config.remasking, candidate))
+            .collect();
+        let is_nan = |i: &usize| scores[*i].is_nan() || self.candidates[*i].confidence.is_nan();
+        if let Some(i) = (0..scores.len()).find(is_nan) {
+            let (request, position, step) = (self.index, self.positions[i], self.step);
+            return Err(Error::NotANumber {
+                request,
+                position,
+                step,
+            });
+        }
+        let quota = match config.process {
+            Process::Quota => self.quota(),
+            Process::Reverse => scores.len(),
+        };
+        self.revealed.clear();
+        for i in highest(&scores, quota) {
+            let Candidate {
+                token, confidence, ..
+            } = self.candidates[i];
+            if token != self.mask_token_id {
+                self.canvas[self.positions[i]] = token;
+                self.revealed.push(Revealed {
+                    position: self.positions[i],
+                    token,
+                    confidence,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What an observer is told of this step.
+    pub(crate) fn event(&self) -> StepEvent<'_> {
+        StepEvent {
+            request: self.index,
+            step: self.step,
+            steps: self.request.config.steps,
+            block: self.block,
+            blocks: self.blocks.len(),
+            masked: self
+                .canvas
+                .iter()
+                .filter(|&&id| id == self.mask_token_id)
+                .count(),
+            revealed: &self.revealed,
+            canvas: &self.canvas,
+        }
+    }
+
+    /// Goes on to the next step.
+    pub(crate) fn advance(&mut self) {
+        self.step += 1;
+        self.block_step += 1;
+        if self.block_step == self.blocks[self.block].steps {
+            self.block += 1;
+            self.begin_block();
+        }
+    }
+
+    /// Ends the run after this step, at an observer's wish.
+    pub(crate) fn stop(&mut self) {
+        self.stopped = !self.is_done();
+    }
+
+    /// Quotas count the masks of the block as it is now.
+    fn begin_block(&mut self) {
+        self.block_step = 0;
+        if let Some(block) = self.blocks.get(self.block) {
+            let of_block = &self.canvas[block.range.clone()];
+            let masked = of_block
+                .iter()
+                .filter(|&&id| id == self.mask_token_id)
+                .count();
+            self.quotas = num_transfer_tokens(masked, block.steps);
+        }
+    }
+
+    pub(crate) fn into_output(self) -> Output {
+        let is_filled = || !self.canvas.contains(&self.mask_token_id);
+        let is_infill = matches!(self.request.task, Task::Infill { .. });
+        if is_infill && self.request.config.suppress_mask && !self.stopped {
+            assert!(
+                is_filled(),
+                "the blocks cover all masks and the mask is never predicted"
+            );
+        }
+        Output {
+            tokens: self.canvas,
+            prompt_len: self.prompt_len,
+            nfe: self.nfe,
+            steps: self.step,
+            stopped: self.stopped,
+        }
+    }
+}
+
+/// The canvas at the start, checked, and the length of its prompt.
+fn canvas(index: usize, request: &Request, info: &PredictorInfo) -> Result<(Vec<u32>, usize)> {
+    let (given, gen_length) = match &request.task {
+        Task::Generate { prompt } => (prompt, request.config.gen_length),
+        Task::Infill { canvas } => (canvas, 0),
+    };
+    let length = given.len().saturating_add(gen_length);
+    let max_sequence_length = info.max_sequence_length;
+    if length > max_sequence_length {
+        return Err(Error::TooLong {
+            request: index,
+            length,
+            max_sequence_length,
+        });
+    }
+    let is_token = |id: u32| (id as usize) < info.vocab_size || id == info.mask_token_id;
+    if let Some(position) = given.iter().position(|&id| !is_token(id)) {
+        let (id, vocab_size) = (given[position], info.vocab_size);
+        return Err(Error::TokenOutOfRange {
+            request: index,
+            id,
+            position,
+            vocab_size,
+        });
+    }
+    let mut canvas = given.clone();
+    canvas.resize(length, info.mask_token_id);
+    let prompt_len = if gen_length > 0 { given.len() } else { 0 };
+    Ok((canvas, prompt_len))
+}
+
+/// The positions that blocks are cut from: the answer, or the text from its first to its last mask.
+fn span(
+    index: usize,
+    request: &Request,
+    is_masked: &[bool],
+    prompt_len: usize,
+) -> Result<Range<usize>> {
+    match request.task {
+        Task::Generate { .. } if request.config.gen_length == 0 => Err(Error::OutOfRange {
+            request: index,
+            what: "gen_length",
+            expected: "at least 1",
+            got: 0.0,
+        }),
+        Task::Generate { .. } => Ok(prompt_len..is_masked.len()),
+        Task::Infill { .. } => {
+            let first = is_masked.iter().position(|&masked| masked);
+            let last = is_masked.iter().rposition(|&masked| masked);
+            let ends = first.zip(last).ok_or(Error::NoMask { request: index })?;
+            Ok(ends.0..ends.1 + 1)
+        }
+    }
+}

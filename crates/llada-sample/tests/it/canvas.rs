@@ -1,0 +1,231 @@
+//! What must hold of every canvas, whatever is asked.
+
+use std::ops::ControlFlow;
+
+use llada_sample::{Output, Process, Remasking, Request, SampleConfig, Task, sample};
+use llada_testkit::ToyPredictor;
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
+use proptest::{collection, option, prop_assert, prop_assert_eq, proptest};
+
+const VOCAB: usize = 16;
+const MASK: u32 = 15;
+const EOS: u32 = 14;
+
+fn toy() -> ToyPredictor {
+    ToyPredictor::new(VOCAB, 64, 9)
+}
+
+fn config() -> impl Strategy<Value = SampleConfig> {
+    let numbers = (
+        24..40_usize,
+        1..24_usize,
+        option::of(1..9_usize),
+        0..1000_u64,
+    );
+    let kinds = (
+        proptest::sample::select(Remasking::ALL.to_vec()),
+        prop_oneof![Just(Process::Quota), Just(Process::Reverse)],
+        prop_oneof![Just(0.0), Just(0.7)],
+        prop_oneof![Just(0.0_f32), Just(1.5)],
+    );
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    (numbers, kinds, flags).prop_map(|(numbers, kinds, flags)| SampleConfig {
+        steps: numbers.0,
+        gen_length: numbers.1,
+        block_length: numbers.2,
+        temperature: kinds.2,
+        cfg_scale: kinds.3,
+        remasking: kinds.0,
+        process: kinds.1,
+        seed: numbers.3,
+        suppress_mask: flags.0,
+        logits_eos_inf: if flags.1 { vec![EOS] } else { Vec::new() },
+        confidence_eos_eot_inf: if flags.2 { vec![EOS, 3] } else { Vec::new() },
+    })
+}
+
+/// A prompt that may hold masks, or a text with at least one.
+fn request() -> impl Strategy<Value = Request> {
+    let token = prop_oneof![4 => 0..MASK, 1 => Just(MASK)];
+    let generate = collection::vec(token, 0..12);
+    let token = prop_oneof![1 => 0..MASK, 1 => Just(MASK)];
+    let infill = collection::vec(token, 0..20).prop_map(|mut canvas| {
+        canvas.insert(canvas.len() / 3, MASK);
+        canvas
+    });
+    let task = prop_oneof![
+        generate.prop_map(|prompt| Task::Generate { prompt }),
+        infill.prop_map(|canvas| Task::Infill { canvas }),
+    ];
+    (task, config()).prop_map(|(task, config)| match task {
+        Task::Generate { prompt } => Request::generate(prompt, config),
+        Task::Infill { canvas } => Request::infill(canvas, config),
+    })
+}
+
+/// The canvas before the first step.
+fn start(request: &Request) -> Vec<u32> {
+    match &request.task {
+        Task::Generate { prompt } => {
+            let mut canvas = prompt.clone();
+            canvas.resize(prompt.len() + request.config.gen_length, MASK);
+            canvas
+        }
+        Task::Infill { canvas } => canvas.clone(),
+    }
+}
+
+fn run(requests: &[Request]) -> Vec<Output> {
+    sample(&toy(), requests, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+fn masks(canvas: &[u32]) -> usize {
+    canvas.iter().filter(|&&id| id == MASK).count()
+}
+
+proptest! {
+    #[test]
+    fn given_tokens_stay_and_revealed_ones_too(request in request()) {
+        let mut before = start(&request);
+        let mut revealed = 0;
+        let mut kept = true;
+        let outputs = sample(&toy(), std::slice::from_ref(&request), &mut |event| {
+            kept &= before.iter().zip(event.canvas).all(|(&old, &new)| old == MASK || old == new);
+            revealed += event.revealed.len();
+            before = event.canvas.to_vec();
+            ControlFlow::Continue(())
+        });
+        let output = &outputs.unwrap()[0];
+        prop_assert!(kept);
+        prop_assert_eq!(&output.tokens, &before);
+        prop_assert_eq!(output.steps, request.config.steps);
+        prop_assert_eq!(revealed + masks(&output.tokens), masks(&start(&request)));
+    }
+
+    #[test]
+    fn an_infill_without_the_mask_as_token_leaves_none(request in request()) {
+        let mut request = request;
+        request.config.suppress_mask = true;
+        let tokens = run(std::slice::from_ref(&request)).remove(0).tokens;
+        match &request.task {
+            Task::Infill { .. } => prop_assert_eq!(masks(&tokens), 0),
+            // As many masks as the answer has are revealed, those of the prompt included.
+            Task::Generate { prompt } if request.config.process == Process::Quota => {
+                prop_assert_eq!(masks(&tokens), masks(prompt));
+            }
+            Task::Generate { .. } => prop_assert_eq!(masks(&tokens), 0),
+        }
+        if request.config.logits_eos_inf.contains(&EOS) {
+            let chosen = start(&request).into_iter().zip(tokens).filter(|(old, _)| *old == MASK);
+            prop_assert!(chosen.into_iter().all(|(_, new)| new != EOS));
+        }
+    }
+
+    #[test]
+    fn quotas_are_kept(request in request()) {
+        let mut request = request;
+        request.config.suppress_mask = true;
+        request.config.process = Process::Quota;
+        let mut revealed: Vec<Vec<usize>> = Vec::new();
+        sample(&toy(), std::slice::from_ref(&request), &mut |event| {
+            revealed.resize(event.blocks, Vec::new());
+            revealed[event.block].push(event.revealed.len());
+            ControlFlow::Continue(())
+        }).unwrap();
+        for steps in revealed {
+            let masked = steps.iter().sum();
+            prop_assert_eq!(&steps, &llada_diffusion::num_transfer_tokens(masked, steps.len()));
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_batch_mates(
+        requests in collection::vec(request(), 1..6),
+        turn in 0..6_usize,
+    ) {
+        let alone: Vec<Output> =
+            requests.iter().map(|request| run(std::slice::from_ref(request)).remove(0)).collect();
+        prop_assert_eq!(&run(&requests), &alone);
+        let turn = turn % requests.len();
+        let (mut turned, mut expected) = (requests, alone);
+        turned.rotate_left(turn);
+        expected.rotate_left(turn);
+        prop_assert_eq!(run(&turned), expected);
+    }
+}
+
+#[test]
+fn sequences_of_one_request_differ() {
+    let config = SampleConfig {
+        temperature: 1.0,
+        ..SampleConfig::reverse(8, 16, 1)
+    };
+    let request = |sequence| Request {
+        sequence,
+        ..Request::generate(vec![1, 2], config.clone())
+    };
+    let outputs = run(&[request(0), request(1), request(0)]);
+    assert_ne!(outputs[0].tokens, outputs[1].tokens);
+    assert_eq!(outputs[0], outputs[2]);
+}
+
+#[test]
+fn every_setting_changes_the_result() {
+    let base = SampleConfig {
+        steps: 8,
+        gen_length: 16,
+        block_length: None,
+        ..Default::default()
+    };
+    let tokens = |config: SampleConfig| run(&[Request::generate(vec![1, 2], config)]).remove(0);
+    let reference = tokens(base.clone());
+    let others = [
+        SampleConfig {
+            steps: 4,
+            ..base.clone()
+        },
+        SampleConfig {
+            block_length: Some(4),
+            ..base.clone()
+        },
+        SampleConfig {
+            temperature: 1.0,
+            ..base.clone()
+        },
+        SampleConfig {
+            cfg_scale: 2.0,
+            ..base.clone()
+        },
+        SampleConfig {
+            remasking: Remasking::Random,
+            ..base.clone()
+        },
+        SampleConfig {
+            remasking: Remasking::Margin,
+            ..base.clone()
+        },
+        SampleConfig {
+            remasking: Remasking::Entropy,
+            ..base.clone()
+        },
+        SampleConfig {
+            process: Process::Reverse,
+            ..base.clone()
+        },
+        SampleConfig {
+            logits_eos_inf: (0..8).collect(),
+            ..base.clone()
+        },
+        SampleConfig {
+            confidence_eos_eot_inf: (0..8).collect(),
+            ..base.clone()
+        },
+    ];
+    for config in others {
+        assert_ne!(
+            tokens(config.clone()).tokens,
+            reference.tokens,
+            "{config:?}"
+        );
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests of the sampler: against recordings of the reference, known distributions, and for what
+//! must hold of every canvas.
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod canvas;
+mod distribution;
+mod errors;
+mod goldens;
+mod guidance;
+mod observer;

@@ -1,0 +1,120 @@
+//! A predictor whose logits are a hash of what it sees.
+
+use llada_diffusion::{Error, MaskPredictor, PredictorInfo, Result, TokenBatch};
+use llada_tensor::{Philox, Stream};
+
+/// Logits drawn from (seed, all tokens of the sequence, position, token), uniform in [-5, 5).
+///
+/// Any change of a visible token changes every logit of its sequence, so tests see whether a
+/// sampler shows the predictor the right canvas. Other sequences of the batch have no influence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ToyPredictor {
+    info: PredictorInfo,
+    seed: u64,
+}
+
+impl ToyPredictor {
+    /// A predictor over ids `0..vocab_size`, the last of which is the mask and the one before it
+    /// the end of a document.
+    ///
+    /// # Panics
+    /// If `vocab_size` is below 3 or does not fit in 32 bits.
+    #[must_use]
+    pub fn new(vocab_size: usize, max_sequence_length: usize, seed: u64) -> Self {
+        assert!(
+            vocab_size >= 3,
+            "a token, the end of a document and the mask"
+        );
+        let mask_token_id = u32::try_from(vocab_size - 1).expect("ids have 32 bits");
+        let eos_token_id = mask_token_id - 1;
+        let info = PredictorInfo {
+            vocab_size,
+            mask_token_id,
+            eos_token_id,
+            max_sequence_length,
+        };
+        Self { info, seed }
+    }
+
+    fn logit(&self, context: u64, position: usize, token: usize) -> f32 {
+        let [position, token] =
+            [position, token].map(|x| u32::try_from(x).expect("indexes have 32 bits"));
+        10.0 * Philox::new(context, Stream::Test).uniform_f32([position, token, 0]) - 5.0
+    }
+}
+
+impl MaskPredictor for ToyPredictor {
+    fn info(&self) -> PredictorInfo {
+        self.info
+    }
+
+    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
+        let info = &self.info;
+        if let Some(at) = batch
+            .ids()
+            .iter()
+            .position(|&id| id as usize >= info.vocab_size)
+        {
+            let (id, vocab_size) = (batch.ids()[at], info.vocab_size);
+            return Err(Error::TokenOutOfRange {
+                id,
+                position: at,
+                vocab_size,
+            });
+        }
+        if let Some(sequence) = batch
+            .sequences()
+            .find(|s| s.len() > info.max_sequence_length)
+        {
+            let max_sequence_length = info.max_sequence_length;
+            return Err(Error::TooLong {
+                length: sequence.len(),
+                max_sequence_length,
+            });
+        }
+        let contexts: Vec<u64> = batch.sequences().map(|ids| hash(self.seed, ids)).collect();
+        let mut logits = Vec::with_capacity(positions.len() * info.vocab_size);
+        for &at in positions {
+            let row = row_of(batch, at);
+            let position = at - batch.offsets()[row];
+            let of_token = |token| self.logit(contexts[row], position, token);
+            logits.extend((0..info.vocab_size).map(of_token));
+        }
+        Ok(logits)
+    }
+
+    fn token_losses(
+        &self,
+        batch: &TokenBatch,
+        positions: &[usize],
+        targets: &[u32],
+    ) -> Result<Vec<f32>> {
+        let logits = self.logits(batch, positions)?;
+        Ok(cross_entropies(&logits, self.info.vocab_size, targets))
+    }
+}
+
+/// The sequence that holds a flat position.
+pub(crate) fn row_of(batch: &TokenBatch, at: usize) -> usize {
+    batch.offsets().partition_point(|&offset| offset <= at) - 1
+}
+
+/// `ln sum_v exp(logits[v]) - logits[target]` of each row, in `f64`.
+pub(crate) fn cross_entropies(logits: &[f32], vocab_size: usize, targets: &[u32]) -> Vec<f32> {
+    let of_row = |(row, &target): (&[f32], &u32)| {
+        let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+        (sum.ln() - f64::from(row[target as usize])) as f32
+    };
+    logits
+        .chunks_exact(vocab_size)
+        .zip(targets)
+        .map(of_row)
+        .collect()
+}
+
+/// FNV-1a over tokens.
+fn hash(seed: u64, ids: &[u32]) -> u64 {
+    ids.iter().fold(0xCBF2_9CE4_8422_2325 ^ seed, |hash, &id| {
+        (hash ^ u64::from(id)).wrapping_mul(0x0000_0100_0000_01B3)
+    })
+}

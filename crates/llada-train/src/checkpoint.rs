@@ -1,0 +1,262 @@
+//! Checkpoints of the training state, whole at any moment.
+//!
+//! A checkpoint is written to `state/step-N.tmp`, synced, renamed to `state/step-N`, and only then
+//! are older ones removed. `state.json` holds length and checksum of the other files, so that a
+//! damaged checkpoint is found out and the one before it is used.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use llada_diffusion::Parameter;
+use llada_tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::durable::{FileSum, SyncedFile, checksum, io, sync_folder};
+use crate::tensor_file::{read_tensors, write_tensors};
+use crate::{AdamW, BatchState, Error, ExportDType, Result};
+
+const PARAMETERS: &str = "parameters.safetensors";
+const FIRST_MOMENTS: &str = "first_moments.safetensors";
+const SECOND_MOMENTS: &str = "second_moments.safetensors";
+const STATE: &str = "state.json";
+const TEMPORARY: &str = "tmp";
+
+/// Everything of the training state but the tensors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct State {
+    /// Optimizer steps taken.
+    pub(crate) step: u64,
+    /// Tokens seen.
+    pub(crate) tokens: u64,
+    /// Time spent in steps, in seconds.
+    pub(crate) seconds: f64,
+    /// Where the data order stands.
+    pub(crate) batches: BatchState,
+    /// Sums since the last line of the metrics.
+    pub(crate) interval: Interval,
+    /// Every key of the configuration.
+    pub(crate) config: BTreeMap<String, Value>,
+    /// Checksum of the tokens of each training file.
+    pub(crate) data: BTreeMap<String, u32>,
+    /// Checksum of the `tokenizer.json`.
+    pub(crate) tokenizer: u32,
+}
+
+/// Sums since the last line of the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Interval {
+    /// Steps.
+    pub(crate) steps: u64,
+    /// Sum of their losses.
+    pub(crate) loss: f64,
+    /// Sum of their tokens.
+    pub(crate) tokens: u64,
+    /// Sum of their seconds.
+    pub(crate) seconds: f64,
+}
+
+/// `state.json`.
+#[derive(Debug, Serialize, Deserialize)]
+struct StateFile {
+    format: u32,
+    state: State,
+    files: BTreeMap<String, FileSum>,
+}
+
+const FORMAT: u32 = 1;
+
+/// Writes a checkpoint and removes all but the newest `keep`.
+///
+/// # Errors
+/// [`Error::Io`]; the checkpoints before are then as they were.
+pub(crate) fn save(
+    folder: &Path,
+    state: &State,
+    parameters: &[Parameter],
+    optimizer: &AdamW,
+    keep: usize,
+) -> Result<PathBuf> {
+    let name = format!("step-{}", state.step);
+    let (temporary, path) = (
+        folder.join(format!("{name}.{TEMPORARY}")),
+        folder.join(&name),
+    );
+    remove_folder(&temporary)?;
+    let written = write_checkpoint(&temporary, state, parameters, optimizer);
+    if let Err(error) = written {
+        // Room on a full disk matters more than this second error.
+        let _ = fs::remove_dir_all(&temporary);
+        return Err(error);
+    }
+    // One of the same step is here only if it was found damaged.
+    remove_folder(&path)?;
+    fs::rename(&temporary, &path).map_err(io("writing", &path))?;
+    sync_folder(folder)?;
+    let folders = step_folders(folder)?;
+    for (_, old) in folders
+        .iter()
+        .filter(|(step, _)| *step < state.step)
+        .rev()
+        .skip(keep - 1)
+    {
+        remove_folder(old)?;
+    }
+    Ok(path)
+}
+
+fn write_checkpoint(
+    folder: &Path,
+    state: &State,
+    parameters: &[Parameter],
+    optimizer: &AdamW,
+) -> Result<()> {
+    fs::create_dir(folder).map_err(io("creating", folder))?;
+    let names = parameters.iter().map(|parameter| parameter.name.clone());
+    let values = parameters.iter().map(|parameter| &parameter.value);
+    let sums = [
+        (
+            PARAMETERS,
+            write_file(folder, PARAMETERS, names.clone().zip(values))?,
+        ),
+        (FIRST_MOMENTS, {
+            let moments = optimizer.first_moments().iter();
+            write_file(folder, FIRST_MOMENTS, names.clone().zip(moments))?
+        }),
+        (SECOND_MOMENTS, {
+            let moments = optimizer.second_moments().iter();
+            write_file(folder, SECOND_MOMENTS, names.zip(moments))?
+        }),
+    ];
+    let files = sums
+        .into_iter()
+        .map(|(name, sum)| (name.to_owned(), sum))
+        .collect();
+    let state = StateFile {
+        format: FORMAT,
+        state: state.clone(),
+        files,
+    };
+    let json = serde_json::to_vec_pretty(&state).expect("keys are strings and numbers finite");
+    let mut file = SyncedFile::create(&folder.join(STATE))?;
+    file.write(&json)?;
+    file.finish()?;
+    sync_folder(folder)
+}
+
+fn write_file<'a>(
+    folder: &Path,
+    name: &str,
+    tensors: impl Iterator<Item = (String, &'a Tensor)> + Clone,
+) -> Result<FileSum> {
+    let mut file = SyncedFile::create(&folder.join(name))?;
+    write_tensors(&mut file, tensors, ExportDType::F32)?;
+    file.finish()
+}
+
+/// A checkpoint that was found whole.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Its folder.
+    pub(crate) path: PathBuf,
+    /// All but the tensors.
+    pub(crate) state: State,
+}
+
+/// The newest whole checkpoint; `None` if there is none at all.
+///
+/// # Errors
+/// [`Error::NoWholeCheckpoint`] if there are some, but none is whole: to begin anew is for the
+/// user to decide.
+pub(crate) fn newest(folder: &Path) -> Result<Option<Found>> {
+    let mut damage = None;
+    for (_, path) in step_folders(folder)?.into_iter().rev() {
+        match check(&path) {
+            Ok(state) => return Ok(Some(Found { path, state })),
+            Err(reason) => {
+                damage.get_or_insert(reason);
+            }
+        }
+    }
+    match damage {
+        None => Ok(None),
+        Some(reason) => Err(Error::NoWholeCheckpoint {
+            path: folder.to_owned(),
+            reason,
+        }),
+    }
+}
+
+/// The state of a checkpoint, or what is wrong with it.
+fn check(path: &Path) -> std::result::Result<State, String> {
+    let state_path = path.join(STATE);
+    let json =
+        fs::read(&state_path).map_err(|error| format!("{}: {error}", state_path.display()))?;
+    let file: StateFile = serde_json::from_slice(&json)
+        .map_err(|error| format!("{}: {error}", state_path.display()))?;
+    if file.format != FORMAT {
+        return Err(format!(
+            "{}: format {} is unknown",
+            state_path.display(),
+            file.format
+        ));
+    }
+    for name in [PARAMETERS, FIRST_MOMENTS, SECOND_MOMENTS] {
+        let part = path.join(name);
+        let sum = checksum(&part).map_err(|error| error.to_string())?;
+        if file.files.get(name) != Some(&sum) {
+            return Err(format!("{} is truncated or damaged", part.display()));
+        }
+    }
+    Ok(file.state)
+}
+
+/// Reads the tensors of a checkpoint into the model; returns the optimizer.
+///
+/// # Errors
+/// [`Error::ForeignCheckpoint`] if they are not those of this model.
+pub(crate) fn restore(path: &Path, device: &Device, parameters: &mut [Parameter]) -> Result<AdamW> {
+    let expected: Vec<_> = parameters
+        .iter()
+        .map(|p| (p.name.clone(), p.value.shape().to_vec()))
+        .collect();
+    let read = |name: &str| read_tensors(&path.join(name), device, &expected);
+    let optimizer = AdamW::from_moments(parameters, read(FIRST_MOMENTS)?, read(SECOND_MOMENTS)?);
+    for (parameter, value) in parameters.iter_mut().zip(read(PARAMETERS)?) {
+        parameter.value = value;
+    }
+    Ok(optimizer)
+}
+
+/// The checkpoints of a run, whole or not, by step.
+pub(crate) fn step_folders(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(found),
+        other => other.map_err(io("reading", folder))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(io("reading", folder))?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if let Some(step) = name
+            .strip_prefix("step-")
+            .and_then(|step| step.parse().ok())
+        {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map_err(io("removing", path)),
+    }
+}

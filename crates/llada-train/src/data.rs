@@ -1,0 +1,315 @@
+//! Training text: read, tokenized once, cut into sequences.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use llada_text::Tokenizer;
+use serde::Deserialize;
+
+use crate::durable::{Crc32, io};
+use crate::{Error, Packing, Result, TrainConfig};
+
+/// Ids with a meaning for training; a model's configuration has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// Ends a document.
+    pub eos_token_id: u32,
+    /// The mask, which no document may hold.
+    pub mask_token_id: u32,
+}
+
+impl SpecialIds {
+    /// The ids as the tokenizer names them.
+    ///
+    /// # Errors
+    /// [`Error::MissingSpecial`] if it names none.
+    pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
+        let missing = |what| Error::MissingSpecial { what };
+        Ok(Self {
+            eos_token_id: tokenizer.eos_token_id().ok_or(missing("end-of-text"))?,
+            mask_token_id: tokenizer.mask_token_id().ok_or(missing("mask"))?,
+        })
+    }
+}
+
+/// How documents become sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Joined or each by itself.
+    pub packing: Packing,
+    /// Longest sequence.
+    pub sequence_length: usize,
+    /// Ends a document.
+    pub eos_token_id: u32,
+}
+
+/// The text of a run as tokens.
+#[derive(Debug)]
+pub struct Data {
+    /// Training files, in the order of the configuration.
+    pub train: Vec<Source>,
+    /// Held-out sequences, of all files.
+    pub validation: Vec<Source>,
+    /// Content of the `tokenizer.json` that made the tokens.
+    pub tokenizer_json: Vec<u8>,
+}
+
+/// A file as sequences of tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Source {
+    /// Path as the configuration writes it, without the weight.
+    pub name: String,
+    /// Share of sequences that are drawn from it, if the configuration says so.
+    pub weight: Option<f64>,
+    /// Documents read.
+    pub n_documents: usize,
+    /// Tokens that the tokenizer does not know.
+    pub n_unknown: usize,
+    ids: Vec<u32>,
+    /// Sequence `i` is `ids[offsets[i]..offsets[i + 1]]`.
+    offsets: Vec<usize>,
+}
+
+impl Source {
+    /// Sequences from tokenized documents.
+    #[must_use]
+    pub fn new<D: AsRef<[u32]>>(
+        name: &str,
+        weight: Option<f64>,
+        documents: impl Iterator<Item = D>,
+        cut: Cut,
+    ) -> Self {
+        let mut source = Self::empty(name, weight);
+        for document in documents {
+            source.push(document.as_ref(), cut);
+        }
+        source.close();
+        source
+    }
+
+    fn empty(name: &str, weight: Option<f64>) -> Self {
+        Self {
+            name: name.to_owned(),
+            weight,
+            n_documents: 0,
+            n_unknown: 0,
+            ids: Vec::new(),
+            offsets: vec![0],
+        }
+    }
+
+    /// Adds a document and its EOS.
+    fn push(&mut self, document: &[u32], cut: Cut) {
+        self.n_documents += 1;
+        self.ids.extend_from_slice(document);
+        self.ids.push(cut.eos_token_id);
+        let mut begin = *self.offsets.last().expect("begins with 0");
+        while self.ids.len() - begin >= cut.sequence_length {
+            begin += cut.sequence_length;
+            self.offsets.push(begin);
+        }
+        if cut.packing == Packing::Documents {
+            self.close();
+        }
+    }
+
+    /// Makes what is left over a sequence.
+    fn close(&mut self) {
+        if self.offsets.last() != Some(&self.ids.len()) {
+            self.offsets.push(self.ids.len());
+        }
+    }
+
+    /// Number of sequences.
+    #[must_use]
+    pub fn n_sequences(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// Number of tokens, EOS counted.
+    #[must_use]
+    pub fn n_tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// A sequence.
+    #[must_use]
+    pub fn sequence(&self, index: usize) -> &[u32] {
+        &self.ids[self.offsets[index]..self.offsets[index + 1]]
+    }
+
+    /// The largest id.
+    #[must_use]
+    pub fn max_id(&self) -> u32 {
+        self.ids.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Checksum of the tokens and their cuts.
+    pub(crate) fn fingerprint(&self) -> u32 {
+        let mut crc = Crc32::new();
+        crc.update(bytemuck::cast_slice(&self.ids));
+        for offset in &self.offsets {
+            crc.update(&(*offset as u64).to_le_bytes());
+        }
+        crc.value()
+    }
+}
+
+/// The tokenizer that a configuration asks for; `"char"` builds it from the training files.
+///
+/// # Errors
+/// If a file cannot be read or is malformed.
+pub fn tokenizer_for(config: &TrainConfig) -> Result<Tokenizer> {
+    if config.data.tokenizer != "char" {
+        let path = config.resolve(&config.data.tokenizer);
+        let is_folder = path.is_dir();
+        return Ok(if is_folder {
+            Tokenizer::from_dir(&path)
+        } else {
+            Tokenizer::from_file(&path)
+        }?);
+    }
+    let mut documents = Vec::new();
+    for file in config.train_files() {
+        for_each_document(&config.resolve(&file.name), |_, text| {
+            documents.push(text.to_owned());
+            Ok(())
+        })?;
+    }
+    let texts = documents.iter().map(String::as_str);
+    Ok(Tokenizer::character_level(
+        texts,
+        config.data.min_character_count,
+    )?)
+}
+
+impl Data {
+    /// Reads and tokenizes the files of a configuration.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is malformed or empty, or holds the mask token.
+    pub fn load(config: &TrainConfig, tokenizer: &Tokenizer, special: SpecialIds) -> Result<Self> {
+        let load = |name: &str, weight| load_file(config, name, weight, tokenizer, special);
+        let train = config.train_files();
+        Ok(Self {
+            train: train
+                .iter()
+                .map(|f| load(&f.name, f.weight))
+                .collect::<Result<_>>()?,
+            validation: config
+                .data
+                .validation
+                .iter()
+                .map(|f| load(f, None))
+                .collect::<Result<_>>()?,
+            tokenizer_json: tokenizer.to_json().to_vec(),
+        })
+    }
+}
+
+fn load_file(
+    config: &TrainConfig,
+    name: &str,
+    weight: Option<f64>,
+    tokenizer: &Tokenizer,
+    special: SpecialIds,
+) -> Result<Source> {
+    let path = config.resolve(name);
+    let unknown = tokenizer.unk_token_id();
+    let mut source = Source::empty(name, weight);
+    let crate::DataConfig {
+        packing,
+        sequence_length,
+        ..
+    } = config.data;
+    let cut = Cut {
+        packing,
+        sequence_length,
+        eos_token_id: special.eos_token_id,
+    };
+    for_each_document(&path, |line, text| {
+        let ids = tokenizer.encode(text)?;
+        if ids.contains(&special.mask_token_id) {
+            return Err(Error::MaskInText {
+                path: path.clone(),
+                line,
+            });
+        }
+        source.n_unknown += ids.iter().filter(|&&id| Some(id) == unknown).count();
+        source.push(&ids, cut);
+        Ok(())
+    })?;
+    source.close();
+    if source.n_documents == 0 {
+        Err(Error::NoDocuments { path })
+    } else {
+        Ok(source)
+    }
+}
+
+/// Calls `each` with line number and text of every document that is not blank.
+fn for_each_document(path: &Path, mut each: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
+    let format = Format::of(path)?;
+    let file = File::open(path).map_err(io("opening", path))?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let mut bytes = Vec::new();
+    for line in 1.. {
+        bytes.clear();
+        if reader
+            .read_until(b'\n', &mut bytes)
+            .map_err(io("reading", path))?
+            == 0
+        {
+            break;
+        }
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|_| Error::NotUtf8 {
+                path: path.to_owned(),
+                line,
+            })?
+            .trim_end_matches(['\n', '\r']);
+        if text.trim().is_empty() {
+            continue;
+        }
+        match format {
+            Format::Text => each(line, text)?,
+            Format::JsonLines => {
+                let bad = |source| Error::BadJsonLine {
+                    path: path.to_owned(),
+                    line,
+                    source,
+                };
+                let document: JsonDocument = serde_json::from_str(text).map_err(bad)?;
+                each(line, &document.text)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct JsonDocument {
+    text: String,
+}
+
+#[derive(Clone, Copy)]
+enum Format {
+    Text,
+    JsonLines,
+}
+
+impl Format {
+    fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("txt") => Ok(Self::Text),
+            Some("jsonl") => Ok(Self::JsonLines),
+            _ => Err(Error::UnknownFormat {
+                path: PathBuf::from(path),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

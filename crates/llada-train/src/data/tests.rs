@@ -1,0 +1,111 @@
+use std::fs;
+
+use super::*;
+
+const EOS: u32 = 99;
+
+#[track_caller]
+fn check(packing: Packing, sequence_length: usize, documents: &[&[u32]], expected: &[&[u32]]) {
+    let cut = Cut {
+        packing,
+        sequence_length,
+        eos_token_id: EOS,
+    };
+    let source = Source::new("a.txt", None, documents.iter(), cut);
+    let sequences: Vec<&[u32]> = (0..source.n_sequences())
+        .map(|at| source.sequence(at))
+        .collect();
+    assert_eq!(sequences, expected);
+    assert_eq!(source.n_documents, documents.len());
+}
+
+#[test]
+fn packed_documents_are_joined_and_cut() {
+    let documents: &[&[u32]] = &[&[1, 2], &[3], &[4, 5, 6, 7]];
+    let expected: &[&[u32]] = &[&[1, 2, EOS, 3], &[EOS, 4, 5, 6], &[7, EOS]];
+    check(Packing::Packed, 4, documents, expected);
+    check(
+        Packing::Packed,
+        5,
+        documents,
+        &[&[1, 2, EOS, 3, EOS], &[4, 5, 6, 7, EOS]],
+    );
+}
+
+#[test]
+fn separate_documents_are_cut_only_where_they_are_too_long() {
+    let documents: &[&[u32]] = &[&[1, 2], &[3, 4, 5], &[4, 5, 6, 7, 8]];
+    let expected: &[&[u32]] = &[&[1, 2, EOS], &[3, 4, 5, EOS], &[4, 5, 6, 7], &[8, EOS]];
+    check(Packing::Documents, 4, documents, expected);
+}
+
+struct Texts {
+    folder: tempfile::TempDir,
+}
+
+impl Texts {
+    fn new(name: &str, content: &[u8]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(name), content).unwrap();
+        Self { folder }
+    }
+
+    fn load(&self, name: &str) -> Result<Data> {
+        let text = format!(
+            "[data]\ntrain = [\"{name}\"]\nsequence_length = 8\npacking = \"documents\"\n\
+             min_character_count = 2\n[train]\nsteps = 1\nbatch_size = 1\n"
+        );
+        let config = TrainConfig::from_toml(&text, &self.folder.path().join("c.toml"))?;
+        let tokenizer = tokenizer_for(&config)?;
+        Data::load(&config, &tokenizer, SpecialIds::of(&tokenizer)?)
+    }
+}
+
+#[test]
+fn text_and_json_lines_give_the_same_tokens() {
+    let text = Texts::new("a.txt", "春眠\r\n\n  \n春眠晓".as_bytes());
+    let json = Texts::new(
+        "a.jsonl",
+        "{\"text\": \"春眠\"}\n\n{\"id\": 3, \"text\": \"春眠晓\"}\n".as_bytes(),
+    );
+    let [mut a, b] = [text.load("a.txt"), json.load("a.jsonl")].map(Result::unwrap);
+    a.train[0].name = "a.jsonl".to_owned();
+    assert_eq!(a.train, b.train);
+    assert_eq!(a.train[0].n_documents, 2);
+    assert_eq!(
+        a.train[0].n_unknown, 1,
+        "a character that occurs once has no id"
+    );
+    assert_eq!(a.train[0].n_tokens(), 7);
+}
+
+#[track_caller]
+fn check_error(name: &str, content: &[u8], expected: &str) {
+    let texts = Texts::new(name, content);
+    let error = texts.load(name).unwrap_err();
+    let prefix = format!("{}/", texts.folder.path().display());
+    assert_eq!(error.to_string().replace(&prefix, ""), expected);
+}
+
+#[test]
+fn bad_input_is_an_error_that_names_file_and_line() {
+    check_error("a.txt", b"aa\nb\xff\n", "data: a.txt line 2 is not UTF-8");
+    let not_json = "data: a.jsonl line 2 is not a JSON object with a string \"text\"";
+    check_error("a.jsonl", b"{\"text\": \"aa\"}\n{\"text\": 3}\n", not_json);
+    check_error("a.jsonl", b"{\"text\": \"aa\"}\nplain\n", not_json);
+    check_error(
+        "a.txt",
+        b"aa\naa[MASK]a\n",
+        "data: a.txt line 2 holds the mask token",
+    );
+    let unknown_format = "data: a.csv has an unknown format; .txt and .jsonl are known";
+    check_error("a.csv", b"aa\n", unknown_format);
+}
+
+#[test]
+fn missing_and_empty_files_are_errors() {
+    let texts = Texts::new("a.txt", b"aa\n");
+    let error = texts.load("b.txt").unwrap_err();
+    assert!(error.to_string().ends_with("b.txt failed"), "{error}");
+    assert!(Texts::new("a.txt", b"\n \n").load("a.txt").is_err());
+}

@@ -1,0 +1,176 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+/// Result of a training operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Errors of training.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration is not valid TOML, or has a key that does not exist.
+    #[error("config: {path} cannot be read as a training configuration", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What the parser found.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// A value of the configuration is out of range.
+    #[error("config: {key} must be {expected}, got {got}")]
+    ConfigValue {
+        /// The key, with its section.
+        key: &'static str,
+        /// What is allowed.
+        expected: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// The configuration of a resumed run differs in a key that must stay.
+    #[error(
+        "resume: {key} was {was} and is now {now}; restore it, or ask for changes to be allowed"
+    )]
+    ConfigChanged {
+        /// The key, with its section.
+        key: String,
+        /// Value of the checkpoint.
+        was: String,
+        /// Value of the configuration.
+        now: String,
+    },
+    /// The data of a resumed run differ from those of the checkpoint.
+    #[error(
+        "resume: {name} is not what the run began with; restore it, or ask for changes to be \
+         allowed"
+    )]
+    DataChanged {
+        /// The file as the configuration names it, or the tokenizer.
+        name: String,
+    },
+    /// A file or folder could not be read or written.
+    #[error("{action} {path} failed", path = path.display())]
+    Io {
+        /// What was being done, such as `writing`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A line of a text is not UTF-8.
+    #[error("data: {path} line {line} is not UTF-8", path = path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+    },
+    /// A line of a JSONL file is not an object with a string `text`.
+    #[error("data: {path} line {line} is not a JSON object with a string \"text\"", path = path.display())]
+    BadJsonLine {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What the parser found.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A document holds the mask token, which training could not tell from its own masks.
+    #[error("data: {path} line {line} holds the mask token", path = path.display())]
+    MaskInText {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+    },
+    /// The extension of a file tells no known format.
+    #[error("data: {path} has an unknown format; .txt and .jsonl are known", path = path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file has no documents.
+    #[error("data: {path} has no documents", path = path.display())]
+    NoDocuments {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The tokenizer has no token for a special purpose.
+    #[error("data: the tokenizer has no {what} token")]
+    MissingSpecial {
+        /// Which token.
+        what: &'static str,
+    },
+    /// The model and the data do not fit.
+    #[error("train: {what} of the data is {data}, the model has {model}")]
+    DataTooLarge {
+        /// Which property.
+        what: &'static str,
+        /// Value of the data.
+        data: usize,
+        /// Limit of the model.
+        model: usize,
+    },
+    /// Another process trains in this run folder.
+    #[error("run folder {path} is in use by another process", path = path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder holds a model, but no training state.
+    #[error(
+        "run folder {path} holds a model but no training state; it would be overwritten",
+        path = path.display()
+    )]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// There are checkpoints, but none is whole.
+    #[error("resume: no checkpoint in {path} is whole: {reason}", path = path.display())]
+    NoWholeCheckpoint {
+        /// The folder of the checkpoints.
+        path: PathBuf,
+        /// What is wrong with the newest.
+        reason: String,
+    },
+    /// A checkpoint does not belong to this model.
+    #[error("resume: {path} does not fit the model: parameter {parameter}", path = path.display())]
+    ForeignCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// The parameter that is missing, left over or of another shape.
+        parameter: String,
+    },
+    /// A loss or a gradient norm that is no number.
+    #[error(
+        "step {step}: {what} is {value}; the last checkpoint is kept, lower train.learning_rate or raise train.warmup_steps"
+    )]
+    NonFinite {
+        /// The step that failed, from 1.
+        step: u64,
+        /// Which figure.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// The picture of the loss could not be drawn.
+    #[error("plot: drawing the loss failed: {reason}")]
+    Plot {
+        /// What the drawing library said.
+        reason: String,
+    },
+    /// The tokenizer failed.
+    #[error("tokenizer")]
+    Tokenizer(#[from] llada_text::Error),
+    /// The tensor runtime failed.
+    #[error("tensor runtime")]
+    Tensor(#[from] llada_tensor::Error),
+    /// The model or the diffusion mathematics failed.
+    #[error("model")]
+    Diffusion(#[from] llada_diffusion::Error),
+}

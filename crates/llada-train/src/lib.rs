@@ -1,0 +1,42 @@
+//! Training of masked diffusion language models and of their autoregressive twins: data, batches,
+//! AdamW, the learning-rate schedule, checkpoints that survive a crash, metrics and the picture of
+//! the loss.
+//!
+//! [`train`] sees a model only as [`llada_diffusion::Trainable`]. Everything that is drawn is a
+//! function of the seed and of a counter, so that a resumed run is bit-identical to one that was
+//! never stopped.
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod checkpoint;
+mod config;
+mod data;
+mod durable;
+mod error;
+mod eval;
+mod lr;
+mod metrics;
+mod optim;
+mod plot;
+mod run_folder;
+mod step;
+mod tensor_file;
+mod train;
+
+pub use batch::{BatchSampler, BatchState, FilePosition};
+pub use config::help::config_help;
+pub use config::{
+    DataConfig, DecayShape, ExportDType, Objective, OptimizationConfig, Packing, PrecisionName,
+    TSampler, TrainConfig, WeightedPath,
+};
+pub use data::{Cut, Data, Source, SpecialIds, tokenizer_for};
+pub use error::{Error, Result};
+pub use eval::{EvalConfig, Evaluation, evaluate};
+pub use lr::learning_rate;
+pub use metrics::MetricsLine;
+pub use optim::{AdamW, Update};
+pub use plot::loss_svg;
+pub use run_folder::RunFolder;
+pub use step::{StepReport, train_step};
+pub use train::{Observer, Setup, Silent, Start, Summary, train};

@@ -1,0 +1,93 @@
+//! `metrics.jsonl`: a line per interval of steps.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+use crate::durable::{io, replace};
+
+/// A line of `metrics.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct MetricsLine {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Mean training loss since the line before, in nats per token.
+    pub loss: f64,
+    /// Learning rate of the last step.
+    pub lr: f64,
+    /// Global norm of the last gradient, before clipping.
+    pub grad_norm: f64,
+    /// Tokens seen since the beginning.
+    pub tokens: u64,
+    /// Speed since the line before, without evaluations and checkpoints.
+    pub tokens_per_second: f64,
+    /// Time spent in steps since the beginning, in seconds.
+    pub seconds: f64,
+    /// Held-out bound, in nats per token, where one was computed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_bound: Option<f64>,
+    /// Its standard error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_standard_error: Option<f64>,
+}
+
+/// The metrics of a run, in memory and in their file.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    path: PathBuf,
+    file: File,
+    lines: Vec<MetricsLine>,
+}
+
+impl Metrics {
+    /// Opens the file; lines after `step`, which a crash left behind, are dropped.
+    pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
+        let mut lines = read_lines(path)?;
+        lines.retain(|line| line.step <= step);
+        replace(path, |file| {
+            lines
+                .iter()
+                .try_for_each(|line| file.write(to_json(line).as_bytes()))
+        })?;
+        let file = File::options()
+            .append(true)
+            .open(path)
+            .map_err(io("opening", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            lines,
+        })
+    }
+
+    pub(crate) fn push(&mut self, line: MetricsLine) -> Result<()> {
+        self.file
+            .write_all(to_json(&line).as_bytes())
+            .map_err(io("writing", &self.path))?;
+        self.lines.push(line);
+        Ok(())
+    }
+
+    pub(crate) fn lines(&self) -> &[MetricsLine] {
+        &self.lines
+    }
+}
+
+fn to_json(line: &MetricsLine) -> String {
+    serde_json::to_string(line).expect("figures are finite") + "\n"
+}
+
+/// The lines of a file; those that a crash cut are left out.
+fn read_lines(path: &Path) -> Result<Vec<MetricsLine>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(io("reading", path))?,
+    };
+    Ok(text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect())
+}

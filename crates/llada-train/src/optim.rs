@@ -1,0 +1,107 @@
+//! AdamW over the parameters of a model.
+
+use llada_diffusion::Parameter;
+use llada_tensor::ops::adamw::{AdamWArgs, adamw};
+use llada_tensor::{DType, Gradients, Tensor};
+
+use crate::{OptimizationConfig, Result};
+
+/// The gradient and the two moments of each parameter.
+#[derive(Debug)]
+pub struct AdamW {
+    /// Filled by the backward pass, read by [`Self::update`].
+    pub gradients: Gradients,
+    first: Vec<Tensor>,
+    second: Vec<Tensor>,
+}
+
+/// What differs from one update to the next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Update {
+    /// Number of the update, from 1, for the bias correction.
+    pub step: u64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Factor on every gradient, for clipping.
+    pub gradient_scale: f64,
+}
+
+impl AdamW {
+    /// Moments of zero.
+    #[must_use]
+    pub fn new(parameters: &[Parameter]) -> Self {
+        let zeros = |p: &Parameter| Tensor::zeros(p.value.device(), DType::F32, p.value.shape());
+        let moments = || parameters.iter().map(zeros).collect();
+        Self::from_moments(parameters, moments(), moments())
+    }
+
+    pub(crate) fn from_moments(
+        parameters: &[Parameter],
+        first: Vec<Tensor>,
+        second: Vec<Tensor>,
+    ) -> Self {
+        let gradients = Gradients::zeros_like(parameters.iter().map(|p| &p.value));
+        Self {
+            gradients,
+            first,
+            second,
+        }
+    }
+
+    pub(crate) fn first_moments(&self) -> &[Tensor] {
+        &self.first
+    }
+
+    pub(crate) fn second_moments(&self) -> &[Tensor] {
+        &self.second
+    }
+
+    /// One update of every parameter by its gradient.
+    ///
+    /// # Errors
+    /// If the runtime fails.
+    pub fn update(
+        &mut self,
+        parameters: &mut [Parameter],
+        config: &OptimizationConfig,
+        update: Update,
+    ) -> Result<()> {
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        let gradients = self.gradients.tensors();
+        for ((parameter, gradient), (first_moment, second_moment)) in
+            parameters.iter_mut().zip(gradients).zip(moments)
+        {
+            adamw(AdamWArgs {
+                parameter: &mut parameter.value,
+                gradient,
+                first_moment,
+                second_moment,
+                learning_rate: update.learning_rate as f32,
+                beta1: config.beta1 as f32,
+                beta2: config.beta2 as f32,
+                eps: config.eps as f32,
+                weight_decay: if parameter.decay {
+                    config.weight_decay as f32
+                } else {
+                    0.0
+                },
+                gradient_scale: update.gradient_scale as f32,
+                step: update.step,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Factor that brings a gradient of this norm to at most `clip_norm`; 0 means no clipping.
+pub(crate) fn clip_coefficient(clip_norm: f64, norm: f64) -> f64 {
+    // 1e-6 as in PyTorch's clip_grad_norm_.
+    if clip_norm > 0.0 {
+        (clip_norm / (norm + 1e-6)).min(1.0)
+    } else {
+        1.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! One training step.
+
+use llada_diffusion::{TokenBatch, Trainable, forward_process};
+use llada_tensor::ops::adamw::global_norm;
+use llada_tensor::{Philox, Stream, Tape};
+
+use crate::optim::clip_coefficient;
+use crate::{AdamW, Error, Objective, Result, TSampler, TrainConfig, Update, learning_rate};
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// Loss before the update, in nats per token.
+    pub loss: f64,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Learning rate of the update.
+    pub learning_rate: f64,
+    /// Tokens of the batch.
+    pub tokens: usize,
+    /// Tokens that were predicted.
+    pub predicted: usize,
+}
+
+/// Forward process, loss, gradient, clipping, AdamW: the optimizer step `step`, counted from 0.
+///
+/// # Errors
+/// [`Error::NonFinite`] before anything is changed; errors of the model.
+pub fn train_step(
+    model: &mut dyn Trainable,
+    optimizer: &mut AdamW,
+    batch: &TokenBatch,
+    config: &TrainConfig,
+    step: u64,
+) -> Result<StepReport> {
+    let device = model.device().clone();
+    let examples = match config.objective {
+        Objective::Diffusion => {
+            let mask_token_id = model.info().mask_token_id;
+            diffusion_examples(batch, mask_token_id, config, step)?
+        }
+        Objective::Autoregressive => autoregressive_examples(batch),
+    };
+
+    optimizer.gradients.zero()?;
+    let mut loss = 0.0;
+    for part in examples.split(config.train.micro_batch_tokens)? {
+        let mut tape = Tape::recording(&device, config.train.precision.into());
+        let Examples {
+            batch,
+            positions,
+            targets,
+            weights,
+        } = &part;
+        let part_loss =
+            model.weighted_cross_entropy(&mut tape, batch, positions, targets, weights)?;
+        loss += f64::from(part_loss.value().to_vec_f32()[0]);
+        tape.backward(&part_loss, &mut optimizer.gradients)?;
+    }
+    let grad_norm = global_norm(optimizer.gradients.tensors())?;
+    require_finite("the loss", loss, step)?;
+    require_finite("the norm of the gradient", grad_norm, step)?;
+
+    let learning_rate = learning_rate(&config.train, step);
+    let gradient_scale = clip_coefficient(config.train.clip_norm, grad_norm);
+    let update = Update {
+        step: step + 1,
+        learning_rate,
+        gradient_scale,
+    };
+    optimizer.update(model.parameters_mut(), &config.train, update)?;
+    let (tokens, predicted) = (batch.n_tokens(), examples.positions.len());
+    Ok(StepReport {
+        step: step + 1,
+        loss,
+        grad_norm,
+        learning_rate,
+        tokens,
+        predicted,
+    })
+}
+
+/// What a model is asked in a step, and how much each answer counts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Examples {
+    /// Input.
+    pub(crate) batch: TokenBatch,
+    /// Flat indexes, ascending.
+    pub(crate) positions: Vec<usize>,
+    /// Token to be predicted at each position.
+    pub(crate) targets: Vec<u32>,
+    /// Weight of each prediction in the loss.
+    pub(crate) weights: Vec<f32>,
+}
+
+/// Eq. 3 with the forward process of the step: masked tokens, weighted by `1 / (p_mask T)`.
+pub(crate) fn diffusion_examples(
+    batch: &TokenBatch,
+    mask_token_id: u32,
+    config: &TrainConfig,
+    step: u64,
+) -> Result<Examples> {
+    let t = masking_ratios(
+        config.seed,
+        config.train.t_sampler,
+        batch.n_sequences(),
+        step,
+    ); // [B]
+    let u = mask_draws(config.seed, batch, step); // [T]
+    let noised = forward_process(batch, mask_token_id, &t, &u, None)?;
+    let n_tokens = batch.n_tokens() as f32;
+    let weights = noised.p_mask.iter().map(|p| 1.0 / (p * n_tokens)).collect();
+    Ok(Examples {
+        batch: noised.batch,
+        positions: noised.positions,
+        targets: noised.targets,
+        weights,
+    })
+}
+
+/// Noise level of each sequence.
+fn masking_ratios(seed: u64, sampler: TSampler, n_sequences: usize, step: u64) -> Vec<f32> {
+    let philox = Philox::new(seed, Stream::MaskRatio);
+    let [low, high] = words(step);
+    let draw = |slot: usize| philox.uniform_f32([low, high, slot as u32]);
+    match sampler {
+        TSampler::Iid => (0..n_sequences).map(draw).collect(),
+        TSampler::Stratified => {
+            let u0 = draw(0);
+            (0..n_sequences)
+                .map(|i| (u0 + i as f32 / n_sequences as f32).fract())
+                .collect()
+        }
+    }
+}
+
+/// A uniform draw for each token, keyed by step, slot of its sequence and position in it.
+fn mask_draws(seed: u64, batch: &TokenBatch, step: u64) -> Vec<f32> {
+    let philox = Philox::new(seed, Stream::Mask);
+    let [step, _] = words(step); // Configurations have fewer than 2^32 steps.
+    let mut draws = Vec::with_capacity(batch.n_tokens());
+    for (slot, sequence) in batch.sequences().enumerate() {
+        let draw = |position| philox.uniform_f32([position as u32, slot as u32, step]);
+        draws.extend((0..sequence.len()).map(draw));
+    }
+    draws
+}
+
+/// Every token but the first of its sequence, predicted from those before it; the mean of all.
+pub(crate) fn autoregressive_examples(batch: &TokenBatch) -> Examples {
+    let (mut positions, mut targets) = (Vec::new(), Vec::new());
+    for ends in batch.offsets().windows(2) {
+        for position in ends[0]..ends[1] - 1 {
+            positions.push(position);
+            targets.push(batch.ids()[position + 1]);
+        }
+    }
+    let weights = vec![1.0 / positions.len() as f32; positions.len()];
+    Examples {
+        batch: batch.clone(),
+        positions,
+        targets,
+        weights,
+    }
+}
+
+impl Examples {
+    /// Parts of whole sequences with at most `n_tokens` tokens each (0: one part) that have
+    /// something to predict.
+    fn split(&self, n_tokens: usize) -> Result<Vec<Self>> {
+        let limit = if n_tokens == 0 { usize::MAX } else { n_tokens };
+        let offsets = self.batch.offsets();
+        let (mut parts, mut first) = (Vec::new(), 0);
+        while first < self.batch.n_sequences() {
+            let mut end = first + 1;
+            while end < self.batch.n_sequences() && offsets[end + 1] - offsets[first] <= limit {
+                end += 1;
+            }
+            let part = self.part(first, end)?;
+            if !part.positions.is_empty() {
+                parts.push(part);
+            }
+            first = end;
+        }
+        Ok(parts)
+    }
+
+    /// The sequences `first..end`.
+    fn part(&self, first: usize, end: usize) -> Result<Self> {
+        let offsets = self.batch.offsets();
+        let (begin_token, end_token) = (offsets[first], offsets[end]);
+        let begin = self
+            .positions
+            .partition_point(|&position| position < begin_token);
+        let until = self
+            .positions
+            .partition_point(|&position| position < end_token);
+        let sequences: Vec<_> = (first..end).map(|row| self.batch.sequence(row)).collect();
+        Ok(Self {
+            batch: TokenBatch::new(&sequences)?,
+            positions: self.positions[begin..until]
+                .iter()
+                .map(|p| p - begin_token)
+                .collect(),
+            targets: self.targets[begin..until].to_vec(),
+            weights: self.weights[begin..until].to_vec(),
+        })
+    }
+}
+
+fn words(step: u64) -> [u32; 2] {
+    [step as u32, (step >> 32) as u32]
+}
+
+fn require_finite(what: &'static str, value: f64, step: u64) -> Result<()> {
+    if value.is_finite() {
+        Ok(())
+    } else {
+        Err(Error::NonFinite {
+            step: step + 1,
+            what,
+            value,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

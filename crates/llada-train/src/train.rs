@@ -1,0 +1,404 @@
+//! The training loop.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use llada_diffusion::Trainable;
+
+use crate::checkpoint::{self, Interval, State};
+use crate::durable::{Crc32, replace};
+use crate::metrics::Metrics;
+use crate::{
+    AdamW, BatchSampler, Data, Error, EvalConfig, Evaluation, MetricsLine, Result, RunFolder,
+    StepReport, TrainConfig, evaluate, loss_svg, train_step,
+};
+
+/// What a run needs besides its model.
+#[derive(Clone, Copy)]
+pub struct Setup<'a> {
+    /// The configuration.
+    pub config: &'a TrainConfig,
+    /// The text, as [`Data::load`] makes it from the same configuration.
+    pub data: &'a Data,
+    /// Where results and checkpoints go.
+    pub run: &'a RunFolder,
+    /// Content of the `config.json` that is written beside the model.
+    pub config_json: &'a [u8],
+    /// Seconds on a clock that never goes back.
+    pub clock: &'a dyn Fn() -> f64,
+    /// Set by whoever wants the run to save a checkpoint and return.
+    pub stop: &'a AtomicBool,
+    /// Lets a run be resumed with another configuration or other data.
+    pub allow_changes: bool,
+}
+
+impl std::fmt::Debug for Setup<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup")
+            .field("config", self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is known when the first step is about to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// Step of the checkpoint that the run goes on from.
+    pub resumed_from: Option<u64>,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Numbers in the parameters.
+    pub n_parameters: usize,
+    /// Tokens of the training files.
+    pub n_train_tokens: usize,
+}
+
+/// Is told how the run goes on. Every method may be left out.
+pub trait Observer {
+    /// Before the first step.
+    fn started(&mut self, _start: &Start) {}
+    /// After each step.
+    fn stepped(&mut self, _report: &StepReport) {}
+    /// After each evaluation.
+    fn evaluated(&mut self, _step: u64, _evaluation: &Evaluation) {}
+    /// After each checkpoint.
+    fn saved(&mut self, _step: u64, _path: &Path) {}
+}
+
+/// An observer that does nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Summary {
+    /// Steps taken since the beginning.
+    pub step: u64,
+    /// Whether that is all of them; otherwise the run was stopped and can be resumed.
+    pub finished: bool,
+    /// Step of the checkpoint that the run went on from.
+    pub resumed_from: Option<u64>,
+    /// Loss of the last line of the metrics, in nats per token.
+    pub loss: Option<f64>,
+    /// Tokens seen since the beginning.
+    pub tokens: u64,
+    /// Tokens per second over all steps since the beginning.
+    pub tokens_per_second: f64,
+    /// Time spent in steps since the beginning, in seconds.
+    pub seconds: f64,
+    /// Newest held-out bound, in nats per token.
+    pub validation_bound: Option<f64>,
+    /// Its standard error.
+    pub validation_standard_error: Option<f64>,
+}
+
+/// Trains a model until the last step, or until it is told to stop.
+///
+/// If the run folder has a checkpoint, the parameters of `model` are replaced by it and the run
+/// goes on as if it had never been stopped.
+///
+/// # Errors
+/// If the configuration or the data do not fit the model or the checkpoint, a loss or a gradient
+/// is no number, a file cannot be written, or the model fails. The last checkpoint is kept.
+pub fn train(
+    model: &mut dyn Trainable,
+    setup: &Setup<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Summary> {
+    let Setup {
+        config, run, clock, ..
+    } = *setup;
+    check_fit(model, setup)?;
+    let mut run_state = RunState::begin_or_resume(model, setup)?;
+    observer.started(&run_state.start);
+
+    let metrics_path = run.path().join("metrics.jsonl");
+    let mut metrics = Metrics::open(&metrics_path, run_state.state.step)?;
+    while run_state.state.step < config.train.steps && !setup.stop.load(Ordering::Relaxed) {
+        let began = clock();
+        let RunState {
+            batches,
+            optimizer,
+            state,
+            ..
+        } = &mut run_state;
+        let batch = batches.next_batch(state.step)?;
+        let report = train_step(model, optimizer, &batch, config, state.step)?;
+        state.count(&report, clock() - began);
+        observer.stepped(&report);
+
+        let evaluated = if is_due(config.train.eval_every, report.step, config.train.steps) {
+            evaluate(&*model, &setup.data.validation, &eval_config(config))?
+        } else {
+            None
+        };
+        if let Some(evaluated) = &evaluated {
+            observer.evaluated(report.step, evaluated);
+        }
+        let log = is_due(config.train.log_every, report.step, config.train.steps);
+        if log || evaluated.is_some() {
+            metrics.push(run_state.state.metrics_line(&report, evaluated.as_ref()))?;
+        }
+        if is_due(
+            config.train.checkpoint_every,
+            report.step,
+            config.train.steps,
+        ) {
+            run_state.save(&*model, setup, &metrics, observer)?;
+        }
+    }
+    run_state.save(&*model, setup, &metrics, observer)?;
+    Ok(run_state.summary(config, metrics.lines()))
+}
+
+/// Whether something that happens every `every` steps, and after the last, happens now.
+fn is_due(every: u64, step: u64, steps: u64) -> bool {
+    step == steps || (every > 0 && step.is_multiple_of(every))
+}
+
+fn eval_config(config: &TrainConfig) -> EvalConfig {
+    EvalConfig {
+        objective: config.objective,
+        seed: config.seed,
+        mc_samples: config.train.eval_mc_samples,
+        max_sequences: config.train.eval_sequences,
+    }
+}
+
+fn check_fit(model: &dyn Trainable, setup: &Setup<'_>) -> Result<()> {
+    let info = model.info();
+    let fits = |what, data: usize, model: usize| {
+        if data <= model {
+            Ok(())
+        } else {
+            Err(Error::DataTooLarge { what, data, model })
+        }
+    };
+    let length = setup.config.data.sequence_length;
+    fits("the longest sequence", length, info.max_sequence_length)?;
+    for source in setup.data.train.iter().chain(&setup.data.validation) {
+        fits(
+            "the vocabulary",
+            source.max_id() as usize + 1,
+            info.vocab_size,
+        )?;
+    }
+    Ok(())
+}
+
+/// The training state in memory.
+struct RunState<'a> {
+    state: State,
+    batches: BatchSampler<'a>,
+    optimizer: AdamW,
+    start: Start,
+    /// Step of the newest checkpoint.
+    saved: Option<u64>,
+}
+
+impl<'a> RunState<'a> {
+    fn begin_or_resume(model: &mut dyn Trainable, setup: &Setup<'a>) -> Result<Self> {
+        let mut batches = BatchSampler::new(&setup.data.train, setup.config)?;
+        let fresh = State::fresh(setup, &batches);
+        let (state, optimizer, resumed_from) = match checkpoint::newest(&setup.run.state())? {
+            None => (fresh, AdamW::new(model.parameters()), None),
+            Some(found) => {
+                if !setup.allow_changes {
+                    found.state.expect_same(&fresh)?;
+                }
+                let device = model.device().clone();
+                let optimizer = checkpoint::restore(&found.path, &device, model.parameters_mut())?;
+                batches.restore(&found.state.batches);
+                let step = found.state.step;
+                let State {
+                    config,
+                    data,
+                    tokenizer,
+                    ..
+                } = fresh;
+                let state = State {
+                    config,
+                    data,
+                    tokenizer,
+                    ..found.state
+                };
+                (state, optimizer, Some(step))
+            }
+        };
+        let start = Start {
+            resumed_from,
+            steps: setup.config.train.steps,
+            n_parameters: model.parameters().iter().map(|p| p.value.numel()).sum(),
+            n_train_tokens: setup.data.train.iter().map(crate::Source::n_tokens).sum(),
+        };
+        Ok(Self {
+            state,
+            batches,
+            optimizer,
+            start,
+            saved: resumed_from,
+        })
+    }
+
+    /// Checkpoint, loadable model, picture of the loss; nothing if it was just done.
+    fn save(
+        &mut self,
+        model: &dyn Trainable,
+        setup: &Setup<'_>,
+        metrics: &Metrics,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let Setup { config, run, .. } = *setup;
+        self.state.batches = self.batches.state().clone();
+        let step = self.state.step;
+        if self.saved != Some(step) {
+            let keep = config.train.keep_checkpoints;
+            let parameters = model.parameters();
+            let path =
+                checkpoint::save(&run.state(), &self.state, parameters, &self.optimizer, keep)?;
+            self.saved = Some(step);
+            observer.saved(step, &path);
+        }
+        let tokenizer_json = &setup.data.tokenizer_json;
+        let dtype = config.train.export_dtype;
+        run.export(model.parameters(), dtype, setup.config_json, tokenizer_json)?;
+        let svg = loss_svg(metrics.lines())?;
+        replace(&run.path().join("loss.svg"), |file| {
+            file.write(svg.as_bytes())
+        })?;
+        Ok(())
+    }
+
+    fn summary(&self, config: &TrainConfig, lines: &[MetricsLine]) -> Summary {
+        let State {
+            step,
+            tokens,
+            seconds,
+            ..
+        } = self.state;
+        let evaluated = lines
+            .iter()
+            .rev()
+            .find(|line| line.validation_bound.is_some());
+        Summary {
+            step,
+            finished: step >= config.train.steps,
+            resumed_from: self.start.resumed_from,
+            loss: lines.last().map(|line| line.loss),
+            tokens,
+            tokens_per_second: per_second(tokens, seconds),
+            seconds,
+            validation_bound: evaluated.and_then(|line| line.validation_bound),
+            validation_standard_error: evaluated.and_then(|line| line.validation_standard_error),
+        }
+    }
+}
+
+impl State {
+    fn fresh(setup: &Setup<'_>, batches: &BatchSampler<'_>) -> Self {
+        let mut tokenizer = Crc32::new();
+        tokenizer.update(&setup.data.tokenizer_json);
+        let sources = setup.data.train.iter();
+        Self {
+            step: 0,
+            tokens: 0,
+            seconds: 0.0,
+            batches: batches.state().clone(),
+            interval: Interval::default(),
+            config: setup.config.flatten(),
+            data: sources
+                .map(|source| (source.name.clone(), source.fingerprint()))
+                .collect(),
+            tokenizer: tokenizer.value(),
+        }
+    }
+
+    /// Checks that a run with the configuration and data of `now` continues this one.
+    fn expect_same(&self, now: &Self) -> Result<()> {
+        let keys = self.config.keys().chain(now.config.keys());
+        for key in keys.filter(|key| !may_change(key)) {
+            let (was, is) = (self.config.get(key), now.config.get(key));
+            if was != is {
+                let text = |value: Option<&serde_json::Value>| {
+                    value.map_or_else(|| "absent".to_owned(), ToString::to_string)
+                };
+                let (was, now) = (text(was), text(is));
+                return Err(Error::ConfigChanged {
+                    key: key.clone(),
+                    was,
+                    now,
+                });
+            }
+        }
+        if self.tokenizer != now.tokenizer {
+            return Err(Error::DataChanged {
+                name: "the tokenizer".to_owned(),
+            });
+        }
+        for (name, fingerprint) in &now.data {
+            if self.data.get(name) != Some(fingerprint) {
+                return Err(Error::DataChanged { name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, report: &StepReport, seconds: f64) {
+        self.step = report.step;
+        self.tokens += report.tokens as u64;
+        self.seconds += seconds;
+        self.interval.steps += 1;
+        self.interval.loss += report.loss;
+        self.interval.tokens += report.tokens as u64;
+        self.interval.seconds += seconds;
+    }
+
+    /// The line of the interval that ends here.
+    fn metrics_line(&mut self, report: &StepReport, eval: Option<&Evaluation>) -> MetricsLine {
+        let interval = std::mem::take(&mut self.interval);
+        MetricsLine {
+            step: self.step,
+            loss: interval.loss / interval.steps as f64,
+            lr: report.learning_rate,
+            grad_norm: report.grad_norm,
+            tokens: self.tokens,
+            tokens_per_second: per_second(interval.tokens, interval.seconds),
+            seconds: self.seconds,
+            validation_bound: eval.map(|eval| eval.bound),
+            validation_standard_error: eval.map(|eval| eval.standard_error),
+        }
+    }
+}
+
+/// Keys that a resumed run may change: those that say how long, how fast and how often.
+fn may_change(key: &str) -> bool {
+    const KEYS: &[&str] = &[
+        "data.validation",
+        "train.steps",
+        "train.batch_size",
+        "train.batch_tokens",
+        "train.learning_rate",
+        "train.min_learning_rate",
+        "train.decay_steps",
+        "train.decay_fraction",
+        "train.decay_shape",
+        "train.log_every",
+        "train.eval_every",
+        "train.eval_mc_samples",
+        "train.eval_sequences",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "train.export_dtype",
+    ];
+    KEYS.contains(&key)
+}
+
+fn per_second(tokens: u64, seconds: f64) -> f64 {
+    if seconds > 0.0 {
+        tokens as f64 / seconds
+    } else {
+        0.0
+    }
+}

@@ -1,0 +1,236 @@
+//! A model of a few hundred parameters, and a run with it.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use llada_diffusion::{MaskPredictor, Parameter, PredictorInfo, TokenBatch, Trainable};
+use llada_tensor::backend::Rhs;
+use llada_tensor::ops::cross_entropy::cross_entropy;
+use llada_tensor::{CpuConfig, Device, Philox, Precision, Stream, Tape, Tensor, Var};
+use llada_train::{
+    Data, Observer, Result, RunFolder, Setup, SpecialIds, StepReport, Summary, TrainConfig,
+    tokenizer_for, train,
+};
+
+const D: usize = 8;
+
+/// Embedding, norm, linear, head: predicts a token from the one that stands in its place.
+#[derive(Debug)]
+pub(crate) struct Toy {
+    device: Device,
+    info: PredictorInfo,
+    parameters: Vec<Parameter>,
+}
+
+impl Toy {
+    pub(crate) fn new(vocab_size: usize, special: SpecialIds, max_sequence_length: usize) -> Self {
+        let device = Device::cpu(CpuConfig {
+            threads: 1,
+            level: None,
+        })
+        .unwrap();
+        let shapes: [(&str, Vec<usize>, bool); 4] = [
+            ("wte.weight", vec![vocab_size, D], true),
+            ("norm.weight", vec![D], false),
+            ("linear.weight", vec![D, D], true),
+            ("head.weight", vec![vocab_size, D], true),
+        ];
+        let philox = Philox::new(1, Stream::Init);
+        let mut parameters = Vec::new();
+        for (at, (name, shape, decay)) in shapes.into_iter().enumerate() {
+            let draw = |i: usize| philox.normal_pair([i as u32, at as u32, 0])[0] as f32;
+            let n: usize = shape.iter().product();
+            let values: Vec<f32> = (0..n)
+                .map(|i| if decay { 0.3 * draw(i) } else { 1.0 })
+                .collect();
+            let value = Tensor::from_f32(&device, &shape, &values).unwrap();
+            parameters.push(Parameter {
+                name: name.to_owned(),
+                value,
+                decay,
+            });
+        }
+        let SpecialIds {
+            mask_token_id,
+            eos_token_id,
+        } = special;
+        let info = PredictorInfo {
+            vocab_size,
+            mask_token_id,
+            eos_token_id,
+            max_sequence_length,
+        };
+        Self {
+            device,
+            info,
+            parameters,
+        }
+    }
+
+    /// The bits of all parameters.
+    pub(crate) fn bits(&self) -> Vec<u32> {
+        let values = self.parameters.iter().flat_map(|p| p.value.to_vec_f32());
+        values.map(f32::to_bits).collect()
+    }
+
+    fn hidden(
+        &self,
+        tape: &mut Tape,
+        batch: &TokenBatch,
+        positions: &[usize],
+    ) -> llada_diffusion::Result<Var> {
+        let [wte, norm, linear] =
+            [0, 1, 2].map(|at| tape.parameter(at, &self.parameters[at].value));
+        let ids: Vec<u32> = positions
+            .iter()
+            .map(|&position| batch.ids()[position])
+            .collect();
+        let x = tape.embedding(&wte, &ids)?;
+        let x = tape.rms_norm(&x, &norm, 1e-5)?;
+        Ok(tape.linear(&x, &linear, None, None)?)
+    }
+}
+
+impl MaskPredictor for Toy {
+    fn info(&self) -> PredictorInfo {
+        self.info
+    }
+
+    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> llada_diffusion::Result<Vec<f32>> {
+        let mut tape = Tape::inference(&self.device, Precision::F32);
+        let hidden = self.hidden(&mut tape, batch, positions)?;
+        let head = tape.parameter(3, &self.parameters[3].value);
+        Ok(tape
+            .linear(&hidden, &head, None, None)?
+            .value()
+            .to_vec_f32())
+    }
+
+    fn token_losses(
+        &self,
+        batch: &TokenBatch,
+        positions: &[usize],
+        targets: &[u32],
+    ) -> llada_diffusion::Result<Vec<f32>> {
+        let mut tape = Tape::inference(&self.device, Precision::F32);
+        let hidden = self.hidden(&mut tape, batch, positions)?;
+        let head = Rhs::Weight(&self.parameters[3].value);
+        let losses = cross_entropy(hidden.value(), head, None, targets, Precision::F32)?.0;
+        Ok(losses.to_vec_f32())
+    }
+}
+
+impl Trainable for Toy {
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn parameters_mut(&mut self) -> &mut [Parameter] {
+        &mut self.parameters
+    }
+
+    fn weighted_cross_entropy(
+        &self,
+        tape: &mut Tape,
+        batch: &TokenBatch,
+        positions: &[usize],
+        targets: &[u32],
+        weights: &[f32],
+    ) -> llada_diffusion::Result<Var> {
+        let hidden = self.hidden(tape, batch, positions)?;
+        let head = tape.parameter(3, &self.parameters[3].value);
+        Ok(tape.cross_entropy(&hidden, &head, None, targets, weights)?)
+    }
+}
+
+/// Writes training and held-out texts.
+pub(crate) fn write_texts(folder: &Path) {
+    let lines = |from: usize, n: usize| -> String {
+        let line = |i: usize| {
+            "abcdefghij"
+                .chars()
+                .cycle()
+                .skip(i)
+                .take(3 + i % 9)
+                .collect()
+        };
+        (from..from + n)
+            .map(|i| {
+                let text: String = line(i);
+                text + "\n"
+            })
+            .collect()
+    };
+    fs::write(folder.join("a.txt"), lines(0, 40)).unwrap();
+    fs::write(folder.join("b.txt"), lines(3, 17)).unwrap();
+    fs::write(folder.join("held-out.txt"), lines(5, 9)).unwrap();
+}
+
+/// A configuration over these texts, with more lines for its section `[train]`.
+pub(crate) fn config(folder: &Path, objective: &str, train_lines: &str) -> TrainConfig {
+    let text = format!(
+        "objective = \"{objective}\"\nseed = 5\n[data]\ntrain = [\"a.txt:0.7\", \"b.txt:0.3\"]\n\
+         validation = [\"held-out.txt\"]\nsequence_length = 8\npacking = \"documents\"\n\
+         [train]\nlearning_rate = 1e-2\nprecision = \"f32\"\n{train_lines}"
+    );
+    TrainConfig::from_toml(&text, &folder.join("config.toml")).unwrap()
+}
+
+/// Stops a run after a number of steps.
+pub(crate) struct StopAfter<'a> {
+    pub(crate) step: u64,
+    pub(crate) stop: &'a AtomicBool,
+    pub(crate) reports: Vec<StepReport>,
+}
+
+impl Observer for StopAfter<'_> {
+    fn stepped(&mut self, report: &StepReport) {
+        self.reports.push(*report);
+        if report.step == self.step {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Loads the data, makes the model and trains it in `run` until `stop_after`.
+pub(crate) fn run_until(
+    config: &TrainConfig,
+    run: &Path,
+    stop_after: u64,
+) -> Result<(Toy, Summary, Vec<StepReport>)> {
+    let tokenizer = tokenizer_for(config)?;
+    let special = SpecialIds::of(&tokenizer)?;
+    let data = Data::load(config, &tokenizer, special)?;
+    let mut model = Toy::new(tokenizer.vocab_size(), special, 64);
+    let stop = AtomicBool::new(false);
+    let ticks = Cell::new(0.0);
+    let clock = || {
+        ticks.set(ticks.get() + 0.5);
+        ticks.get()
+    };
+    let run = RunFolder::open(run)?;
+    let (data, run, clock, stop) = (&data, &run, &clock, &stop);
+    let config_json = b"{}";
+    let setup = Setup {
+        config,
+        data,
+        run,
+        config_json,
+        clock,
+        stop,
+        allow_changes: false,
+    };
+    let mut observer = StopAfter {
+        step: stop_after,
+        stop,
+        reports: Vec::new(),
+    };
+    let summary = train(&mut model, &setup, &mut observer)?;
+    Ok((model, summary, observer.reports))
+}
