@@ -73,7 +73,7 @@ pub fn backward_cost(rows: usize, vocab_size: usize, d_model: usize) -> Cost {
 /// Cross-entropy of each row, nats, and its log-sum-exp, both `[N]`.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] if `hidden` is not `f32`, or
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] if an operand is not `f32`, or
 /// [`Error::IndexOutOfRange`] for a target past the head.
 pub fn cross_entropy(
     hidden: &Tensor,
@@ -88,10 +88,8 @@ pub fn cross_entropy(
         let (lhs, rhs) = (hidden.shape().to_vec(), vec![targets.len(), d]);
         return Err(Error::ShapeMismatch { op, lhs, rhs });
     }
-    let (expected, got) = (DType::F32, hidden.dtype());
-    if got != expected {
-        return Err(Error::DTypeMismatch { op, expected, got });
-    }
+    hidden.expect_f32(op)?;
+    head.expect_f32(op)?;
     if let Some(bias) = bias.filter(|bias| *bias.shape() != [vocab_size]) {
         let (lhs, rhs) = (bias.shape().to_vec(), vec![vocab_size]);
         return Err(Error::ShapeMismatch { op, lhs, rhs });

@@ -8,7 +8,7 @@ use crate::reference::Attention;
 use crate::support::{check_levels, devices, normal, of, same_bits, widen};
 
 /// Queries, keys, values and the gradient of the output.
-struct Inputs {
+pub(crate) struct Inputs {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -16,7 +16,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn new(shape: &Attention) -> Self {
+    pub(crate) fn new(shape: &Attention) -> Self {
         let q_len = shape.tokens() * shape.n_heads * shape.head_dim;
         let k_len = shape.tokens() * shape.n_kv_heads * shape.head_dim;
         Self {
@@ -42,7 +42,7 @@ impl Inputs {
     }
 
     /// Outputs `y`, the log-sum-exp, `dq`, `dk` and `dv`.
-    fn run(&self, device: &Device, shape: &Attention) -> Vec<Vec<f32>> {
+    pub(crate) fn run(&self, device: &Device, shape: &Attention) -> Vec<Vec<f32>> {
         let tokens = shape.tokens();
         let q_shape = [tokens, shape.n_heads * shape.head_dim];
         let k_shape = [tokens, shape.n_kv_heads * shape.head_dim];
@@ -87,7 +87,7 @@ impl Inputs {
     }
 }
 
-fn attention(offsets: &[usize], heads: [usize; 2], head_dim: usize) -> Attention {
+pub(crate) fn attention(offsets: &[usize], heads: [usize; 2], head_dim: usize) -> Attention {
     Attention {
         offsets: offsets.to_vec(),
         n_heads: heads[0],

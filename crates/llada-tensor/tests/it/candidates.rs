@@ -1,7 +1,7 @@
 //! The choice of a token per row.
 
 use llada_tensor::backend::{CandidateArgs, Rhs};
-use llada_tensor::ops::candidates::{Candidate, CandidateRule, Noise, reduce_logits};
+use llada_tensor::ops::candidates::{Candidate, CandidateRule, Noise, candidates, reduce_logits};
 use llada_tensor::{Device, Philox, Precision, Stream};
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ impl Inputs {
             noise,
             precision: Precision::F32,
         };
-        device.backend().candidates(args).expect("fits")
+        candidates(args).expect("fits")
     }
 
     /// Guided logits `[N, V]`.
@@ -195,8 +195,8 @@ fn a_row_does_not_depend_on_the_other_rows_or_on_threads() {
         let full = all.run(&pair[0].1, &rule, &noise);
         assert_eq!(full, all.run(&pair[1].1, &rule, &noise), "{}", pair[0].0);
         let noise = Noise::Philox {
-            seeds: &seeds[row..],
-            keys: &keys[row..],
+            seeds: &seeds[row..=row],
+            keys: &keys[row..=row],
         };
         assert_eq!(
             full[row],

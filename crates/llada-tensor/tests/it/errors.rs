@@ -1,6 +1,7 @@
 //! What ops say about operands that do not fit.
 
-use llada_tensor::backend::{AdamWArgs, AttentionShape, MatmulArgs, Rhs};
+use llada_tensor::backend::{AdamWArgs, AttentionShape, CandidateArgs, MatmulArgs, Noise, Rhs};
+use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::ops::{
     adamw::adamw, add::add_into, cross_entropy::cross_entropy, matmul::matmul,
@@ -105,6 +106,11 @@ fn attention() {
         key_bias: None,
     };
     tape.attention(&q, &kv, &kv, good).expect("fits");
+    let (_, [empty]) = operands([&[3, 0]]);
+    check(
+        "InvalidArgument",
+        tape.attention(&empty, &empty, &empty, good),
+    );
     for (expected, q, k, v) in [
         ("ShapeMismatch", &vector, &kv, &kv),
         ("ShapeMismatch", &q, &q, &kv),
@@ -189,6 +195,7 @@ fn products() {
     check("Rank", tape.linear(&row, &w, None, None));
     check("Rank", tape.linear(&x, &row, None, None));
     check("DTypeMismatch", tape.linear(&bf16(&[4, 3]), &w, None, None));
+    check("DTypeMismatch", tape.linear(&x, &bf16(&[5, 3]), None, None));
     let mut c = Tensor::zeros(scalar(), DType::F32, &[4, 4]);
     let (a, precision) = (x.value(), Precision::F32);
     let b = Rhs::Weight(w.value());
@@ -244,11 +251,97 @@ fn losses() {
         "DTypeMismatch",
         run(&hidden, &head, Some(&bf16(&[5])), &[0, 4], weights),
     );
+    check(
+        "DTypeMismatch",
+        run(&hidden, &bf16(&[5, 3]), None, &[0, 4], weights),
+    );
     let (hidden, head) = (hidden.value(), Rhs::Weight(head.value()));
     check(
         "IndexOutOfRange",
         cross_entropy(hidden, head, None, &[9, 0], Precision::F32),
     );
+}
+
+#[test]
+fn choices() {
+    let [hidden, other, head, bias] =
+        [&[2, 3][..], &[3, 3], &[5, 3], &[4]].map(|shape| tensor(scalar(), shape, 1));
+    let half = hidden.to_dtype(DType::Bf16);
+    let rule = CandidateRule::default();
+    let good = CandidateArgs {
+        hidden: &hidden,
+        unconditional: None,
+        head: Rhs::Weight(&head),
+        bias: None,
+        rule: &rule,
+        noise: &Noise::None,
+        precision: Precision::F32,
+    };
+    candidates(good).expect("fits");
+    let keys = Noise::Philox {
+        seeds: &[1, 2],
+        keys: &[[0; 3]],
+    };
+    for (expected, args) in [
+        (
+            "ShapeMismatch",
+            CandidateArgs {
+                hidden: &bias,
+                ..good
+            },
+        ),
+        (
+            "ShapeMismatch",
+            CandidateArgs {
+                unconditional: Some(&other),
+                ..good
+            },
+        ),
+        (
+            "ShapeMismatch",
+            CandidateArgs {
+                head: Rhs::Weight(&bias),
+                ..good
+            },
+        ),
+        (
+            "ShapeMismatch",
+            CandidateArgs {
+                bias: Some(&bias),
+                ..good
+            },
+        ),
+        (
+            "ShapeMismatch",
+            CandidateArgs {
+                noise: &keys,
+                ..good
+            },
+        ),
+        (
+            "ShapeMismatch",
+            CandidateArgs {
+                noise: &Noise::Recorded(&[0.5; 9]),
+                ..good
+            },
+        ),
+        (
+            "DTypeMismatch",
+            CandidateArgs {
+                hidden: &half,
+                ..good
+            },
+        ),
+        (
+            "DTypeMismatch",
+            CandidateArgs {
+                head: Rhs::Weight(&half),
+                ..good
+            },
+        ),
+    ] {
+        check(expected, candidates(args));
+    }
 }
 
 #[test]

@@ -371,3 +371,13 @@ fn backward_adds_to_what_is_there() {
     gradients.zero().expect("not shared");
     assert_eq!(gradients.tensors()[0].to_vec_f32(), [0.0, 0.0]);
 }
+
+#[test]
+fn a_parameter_can_be_the_loss() {
+    let x = of(scalar(), &[1], &[3.0]);
+    let mut gradients = Gradients::zeros_like([&x]);
+    let mut tape = Tape::recording(scalar(), Precision::F32);
+    let loss = tape.parameter(0, &x);
+    tape.backward(&loss, &mut gradients).expect("a scalar");
+    assert_eq!(gradients.tensors()[0].to_vec_f32(), [1.0]);
+}

@@ -10,6 +10,7 @@ mod embedding;
 mod errors;
 mod gradients;
 mod matmul;
+mod memory;
 mod reference;
 mod rms_norm;
 mod rope;

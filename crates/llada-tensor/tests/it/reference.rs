@@ -53,7 +53,7 @@ pub(crate) fn rope(
     sign: f64,
 ) -> Vec<f64> {
     let mut y = x.to_vec();
-    for (row, &at) in y.chunks_exact_mut(width).zip(positions) {
+    for (row, &at) in y.chunks_exact_mut(width.max(1)).zip(positions) {
         for head in row.chunks_exact_mut(2 * half) {
             for i in 0..half {
                 let (a, b) = (head[i], head[i + half]);

@@ -44,6 +44,7 @@ fn check(rows: usize, heads: usize, half: usize) {
 #[test]
 fn agrees_with_f64() {
     check(0, 1, 1);
+    check(3, 0, 2);
     check(1, 1, 1);
     check(13, 3, 16);
     check(200, 5, 36);
