@@ -262,6 +262,10 @@ pub(crate) fn pack(
 }
 
 /// See [`crate::backend::Backend::matmul`].
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
 pub(crate) fn matmul(cx: Context<'_>, args: MatmulArgs<'_>) -> Result<()> {
     matmul_into(
         cx,
@@ -293,7 +297,7 @@ pub(crate) fn matmul_into(
             cx,
             precision,
             Matrix::of(a, at),
-            b.right(at)?,
+            &b.right(at)?,
             [m, n, k],
             c,
             accumulate,
@@ -325,7 +329,7 @@ pub(crate) fn matmul_columns(
             Right::Matrix(Matrix { data, ..matrix })
         }
     };
-    gemm(cx, precision, Matrix::of(a, 0), right, [m, n, k], c, false)
+    gemm(cx, precision, Matrix::of(a, 0), &right, [m, n, k], c, false)
 }
 
 /// A right operand, with a copy in `f32` if it is stored in another type.
@@ -389,7 +393,7 @@ fn gemm(
     cx: Context<'_>,
     precision: Precision,
     a: Matrix<'_>,
-    b: Right<'_>,
+    b: &Right<'_>,
     [m, n, k]: [usize; 3],
     c: &mut [f32],
     accumulate: bool,
@@ -412,7 +416,7 @@ fn gemm(
         layout: left,
     };
     let mut own_panels = None;
-    let b_panels = match b {
+    let b_panels = match *b {
         Right::Packed(packed, start)
             if packed.kind == kind && packed.layout.k == k && start % kind.columns() == 0 =>
         {
