@@ -6,13 +6,9 @@ use super::workers::Shared;
 use crate::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, MatmulArgs, Rhs};
 use crate::{DType, Precision, Result, Tensor};
 
-/// Elements of one tile of logits, 2 MiB.
-const TILE_ELEMENTS: usize = 512 * 1024;
-
-/// Vocabulary entries per tile for `rows` rows: whole panels, at least 256.
-pub(crate) fn tile_width(rows: usize) -> usize {
-    (TILE_ELEMENTS / rows.max(1) / 64 * 64).clamp(256, 4096)
-}
+/// Vocabulary entries per tile: whole panels at every level, and the same for every batch, so that
+/// the sum of a row does not depend on the other rows.
+const TILE: usize = 1024;
 
 /// Where the logits of a head come from.
 pub(crate) struct Head<'a> {
@@ -31,9 +27,8 @@ impl Head<'_> {
         mut visit: impl FnMut(usize, usize, &mut Tensor) -> Result<()>,
     ) -> Result<()> {
         let (_, vocab_size) = self.weight.k_n().unwrap_or_default();
-        let width = tile_width(hidden.shape()[0]);
-        for start in (0..vocab_size).step_by(width) {
-            let len = width.min(vocab_size - start);
+        for start in (0..vocab_size).step_by(TILE) {
+            let len = TILE.min(vocab_size - start);
             visit(start, len, &mut self.tile(cx, hidden, start, len)?)?;
         }
         Ok(())
