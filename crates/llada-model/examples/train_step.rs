@@ -1,8 +1,15 @@
 //! Times one training step (forward, backward, clipping norm, AdamW) on random tokens:
 //! the counterpart of `tools/peers/train_step.py`.
 //!
-//! `cargo run --release -p llada-model --example train_step -- [bf16|f32] [threads] [steps]
-//! [d_model n_layers n_heads mlp vocab batch length]`
+//! Without arguments a small model, as a test. The shape that is compared with PyTorch:
+//! `cargo run --release -p llada-model --example train_step -- bf16 1 5 384 8 6 1536 8192 16 128`
+//! (precision, threads, steps, d_model, n_layers, n_heads, mlp, vocab, batch, length).
+#![expect(
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "an example that prints its timings"
+)]
 
 use std::path::Path;
 use std::time::Instant;
@@ -24,12 +31,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Precision::F32
     };
     let (threads, steps) = (number(1, 1), number(2, 5));
-    let (d_model, n_layers, n_heads) = (number(3, 384), number(4, 8), number(5, 6));
+    let (d_model, n_layers, n_heads) = (number(3, 64), number(4, 2), number(5, 2));
     let (mlp, vocab, batch, length) = (
-        number(6, 1536),
-        number(7, 8192),
-        number(8, 16),
-        number(9, 128),
+        number(6, 160),
+        number(7, 500),
+        number(8, 4),
+        number(9, 32),
     );
     let json = format!(
         "{{\"d_model\":{d_model},\"n_heads\":{n_heads},\"n_layers\":{n_layers},\

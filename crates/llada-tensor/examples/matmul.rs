@@ -1,6 +1,14 @@
-//! Rate of matrix products in bf16 and f32: `matmul -- M N K [threads]`.
+//! Rate of matrix products in bf16 and f32: `matmul -- M N K [threads]`, such as
+//! `cargo run --release -p llada-tensor --example matmul -- 2048 1536 384 1`.
 
 #![expect(clippy::print_stdout, reason = "it reports what it measures")]
+
+#![expect(
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "an example that prints its timings"
+)]
 
 use std::time::Instant;
 
@@ -13,7 +21,7 @@ fn main() -> Result<()> {
         .skip(1)
         .filter_map(|x| x.parse().ok())
         .collect();
-    let [m, n, k] = [0, 1, 2].map(|i| args.get(i).copied().unwrap_or([2048, 1536, 384][i]));
+    let [m, n, k] = [0, 1, 2].map(|i| args.get(i).copied().unwrap_or([256, 256, 256][i]));
     let threads = args.get(3).copied().unwrap_or(1);
     let device = Device::cpu(CpuConfig {
         threads,
