@@ -1,8 +1,11 @@
 //! LLaDA (arXiv 2502.09992) in Rust: the crates of the workspace under one name.
 #![forbid(unsafe_code)]
 
+mod embedded;
+
 use std::path::Path;
 
+pub use embedded::embedded;
 pub use llada_diffusion as diffusion;
 pub use llada_model as model;
 pub use llada_sample as sample;

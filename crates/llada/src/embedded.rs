@@ -1,0 +1,21 @@
+//! The poem model that is compiled into every program that uses it.
+
+use llada_model::weights;
+use llada_tensor::{Device, Precision};
+use llada_text::Tokenizer;
+
+use crate::{Llada, LoadError};
+
+const CONFIG: &[u8] = include_bytes!("../../../assets/poems/config.json");
+const WEIGHTS: &[u8] = include_bytes!("../../../assets/poems/model.safetensors");
+const TOKENIZER: &[u8] = include_bytes!("../../../assets/poems/tokenizer.json");
+
+/// The embedded poem model: a character-level LLaDA trained on Tang poems.
+///
+/// # Errors
+/// As [`crate::load`]; not with the model of this repository.
+pub fn embedded(device: &Device, precision: Precision) -> Result<Llada, LoadError> {
+    let model = weights::from_bytes(CONFIG, WEIGHTS, device, precision)?;
+    let tokenizer = Tokenizer::from_bytes(TOKENIZER)?;
+    Ok(Llada { model, tokenizer })
+}
