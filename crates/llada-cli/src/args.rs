@@ -15,8 +15,16 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Pre-trains a model; run again to resume
+    /// Complete a prompt
+    Generate(GenerateArgs),
+    /// Fill every □, _ or mask token of a text and keep the rest
+    Infill(InfillArgs),
+    /// Pre-train a model; run again to resume
     Train(TrainArgs),
+    /// Write the logits of token ids to a safetensors file
+    Logits(LogitsArgs),
+    /// Show what a checkpoint or a preset is
+    Inspect(InspectArgs),
 }
 
 /// How results are printed.
@@ -26,6 +34,146 @@ pub(crate) enum Format {
     Text,
     /// One JSON object on standard output.
     Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceName {
+    /// The best that is there.
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Dtype {
+    /// f32.
+    Auto,
+    /// Products of f32 numbers.
+    F32,
+    /// Products of numbers rounded to bf16, sums in f32.
+    Bf16,
+}
+
+/// Flags of every command that runs a model.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ModelArgs {
+    /// Folder of a checkpoint (config.json, safetensors, tokenizer.json) [default: the embedded
+    /// poem model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) device: DeviceName,
+    /// Precision of the matrix products
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) dtype: Dtype,
+    /// Worker threads; 0 means one per core
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+/// Flags of the sampler, with the names of the reference.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SamplerArgs {
+    /// Denoising steps in all [default: one token a step]
+    #[arg(long, alias = "diffusion-steps")]
+    pub(crate) steps: Option<usize>,
+    /// Tokens per semi-autoregressive block [default: one block]
+    #[arg(
+        long,
+        alias = "block_length",
+        alias = "block-size",
+        alias = "diffusion-block-length"
+    )]
+    pub(crate) block_length: Option<usize>,
+    /// Gumbel temperature; 0 takes the most likely token
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+    /// Scale of classifier-free guidance
+    #[arg(long, alias = "cfg_scale", default_value_t = 0.0)]
+    pub(crate) cfg_scale: f32,
+    /// Which masks are revealed first: low_confidence, random, margin or entropy
+    #[arg(long, default_value = "low_confidence")]
+    pub(crate) remasking: String,
+    /// Seed of everything that is drawn
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Never choose the end-of-document token
+    #[arg(long, alias = "logits_eos_inf")]
+    pub(crate) logits_eos_inf: bool,
+    /// Reveal the end-of-document token last
+    #[arg(long, alias = "confidence_eos_eot_inf")]
+    pub(crate) confidence_eos_eot_inf: bool,
+    /// Write every step to a file, one JSON object a line
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Show the denoising while it happens, on standard error
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct GenerateArgs {
+    /// Text to complete
+    #[arg(required_unless_present_any = ["prompt_ids", "input"])]
+    pub(crate) prompt: Option<String>,
+    /// Token ids to complete, used as they are
+    #[arg(long, alias = "prompt_ids", value_delimiter = ',', conflicts_with_all = ["prompt", "input"])]
+    pub(crate) prompt_ids: Option<Vec<u32>>,
+    /// Many prompts: lines with `prompt` or `prompt_ids`
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "prompt")]
+    pub(crate) input: Option<PathBuf>,
+    /// Tokens to generate
+    #[arg(
+        long,
+        alias = "gen_length",
+        alias = "max-new-tokens",
+        default_value_t = 64
+    )]
+    pub(crate) gen_length: usize,
+    #[command(flatten)]
+    pub(crate) sampler: SamplerArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InfillArgs {
+    /// Texts with holes
+    #[arg(required = true)]
+    pub(crate) text: Vec<String>,
+    #[command(flatten)]
+    pub(crate) sampler: SamplerArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LogitsArgs {
+    /// `{"input_ids": [[..]], "attention_mask": [[..]]}`; the mask may be left out
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) ids: PathBuf,
+    /// Gets the tensor `logits` `[B, L, V]`, f32; zero where the attention mask is 0
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InspectArgs {
+    /// Folder of a checkpoint [default: the embedded poem model]
+    #[arg(conflicts_with = "preset")]
+    pub(crate) dir: Option<PathBuf>,
+    /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b
+    #[arg(long)]
+    pub(crate) preset: Option<String>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
 }
 
 #[derive(Debug, ClapArgs)]

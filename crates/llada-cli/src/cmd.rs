@@ -1,13 +1,22 @@
 //! The commands.
 
+mod generate;
+mod infill;
+mod inspect;
+mod logits;
+mod observe;
 mod train;
 
 use anyhow::Result;
 
 use crate::args::{Args, Command};
 
-pub(crate) fn run(args: Args) -> Result<()> {
-    match args.command {
-        Command::Train(args) => train::run(&args),
+pub(crate) fn run(args: &Args) -> Result<()> {
+    match &args.command {
+        Command::Generate(args) => generate::run(args),
+        Command::Infill(args) => infill::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Logits(args) => logits::run(args),
+        Command::Inspect(args) => inspect::run(args),
     }
 }

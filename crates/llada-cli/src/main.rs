@@ -2,6 +2,8 @@
 
 mod args;
 mod cmd;
+mod config;
+mod output;
 
 use std::process::ExitCode;
 
@@ -9,14 +11,11 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    match cmd::run(args) {
+    match cmd::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            #[expect(clippy::print_stderr, reason = "errors go to standard error")]
-            {
-                eprintln!("error: {error:#}");
-            }
-            ExitCode::FAILURE
+            output::note(&format!("error: {error:#}"));
+            ExitCode::from(if error.is::<config::Misuse>() { 2 } else { 1 })
         }
     }
 }

@@ -11,6 +11,10 @@ use crate::{Error, Result};
 ///
 /// Fields that this implementation has no use for are kept in [`Self::other`] and written back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "the fields of the published config.json"
+)]
 pub struct ModelConfig {
     /// Model classes; `LLaDAModelLM` is supported.
     #[serde(default = "architectures")]

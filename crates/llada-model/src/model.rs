@@ -9,7 +9,7 @@ use llada_diffusion::{
     Result as DiffusionResult, TokenBatch, Trainable,
 };
 use llada_tensor::backend::{AttentionShape, CandidateArgs, PackedWeight, Rhs};
-use llada_tensor::ops::candidates::CandidateRule;
+use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
@@ -385,7 +385,7 @@ impl MaskPredictor for LladaModel {
         let unconditional = unconditional
             .map(|batch| self.infer(batch, positions))
             .transpose()?;
-        Ok(self.device.backend().candidates(CandidateArgs {
+        Ok(candidates(CandidateArgs {
             hidden: &hidden,
             unconditional: unconditional.as_ref(),
             head: self.packed_head()?,

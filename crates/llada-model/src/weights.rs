@@ -22,21 +22,42 @@ const INDEX: &str = "model.safetensors.index.json";
 /// # Errors
 /// One that names the file and the tensor.
 pub fn load(dir: &Path, device: &Device, precision: Precision) -> Result<LladaModel> {
-    let config_path = dir.join("config.json");
-    if !config_path.is_file() {
-        return Err(Error::NotACheckpoint {
-            path: dir.to_owned(),
-            missing: "config.json",
-        });
+    let config = read_config(dir)?;
+    let maps = map_files(dir)?;
+    from_sources(config, &sources(&maps), device, precision)
+}
+
+fn read_config(dir: &Path) -> Result<ModelConfig> {
+    let path = dir.join("config.json");
+    if !path.is_file() {
+        let (path, missing) = (dir.to_owned(), "config.json");
+        return Err(Error::NotACheckpoint { path, missing });
     }
-    let config = ModelConfig::from_file(&config_path)?;
-    let files = weight_files(dir)?;
-    let maps = files
-        .into_iter()
-        .map(|path| Ok((map_file(&path)?, path)))
-        .collect::<Result<Vec<(Mmap, PathBuf)>>>()?;
-    let sources: Vec<(&[u8], &Path)> = maps.iter().map(|(map, path)| (&map[..], &**path)).collect();
-    from_sources(config, &sources, device, precision)
+    ModelConfig::from_file(&path)
+}
+
+fn map_files(dir: &Path) -> Result<Vec<(Mmap, PathBuf)>> {
+    let files = weight_files(dir)?.into_iter();
+    files.map(|path| Ok((map_file(&path)?, path))).collect()
+}
+
+/// The bytes of safetensors files, with the files' names for messages.
+type Sources<'a> = Vec<(&'a [u8], &'a Path)>;
+
+fn sources(maps: &[(Mmap, PathBuf)]) -> Sources<'_> {
+    maps.iter().map(|(map, path)| (&map[..], &**path)).collect()
+}
+
+/// The configuration of a folder, after a check that its weights fit; no value is read.
+///
+/// # Errors
+/// As [`load`], but for values that are not finite.
+pub fn check(dir: &Path) -> Result<ModelConfig> {
+    let config = read_config(dir)?;
+    let maps = map_files(dir)?;
+    let sources = sources(&maps);
+    find_tensors(&config, &sources)?;
+    Ok(config)
 }
 
 /// A model from the bytes of `config.json` and of one safetensors file.
@@ -50,7 +71,12 @@ pub fn from_bytes(
     precision: Precision,
 ) -> Result<LladaModel> {
     let config = ModelConfig::from_json(config, Path::new("config.json"))?;
-    from_sources(config, &[(weights, Path::new(SINGLE))], device, precision)
+    from_sources(
+        config,
+        &vec![(weights, Path::new(SINGLE))],
+        device,
+        precision,
+    )
 }
 
 /// The safetensors files of a folder.
@@ -102,11 +128,23 @@ fn map_file(path: &Path) -> Result<Mmap> {
 
 fn from_sources(
     config: ModelConfig,
-    sources: &[(&[u8], &Path)],
+    sources: &Sources<'_>,
     device: &Device,
     precision: Precision,
 ) -> Result<LladaModel> {
-    let mut found: BTreeMap<String, (TensorView<'_>, &Path)> = BTreeMap::new();
+    let values = find_tensors(&config, sources)?
+        .iter()
+        .map(|(name, view, path)| read_tensor(name, view, path, device))
+        .collect::<Result<_>>()?;
+    LladaModel::new(config, device, precision, values)
+}
+
+/// The tensors of a configuration, in its order: all there, of the right shapes, and no others.
+fn find_tensors<'a>(
+    config: &ModelConfig,
+    sources: &Sources<'a>,
+) -> Result<Vec<(String, TensorView<'a>, &'a Path)>> {
+    let mut found: BTreeMap<String, (TensorView<'a>, &'a Path)> = BTreeMap::new();
     for &(bytes, path) in sources {
         let file = SafeTensors::deserialize(bytes).map_err(|source| Error::SafeTensors {
             path: path.to_owned(),
@@ -117,32 +155,32 @@ fn from_sources(
         }
     }
     let folder = sources.first().map_or(Path::new(""), |(_, path)| path);
-    let mut values = Vec::new();
-    for (name, shape) in config.parameter_shapes() {
+    let mut tensors = Vec::new();
+    for (name, expected) in config.parameter_shapes() {
         let Some((view, path)) = found.remove(&name) else {
             return Err(Error::MissingTensor {
                 name,
                 path: folder.to_owned(),
             });
         };
-        if view.shape() != shape {
+        if view.shape() != expected {
             let (path, got) = (path.to_owned(), view.shape().to_vec());
             return Err(Error::WrongShape {
                 name,
                 path,
-                expected: shape,
+                expected,
                 got,
             });
         }
-        values.push(read_tensor(&name, &view, path, device)?);
+        tensors.push((name, view, path));
     }
-    if let Some((name, (_, path))) = found.into_iter().next() {
-        return Err(Error::UnexpectedTensor {
+    match found.into_iter().next() {
+        Some((name, (_, path))) => Err(Error::UnexpectedTensor {
             name,
             path: path.to_owned(),
-        });
+        }),
+        None => Ok(tensors),
     }
-    LladaModel::new(config, device, precision, values)
 }
 
 fn read_tensor(name: &str, view: &TensorView<'_>, path: &Path, device: &Device) -> Result<Tensor> {

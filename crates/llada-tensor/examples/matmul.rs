@@ -1,5 +1,7 @@
 //! Rate of matrix products in bf16 and f32: `matmul -- M N K [threads]`.
 
+#![expect(clippy::print_stdout, reason = "it reports what it measures")]
+
 use std::time::Instant;
 
 use llada_tensor::backend::{MatmulArgs, Rhs};

@@ -80,12 +80,8 @@ impl Philox {
         assert!(n > 0, "an empty range has no members");
         let [a, b, ..] = self.words(counter);
         let word = u128::from(a) | (u128::from(b) << 32);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the product is below n * 2^64"
-        )]
-        let draw = ((word * u128::from(n)) >> 64) as u64;
-        draw
+        // The product is below n * 2^64.
+        ((word * u128::from(n)) >> 64) as u64
     }
 
     /// Two independent standard normal draws (Box and Muller).

@@ -1,7 +1,11 @@
-//! Aligned host memory, recycled through a pool.
+//! Aligned host memory, recycled through a pool. Large buffers ask for huge pages: products
+//! write tiles whose rows are far apart, which would need more page translations than the
+//! processor caches.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use memmap2::MmapMut;
 
 /// One cache line, the unit of allocation: every buffer starts on a 64-byte boundary.
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -9,17 +13,22 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 struct CacheLine([u8; 64]);
 
 const LINE_BYTES: usize = 64;
+/// Buffers from this size on are mapped with huge pages.
+const HUGE_BYTES: usize = 2 << 20;
 const ZERO_LINE: CacheLine = CacheLine([0; 64]);
 
 /// Recycles buffers, so that a training or sampling loop allocates nothing after its first
 /// iterations. Buffers come back when the last tensor that uses them is dropped.
 #[derive(Debug, Default)]
 pub struct Pool {
-    free: Mutex<BTreeMap<usize, Vec<Vec<CacheLine>>>>,
+    free: Mutex<Free>,
 }
 
+/// Unused memory by its size in lines.
+type Free = BTreeMap<usize, Vec<Memory>>;
+
 impl Pool {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Vec<Vec<CacheLine>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -27,11 +36,12 @@ impl Pool {
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Buffer {
         let n_lines = size_class(bytes.div_ceil(LINE_BYTES));
         let recycled = self.lock().get_mut(&n_lines).and_then(Vec::pop);
-        let lines = recycled.unwrap_or_else(|| vec![ZERO_LINE; n_lines]);
+        let memory = recycled.unwrap_or_else(|| Memory::new(n_lines));
+        let home = Arc::downgrade(self);
         Buffer {
-            lines,
+            memory,
             bytes,
-            home: Arc::downgrade(self),
+            home,
         }
     }
 }
@@ -43,21 +53,60 @@ fn size_class(n_lines: usize) -> usize {
     n_lines.div_ceil(step) * step
 }
 
+#[derive(Debug)]
+enum Memory {
+    Lines(Vec<CacheLine>),
+    Mapped(MmapMut),
+}
+
+impl Memory {
+    fn new(n_lines: usize) -> Self {
+        let bytes = n_lines * LINE_BYTES;
+        if bytes >= HUGE_BYTES
+            && let Ok(map) = MmapMut::map_anon(bytes)
+        {
+            #[cfg(target_os = "linux")]
+            // A kernel without huge pages refuses: the memory is as good, only slower.
+            let _ = map.advise(memmap2::Advice::HugePage);
+            return Self::Mapped(map);
+        }
+        Self::Lines(vec![ZERO_LINE; n_lines])
+    }
+
+    fn n_lines(&self) -> usize {
+        self.bytes().len() / LINE_BYTES
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Lines(lines) => bytemuck::cast_slice(lines),
+            Self::Mapped(map) => map,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            Self::Mapped(map) => map,
+        }
+    }
+}
+
 /// Bytes on a 64-byte boundary.
 #[derive(Debug)]
 pub(crate) struct Buffer {
-    lines: Vec<CacheLine>,
+    memory: Memory,
     bytes: usize,
     home: Weak<Pool>,
 }
 
 impl Buffer {
     pub(crate) fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.bytes]
+        &self.memory.bytes()[..self.bytes]
     }
 
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.bytes]
+        &mut self.memory.bytes_mut()[..self.bytes]
     }
 
     pub(crate) fn f32s(&self) -> &[f32] {
@@ -71,9 +120,10 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        if let Some(pool) = self.home.upgrade().filter(|_| !lines.is_empty()) {
-            pool.lock().entry(lines.len()).or_default().push(lines);
+        let memory = std::mem::replace(&mut self.memory, Memory::Lines(Vec::new()));
+        let n_lines = memory.n_lines();
+        if let Some(pool) = self.home.upgrade().filter(|_| n_lines > 0) {
+            pool.lock().entry(n_lines).or_default().push(memory);
         }
     }
 }

@@ -144,8 +144,15 @@ impl Tape {
             let Some(dy) = pending[at].take() else {
                 continue;
             };
-            if let Node::Op(backward) = &mut nodes[at] {
-                let backward = backward.take().expect("each node runs once");
+            let backward = match &mut nodes[at] {
+                Node::Op(backward) => backward.take(),
+                // Only the loss gets here: gradients of other parameters go to their sums.
+                Node::Parameter(index) => {
+                    add_into(&mut gradients.tensors[*index], &dy)?;
+                    None
+                }
+            };
+            if let Some(backward) = backward {
                 let mut sink = GradSink {
                     nodes: &nodes,
                     pending: &mut pending,

@@ -40,10 +40,7 @@ impl Tensor {
     #[must_use]
     pub fn zeros(device: &Device, dtype: DType, shape: &[usize]) -> Self {
         let mut tensor = Self::empty(device, dtype, shape);
-        Arc::get_mut(&mut tensor.storage)
-            .expect("just made")
-            .bytes_mut()
-            .fill(0);
+        tensor.new_bytes().fill(0);
         tensor
     }
 
@@ -72,11 +69,7 @@ impl Tensor {
     /// [`Error::ShapeMismatch`] if `values.len()` is not the product of `shape`.
     pub fn from_bf16(device: &Device, shape: &[usize], values: &[bf16]) -> Result<Self> {
         let mut tensor = Self::empty(device, DType::Bf16, shape);
-        let out: &mut [bf16] = bytemuck::cast_slice_mut(
-            Arc::get_mut(&mut tensor.storage)
-                .expect("just made")
-                .bytes_mut(),
-        );
+        let out: &mut [bf16] = bytemuck::cast_slice_mut(tensor.new_bytes());
         if out.len() != values.len() {
             let (lhs, rhs) = (shape.to_vec(), vec![values.len()]);
             return Err(Error::ShapeMismatch {
@@ -196,9 +189,7 @@ impl Tensor {
     #[must_use]
     pub fn to_dtype(&self, dtype: DType) -> Self {
         let mut copy = Self::empty(&self.device, dtype, &self.shape);
-        let bytes = Arc::get_mut(&mut copy.storage)
-            .expect("just made")
-            .bytes_mut();
+        let bytes = copy.new_bytes();
         match dtype {
             DType::F32 => self.copy_f32(bytemuck::cast_slice_mut(bytes)),
             DType::Bf16 => {
@@ -291,14 +282,28 @@ impl Tensor {
         &self.storage.f32s()[self.offset..]
     }
 
-    fn expect_layout(&self, op: &'static str, expected: DType) -> Result<()> {
-        if self.dtype != expected {
-            return Err(Error::DTypeMismatch {
-                op,
-                expected,
-                got: self.dtype,
-            });
+    /// An error if the elements are not `f32`.
+    pub(crate) fn expect_f32(&self, op: &'static str) -> Result<()> {
+        self.expect_dtype(op, DType::F32)
+    }
+
+    fn expect_dtype(&self, op: &'static str, expected: DType) -> Result<()> {
+        let got = self.dtype;
+        if got == expected {
+            return Ok(());
         }
+        Err(Error::DTypeMismatch { op, expected, got })
+    }
+
+    /// The storage of a tensor that was just made.
+    fn new_bytes(&mut self) -> &mut [u8] {
+        Arc::get_mut(&mut self.storage)
+            .expect("nothing else knows it yet")
+            .bytes_mut()
+    }
+
+    fn expect_layout(&self, op: &'static str, expected: DType) -> Result<()> {
+        self.expect_dtype(op, expected)?;
         if !self.is_contiguous() {
             return Err(Error::NotContiguous {
                 op,

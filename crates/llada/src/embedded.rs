@@ -6,7 +6,8 @@ use llada_text::Tokenizer;
 
 use crate::{Llada, LoadError};
 
-const CONFIG: &[u8] = include_bytes!("../../../assets/poems/config.json");
+/// `config.json` of the embedded poem model.
+pub const EMBEDDED_CONFIG: &[u8] = include_bytes!("../../../assets/poems/config.json");
 const WEIGHTS: &[u8] = include_bytes!("../../../assets/poems/model.safetensors");
 const TOKENIZER: &[u8] = include_bytes!("../../../assets/poems/tokenizer.json");
 
@@ -15,7 +16,7 @@ const TOKENIZER: &[u8] = include_bytes!("../../../assets/poems/tokenizer.json");
 /// # Errors
 /// As [`crate::load`]; not with the model of this repository.
 pub fn embedded(device: &Device, precision: Precision) -> Result<Llada, LoadError> {
-    let model = weights::from_bytes(CONFIG, WEIGHTS, device, precision)?;
+    let model = weights::from_bytes(EMBEDDED_CONFIG, WEIGHTS, device, precision)?;
     let tokenizer = Tokenizer::from_bytes(TOKENIZER)?;
     Ok(Llada { model, tokenizer })
 }

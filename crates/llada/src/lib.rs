@@ -5,7 +5,7 @@ mod embedded;
 
 use std::path::Path;
 
-pub use embedded::embedded;
+pub use embedded::{EMBEDDED_CONFIG, embedded};
 pub use llada_diffusion as diffusion;
 pub use llada_model as model;
 pub use llada_sample as sample;

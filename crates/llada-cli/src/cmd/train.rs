@@ -11,9 +11,10 @@ use llada::train::{
     Data, Evaluation, Objective, Observer, PrecisionName, RunFolder, Setup, SpecialIds, Start,
     StepReport, TrainConfig, config_help, tokenizer_for, train,
 };
-use llada::{CpuConfig, Device, LladaModel, ModelConfig, Precision};
+use llada::{LladaModel, ModelConfig, Precision};
 
 use crate::args::{Format, TrainArgs};
+use crate::output::print;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     if args.help_config {
@@ -35,10 +36,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let data = Data::load(&config, &tokenizer, special)?;
     let model_config = model_config(&config, &tokenizer, special)
         .with_context(|| format!("section [model] of {}", config_path.display()))?;
-    let device = Device::cpu(CpuConfig {
-        threads: args.threads,
-        level: None,
-    })?;
+    let device = crate::config::device(args.threads)?;
     let precision = match config.train.precision {
         PrecisionName::Bf16 => Precision::Bf16,
         PrecisionName::F32 => Precision::F32,
@@ -133,13 +131,6 @@ fn model_config(
         &serde_json::to_vec(&fields)?,
         Path::new("[model]"),
     )?)
-}
-
-fn print(text: &str) {
-    #[expect(clippy::print_stdout, reason = "the result of the command")]
-    {
-        print!("{text}");
-    }
 }
 
 /// Draws the progress on standard error.

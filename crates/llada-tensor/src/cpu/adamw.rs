@@ -60,6 +60,13 @@ impl Kernel for Update<'_> {
 
 /// See [`crate::backend::Backend::adamw`].
 pub(crate) fn adamw(cx: Context<'_>, args: AdamWArgs<'_>) -> Result<()> {
+    let AdamWArgs {
+        parameter,
+        gradient,
+        first_moment,
+        second_moment,
+        ..
+    } = args;
     #[expect(clippy::cast_precision_loss, reason = "the power is 0 long before")]
     let correction = |beta: f32| 1.0 - f64::from(beta).powf(args.step as f64);
     #[expect(clippy::cast_possible_truncation, reason = "factors of an f32 update")]
@@ -72,11 +79,11 @@ pub(crate) fn adamw(cx: Context<'_>, args: AdamWArgs<'_>) -> Result<()> {
         second_correction: (1.0 / correction(args.beta2).sqrt()) as f32,
         eps: args.eps,
     };
-    let gradient = args.gradient.f32s()?;
-    let first = Shared::new(args.first_moment.f32s_mut()?);
-    let second = Shared::new(args.second_moment.f32s_mut()?);
+    let gradient = gradient.f32s()?;
+    let first = Shared::new(first_moment.f32s_mut()?);
+    let second = Shared::new(second_moment.f32s_mut()?);
     cx.workers
-        .for_each_chunk(args.parameter.f32s_mut()?, CHUNK, |i, parameter| {
+        .for_each_chunk(parameter.f32s_mut()?, CHUNK, |i, parameter| {
             let (at, len) = (i * CHUNK, parameter.len());
             // SAFETY: every task has its own chunk.
             #[expect(unsafe_code, reason = "three outputs are split alike")]

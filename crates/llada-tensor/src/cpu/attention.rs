@@ -261,7 +261,7 @@ impl Kernel for ForwardHead<'_> {
                     let row = &mut scores[i * ld..][..m];
                     let (new_max, row_sum, correction) = softmax_row(s, row, *max);
                     *sum = *sum * correction + row_sum;
-                    if correction != 1.0 {
+                    if new_max > *max {
                         scale_row(s, &mut out[i * e..][..e], correction);
                     }
                     *max = new_max;
@@ -326,6 +326,10 @@ fn places<'a>(
 }
 
 /// See [`crate::backend::Backend::attention`].
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
 pub(crate) fn attention(cx: Context<'_>, args: AttentionArgs<'_>) -> Result<()> {
     let shape = args.shape;
     let (q, k, v) = (args.q.f32s()?, args.k.f32s()?, args.v.f32s()?);
@@ -491,6 +495,10 @@ fn probability_slopes<S: Simd>(s: S, p: &mut [f32], ds: &mut [f32], lse: f32, de
 }
 
 /// See [`crate::backend::Backend::attention_backward`].
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
 pub(crate) fn attention_backward(cx: Context<'_>, args: AttentionBackwardArgs<'_>) -> Result<()> {
     let shape = args.shape;
     let (q, k, v) = (args.q.f32s()?, args.k.f32s()?, args.v.f32s()?);

@@ -100,14 +100,23 @@ impl Kernel for OnlineSum<'_> {
 
 /// See [`crate::backend::Backend::cross_entropy`].
 pub(crate) fn cross_entropy(cx: Context<'_>, args: CrossEntropyArgs<'_>) -> Result<()> {
-    let rows = args.targets.len();
+    let CrossEntropyArgs {
+        hidden,
+        head,
+        bias,
+        targets,
+        precision,
+        losses,
+        lse: lse_out,
+    } = args;
+    let rows = targets.len();
     let mut running = vec![(f32::NEG_INFINITY, 0.0_f32, 0.0_f32); rows];
     let head = Head {
-        weight: args.head,
-        bias: args.bias,
-        precision: args.precision,
+        weight: head,
+        bias,
+        precision,
     };
-    head.for_each_tile(cx, args.hidden, |start, len, logits| {
+    head.for_each_tile(cx, hidden, |start, len, logits| {
         let logits = logits.f32s()?;
         cx.workers.for_each_chunk(&mut running, 16, |i, running| {
             for (r, running) in running.iter_mut().enumerate() {
@@ -118,14 +127,14 @@ pub(crate) fn cross_entropy(cx: Context<'_>, args: CrossEntropyArgs<'_>) -> Resu
                     max: running.0,
                     sum: running.1,
                 });
-                let target = (args.targets[row] as usize).checked_sub(start);
+                let target = (targets[row] as usize).checked_sub(start);
                 let logit = target.and_then(|at| tile.get(at)).copied();
                 *running = (max, sum, logit.unwrap_or(running.2));
             }
         });
         Ok(())
     })?;
-    let outputs = args.losses.f32s_mut()?.iter_mut().zip(args.lse.f32s_mut()?);
+    let outputs = losses.f32s_mut()?.iter_mut().zip(lse_out.f32s_mut()?);
     for ((loss, lse), (max, sum, logit)) in outputs.zip(running) {
         *lse = max + sum.ln();
         *loss = *lse - logit;

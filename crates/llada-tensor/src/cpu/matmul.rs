@@ -262,6 +262,10 @@ pub(crate) fn pack(
 }
 
 /// See [`crate::backend::Backend::matmul`].
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
 pub(crate) fn matmul(cx: Context<'_>, args: MatmulArgs<'_>) -> Result<()> {
     matmul_into(
         cx,
@@ -293,7 +297,7 @@ pub(crate) fn matmul_into(
             cx,
             precision,
             Matrix::of(a, at),
-            b.right(at)?,
+            &b.right(at)?,
             [m, n, k],
             c,
             accumulate,
@@ -325,7 +329,7 @@ pub(crate) fn matmul_columns(
             Right::Matrix(Matrix { data, ..matrix })
         }
     };
-    gemm(cx, precision, Matrix::of(a, 0), right, [m, n, k], c, false)
+    gemm(cx, precision, Matrix::of(a, 0), &right, [m, n, k], c, false)
 }
 
 /// A right operand, with a copy in `f32` if it is stored in another type.
@@ -389,7 +393,7 @@ fn gemm(
     cx: Context<'_>,
     precision: Precision,
     a: Matrix<'_>,
-    b: Right<'_>,
+    b: &Right<'_>,
     [m, n, k]: [usize; 3],
     c: &mut [f32],
     accumulate: bool,
@@ -412,7 +416,7 @@ fn gemm(
         layout: left,
     };
     let mut own_panels = None;
-    let b_panels = match b {
+    let b_panels = match *b {
         Right::Packed(packed, start)
             if packed.kind == kind && packed.layout.k == k && start % kind.columns() == 0 =>
         {
@@ -584,21 +588,39 @@ fn pack_panel(kind: Kind, operand: &Operand<'_>, k_block: usize, panel: usize, o
 
 /// Copies `p` rows of `k` values into `[k][width]`, with zeros in the missing rows.
 fn pack_f32(source: Matrix<'_>, [p, k]: [usize; 2], width: usize, out: &mut [f32]) {
+    match width {
+        32 => pack_f32_of::<32>(source, [p, k], out),
+        16 => pack_f32_of::<16>(source, [p, k], out),
+        12 => pack_f32_of::<12>(source, [p, k], out),
+        6 => pack_f32_of::<6>(source, [p, k], out),
+        _ => pack_f32_of::<4>(source, [p, k], out),
+    }
+}
+
+fn pack_f32_of<const W: usize>(source: Matrix<'_>, [p, k]: [usize; 2], out: &mut [f32]) {
+    /// Values of k whose lines of the panel stay in the first-level cache.
+    const K_RUN: usize = 16;
     let (row, column) = (source.row_stride, source.column_stride);
+    let (out, _) = out.as_chunks_mut::<W>();
+    if p < W {
+        out.fill([0.0; W]);
+    }
     if row == 1 {
-        for (at, out) in out.chunks_exact_mut(width).enumerate().take(k) {
-            out[..p].copy_from_slice(&source.data[at * column..at * column + p]);
-            out[p..].fill(0.0);
+        for (at, out) in out.iter_mut().enumerate().take(k) {
+            let values = &source.data[at * column..][..p];
+            match values.first_chunk::<W>() {
+                Some(values) => *out = *values,
+                None => out[..p].copy_from_slice(values),
+            }
         }
         return;
     }
-    if p < width {
-        out.fill(0.0);
-    }
-    for i in 0..p {
-        let values = source.data[i * row..].iter().step_by(column.max(1));
-        for (out, &x) in out[i..].iter_mut().step_by(width).zip(values.take(k)) {
-            *out = x;
+    for (run, out) in out[..k].chunks_mut(K_RUN).enumerate() {
+        for i in 0..p {
+            let values = &source.data[i * row + run * K_RUN * column..];
+            for (at, out) in out.iter_mut().enumerate() {
+                out[i] = values[at * column];
+            }
         }
     }
 }

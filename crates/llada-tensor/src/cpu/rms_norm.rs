@@ -44,28 +44,34 @@ impl Kernel for Forward<'_> {
 
 /// See [`crate::backend::Backend::rms_norm`].
 pub(crate) fn rms_norm(cx: Context<'_>, args: RmsNormArgs<'_>) -> Result<()> {
-    let (x, weight) = (args.x.f32s()?, args.weight.f32s()?);
+    let RmsNormArgs {
+        x,
+        weight,
+        eps,
+        y,
+        rstd,
+    } = args;
+    let (x, weight) = (x.f32s()?, weight.f32s()?);
     let d = weight.len();
     if d == 0 {
         return Ok(());
     }
     let rows = rows_per_task(d);
-    let rstd = Shared::new(args.rstd.f32s_mut()?);
-    cx.workers
-        .for_each_chunk(args.y.f32s_mut()?, rows * d, |i, y| {
-            let n = y.len() / d;
-            // SAFETY: every task has its own rows.
-            #[expect(unsafe_code, reason = "a second output is split like the first")]
-            let rstd = unsafe { rstd.range(i * rows, n) };
-            let x = &x[i * rows * d..][..n * d];
-            cx.level.run(Forward {
-                x,
-                weight,
-                eps: args.eps,
-                y,
-                rstd,
-            });
+    let rstd = Shared::new(rstd.f32s_mut()?);
+    cx.workers.for_each_chunk(y.f32s_mut()?, rows * d, |i, y| {
+        let n = y.len() / d;
+        // SAFETY: every task has its own rows.
+        #[expect(unsafe_code, reason = "a second output is split like the first")]
+        let rstd = unsafe { rstd.range(i * rows, n) };
+        let x = &x[i * rows * d..][..n * d];
+        cx.level.run(Forward {
+            x,
+            weight,
+            eps,
+            y,
+            rstd,
         });
+    });
     Ok(())
 }
 
@@ -116,21 +122,24 @@ const PARTIAL_ROWS: usize = 64;
 
 /// See [`crate::backend::Backend::rms_norm_backward`].
 pub(crate) fn rms_norm_backward(cx: Context<'_>, args: RmsNormBackwardArgs<'_>) -> Result<()> {
-    let (x, weight, rstd, dy) = (
-        args.x.f32s()?,
-        args.weight.f32s()?,
-        args.rstd.f32s()?,
-        args.dy.f32s()?,
-    );
+    let RmsNormBackwardArgs {
+        x,
+        weight,
+        rstd,
+        dy,
+        dx,
+        dweight,
+    } = args;
+    let (x, weight, rstd, dy) = (x.f32s()?, weight.f32s()?, rstd.f32s()?, dy.f32s()?);
     let d = weight.len();
     if d == 0 || x.is_empty() {
         return Ok(());
     }
     let n_partials = rstd.len().div_ceil(PARTIAL_ROWS);
-    let mut partials = Tensor::zeros(args.x.device(), DType::F32, &[n_partials, d]);
+    let mut partials = Tensor::zeros(dweight.device(), DType::F32, &[n_partials, d]);
     let shared = Shared::new(partials.f32s_mut()?);
     cx.workers
-        .for_each_chunk(args.dx.f32s_mut()?, PARTIAL_ROWS * d, |i, dx| {
+        .for_each_chunk(dx.f32s_mut()?, PARTIAL_ROWS * d, |i, dx| {
             let (at, len) = (i * PARTIAL_ROWS * d, dx.len());
             // SAFETY: every task has its own partial sum.
             #[expect(unsafe_code, reason = "a second output is split like the first")]
@@ -146,5 +155,5 @@ pub(crate) fn rms_norm_backward(cx: Context<'_>, args: RmsNormBackwardArgs<'_>) 
                 dweight,
             });
         });
-    super::add::column_sum(cx, &partials, args.dweight)
+    super::add::column_sum(cx, &partials, dweight)
 }

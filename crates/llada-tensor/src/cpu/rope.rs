@@ -46,18 +46,24 @@ impl Kernel for Rotate<'_> {
 
 /// See [`crate::backend::Backend::rope`].
 pub(crate) fn rope(cx: Context<'_>, args: RopeArgs<'_>) -> Result<()> {
-    let (x, cos, sin) = (
-        args.x.f32s()?,
-        args.table.cos.f32s()?,
-        args.table.sin.f32s()?,
-    );
-    let (width, half) = (args.x.shape()[1], args.table.cos.shape()[1]);
+    let RopeArgs {
+        x,
+        table,
+        positions,
+        inverse,
+        y,
+    } = args;
+    let (width, half) = (x.shape()[1], table.cos.shape()[1]);
+    let (x, cos, sin) = (x.f32s()?, table.cos.f32s()?, table.sin.f32s()?);
+    if width == 0 {
+        return Ok(());
+    }
     let rows = rows_per_task(width);
-    let sign = if args.inverse { -1.0 } else { 1.0 };
+    let sign = if inverse { -1.0 } else { 1.0 };
     cx.workers
-        .for_each_chunk(args.y.f32s_mut()?, rows * width, |i, y| {
+        .for_each_chunk(y.f32s_mut()?, rows * width, |i, y| {
             let x = &x[i * rows * width..][..y.len()];
-            let positions = &args.positions[i * rows..];
+            let positions = &positions[i * rows..];
             cx.level.run(Rotate {
                 x,
                 width,

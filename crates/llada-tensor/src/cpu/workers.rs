@@ -72,17 +72,17 @@ pub(crate) struct Shared<'a, T> {
     life: std::marker::PhantomData<&'a mut [T]>,
 }
 
+#[expect(
+    unsafe_code,
+    reason = "disjoint parts of one output are written by several threads"
+)]
 // SAFETY: access goes through `range`, whose caller promises that parts in use are disjoint.
-#[expect(
-    unsafe_code,
-    reason = "disjoint parts of one output are written by several threads"
-)]
 unsafe impl<T: Send> Send for Shared<'_, T> {}
-// SAFETY: as above.
 #[expect(
     unsafe_code,
     reason = "disjoint parts of one output are written by several threads"
 )]
+// SAFETY: as above.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T> Shared<'a, T> {
@@ -98,11 +98,7 @@ impl<'a, T> Shared<'a, T> {
     ///
     /// # Safety
     /// No other thread may use any of these elements while the slice lives.
-    #[expect(
-        unsafe_code,
-        clippy::mut_from_ref,
-        reason = "the caller promises disjointness"
-    )]
+    #[expect(unsafe_code, reason = "the caller promises disjointness")]
     pub(crate) unsafe fn range(&self, start: usize, len: usize) -> &'a mut [T] {
         assert!(
             start.checked_add(len).is_some_and(|end| end <= self.len),

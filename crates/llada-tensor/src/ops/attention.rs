@@ -109,6 +109,10 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Resul
     let [tokens, width] = *q.shape() else {
         return Err(mismatch(q.shape(), &[]));
     };
+    if width == 0 {
+        let what = "the head dimension must not be 0";
+        return Err(Error::InvalidArgument { op, what });
+    }
     if width % heads != 0 {
         return Err(mismatch(q.shape(), &[tokens, heads]));
     }

@@ -5,7 +5,7 @@
 
 use super::Cost;
 use crate::backend::Rhs;
-use crate::{Philox, Precision, Stream, Tensor};
+use crate::{Error, Philox, Precision, Result, Stream, Tensor};
 
 /// How a token is chosen from logits.
 #[derive(Debug, Clone, Copy, Default)]
@@ -99,6 +99,41 @@ pub struct CandidateArgs<'a> {
     pub noise: &'a Noise<'a>,
     /// Precision of the products.
     pub precision: Precision,
+}
+
+/// Checks shapes, then chooses a token for each of the `N` rows.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`], also for noise of another length; [`Error::DTypeMismatch`].
+pub fn candidates(args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
+    let op = "candidates";
+    let fits = |lhs: &[usize], rhs: &[usize]| {
+        let mismatch = || Error::ShapeMismatch {
+            op,
+            lhs: lhs.to_vec(),
+            rhs: rhs.to_vec(),
+        };
+        (lhs == rhs).then_some(()).ok_or_else(mismatch)
+    };
+    let (d, vocab_size) = args.head.k_n().unwrap_or_default();
+    let rows = args.hidden.shape().first().copied().unwrap_or(0);
+    args.head.expect_f32(op)?;
+    for hidden in [Some(args.hidden), args.unconditional]
+        .into_iter()
+        .flatten()
+    {
+        fits(hidden.shape(), &[rows, d])?;
+        hidden.expect_f32(op)?;
+    }
+    if let Some(bias) = args.bias {
+        fits(bias.shape(), &[vocab_size])?;
+    }
+    match *args.noise {
+        Noise::None => {}
+        Noise::Philox { seeds, keys } => fits(&[seeds.len(), keys.len()], &[rows, rows])?,
+        Noise::Recorded(draws) => fits(&[draws.len()], &[rows * vocab_size])?,
+    }
+    args.hidden.device().backend().candidates(args)
 }
 
 /// Reduces one row of logits `[V]`.

@@ -73,7 +73,8 @@ pub fn backward_cost(rows: usize, vocab_size: usize, d_model: usize) -> Cost {
 /// Cross-entropy of each row, nats, and its log-sum-exp, both `[N]`.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], or [`Error::IndexOutOfRange`] for a target past the head.
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] if an operand is not `f32`, or
+/// [`Error::IndexOutOfRange`] for a target past the head.
 pub fn cross_entropy(
     hidden: &Tensor,
     head: Rhs<'_>,
@@ -85,6 +86,12 @@ pub fn cross_entropy(
     let (d, vocab_size) = head.k_n().unwrap_or_default();
     if *hidden.shape() != [targets.len(), d] {
         let (lhs, rhs) = (hidden.shape().to_vec(), vec![targets.len(), d]);
+        return Err(Error::ShapeMismatch { op, lhs, rhs });
+    }
+    hidden.expect_f32(op)?;
+    head.expect_f32(op)?;
+    if let Some(bias) = bias.filter(|bias| *bias.shape() != [vocab_size]) {
+        let (lhs, rhs) = (bias.shape().to_vec(), vec![vocab_size]);
         return Err(Error::ShapeMismatch { op, lhs, rhs });
     }
     if let Some(&id) = targets.iter().find(|&&id| id as usize >= vocab_size) {

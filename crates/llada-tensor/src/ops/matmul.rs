@@ -33,6 +33,14 @@ impl Rhs<'_> {
             Self::Packed(w) => Some((w.k(), w.n())),
         }
     }
+
+    /// An error if the operand is a tensor of another type than `f32`.
+    pub(crate) fn expect_f32(&self, op: &'static str) -> Result<()> {
+        match self {
+            Self::Matrix(x) | Self::Weight(x) => x.expect_f32(op),
+            Self::Packed(_) => Ok(()),
+        }
+    }
 }
 
 /// Arguments of [`crate::backend::Backend::matmul`].
@@ -89,15 +97,9 @@ pub fn matmul(args: MatmulArgs<'_>) -> Result<()> {
             rhs: args.c.shape().to_vec(),
         });
     }
-    for dtype in [args.a.dtype(), args.c.dtype()] {
-        if dtype != DType::F32 {
-            return Err(Error::DTypeMismatch {
-                op,
-                expected: DType::F32,
-                got: dtype,
-            });
-        }
-    }
+    args.a.expect_f32(op)?;
+    args.b.expect_f32(op)?;
+    args.c.expect_f32(op)?;
     let device = args.a.device().clone();
     device.backend().matmul(args)
 }

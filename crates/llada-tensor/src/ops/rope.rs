@@ -16,12 +16,12 @@ impl RopeTable {
     /// Tables in `f32`, frequencies too, as the reference makes them.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if `head_dim` is odd.
+    /// [`Error::InvalidArgument`] if `head_dim` is odd or 0.
     ///
     /// Source: `RotaryEmbedding.get_rotary_embedding` in the reference's `modeling_llada.py`.
     pub fn new(device: &Device, n_positions: usize, head_dim: usize, theta: f32) -> Result<Self> {
-        if !head_dim.is_multiple_of(2) {
-            let what = "the head dimension must be even";
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+            let what = "the head dimension must be even and not 0";
             return Err(Error::InvalidArgument { op: "rope", what });
         }
         let half = head_dim / 2;

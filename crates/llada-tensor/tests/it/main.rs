@@ -1,6 +1,18 @@
 //! The ops against `f64` references, their gradients by central differences, odd shapes, at
 //! every level that the machine has.
 
+mod adamw;
+mod add;
+mod attention;
+mod candidates;
+mod cross_entropy;
+mod embedding;
+mod errors;
 mod gradients;
 mod matmul;
+mod memory;
+mod reference;
+mod rms_norm;
+mod rope;
 mod support;
+mod swiglu;

@@ -5,7 +5,7 @@ use llada_tensor::ops::matmul::matmul;
 use llada_tensor::{CpuConfig, CpuLevel, DType, Device, Precision, Tensor, bf16};
 use proptest::prelude::*;
 
-use crate::support::{devices, max_error, tensor};
+use crate::support::{devices, max_error, normal, of, scalar, tensor};
 
 /// `a b` in `f64`, of operands rounded as `precision` says.
 fn exact(a: &Tensor, b: &Tensor, precision: Precision) -> Vec<f64> {
@@ -42,65 +42,73 @@ fn product(a: &Tensor, b: Rhs<'_>, n: usize, precision: Precision) -> Vec<f32> {
 /// Every layout of the operands against `f64`. The bound is that of a sum of k products, each
 /// with a relative error of at most 2^-23, of magnitude about one.
 #[track_caller]
-fn check(name: &str, device: &Device, [m, n, k]: [usize; 3]) {
+fn check([m, n, k]: [usize; 3]) {
     let bound = 2e-7 * (k as f64 + 1.0) + 1e-6;
-    for precision in [Precision::F32, Precision::Bf16] {
-        let a = tensor(device, &[m, k], 1);
-        let a_t = tensor(device, &[k, m], 2)
-            .transpose(0, 1)
-            .expect("two axes");
-        let b = tensor(device, &[k, n], 3);
-        let w = tensor(device, &[n, k], 4);
+    let lefts = [normal(1, m * k), normal(2, m * k)];
+    let rights = [normal(3, n * k), normal(4, n * k)];
+    // The second of each pair is read transposed.
+    let left = |device: &Device| {
+        let a_t = of(device, &[k, m], &lefts[1]);
+        [
+            of(device, &[m, k], &lefts[0]),
+            a_t.transpose(0, 1).expect("two axes"),
+        ]
+    };
+    let right = |device: &Device| {
+        let w = of(device, &[n, k], &rights[1]);
         let w_t = w.transpose(0, 1).expect("two axes");
-        for a in [&a, &a_t] {
-            for (b, rhs) in [
-                (&b, Rhs::Matrix(&b)),
-                (&w_t, Rhs::Matrix(&w_t)),
-                (&w_t, Rhs::Weight(&w)),
-            ] {
-                let c = product(a, rhs, n, precision);
-                let error = max_error(&c, &exact(a, b, precision));
-                assert!(
-                    error <= bound,
-                    "{name} {m}x{n}x{k} {precision:?}: {error:e} > {bound:e}"
-                );
-            }
+        (of(device, &[k, n], &rights[0]), w, w_t)
+    };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let (b, _, w_t) = right(scalar());
+        let exact = left(scalar()).map(|a| [exact(&a, &b, precision), exact(&a, &w_t, precision)]);
+        for (name, device) in devices() {
+            let (b, w, w_t) = right(device);
             let packed = device.backend().pack(&w, precision).expect("a matrix");
-            let direct = product(a, Rhs::Weight(&w), n, precision);
-            assert_eq!(
-                product(a, Rhs::Packed(&packed), n, precision),
-                direct,
-                "{name} packed"
-            );
+            for (a, [by_b, by_w]) in left(device).iter().zip(&exact) {
+                let mut of_weight = Vec::new();
+                for (exact, rhs) in [
+                    (by_b, Rhs::Matrix(&b)),
+                    (by_w, Rhs::Matrix(&w_t)),
+                    (by_w, Rhs::Weight(&w)),
+                ] {
+                    of_weight = product(a, rhs, n, precision);
+                    let error = max_error(&of_weight, exact);
+                    assert!(
+                        error <= bound,
+                        "{name} {m}x{n}x{k} {precision:?}: {error:e} > {bound:e}"
+                    );
+                }
+                let of_packed = product(a, Rhs::Packed(&packed), n, precision);
+                assert_eq!(of_packed, of_weight, "{name} packed");
+            }
         }
     }
 }
 
 #[test]
 fn agrees_with_f64_in_every_layout() {
-    for (name, device) in devices() {
-        for shape in [
-            [1, 1, 1],
-            [2, 3, 5],
-            [12, 32, 64],
-            [13, 33, 65],
-            [31, 64, 31],
-            [33, 100, 257],
-            [64, 31, 513],
-            [100, 70, 1100],
-            [1, 300, 40],
-            [300, 1, 40],
-        ] {
-            check(&name, &device, shape);
-        }
+    for shape in [
+        [1, 1, 1],
+        [2, 3, 5],
+        [12, 32, 64],
+        [13, 33, 65],
+        [31, 64, 31],
+        [33, 100, 257],
+        [64, 31, 513],
+        [100, 70, 1100],
+        [1, 300, 40],
+        [300, 1, 40],
+    ] {
+        check(shape);
     }
 }
 
 #[test]
 fn empty_operands_give_zeros() {
     for (_, device) in devices() {
-        let a = tensor(&device, &[2, 0], 1);
-        let b = tensor(&device, &[0, 3], 2);
+        let a = tensor(device, &[2, 0], 1);
+        let b = tensor(device, &[0, 3], 2);
         assert_eq!(product(&a, Rhs::Matrix(&b), 3, Precision::F32), [0.0; 6]);
     }
 }
@@ -108,11 +116,11 @@ fn empty_operands_give_zeros() {
 #[test]
 fn accumulates_and_batches() {
     for (name, device) in devices() {
-        let a = tensor(&device, &[3, 5, 7], 1);
-        let b = tensor(&device, &[3, 9, 7], 2)
+        let a = tensor(device, &[3, 5, 7], 1);
+        let b = tensor(device, &[3, 9, 7], 2)
             .transpose(1, 2)
             .expect("three axes");
-        let mut c = tensor(&device, &[3, 5, 9], 3);
+        let mut c = tensor(device, &[3, 5, 9], 3);
         let before = c.to_vec_f32();
         let precision = Precision::F32;
         matmul(MatmulArgs {
@@ -127,7 +135,7 @@ fn accumulates_and_batches() {
             let part = |x: &Tensor| {
                 let x = x.narrow(0, at, 1).expect("in range");
                 let shape = x.shape()[1..].to_vec();
-                Tensor::from_f32(&device, &shape, &x.to_vec_f32()).expect("fits")
+                Tensor::from_f32(device, &shape, &x.to_vec_f32()).expect("fits")
             };
             let exact: Vec<f64> = exact(&part(&a), &part(&b), precision)
                 .iter()
@@ -186,8 +194,6 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn odd_shapes(m in 1usize..80, n in 1usize..80, k in 1usize..80) {
-        for (name, device) in devices() {
-            check(&name, &device, [m, n, k]);
-        }
+        check([m, n, k]);
     }
 }

@@ -1,9 +1,10 @@
 //! Devices, random inputs and error bounds shared by the tests.
 
+use std::sync::LazyLock;
+
 use llada_tensor::{CpuConfig, CpuLevel, Device, Philox, Stream, Tensor};
 
-/// One device per level of the machine, with one and with two threads.
-pub(crate) fn devices() -> Vec<(String, Device)> {
+static DEVICES: LazyLock<Vec<(String, Device)>> = LazyLock::new(|| {
     let mut devices = Vec::new();
     for level in CpuLevel::available() {
         for threads in [1, 2] {
@@ -16,6 +17,16 @@ pub(crate) fn devices() -> Vec<(String, Device)> {
         }
     }
     devices
+});
+
+/// Per level of the machine, the lowest first, one device with one thread and one with two.
+pub(crate) fn devices() -> &'static [(String, Device)] {
+    &DEVICES
+}
+
+/// The plain code on one thread.
+pub(crate) fn scalar() -> &'static Device {
+    &DEVICES[0].1
 }
 
 /// Standard normal values.
@@ -26,21 +37,92 @@ pub(crate) fn normal(seed: u64, n: usize) -> Vec<f32> {
         .collect()
 }
 
+/// Ids below `limit`.
+pub(crate) fn ids(seed: u64, n: usize, limit: usize) -> Vec<u32> {
+    let rng = Philox::new(seed, Stream::Test);
+    (0..n)
+        .map(|i| rng.below(limit as u64, [i as u32, 1, 0]) as u32)
+        .collect()
+}
+
 pub(crate) fn tensor(device: &Device, shape: &[usize], seed: u64) -> Tensor {
     let n = shape.iter().product();
-    Tensor::from_f32(device, shape, &normal(seed, n)).expect("the shape fits")
+    of(device, shape, &normal(seed, n))
+}
+
+pub(crate) fn of(device: &Device, shape: &[usize], values: &[f32]) -> Tensor {
+    Tensor::from_f32(device, shape, values).expect("the shape fits")
 }
 
 pub(crate) fn widen(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
 
-/// Largest absolute difference.
+/// Largest absolute difference; infinite if one is NaN, 0 for equal infinities.
 #[track_caller]
 pub(crate) fn max_error(x: &[f32], exact: &[f64]) -> f64 {
     assert_eq!(x.len(), exact.len(), "lengths");
-    x.iter()
-        .zip(exact)
-        .map(|(&x, y)| (f64::from(x) - y).abs())
-        .fold(0.0, f64::max)
+    let error = |(&x, &y): (&f32, &f64)| {
+        let (x, difference) = (f64::from(x), (f64::from(x) - y).abs());
+        match difference.is_nan() {
+            true if x.is_infinite() && x.total_cmp(&y).is_eq() => 0.0,
+            true => f64::INFINITY,
+            false => difference,
+        }
+    };
+    x.iter().zip(exact).map(error).fold(0.0, f64::max)
+}
+
+/// Runs an op at every level with one and with two threads, and compares each of its outputs with
+/// the result in `f64`.
+///
+/// One unit is the rounding of the largest result, `2^-23 max(1, |exact|)`.
+/// - The plain code may be off by `terms + 8` units: a rounding for each of the `terms` of its
+///   longest sum (whose terms are about one) and a few for what comes before and after.
+/// - Other levels may be off by twice as much as the plain code is, and by 4 units on top, since
+///   they round elsewhere: a lucky plain result must not fail them.
+/// - The number of threads must not change a bit.
+#[track_caller]
+pub(crate) fn check_levels(
+    name: &str,
+    terms: usize,
+    exact: &[Vec<f64>],
+    op: impl Fn(&Device) -> Vec<Vec<f32>>,
+) {
+    let plain = op(scalar());
+    assert_eq!(plain.len(), exact.len(), "{name}: number of outputs");
+    for pair in devices().chunks_exact(2) {
+        let (one, two) = (op(&pair[0].1), op(&pair[1].1));
+        for (i, exact) in exact.iter().enumerate() {
+            let device = &pair[0].0;
+            assert_eq!(
+                bits(&one[i]),
+                bits(&two[i]),
+                "{name} output {i}, {device}: threads change it"
+            );
+            let largest = exact.iter().filter(|x| x.is_finite());
+            let unit = f64::from(f32::EPSILON) * largest.fold(1.0, |max, x| x.abs().max(max));
+            let plain_error = max_error(&plain[i], exact);
+            let cap = (terms as f64 + 8.0) * unit;
+            assert!(
+                plain_error <= cap,
+                "{name} output {i}, scalar: {plain_error:e} > {cap:e}"
+            );
+            let (error, bound) = (max_error(&one[i], exact), 2.0 * plain_error + 4.0 * unit);
+            assert!(
+                error <= bound,
+                "{name} output {i}, {device}: {error:e} > {bound:e}"
+            );
+        }
+    }
+}
+
+/// Asserts that two results are the same, bit for bit.
+#[track_caller]
+pub(crate) fn same_bits(name: &str, x: &[f32], y: &[f32]) {
+    assert_eq!(bits(x), bits(y), "{name}");
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
 }

@@ -249,10 +249,14 @@ fn load_pairs(part: Source<'_>) -> ([__m512i; 16], Side) {
         let mask = lane_mask(part.panel);
         for (i, pairs) in pairs[..part.k.div_ceil(2)].iter_mut().enumerate() {
             let odd = if 2 * i + 1 < part.k { mask } else { 0 };
-            // SAFETY: masked lanes are inside the source, as `pack_panel` has checked.
+            // SAFETY: masked lanes are inside the source, as `pack_panel` has checked; a prefetch
+            // may go past its end.
             let (a, b) = unsafe {
                 let row = p.add(2 * i * part.k_stride);
                 let next = row.wrapping_add(part.k_stride);
+                // Rows are far apart: no hardware prefetcher follows them.
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(STEP * part.k_stride).cast());
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(STEP * part.k_stride).cast());
                 (
                     _mm512_maskz_loadu_ps(mask, row),
                     _mm512_maskz_loadu_ps(odd, next),

@@ -22,6 +22,10 @@ pub(crate) struct Lhs {
 /// - `a` is readable for `BLOCK_ROWS` rows and `k` columns at its strides.
 /// - `b` is readable for `k` rows of `BLOCK_VECS * LANES` values at stride `ldb`.
 /// - `c` is readable and writable for `BLOCK_ROWS` rows of as many values at stride `ldc`.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "three operands with their strides, in registers"
+)]
 #[inline(always)]
 pub(crate) unsafe fn block<S: Simd>(
     s: S,
@@ -44,6 +48,10 @@ pub(crate) unsafe fn block<S: Simd>(
     }
 }
 
+#[expect(
+    clippy::too_many_arguments,
+    reason = "three operands with their strides, in registers"
+)]
 #[inline(always)]
 unsafe fn block_of<S: Simd, const MR: usize, const NV: usize>(
     s: S,

@@ -18,7 +18,7 @@ impl Kernel for ExpOf<'_> {
 #[test]
 fn exp_is_accurate_to_a_few_units_in_the_last_place() {
     for level in CpuLevel::available() {
-        let inputs: Vec<f32> = (-8700..8800u16 as i32).map(|i| i as f32 * 0.01).collect();
+        let inputs: Vec<f32> = (-8700..8800).map(|i| i as f32 * 0.01).collect();
         let mut outputs = inputs.clone();
         level.run(ExpOf(&mut outputs));
         for (&x, &y) in inputs.iter().zip(&outputs) {
@@ -38,7 +38,7 @@ fn exp_of_extremes() {
         let mut x = [f32::NEG_INFINITY, -200.0, 0.0, f32::NAN];
         level.run(ExpOf(&mut x));
         assert!(
-            x[0] < 1e-37 && x[1] < 1e-37 && x[2] == 1.0 && x[3].is_nan(),
+            x[0] < 1e-37 && x[1] < 1e-37 && (x[2] - 1.0).abs() < f32::EPSILON && x[3].is_nan(),
             "{level:?}: {x:?}"
         );
     }

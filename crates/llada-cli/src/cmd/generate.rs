@@ -1,0 +1,94 @@
+//! `llada generate`.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use llada::Llada;
+use llada::diffusion::MaskPredictor as _;
+use llada::sample::Request;
+
+use crate::args::GenerateArgs;
+use crate::config::{Misuse, load, sampler};
+
+pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
+    let llada = load(&args.model)?;
+    let config = sampler(&args.sampler, &llada, args.gen_length, false)?;
+    let prompts = prompts(args, &llada)?;
+    for prompt in &prompts {
+        check(prompt, args.gen_length, &llada)?;
+    }
+    let requests: Vec<Request> = prompts
+        .into_iter()
+        .map(|prompt| Request::generate(prompt, config.clone()))
+        .collect();
+    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, false)
+}
+
+fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Vec<u32>>> {
+    if let Some(ids) = &args.prompt_ids {
+        return Ok(vec![ids.clone()]);
+    }
+    if let Some(path) = &args.input {
+        return read_prompts(path, llada);
+    }
+    let text = args.prompt.as_deref().unwrap_or_default();
+    Ok(vec![llada.tokenizer.encode_strict(text)?])
+}
+
+fn check(prompt: &[u32], gen_length: usize, llada: &Llada) -> Result<()> {
+    let info = llada.model.info();
+    if prompt.is_empty() {
+        return Err(Misuse::of(
+            "the prompt is empty: give at least one character",
+        ));
+    }
+    let (total, limit) = (prompt.len() + gen_length, info.max_sequence_length);
+    if total > limit {
+        return Err(Misuse::of(format!(
+            "a prompt of {} tokens and {gen_length} to generate exceed the context of {limit}",
+            prompt.len()
+        )));
+    }
+    if let Some(id) = prompt.iter().find(|&&id| id as usize >= info.vocab_size) {
+        let limit = info.vocab_size;
+        return Err(Misuse::of(format!(
+            "token id {id}: the vocabulary ends at {}",
+            limit - 1
+        )));
+    }
+    Ok(())
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    prompt: Option<String>,
+    prompt_ids: Option<Vec<u32>>,
+}
+
+fn read_prompts(path: &Path, llada: &Llada) -> Result<Vec<Vec<u32>>> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
+    let mut prompts = Vec::new();
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+    {
+        let place = || format!("{name}, line {}", number + 1);
+        let line: Line = serde_json::from_str(line).with_context(place)?;
+        prompts.push(match line {
+            Line {
+                prompt: Some(text),
+                prompt_ids: None,
+            } => llada.tokenizer.encode_strict(&text).with_context(place)?,
+            Line {
+                prompt: None,
+                prompt_ids: Some(ids),
+            } => ids,
+            _ => anyhow::bail!("{}: needs either prompt or prompt_ids", place()),
+        });
+    }
+    anyhow::ensure!(!prompts.is_empty(), "{name} holds no prompts");
+    Ok(prompts)
+}

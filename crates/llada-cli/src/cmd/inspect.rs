@@ -1,0 +1,40 @@
+//! `llada inspect`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use llada::ModelConfig;
+use serde_json::{Value, json};
+
+use crate::args::{Format, InspectArgs};
+use crate::config::Misuse;
+use crate::output::print;
+
+pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    let config = match (&args.preset, &args.dir) {
+        (Some(name), _) => llada::model::preset(name).ok_or_else(|| {
+            let known = llada::model::PRESETS.join(", ");
+            Misuse::of(format!("preset {name}: unknown, expected one of {known}"))
+        })?,
+        (None, Some(dir)) => llada::model::weights::check(dir)?,
+        (None, None) => ModelConfig::from_json(llada::EMBEDDED_CONFIG, Path::new("config.json"))?,
+    };
+    let mut result = json!({
+        "total_parameters": config.total_parameters(),
+        "non_embedding_parameters": config.non_embedding_parameters(),
+    });
+    if let (Value::Object(result), Value::Object(fields)) =
+        (&mut result, serde_json::to_value(&config)?)
+    {
+        result.extend(fields);
+    }
+    match args.format {
+        Format::Json => print(&format!("{result}\n")),
+        Format::Text => {
+            for (field, value) in result.as_object().into_iter().flatten() {
+                print(&format!("{field:26} {value}\n"));
+            }
+        }
+    }
+    Ok(())
+}

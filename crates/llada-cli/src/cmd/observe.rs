@@ -1,0 +1,211 @@
+//! What is shown and written while the sampler works, and how its results are reported.
+
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use llada::Llada;
+use llada::diffusion::MaskPredictor as _;
+use llada::sample::{Output, Request, StepEvent, sample};
+use serde_json::json;
+
+use crate::args::{Format, SamplerArgs};
+use crate::output::{note, print};
+
+/// Sequences that run together.
+const BATCH: usize = 64;
+/// Pause after a step that is watched in a terminal.
+const PAUSE: Duration = Duration::from_millis(80);
+
+/// Runs all requests and prints the results; `whole` reports the whole sequence, not only the
+/// generated part.
+pub(crate) fn run_all(
+    llada: &Llada,
+    requests: &[Request],
+    sampler: &SamplerArgs,
+    format: Format,
+    whole: bool,
+) -> Result<()> {
+    let mut observer = Observer::new(llada, sampler)?;
+    let start = Instant::now();
+    let mut outputs = Vec::new();
+    for (chunk, requests) in requests.chunks(BATCH).enumerate() {
+        observer.first_request = chunk * BATCH;
+        outputs.extend(sample(&llada.model, requests, &mut |event| {
+            observer.step(event)
+        })?);
+        observer.finish()?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let mut results = Vec::new();
+    let mut n_tokens = 0;
+    for output in &outputs {
+        let result = report(llada, output, whole)?;
+        if format == Format::Text {
+            print(&format!(
+                "{}\n",
+                result["shown"].as_str().unwrap_or_default()
+            ));
+        }
+        n_tokens += output.tokens.len() - output.prompt_len;
+        results.push(json!({
+            "text": result["text"], "tokens": result["tokens"],
+            "prompt_tokens": output.prompt_len, "nfe": output.nfe, "steps": output.steps,
+        }));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    let tokens_per_second = n_tokens as f64 / seconds;
+    match format {
+        Format::Json => {
+            let result = json!({
+                "outputs": results, "seconds": seconds, "tokens_per_second": tokens_per_second,
+            });
+            print(&format!("{result}\n"));
+        }
+        Format::Text => {
+            let nfe: usize = outputs.iter().map(|output| output.nfe).sum();
+            note(&format!(
+                "{nfe} forward passes, {seconds:.2} s, {tokens_per_second:.0} tokens/s"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn report(llada: &Llada, output: &Output, whole: bool) -> Result<serde_json::Value> {
+    let tokens = if whole {
+        &output.tokens[..]
+    } else {
+        output.answer()
+    };
+    let eos = llada.model.info().eos_token_id;
+    let end = tokens
+        .iter()
+        .position(|&id| id == eos)
+        .unwrap_or(tokens.len());
+    let text = llada.tokenizer.decode(&tokens[..end], true)?;
+    let shown = if whole {
+        text.clone()
+    } else {
+        llada
+            .tokenizer
+            .decode(&output.tokens[..output.prompt_len + end], true)?
+    };
+    Ok(json!({ "text": text, "tokens": tokens, "shown": shown }))
+}
+
+/// Writes the trace and draws the canvas.
+struct Observer<'a> {
+    llada: &'a Llada,
+    trace: Option<(PathBuf, BufWriter<File>)>,
+    error: Option<std::io::Error>,
+    watch: bool,
+    terminal: bool,
+    first_request: usize,
+}
+
+impl<'a> Observer<'a> {
+    fn new(llada: &'a Llada, args: &SamplerArgs) -> Result<Self> {
+        let create = |path: &PathBuf| -> Result<_> {
+            let file =
+                File::create(path).with_context(|| format!("creating {}", path.display()))?;
+            Ok((path.clone(), BufWriter::new(file)))
+        };
+        Ok(Self {
+            llada,
+            trace: args.trace.as_ref().map(create).transpose()?,
+            error: None,
+            watch: args.watch,
+            terminal: std::io::stderr().is_terminal(),
+            first_request: 0,
+        })
+    }
+
+    fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
+        let request = self.first_request + event.request;
+        if let Some((_, file)) = &mut self.trace {
+            let line = trace_line(self.llada, event, request);
+            if let Err(error) = writeln!(file, "{line}") {
+                self.error = Some(error);
+                return ControlFlow::Break(());
+            }
+        }
+        if self.watch {
+            self.draw(event, request);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn draw(&self, event: &StepEvent<'_>, request: usize) {
+        let mask = self.llada.model.info().mask_token_id;
+        let mut line = String::new();
+        for (position, &id) in event.canvas.iter().enumerate() {
+            let text = if id == mask {
+                "□".to_owned()
+            } else {
+                self.llada.tokenizer.decode(&[id], true).unwrap_or_default()
+            };
+            let is_new = event
+                .revealed
+                .iter()
+                .any(|revealed| revealed.position == position);
+            if is_new && self.terminal {
+                line.push_str(&format!("\x1b[1;32m{text}\x1b[0m"));
+            } else {
+                line.push_str(&text);
+            }
+        }
+        let (step, steps) = (event.step + 1, event.steps);
+        if self.terminal && request == 0 && event.steps > 0 {
+            let _ = write!(
+                std::io::stderr().lock(),
+                "\r\x1b[2K{step:>3}/{steps} {line}"
+            );
+            if event.masked == 0 {
+                note("");
+            }
+            std::thread::sleep(PAUSE);
+        } else {
+            note(&format!("{step:>3}/{steps} {line}"));
+        }
+    }
+
+    /// Everything is written, or the error says what was not.
+    fn finish(&mut self) -> Result<()> {
+        if let Some((path, file)) = &mut self.trace {
+            let flushed = match self.error.take() {
+                Some(error) => Err(error),
+                None => file.flush(),
+            };
+            flushed.with_context(|| format!("writing the trace {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_json::Value {
+    let revealed: Vec<_> = event
+        .revealed
+        .iter()
+        .map(|revealed| {
+            json!({
+                "position": revealed.position,
+                "token": revealed.token,
+                "text": llada.tokenizer.token(revealed.token),
+                "confidence": revealed.confidence,
+            })
+        })
+        .collect();
+    json!({
+        "request": request,
+        "step": event.step,
+        "steps": event.steps,
+        "block": event.block,
+        "masked": event.masked,
+        "revealed": revealed,
+        "canvas": event.canvas,
+    })
+}

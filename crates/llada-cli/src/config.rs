@@ -1,0 +1,99 @@
+//! Checked configurations out of raw flags.
+
+use std::fmt;
+
+use anyhow::Result;
+use llada::diffusion::{MaskPredictor as _, PredictorInfo};
+use llada::sample::SampleConfig;
+use llada::{CpuConfig, CpuLevel, Device, Llada, Precision};
+
+use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
+
+/// The command was used in a wrong way: exit code 2.
+#[derive(Debug)]
+pub(crate) struct Misuse(String);
+
+impl Misuse {
+    pub(crate) fn of(text: impl Into<String>) -> anyhow::Error {
+        anyhow::Error::new(Self(text.into()))
+    }
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+/// The device that the flags and `LLADA_CPU_LEVEL` ask for.
+pub(crate) fn device(threads: usize) -> Result<Device> {
+    let level = match std::env::var("LLADA_CPU_LEVEL") {
+        Err(_) => None,
+        Ok(name) => Some(CpuLevel::from_name(&name).ok_or_else(|| {
+            let known = CpuLevel::ALL.map(CpuLevel::name).join(", ");
+            Misuse::of(format!(
+                "LLADA_CPU_LEVEL={name}: unknown, expected one of {known}"
+            ))
+        })?),
+    };
+    Ok(Device::cpu(CpuConfig { threads, level })?)
+}
+
+/// The model that the flags ask for.
+pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
+    let device = match args.device {
+        DeviceName::Auto | DeviceName::Cpu => device(args.threads)?,
+    };
+    let precision = match args.dtype {
+        Dtype::Auto | Dtype::F32 => Precision::F32,
+        Dtype::Bf16 => Precision::Bf16,
+    };
+    Ok(match &args.model {
+        Some(dir) => llada::load(dir, &device, precision)?,
+        None => llada::embedded(&device, precision)?,
+    })
+}
+
+/// The sampler's configuration; `gen_length` is the number of masks to fill.
+pub(crate) fn sampler(
+    args: &SamplerArgs,
+    llada: &Llada,
+    gen_length: usize,
+    infill: bool,
+) -> Result<SampleConfig> {
+    let PredictorInfo { eos_token_id, .. } = llada.model.info();
+    let remasking = args
+        .remasking
+        .parse()
+        .map_err(|error| Misuse::of(format!("{error}")))?;
+    let steps = args.steps.unwrap_or(gen_length);
+    for (flag, value) in [("--gen-length", gen_length), ("--steps", steps)] {
+        if value == 0 {
+            return Err(Misuse::of(format!("{flag} must be at least 1")));
+        }
+    }
+    if args.block_length == Some(0) {
+        return Err(Misuse::of("--block-length must be at least 1"));
+    }
+    // What a text never holds is never chosen; an infilled text does not end in its middle.
+    let mut suppressed: Vec<u32> = llada.tokenizer.unk_token_id().into_iter().collect();
+    if infill || args.logits_eos_inf {
+        suppressed.push(eos_token_id);
+    }
+    let late = args.confidence_eos_eot_inf.then_some(eos_token_id);
+    Ok(SampleConfig {
+        steps,
+        gen_length,
+        block_length: args.block_length,
+        temperature: args.temperature,
+        cfg_scale: args.cfg_scale,
+        remasking,
+        seed: args.seed,
+        suppress_mask: true,
+        logits_eos_inf: suppressed,
+        confidence_eos_eot_inf: late.into_iter().collect(),
+        ..SampleConfig::default()
+    })
+}

@@ -1,0 +1,225 @@
+//! Fused attention and its gradient.
+
+use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
+use llada_tensor::{DType, Device, Tensor};
+use proptest::prelude::*;
+
+use crate::reference::Attention;
+use crate::support::{check_levels, devices, normal, of, same_bits, widen};
+
+/// Queries, keys, values and the gradient of the output.
+pub(crate) struct Inputs {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    dy: Vec<f32>,
+}
+
+impl Inputs {
+    pub(crate) fn new(shape: &Attention) -> Self {
+        let q_len = shape.tokens() * shape.n_heads * shape.head_dim;
+        let k_len = shape.tokens() * shape.n_kv_heads * shape.head_dim;
+        Self {
+            q: normal(1, q_len),
+            k: normal(2, k_len),
+            v: normal(3, k_len),
+            dy: normal(4, q_len),
+        }
+    }
+
+    /// The tokens of one range.
+    fn part(&self, shape: &Attention, tokens: std::ops::Range<usize>) -> Self {
+        let part = |x: &[f32], heads: usize| {
+            let width = heads * shape.head_dim;
+            x[tokens.start * width..tokens.end * width].to_vec()
+        };
+        Self {
+            q: part(&self.q, shape.n_heads),
+            k: part(&self.k, shape.n_kv_heads),
+            v: part(&self.v, shape.n_kv_heads),
+            dy: part(&self.dy, shape.n_heads),
+        }
+    }
+
+    /// Outputs `y`, the log-sum-exp, `dq`, `dk` and `dv`.
+    pub(crate) fn run(&self, device: &Device, shape: &Attention) -> Vec<Vec<f32>> {
+        let tokens = shape.tokens();
+        let q_shape = [tokens, shape.n_heads * shape.head_dim];
+        let k_shape = [tokens, shape.n_kv_heads * shape.head_dim];
+        let empty = |shape: &[usize]| Tensor::empty(device, DType::F32, shape);
+        let (q, k) = (of(device, &q_shape, &self.q), of(device, &k_shape, &self.k));
+        let (v, dy) = (
+            of(device, &k_shape, &self.v),
+            of(device, &q_shape, &self.dy),
+        );
+        let (mut y, mut lse) = (empty(&q_shape), empty(&[tokens, shape.n_heads]));
+        let (mut dq, mut dk, mut dv) = (empty(&q_shape), empty(&k_shape), empty(&k_shape));
+        let heads = AttentionShape {
+            offsets: &shape.offsets,
+            n_heads: shape.n_heads,
+            n_kv_heads: shape.n_kv_heads,
+            causal: shape.causal,
+            key_bias: shape.key_bias.as_deref(),
+        };
+        let args = AttentionArgs {
+            q: &q,
+            k: &k,
+            v: &v,
+            shape: heads,
+            y: &mut y,
+            lse: &mut lse,
+        };
+        device.backend().attention(args).expect("fits");
+        let args = AttentionBackwardArgs {
+            q: &q,
+            k: &k,
+            v: &v,
+            shape: heads,
+            y: &y,
+            lse: &lse,
+            dy: &dy,
+            dq: &mut dq,
+            dk: &mut dk,
+            dv: &mut dv,
+        };
+        device.backend().attention_backward(args).expect("fits");
+        [y, lse, dq, dk, dv].map(|x| x.to_vec_f32()).to_vec()
+    }
+}
+
+pub(crate) fn attention(offsets: &[usize], heads: [usize; 2], head_dim: usize) -> Attention {
+    Attention {
+        offsets: offsets.to_vec(),
+        n_heads: heads[0],
+        n_kv_heads: heads[1],
+        head_dim,
+        causal: false,
+        key_bias: None,
+    }
+}
+
+/// The longest sum is over a sequence's queries and the query heads of a group, or over a head.
+#[track_caller]
+fn check(shape: &Attention) {
+    let inputs = Inputs::new(shape);
+    let [q, k, v, dy] = [&inputs.q, &inputs.k, &inputs.v, &inputs.dy].map(|x| widen(x));
+    let exact = [
+        &shape.forward(&q, &k, &v)[..],
+        &shape.backward(&q, &k, &v, &dy)[..],
+    ]
+    .concat();
+    let longest = shape.offsets.windows(2).map(|w| w[1] - w[0]).max();
+    let terms = longest.unwrap_or(0) * shape.n_heads / shape.n_kv_heads + shape.head_dim;
+    let Attention {
+        offsets,
+        n_heads,
+        n_kv_heads,
+        head_dim,
+        causal,
+        key_bias,
+    } = shape;
+    let name = format!(
+        "attention {offsets:?} {n_heads}/{n_kv_heads}x{head_dim} causal {causal} bias {}",
+        key_bias.is_some()
+    );
+    check_levels(&name, terms, &exact, |device| inputs.run(device, shape));
+}
+
+#[test]
+fn agrees_with_f64() {
+    check(&attention(&[0], [1, 1], 4));
+    check(&attention(&[0, 1], [1, 1], 2));
+    check(&attention(&[0, 0, 5, 5, 18], [2, 1], 16));
+    check(&attention(&[0, 95, 191, 288], [2, 2], 8));
+    check(&attention(&[0, 200], [4, 2], 72));
+    check(&Attention {
+        causal: true,
+        ..attention(&[0, 7, 200], [2, 1], 20)
+    });
+}
+
+/// Keys with a bias of minus infinity, or nearly so, are not there; a query without keys has no
+/// output and no gradient.
+#[test]
+fn padding_is_not_seen() {
+    for hidden in [f32::NEG_INFINITY, -1e30] {
+        let mut bias = vec![0.0; 130];
+        bias[..3].fill(hidden);
+        bias[60..90].fill(hidden);
+        bias[110..].fill(hidden);
+        let shape = attention(&[0, 50, 130], [2, 1], 6);
+        check(&Attention {
+            key_bias: Some(bias.clone()),
+            ..shape.clone()
+        });
+        check(&Attention {
+            key_bias: Some(bias),
+            causal: hidden.is_infinite(),
+            ..shape
+        });
+    }
+    let blind = Attention {
+        key_bias: Some(vec![f32::NEG_INFINITY; 100]),
+        ..attention(&[0, 100], [1, 1], 4)
+    };
+    check(&blind);
+}
+
+#[test]
+fn a_sequence_does_not_depend_on_its_batch_mates() {
+    let shape = attention(&[0, 33, 150, 161], [4, 2], 24);
+    let inputs = Inputs::new(&shape);
+    for (name, device) in devices() {
+        let together = inputs.run(device, &shape);
+        for bounds in shape.offsets.windows(2) {
+            let (first, end) = (bounds[0], bounds[1]);
+            let alone = Attention {
+                offsets: vec![0, end - first],
+                ..shape.clone()
+            };
+            let alone = inputs.part(&shape, first..end).run(device, &alone);
+            for (together, alone) in together.iter().zip(&alone) {
+                let width = together.len() / shape.tokens();
+                same_bits(name, &together[first * width..end * width], alone);
+            }
+        }
+    }
+}
+
+/// Scores of hundreds do not overflow: the output is the value of the best key.
+#[test]
+fn large_scores_pick_the_best_key() {
+    let shape = attention(&[0, 120], [1, 1], 4);
+    let mut inputs = Inputs::new(&shape);
+    inputs.q.fill(30.0);
+    inputs.k.fill(-20.0);
+    inputs.k[97 * 4..98 * 4].fill(20.0);
+    for (name, device) in devices() {
+        let y = &inputs.run(device, &shape)[0];
+        for row in y.chunks_exact(4) {
+            same_bits(name, row, &inputs.v[97 * 4..98 * 4]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(20))]
+    #[test]
+    fn odd_shapes(
+        lengths in prop::collection::vec(prop_oneof![3 => 0usize..40, 1 => 90usize..201], 1..4),
+        n_kv_heads in 1usize..3,
+        group in 1usize..4,
+        half in 1usize..37,
+        causal: bool,
+        biased: bool,
+    ) {
+        let ends = lengths.iter().scan(0, |end, n| {
+            *end += n;
+            Some(*end)
+        });
+        let offsets: Vec<usize> = std::iter::once(0).chain(ends).collect();
+        let shape = attention(&offsets, [n_kv_heads * group, n_kv_heads], 2 * half);
+        let key_bias = biased.then(|| normal(9, shape.tokens()));
+        check(&Attention { causal, key_bias, ..shape });
+    }
+}

@@ -1,0 +1,77 @@
+//! Rotary position embedding, its inverse and its tables.
+
+use llada_tensor::backend::RopeArgs;
+use llada_tensor::ops::rope::RopeTable;
+use llada_tensor::{DType, Tensor};
+use proptest::prelude::*;
+
+use crate::reference;
+use crate::support::{check_levels, ids, normal, of, scalar, widen};
+
+const POSITIONS: usize = 50;
+const THETA: f32 = 10_000.0;
+
+#[track_caller]
+fn check(rows: usize, heads: usize, half: usize) {
+    let width = 2 * half * heads;
+    let (x, positions) = (normal(1, rows * width), ids(2, rows, POSITIONS));
+    let table = RopeTable::new(scalar(), POSITIONS, 2 * half, THETA).expect("even");
+    let [cos, sin] = [table.cos, table.sin].map(|x| widen(&x.to_vec_f32()));
+    let exact = [1.0, -1.0]
+        .map(|sign| reference::rope(&widen(&x), width, (&cos, &sin, half), &positions, sign));
+    check_levels(
+        &format!("rope {rows}x{heads}x{half}"),
+        2,
+        &exact,
+        |device| {
+            let rotate = |inverse| {
+                let mut y = Tensor::empty(device, DType::F32, &[rows, width]);
+                let args = RopeArgs {
+                    x: &of(device, &[rows, width], &x),
+                    table: &RopeTable::new(device, POSITIONS, 2 * half, THETA).expect("even"),
+                    positions: &positions,
+                    inverse,
+                    y: &mut y,
+                };
+                device.backend().rope(args).expect("fits");
+                y.to_vec_f32()
+            };
+            vec![rotate(false), rotate(true)]
+        },
+    );
+}
+
+#[test]
+fn agrees_with_f64() {
+    check(0, 1, 1);
+    check(3, 0, 2);
+    check(1, 1, 1);
+    check(13, 3, 16);
+    check(200, 5, 36);
+}
+
+/// Angles are `f32`, as in the reference, so that their error grows with the position: two
+/// roundings of the frequency (its power is good to one unit) and one of the product.
+#[test]
+fn tables_are_cosines_and_sines_of_the_angles() {
+    let (n, half) = (600, 9);
+    let table = RopeTable::new(scalar(), n, 2 * half, THETA).expect("even");
+    let (cos, sin) = (table.cos.to_vec_f32(), table.sin.to_vec_f32());
+    for at in 0..n * half {
+        let exponent = (at % half) as f64 / half as f64;
+        let angle = (at / half) as f64 * f64::from(THETA).powf(-exponent);
+        // The exponent's own rounding moves the frequency by ln(theta) = 9.2 units.
+        let bound = f64::from(f32::EPSILON) * (angle * (3.0 + 9.3) + 1.0);
+        for (value, exact) in [(cos[at], angle.cos()), (sin[at], angle.sin())] {
+            assert!((f64::from(value) - exact).abs() <= bound, "entry {at}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn odd_shapes(rows in 0usize..40, heads in 1usize..5, half in 1usize..37) {
+        check(rows, heads, half);
+    }
+}

@@ -1,0 +1,83 @@
+//! SwiGLU and its gradient.
+
+use llada_tensor::backend::{SwigluArgs, SwigluBackwardArgs};
+use llada_tensor::{DType, Device, Tensor};
+use proptest::prelude::*;
+
+use crate::reference;
+use crate::support::{check_levels, devices, normal, of, widen};
+
+fn forward(device: &Device, gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut y = Tensor::empty(device, DType::F32, &[gate.len()]);
+    let args = SwigluArgs {
+        gate: &of(device, &[gate.len()], gate),
+        up: &of(device, &[up.len()], up),
+        y: &mut y,
+    };
+    device.backend().swiglu(args).expect("fits");
+    y.to_vec_f32()
+}
+
+fn backward(device: &Device, gate: &[f32], up: &[f32], dy: &[f32]) -> Vec<Vec<f32>> {
+    let shape = [gate.len()];
+    let mut dgate = Tensor::empty(device, DType::F32, &shape);
+    let mut dup = Tensor::empty(device, DType::F32, &shape);
+    let args = SwigluBackwardArgs {
+        gate: &of(device, &shape, gate),
+        up: &of(device, &shape, up),
+        dy: &of(device, &shape, dy),
+        dgate: &mut dgate,
+        dup: &mut dup,
+    };
+    device.backend().swiglu_backward(args).expect("fits");
+    vec![dgate.to_vec_f32(), dup.to_vec_f32()]
+}
+
+#[track_caller]
+fn check(n: usize) {
+    let [gate, up, dy] = [1, 2, 3].map(|seed| normal(seed, n));
+    let gate: Vec<f32> = gate.iter().map(|x| 4.0 * x).collect();
+    let [gate64, up64, dy64] = [&gate, &up, &dy].map(|x| widen(x));
+    let y = reference::swiglu(&gate64, &up64);
+    let slopes = reference::swiglu_backward(&gate64, &up64, &dy64);
+    check_levels(&format!("swiglu {n}"), 4, &[y], |device| {
+        vec![forward(device, &gate, &up)]
+    });
+    check_levels(&format!("swiglu {n} backward"), 8, &slopes, |device| {
+        backward(device, &gate, &up, &dy)
+    });
+}
+
+#[test]
+fn agrees_with_f64() {
+    for n in [0, 1, 15, 16, 17, 100, 40_001] {
+        check(n);
+    }
+}
+
+#[test]
+fn far_ends_are_zero_and_the_identity() {
+    let gate = [-1e30, -200.0, -95.0, 95.0, 200.0, 1e30];
+    for (name, device) in devices() {
+        let y = forward(device, &gate, &[1.0; 6]);
+        for (y, expected) in y.iter().zip([0.0, 0.0, 0.0, 95.0, 200.0, 1e30_f32]) {
+            assert!(
+                (y - expected).abs() <= 1e-6 * expected + 1e-6,
+                "{name}: {y}"
+            );
+        }
+        // e^88 is the largest power that the vectors know: what is left of gate -1e30 is 1e-8.
+        let slopes = backward(device, &gate[1..5], &[1.0; 4], &[1.0; 4]);
+        for (slope, expected) in slopes[0].iter().zip([0.0, 0.0, 1.0, 1.0_f32]) {
+            assert!((slope - expected).abs() < 1e-6, "{name}: {slope}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn odd_lengths(n in 0usize..300) {
+        check(n);
+    }
+}
