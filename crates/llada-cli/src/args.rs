@@ -115,7 +115,7 @@ pub(crate) struct SamplerArgs {
     /// Scale of classifier-free guidance
     #[arg(long, alias = "cfg_scale", default_value_t = 0.0)]
     pub(crate) cfg_scale: f32,
-    /// Which masks are revealed first: low_confidence, random, margin or entropy
+    /// Which masks are revealed first: `low_confidence`, random, margin or entropy
     #[arg(long, default_value = "low_confidence")]
     pub(crate) remasking: String,
     /// Seed of everything that is drawn
