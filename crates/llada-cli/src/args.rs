@@ -36,12 +36,27 @@ pub(crate) enum Format {
     Json,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceName {
     /// The best that is there.
     Auto,
     /// The processor.
     Cpu,
+    /// A GPU, with or without its number.
+    Cuda,
+}
+
+impl std::str::FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name.split_once(':').unwrap_or((name, "0")) {
+            ("auto", "0") => Ok(Self::Auto),
+            ("cpu", "0") => Ok(Self::Cpu),
+            ("cuda", number) if number.parse::<u32>().is_ok() => Ok(Self::Cuda),
+            _ => Err("expected auto, cpu or cuda[:N]".to_owned()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -52,6 +67,10 @@ pub(crate) enum Dtype {
     F32,
     /// Products of numbers rounded to bf16, sums in f32.
     Bf16,
+    /// Not supported yet.
+    Int8,
+    /// Not supported yet.
+    Int4,
 }
 
 /// Flags of every command that runs a model.
@@ -61,8 +80,8 @@ pub(crate) struct ModelArgs {
     /// poem model]
     #[arg(long, value_name = "DIR")]
     pub(crate) model: Option<PathBuf>,
-    /// Where to compute
-    #[arg(long, value_enum, default_value = "auto")]
+    /// Where to compute: auto, cpu or cuda[:N]
+    #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceName,
     /// Precision of the matrix products
     #[arg(long, value_enum, default_value = "auto")]
@@ -85,7 +104,8 @@ pub(crate) struct SamplerArgs {
     #[arg(
         long,
         alias = "block_length",
-        alias = "block-size",
+        visible_alias = "block-size",
+        alias = "block_size",
         alias = "diffusion-block-length"
     )]
     pub(crate) block_length: Option<usize>,
@@ -95,7 +115,7 @@ pub(crate) struct SamplerArgs {
     /// Scale of classifier-free guidance
     #[arg(long, alias = "cfg_scale", default_value_t = 0.0)]
     pub(crate) cfg_scale: f32,
-    /// Which masks are revealed first: low_confidence, random, margin or entropy
+    /// Which masks are revealed first: `low_confidence`, random, margin or entropy
     #[arg(long, default_value = "low_confidence")]
     pub(crate) remasking: String,
     /// Seed of everything that is drawn
@@ -126,14 +146,14 @@ pub(crate) struct GenerateArgs {
     /// Many prompts: lines with `prompt` or `prompt_ids`
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "prompt")]
     pub(crate) input: Option<PathBuf>,
-    /// Tokens to generate
+    /// Tokens to generate [default: 64, or what the context has room for]
     #[arg(
         long,
         alias = "gen_length",
-        alias = "max-new-tokens",
-        default_value_t = 64
+        visible_alias = "max-new-tokens",
+        alias = "max_new_tokens"
     )]
-    pub(crate) gen_length: usize,
+    pub(crate) gen_length: Option<usize>,
     #[command(flatten)]
     pub(crate) sampler: SamplerArgs,
     #[command(flatten)]
@@ -143,8 +163,11 @@ pub(crate) struct GenerateArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InfillArgs {
     /// Texts with holes
-    #[arg(required = true)]
+    #[arg(required_unless_present = "input")]
     pub(crate) text: Vec<String>,
+    /// Many texts: lines with `prompt` or `prompt_ids`
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "text")]
+    pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sampler: SamplerArgs,
     #[command(flatten)]

@@ -14,6 +14,11 @@ use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
 pub(crate) struct Misuse(String);
 
 impl Misuse {
+    /// An error of a library about what the user gave, with its causes.
+    pub(crate) fn from_error(error: impl Into<anyhow::Error>) -> anyhow::Error {
+        Self::of(format!("{:#}", error.into()))
+    }
+
     pub(crate) fn of(text: impl Into<String>) -> anyhow::Error {
         anyhow::Error::new(Self(text.into()))
     }
@@ -44,11 +49,15 @@ pub(crate) fn device(threads: usize) -> Result<Device> {
 /// The model that the flags ask for.
 pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
     let device = match args.device {
+        DeviceName::Cuda => anyhow::bail!("--device cuda: CUDA is not built in"),
         DeviceName::Auto | DeviceName::Cpu => device(args.threads)?,
     };
     let precision = match args.dtype {
         Dtype::Auto | Dtype::F32 => Precision::F32,
         Dtype::Bf16 => Precision::Bf16,
+        Dtype::Int8 | Dtype::Int4 => {
+            anyhow::bail!("--dtype int8 and int4 are not supported yet, use f32 or bf16")
+        }
     };
     Ok(match &args.model {
         Some(dir) => llada::load(dir, &device, precision)?,
@@ -82,7 +91,11 @@ pub(crate) fn sampler(
     if infill || args.logits_eos_inf {
         suppressed.push(eos_token_id);
     }
-    let late = args.confidence_eos_eot_inf.then_some(eos_token_id);
+    let mut late = Vec::new();
+    if args.confidence_eos_eot_inf {
+        late.push(eos_token_id);
+        late.extend(llada.tokenizer.token_to_id("<|eot_id|>"));
+    }
     Ok(SampleConfig {
         steps,
         gen_length,
@@ -93,7 +106,7 @@ pub(crate) fn sampler(
         seed: args.seed,
         suppress_mask: true,
         logits_eos_inf: suppressed,
-        confidence_eos_eot_inf: late.into_iter().collect(),
+        confidence_eos_eot_inf: late,
         ..SampleConfig::default()
     })
 }

@@ -10,17 +10,20 @@ use llada::sample::Request;
 use crate::args::GenerateArgs;
 use crate::config::{Misuse, load, sampler};
 
+/// Length of an answer if none is asked for.
+const GEN_LENGTH: usize = 64;
+
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let llada = load(&args.model)?;
-    let config = sampler(&args.sampler, &llada, args.gen_length, false)?;
-    let prompts = prompts(args, &llada)?;
-    for prompt in &prompts {
-        check(prompt, args.gen_length, &llada)?;
+    let mut requests = Vec::new();
+    for prompt in prompts(args, &llada)? {
+        let context = llada.model.info().max_sequence_length;
+        let room = context.saturating_sub(prompt.len()).max(1);
+        let gen_length = args.gen_length.unwrap_or(GEN_LENGTH.min(room));
+        check(&prompt, gen_length, &llada)?;
+        let config = sampler(&args.sampler, &llada, gen_length, false)?;
+        requests.push(Request::generate(prompt, config));
     }
-    let requests: Vec<Request> = prompts
-        .into_iter()
-        .map(|prompt| Request::generate(prompt, config.clone()))
-        .collect();
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, false)
 }
 
@@ -29,10 +32,11 @@ fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Vec<u32>>> {
         return Ok(vec![ids.clone()]);
     }
     if let Some(path) = &args.input {
-        return read_prompts(path, llada);
+        return read_prompts(path, &|text| llada.tokenizer.encode_strict(text));
     }
     let text = args.prompt.as_deref().unwrap_or_default();
-    Ok(vec![llada.tokenizer.encode_strict(text)?])
+    let ids = llada.tokenizer.encode_strict(text);
+    Ok(vec![ids.map_err(Misuse::from_error)?])
 }
 
 fn check(prompt: &[u32], gen_length: usize, llada: &Llada) -> Result<()> {
@@ -66,7 +70,11 @@ struct Line {
     prompt_ids: Option<Vec<u32>>,
 }
 
-fn read_prompts(path: &Path, llada: &Llada) -> Result<Vec<Vec<u32>>> {
+/// The sequences of a file of JSON lines.
+pub(super) fn read_prompts(
+    path: &Path,
+    encode: &dyn Fn(&str) -> llada::text::Result<Vec<u32>>,
+) -> Result<Vec<Vec<u32>>> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let mut prompts = Vec::new();
@@ -81,7 +89,7 @@ fn read_prompts(path: &Path, llada: &Llada) -> Result<Vec<Vec<u32>>> {
             Line {
                 prompt: Some(text),
                 prompt_ids: None,
-            } => llada.tokenizer.encode_strict(&text).with_context(place)?,
+            } => encode(&text).with_context(place)?,
             Line {
                 prompt: None,
                 prompt_ids: Some(ids),

@@ -4,25 +4,29 @@ use anyhow::Result;
 use llada::diffusion::MaskPredictor as _;
 use llada::sample::Request;
 
+use super::generate::read_prompts;
 use crate::args::InfillArgs;
 use crate::config::{Misuse, load, sampler};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let llada = load(&args.model)?;
     let info = llada.model.info();
+    let encode = |text: &str| llada.tokenizer.encode_with_masks(text, info.mask_token_id);
+    let canvases = match &args.input {
+        Some(path) => read_prompts(path, &encode)?,
+        None => {
+            let encoded: Result<Vec<_>, _> = args.text.iter().map(|text| encode(text)).collect();
+            encoded.map_err(Misuse::from_error)?
+        }
+    };
     let mut requests = Vec::new();
-    for text in &args.text {
-        let canvas = llada
-            .tokenizer
-            .encode_with_masks(text, info.mask_token_id)?;
+    for canvas in canvases {
         let masks = canvas
             .iter()
             .filter(|&&id| id == info.mask_token_id)
             .count();
         if masks == 0 {
-            return Err(Misuse::of(format!(
-                "{text}: nothing to fill in, mark holes with □ or _"
-            )));
+            return Err(Misuse::of("the text has no mask: mark holes with □ or _"));
         }
         let (length, limit) = (canvas.len(), info.max_sequence_length);
         if length > limit {

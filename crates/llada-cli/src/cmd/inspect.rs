@@ -32,9 +32,9 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
         Format::Json => print(&format!("{result}\n")),
         Format::Text => {
             for (field, value) in result.as_object().into_iter().flatten() {
-                print(&format!("{field:26} {value}\n"));
+                print(&format!("{field:26} {value}\n"))?;
             }
+            Ok(())
         }
     }
-    Ok(())
 }

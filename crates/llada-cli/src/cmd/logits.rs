@@ -49,6 +49,9 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<()> {
         // Padding is left out, not masked: the result of a row is that of the row alone.
         let kept: Vec<usize> = (0..length).filter(|&at| mask[at] != 0).collect();
         let sequence: Vec<u32> = kept.iter().map(|&at| ids[at]).collect();
+        if kept.is_empty() {
+            continue;
+        }
         let batch = TokenBatch::new(&[sequence])?;
         let positions: Vec<usize> = (0..kept.len()).collect();
         let values = llada.model.logits(&batch, &positions)?;
@@ -60,18 +63,22 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<()> {
     let shape = vec![rows.len(), length, vocab_size];
     write(&args.output, &logits, shape.clone())
         .with_context(|| format!("writing {}", args.output.display()))?;
-    let result = json!({ "logits": shape, "output": args.output, "seconds": seconds });
+    let result =
+        json!({ "shapes": { "logits": shape }, "output": args.output, "seconds": seconds });
     match args.model.format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text => print(&format!("{}: logits {shape:?}\n", args.output.display())),
     }
-    Ok(())
 }
 
-/// Through a temporary sibling, so that a full disk leaves no half file behind.
+/// Through a temporary sibling, so that a full disk leaves no half file behind. What is there and
+/// is no file (a device, a pipe) is written to, not replaced.
 fn write(path: &Path, logits: &[f32], shape: Vec<usize>) -> Result<()> {
     let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(logits))?;
     let bytes = safetensors::serialize([("logits", view)], None)?;
+    if path.exists() && !path.is_file() {
+        return Ok(std::fs::write(path, bytes)?);
+    }
     let dir = path
         .parent()
         .filter(|dir| !dir.as_os_str().is_empty())

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use llada::Llada;
 use llada::diffusion::MaskPredictor as _;
-use llada::sample::{Output, Request, StepEvent, sample};
+use llada::sample::{Error as SampleError, Output, Request, StepEvent, sample};
 use serde_json::json;
 
 use crate::args::{Format, SamplerArgs};
+use crate::config::Misuse;
 use crate::output::{note, print};
 
 /// Sequences that run together.
@@ -34,9 +35,10 @@ pub(crate) fn run_all(
     let mut outputs = Vec::new();
     for (chunk, requests) in requests.chunks(BATCH).enumerate() {
         observer.first_request = chunk * BATCH;
-        outputs.extend(sample(&llada.model, requests, &mut |event| {
-            observer.step(event)
-        })?);
+        outputs.extend(
+            sample(&llada.model, requests, &mut |event| observer.step(event))
+                .map_err(of_sampler)?,
+        );
         observer.finish()?;
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -48,7 +50,7 @@ pub(crate) fn run_all(
             print(&format!(
                 "{}\n",
                 result["shown"].as_str().unwrap_or_default()
-            ));
+            ))?;
         }
         n_tokens += output.tokens.len() - output.prompt_len;
         results.push(json!({
@@ -63,7 +65,7 @@ pub(crate) fn run_all(
             let result = json!({
                 "outputs": results, "seconds": seconds, "tokens_per_second": tokens_per_second,
             });
-            print(&format!("{result}\n"));
+            print(&format!("{result}\n"))?;
         }
         Format::Text => {
             let nfe: usize = outputs.iter().map(|output| output.nfe).sum();
@@ -73,6 +75,14 @@ pub(crate) fn run_all(
         }
     }
     Ok(())
+}
+
+/// All but a failing model is a wrong setting.
+fn of_sampler(error: SampleError) -> anyhow::Error {
+    match error {
+        SampleError::Predictor(_) | SampleError::NotANumber { .. } => error.into(),
+        error => Misuse::from_error(error),
+    }
 }
 
 fn report(llada: &Llada, output: &Output, whole: bool) -> Result<serde_json::Value> {
@@ -186,6 +196,17 @@ impl<'a> Observer<'a> {
     }
 }
 
+/// The canvas with □ for masks.
+fn canvas_text(llada: &Llada, event: &StepEvent<'_>) -> String {
+    let mask = llada.model.info().mask_token_id;
+    let runs = event.canvas.chunk_by(|a, b| (*a == mask) == (*b == mask));
+    runs.map(|run| match run[0] == mask {
+        true => "□".repeat(run.len()),
+        false => llada.tokenizer.decode(run, true).unwrap_or_default(),
+    })
+    .collect()
+}
+
 fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_json::Value {
     let revealed: Vec<_> = event
         .revealed
@@ -207,5 +228,6 @@ fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_jso
         "masked": event.masked,
         "revealed": revealed,
         "canvas": event.canvas,
+        "text": canvas_text(llada, event),
     })
 }

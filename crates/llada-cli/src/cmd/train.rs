@@ -18,8 +18,7 @@ use crate::output::print;
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     if args.help_config {
-        print(&config_help());
-        return Ok(());
+        return print(&config_help());
     }
     let (Some(run_dir), Some(config_path)) = (&args.run_dir, &args.config) else {
         anyhow::bail!("RUN_DIR and --config are needed");
@@ -87,7 +86,6 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
             summary.step
         )),
     }
-    Ok(())
 }
 
 /// The `[model]` table with what follows from the tokenizer and the data.

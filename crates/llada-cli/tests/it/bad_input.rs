@@ -1,0 +1,129 @@
+//! Every wrong input ends with one line and exit code 1 or 2.
+
+use std::fs;
+use std::path::Path;
+
+use crate::{fails, llada, model};
+
+/// `generate --gen-length 2 --model DIR args`.
+fn generate(dir: &Path, args: &[&str]) -> assert_cmd::Command {
+    let mut command = llada(&["generate", "--gen-length", "2", "--model"]);
+    command.arg(dir).args(args);
+    command
+}
+
+#[test]
+fn models_that_cannot_be_read() {
+    let dir = model();
+    fails(
+        &mut generate(&dir.path().join("none"), &["春"]),
+        1,
+        &["none", "config.json"],
+    );
+    let weights = dir.path().join("model.safetensors");
+    let bytes = fs::read(&weights).expect("the weights");
+    fs::write(&weights, &bytes[..bytes.len() / 2]).expect("a writable folder");
+    fails(
+        &mut generate(dir.path(), &["春"]),
+        1,
+        &["model.safetensors", "truncated"],
+    );
+    fs::write(&weights, bytes).expect("a writable folder");
+    let path = dir.path().join("config.json");
+    let config = fs::read_to_string(&path).expect("the configuration");
+    let wider = config.replace("\"mlp_hidden_size\": 32", "\"mlp_hidden_size\": 48");
+    assert_ne!(config, wider);
+    fs::write(&path, wider).expect("a writable folder");
+    fails(
+        &mut generate(dir.path(), &["春"]),
+        1,
+        &["shape", "32", "48", "config.json"],
+    );
+}
+
+#[test]
+fn wrong_prompts() {
+    let dir = model();
+    let dir = dir.path();
+    fails(&mut generate(dir, &[""]), 2, &["the prompt is empty"]);
+    let long = "春".repeat(30);
+    fails(&mut generate(dir, &[&long]), 2, &["30", "context of 24"]);
+    fails(&mut generate(dir, &["春龘"]), 2, &["'龘'", "number 2"]);
+    fails(&mut generate(dir, &["--prompt-ids", "3,999"]), 2, &["999"]);
+    fails(&mut generate(dir, &["春", "--steps", "0"]), 2, &["--steps"]);
+    let mut infill = llada(&["infill", "春，", "--model"]);
+    fails(infill.arg(dir), 2, &["no mask"]);
+}
+
+#[test]
+fn wrong_flags() {
+    let dir = model();
+    let dir = dir.path();
+    fails(
+        &mut generate(dir, &["春", "--device", "cuda:0"]),
+        1,
+        &["not built in"],
+    );
+    fails(
+        &mut generate(dir, &["春", "--dtype", "int8"]),
+        1,
+        &["not supported yet"],
+    );
+    fails(
+        &mut generate(dir, &["春", "--remasking", "best"]),
+        2,
+        &["low_confidence"],
+    );
+    let mut level = generate(dir, &["春"]);
+    fails(level.env("LLADA_CPU_LEVEL", "fast"), 2, &["scalar, avx2"]);
+    generate(dir, &["春"])
+        .env("LLADA_CPU_LEVEL", "scalar")
+        .assert()
+        .success();
+    fails(
+        &mut llada(&["inspect", "--preset", "gpt"]),
+        2,
+        &["llada-8b"],
+    );
+}
+
+#[test]
+fn rows_of_different_lengths() {
+    let dir = model();
+    let (ids, output) = (dir.path().join("ids.json"), dir.path().join("out"));
+    fs::write(&ids, r#"{"input_ids": [[3, 4], [3]]}"#).expect("a writable folder");
+    let mut command = llada(&["logits", "--model"]);
+    command.arg(dir.path()).arg("--ids").arg(&ids);
+    fails(
+        command.arg("--output").arg(&output),
+        1,
+        &["differ in length"],
+    );
+    assert!(!output.exists());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk() {
+    let dir = model();
+    let full = ["春", "--trace", "/dev/full"];
+    fails(
+        &mut generate(dir.path(), &full),
+        1,
+        &["/dev/full", "No space left"],
+    );
+    let ids = dir.path().join("ids.json");
+    fs::write(&ids, r#"{"input_ids": [[3, 4]]}"#).expect("a writable folder");
+    let mut command = llada(&["logits", "--output", "/dev/full", "--model"]);
+    command.arg(dir.path()).arg("--ids").arg(&ids);
+    fails(&mut command, 1, &["/dev/full", "No space left"]);
+}
+
+#[test]
+fn a_run_folder_that_cannot_be_made() {
+    let dir = model();
+    let config = crate::train::config(dir.path());
+    let mut command = llada(&["train", "--config"]);
+    // A file in the place of a folder: root may write anywhere else.
+    fails(command.arg(&config).arg(config.join("run")), 1, &["run"]);
+}

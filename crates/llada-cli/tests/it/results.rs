@@ -1,0 +1,182 @@
+//! What the commands print.
+
+use std::fs;
+
+use safetensors::SafeTensors;
+use serde_json::{Value, json};
+
+use crate::{CONTEXT, json as run, llada, model};
+
+fn keys(value: &Value) -> Vec<&str> {
+    let object = value.as_object().expect("an object");
+    object.keys().map(String::as_str).collect()
+}
+
+#[test]
+fn generate_reports_the_tokens() {
+    let dir = model();
+    let result = run(dir.path(), "generate", &["春风", "--gen_length", "5"]);
+    assert_eq!(keys(&result), ["outputs", "seconds", "tokens_per_second"]);
+    let output = &result["outputs"][0];
+    let expected = ["text", "tokens", "prompt_tokens", "nfe", "steps"];
+    assert_eq!(keys(output), expected);
+    assert_eq!(output["tokens"].as_array().map(Vec::len), Some(5));
+    assert_eq!(output["prompt_tokens"], 2);
+    assert_eq!((&output["nfe"], &output["steps"]), (&json!(5), &json!(5)));
+}
+
+#[test]
+fn the_default_length_fits_the_context() {
+    let dir = model();
+    let result = run(dir.path(), "generate", &["春风"]);
+    let tokens = result["outputs"][0]["tokens"].as_array().map(Vec::len);
+    assert_eq!(tokens, Some(CONTEXT - 2));
+}
+
+#[test]
+fn infill_keeps_what_is_given() {
+    let dir = model();
+    let result = run(dir.path(), "infill", &["春□_月，秋[MASK]雪。", "□山"]);
+    let text = result["outputs"][0]["text"].as_str().expect("a text");
+    let characters: Vec<char> = text.chars().collect();
+    assert_eq!(characters.len(), 9, "{text}");
+    for (at, given) in [
+        (0, '春'),
+        (3, '月'),
+        (4, '，'),
+        (5, '秋'),
+        (7, '雪'),
+        (8, '。'),
+    ] {
+        assert_eq!(characters[at], given, "{text}");
+    }
+    assert!(!text.contains(['□', '_', '[']), "{text}");
+    assert_eq!(result["outputs"][0]["nfe"], 3);
+    let last = result["outputs"][1]["text"].as_str().expect("a text");
+    assert_eq!(last.chars().last(), Some('山'));
+}
+
+#[test]
+fn infill_folds_traditional_characters() {
+    let dir = model();
+    let result = run(dir.path(), "infill", &["風□"]);
+    let text = result["outputs"][0]["text"].as_str().expect("a text");
+    assert!(text.starts_with('风'), "{text}");
+}
+
+#[test]
+fn a_batch_gives_what_its_lines_give() {
+    let dir = model();
+    let input = dir.path().join("prompts.jsonl");
+    let lines = "{\"prompt\": \"春风\"}\n\n{\"prompt_ids\": [3, 4, 5]}\n{\"prompt\": \"山\"}\n";
+    fs::write(&input, lines).expect("a writable folder");
+    let flags = ["--gen-length", "6", "--temperature", "1", "--seed", "3"];
+    let with = |args: &[&str]| run(dir.path(), "generate", &[args, &flags].concat());
+    let batch = with(&["--input", input.to_str().expect("UTF-8")]);
+    let singles = [&["春风"][..], &["--prompt-ids", "3,4,5"], &["山"]];
+    for (at, args) in singles.into_iter().enumerate() {
+        assert_eq!(batch["outputs"][at], with(args)["outputs"][0]);
+    }
+}
+
+#[test]
+fn text_results_are_the_whole_text() {
+    let dir = model();
+    let path = dir.path().to_str().expect("UTF-8");
+    let run = llada(&["generate", "春風", "--model", path, "--logits_eos_inf"]);
+    let mut run = run;
+    let run = run.assert().success();
+    let text = String::from_utf8_lossy(&run.get_output().stdout).into_owned();
+    assert!(text.starts_with("春风"), "{text}");
+    assert_eq!(text.trim_end().chars().count(), CONTEXT);
+}
+
+#[test]
+fn every_step_is_traced_and_shown() {
+    let dir = model();
+    let trace = dir.path().join("trace.jsonl");
+    let (path, trace_path) = (dir.path().to_str(), trace.to_str());
+    let (path, trace_path) = (path.expect("UTF-8"), trace_path.expect("UTF-8"));
+    let run = llada(&["infill", "春□□，", "--model", path])
+        .args(["--trace", trace_path, "--watch"])
+        .assert()
+        .success();
+    let shown = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert_eq!(shown.lines().filter(|line| line.contains('春')).count(), 2);
+    let lines = fs::read_to_string(trace).expect("the trace");
+    let lines: Vec<Value> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON lines"))
+        .collect();
+    assert_eq!(lines.len(), 2);
+    for (step, line) in lines.iter().enumerate() {
+        assert_eq!((&line["request"], &line["step"]), (&json!(0), &json!(step)));
+        assert_eq!(line["masked"], 1 - step);
+        let revealed = keys(&line["revealed"][0]);
+        assert_eq!(revealed, ["position", "token", "text", "confidence"]);
+    }
+    assert_eq!(
+        lines[0]["text"].as_str().map(|t| t.matches('□').count()),
+        Some(1)
+    );
+}
+
+#[test]
+fn logits_of_padding_are_zero_and_padding_changes_nothing() {
+    let dir = model();
+    let (ids, output) = (dir.path().join("ids.json"), dir.path().join("logits.st"));
+    let args = [
+        "--ids",
+        ids.to_str().expect("UTF-8"),
+        "--output",
+        output.to_str().expect("UTF-8"),
+    ];
+    let read = |content: Value| {
+        fs::write(&ids, content.to_string()).expect("a writable folder");
+        let result = run(dir.path(), "logits", &args);
+        let bytes = fs::read(&output).expect("the result");
+        let file = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let tensor = file.tensor("logits").expect("the tensor");
+        assert_eq!(result["shapes"]["logits"], json!(tensor.shape()));
+        (tensor.shape().to_vec(), tensor.data().to_vec())
+    };
+    let (shape, alone) = read(json!({ "input_ids": [[3, 0, 4]] }));
+    assert_eq!(shape, [1, 3, 17]);
+    let (shape, padded) = read(json!({
+        "input_ids": [[1, 3, 0, 4], [5, 6, 7, 8]],
+        "attention_mask": [[0, 1, 1, 1], [1, 1, 1, 1]],
+    }));
+    assert_eq!(shape, [2, 4, 17]);
+    let row = 17 * size_of::<f32>();
+    assert!(padded[..row].iter().all(|&byte| byte == 0));
+    assert_eq!(padded[row..4 * row], alone);
+}
+
+#[test]
+fn inspect_counts_parameters() {
+    let dir = model();
+    let path = dir.path().to_str().expect("UTF-8");
+    let of = |args: &[&str]| -> Value {
+        let run = llada(&["inspect", "--format", "json"]).args(args).assert();
+        serde_json::from_slice(&run.success().get_output().stdout).expect("one JSON object")
+    };
+    let tiny = of(&[path]);
+    assert_eq!(
+        (&tiny["d_model"], &tiny["mask_token_id"]),
+        (&json!(16), &json!(0))
+    );
+    assert!(tiny["total_parameters"].as_u64() > tiny["non_embedding_parameters"].as_u64());
+    let paper = of(&["--preset", "llada-8b"]);
+    assert_eq!(paper["total_parameters"], 8_015_581_184_u64);
+    assert!(of(&[])["vocab_size"].is_u64());
+}
+
+#[test]
+fn the_embedded_model_needs_no_files() {
+    let run = llada(&["infill", "春□，", "--format", "json"])
+        .assert()
+        .success();
+    let result: Value = serde_json::from_slice(&run.get_output().stdout).expect("JSON");
+    let text = result["outputs"][0]["text"].as_str().expect("a text");
+    assert_eq!(text.chars().count(), 3);
+}
