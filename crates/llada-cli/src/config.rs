@@ -87,7 +87,8 @@ pub(crate) fn sampler(
         return Err(Misuse::of("--block-length must be at least 1"));
     }
     // What a text never holds is never chosen; an infilled text does not end in its middle.
-    let mut suppressed: Vec<u32> = llada.tokenizer.unk_token_id().into_iter().collect();
+    let unk = llada.tokenizer.unk_token_id();
+    let mut suppressed: Vec<u32> = unk.into_iter().collect();
     if infill || args.logits_eos_inf {
         suppressed.push(eos_token_id);
     }
@@ -104,7 +105,8 @@ pub(crate) fn sampler(
         cfg_scale: args.cfg_scale,
         remasking,
         seed: args.seed,
-        suppress_mask: true,
+        // As in the reference, a mask may win in a published model; a character vocabulary is ours.
+        suppress_mask: infill || unk.is_some(),
         logits_eos_inf: suppressed,
         confidence_eos_eot_inf: late,
         ..SampleConfig::default()

@@ -32,12 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let (threads, steps) = (number(1, 1), number(2, 5));
     let (d_model, n_layers, n_heads) = (number(3, 64), number(4, 2), number(5, 2));
-    let (mlp, vocab, batch, length) = (
-        number(6, 160),
-        number(7, 500),
-        number(8, 4),
-        number(9, 32),
-    );
+    let (mlp, vocab, batch, length) = (number(6, 160), number(7, 500), number(8, 4), number(9, 32));
     let json = format!(
         "{{\"d_model\":{d_model},\"n_heads\":{n_heads},\"n_layers\":{n_layers},\
          \"mlp_hidden_size\":{mlp},\"vocab_size\":{vocab},\"weight_tying\":false,\

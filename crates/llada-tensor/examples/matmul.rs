@@ -2,7 +2,6 @@
 //! `cargo run --release -p llada-tensor --example matmul -- 2048 1536 384 1`.
 
 #![expect(clippy::print_stdout, reason = "it reports what it measures")]
-
 #![expect(
     clippy::print_stdout,
     clippy::cast_possible_truncation,
