@@ -8,6 +8,7 @@ mod cross_entropy;
 mod embedding;
 pub(crate) mod level;
 mod matmul;
+mod panels;
 mod rms_norm;
 mod rope;
 mod simd;

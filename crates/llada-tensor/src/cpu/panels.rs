@@ -1,0 +1,313 @@
+//! Panels: the layout in which the operands of a product are copied.
+//!
+//! Blocks of k, then panels of rows (left operand) or columns (right operand), k running inside.
+
+use half::bf16;
+
+use super::level::CpuLevel;
+use super::matmul::Context;
+#[cfg(target_arch = "x86_64")]
+use super::simd::amx;
+use super::simd::{Kernel, Simd};
+use super::workers::Shared;
+use crate::storage::Buffer;
+use crate::{Precision, Tensor};
+
+/// A strided `f32` matrix.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) row_stride: usize,
+    pub(super) column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// The last two axes of a view, at index `at` of its flattened leading axes.
+    pub(super) fn of(x: &'a Tensor, at: usize) -> Self {
+        let (shape, strides) = (x.shape(), x.strides());
+        let rank = shape.len();
+        let mut rest = at;
+        let mut offset = 0;
+        for axis in (0..rank - 2).rev() {
+            offset += rest % shape[axis] * strides[axis];
+            rest /= shape[axis];
+        }
+        let data = x.f32s_from_offset().get(offset..).unwrap_or(&[]);
+        Self {
+            data,
+            row_stride: strides[rank - 2],
+            column_stride: strides[rank - 1],
+        }
+    }
+
+    pub(super) fn transposed(self) -> Self {
+        Self {
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+}
+
+/// How panels look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// `f32` values `[k][width]`, perhaps rounded to bf16.
+    F32 {
+        rows: usize,
+        columns: usize,
+        rounded: bool,
+    },
+    /// bf16 tiles.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+impl Kind {
+    pub(super) fn of(level: CpuLevel, precision: Precision) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if level == CpuLevel::Amx && precision == Precision::Bf16 {
+            return Self::Amx;
+        }
+        let (rows, columns) = level.run(BlockShape);
+        Self::F32 {
+            rows,
+            columns,
+            rounded: precision == Precision::Bf16,
+        }
+    }
+
+    pub(super) fn rows(self) -> usize {
+        match self {
+            Self::F32 { rows, .. } => rows,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::WIDTH,
+        }
+    }
+
+    pub(super) fn columns(self) -> usize {
+        match self {
+            Self::F32 { columns, .. } => columns,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::WIDTH,
+        }
+    }
+
+    /// k values are padded to a multiple of this.
+    pub(super) fn k_step(self) -> usize {
+        match self {
+            Self::F32 { .. } => 1,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => amx::STEP,
+        }
+    }
+
+    pub(super) fn element_bytes(self) -> usize {
+        match self {
+            Self::F32 { .. } => 4,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => 2,
+        }
+    }
+
+    /// Largest block of k: a right panel takes 32 KiB.
+    pub(super) fn k_block(self) -> usize {
+        match self {
+            Self::F32 { .. } => 256,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => 512,
+        }
+    }
+}
+
+struct BlockShape;
+
+impl Kernel for BlockShape {
+    type Output = (usize, usize);
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> (usize, usize) {
+        (S::BLOCK_ROWS, S::BLOCK_VECS * S::LANES)
+    }
+}
+
+/// Where the panels of one operand lie: blocks of k, then panels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Rows or columns of the operand.
+    pub(super) size: usize,
+    pub(super) width: usize,
+    pub(super) k: usize,
+    pub(super) k_block: usize,
+    pub(super) k_step: usize,
+}
+
+impl Layout {
+    pub(super) fn new(kind: Kind, size: usize, width: usize, k: usize) -> Self {
+        let n_blocks = k.div_ceil(kind.k_block()).max(1);
+        let k_step = kind.k_step();
+        let k_block = k.div_ceil(n_blocks).next_multiple_of(k_step).max(k_step);
+        Self {
+            size,
+            width,
+            k,
+            k_block,
+            k_step,
+        }
+    }
+
+    pub(super) fn n_panels(&self) -> usize {
+        self.size.div_ceil(self.width)
+    }
+
+    pub(super) fn n_blocks(&self) -> usize {
+        self.k.div_ceil(self.k_block).max(1)
+    }
+
+    /// Values of k in a block, without padding.
+    pub(super) fn block_len(&self, at: usize) -> usize {
+        (self.k - at * self.k_block).min(self.k_block)
+    }
+
+    pub(super) fn panel_elements(&self, at: usize) -> usize {
+        self.block_len(at)
+            .next_multiple_of(self.k_step)
+            .max(self.k_step)
+            * self.width
+    }
+
+    pub(super) fn offset(&self, k_block: usize, panel: usize) -> usize {
+        k_block * self.k_block * self.width * self.n_panels() + panel * self.panel_elements(k_block)
+    }
+
+    pub(super) fn elements(&self) -> usize {
+        let last = self.n_blocks() - 1;
+        self.offset(last, 0) + self.panel_elements(last) * self.n_panels()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Left,
+    Right,
+}
+
+/// An operand that waits to be packed. `matrix` rows are the panel index: for a right operand
+/// they are its columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operand<'a> {
+    pub(super) matrix: Matrix<'a>,
+    pub(super) side: Side,
+    pub(super) layout: Layout,
+}
+
+/// Packs operands, in tasks of a few panels.
+pub(super) fn pack_panels(
+    cx: Context<'_>,
+    kind: Kind,
+    operands: &[Operand<'_>],
+    out: &mut [&mut Buffer],
+) {
+    const PANELS_PER_TASK: usize = 4;
+    let tasks: Vec<(usize, usize)> = operands
+        .iter()
+        .enumerate()
+        .flat_map(|(i, x)| {
+            (0..x.layout.n_panels())
+                .step_by(PANELS_PER_TASK)
+                .map(move |p| (i, p))
+        })
+        .collect();
+    let out: Vec<Shared<'_, u8>> = out.iter_mut().map(|b| Shared::new(b.bytes_mut())).collect();
+    cx.workers.for_each(tasks.len(), |task| {
+        let (i, first) = tasks[task];
+        let layout = operands[i].layout;
+        for panel in first..(first + PANELS_PER_TASK).min(layout.n_panels()) {
+            for k_block in 0..layout.n_blocks() {
+                let start = layout.offset(k_block, panel) * kind.element_bytes();
+                let len = layout.panel_elements(k_block) * kind.element_bytes();
+                // SAFETY: the ranges of different panels and blocks of k do not overlap.
+                #[expect(unsafe_code, reason = "panels are written in parallel")]
+                let bytes = unsafe { out[i].range(start, len) };
+                pack_panel(kind, &operands[i], k_block, panel, bytes);
+            }
+        }
+    });
+}
+
+fn pack_panel(kind: Kind, operand: &Operand<'_>, k_block: usize, panel: usize, out: &mut [u8]) {
+    let Operand { matrix, layout, .. } = operand;
+    let (p0, k0) = (panel * layout.width, k_block * layout.k_block);
+    let p = (layout.size - p0).min(layout.width);
+    let k = layout.block_len(k_block);
+    let data = &matrix.data[p0 * matrix.row_stride + k0 * matrix.column_stride..];
+    match kind {
+        Kind::F32 { rounded, .. } => {
+            let out: &mut [f32] = bytemuck::cast_slice_mut(out);
+            let source = Matrix { data, ..*matrix };
+            pack_f32(source, [p, k], layout.width, out);
+            if rounded {
+                for x in out {
+                    *x = bf16::from_f32(*x).to_f32();
+                }
+            }
+        }
+        #[cfg(target_arch = "x86_64")]
+        Kind::Amx => {
+            let source = amx::Source {
+                data,
+                panel: p,
+                panel_stride: matrix.row_stride,
+                k,
+                k_stride: matrix.column_stride,
+            };
+            let side = match operand.side {
+                Side::Left => amx::Side::Left,
+                Side::Right => amx::Side::Right,
+            };
+            // SAFETY: this kind is only made at `CpuLevel::Amx`, which detection has allowed.
+            #[expect(unsafe_code, reason = "AVX-512 packing")]
+            unsafe {
+                amx::pack_panel(source, side, bytemuck::cast_slice_mut(out));
+            };
+        }
+    }
+}
+
+/// Copies `p` rows of `k` values into `[k][width]`, with zeros in the missing rows.
+fn pack_f32(source: Matrix<'_>, [p, k]: [usize; 2], width: usize, out: &mut [f32]) {
+    match width {
+        32 => pack_f32_of::<32>(source, [p, k], out),
+        16 => pack_f32_of::<16>(source, [p, k], out),
+        12 => pack_f32_of::<12>(source, [p, k], out),
+        6 => pack_f32_of::<6>(source, [p, k], out),
+        _ => pack_f32_of::<4>(source, [p, k], out),
+    }
+}
+
+fn pack_f32_of<const W: usize>(source: Matrix<'_>, [p, k]: [usize; 2], out: &mut [f32]) {
+    /// Values of k whose lines of the panel stay in the first-level cache.
+    const K_RUN: usize = 16;
+    let (row, column) = (source.row_stride, source.column_stride);
+    let (out, _) = out.as_chunks_mut::<W>();
+    if p < W {
+        out.fill([0.0; W]);
+    }
+    if row == 1 {
+        for (at, out) in out.iter_mut().enumerate().take(k) {
+            let values = &source.data[at * column..][..p];
+            match values.first_chunk::<W>() {
+                Some(values) => *out = *values,
+                None => out[..p].copy_from_slice(values),
+            }
+        }
+        return;
+    }
+    for (run, out) in out[..k].chunks_mut(K_RUN).enumerate() {
+        for i in 0..p {
+            let values = &source.data[i * row + run * K_RUN * column..];
+            for (at, out) in out.iter_mut().enumerate() {
+                out[i] = values[at * column];
+            }
+        }
+    }
+}
