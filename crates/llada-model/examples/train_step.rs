@@ -1,9 +1,9 @@
 //! Times one training step (forward, backward, clipping norm, AdamW) on random tokens:
 //! the counterpart of `tools/peers/train_step.py`.
 //!
-//! Without arguments a small model, as a test. The shape that is compared with PyTorch:
+//! Without arguments a small model, as a test. The shape that is compared with `PyTorch`:
 //! `cargo run --release -p llada-model --example train_step -- bf16 1 5 384 8 6 1536 8192 16 128`
-//! (precision, threads, steps, d_model, n_layers, n_heads, mlp, vocab, batch, length).
+//! (precision, threads, steps, `d_model`, `n_layers`, `n_heads`, mlp, vocab, batch, length).
 #![expect(
     clippy::print_stdout,
     clippy::cast_possible_truncation,

@@ -1,7 +1,6 @@
 //! Rate of matrix products in bf16 and f32: `matmul -- M N K [threads]`, such as
 //! `cargo run --release -p llada-tensor --example matmul -- 2048 1536 384 1`.
 
-#![expect(clippy::print_stdout, reason = "it reports what it measures")]
 #![expect(
     clippy::print_stdout,
     clippy::cast_possible_truncation,
