@@ -1,4 +1,4 @@
-//! Tensor runtime of llada: storage, views, an object-safe [`Backend`] with one method per op,
+//! Tensor runtime of llada: storage, views, an object-safe [`Backend`](backend::Backend) with one method per op,
 //! the fused ops of a masked diffusion Transformer with their gradients, a reverse-mode [`Tape`],
 //! and counter-based random numbers ([`Philox`]).
 //!
