@@ -24,5 +24,22 @@ pub fn diffusion_loss_weights(noised: &Noised) -> Vec<f32> {
         .collect()
 }
 
+/// Weights with which the cross-entropies of a noised batch add up to their plain mean.
+///
+/// Every masked token counts alike, `weights[i] = 1 / M` for `M` masked tokens, whatever the ratio
+/// at which its sequence was masked. The best predictor is that of eq. 3, as each masked position
+/// still asks for the same conditional distribution; but no token weighs a thousand times as much
+/// as another, so that short sequences, of which a small `t` leaves one masked token or none, give
+/// gradients of far less variance. The sum is no bound of the likelihood.
+///
+/// - Returns one weight for each of `noised.positions`.
+///
+/// Source: the `uniform` weight of `dllm`; Chang et al. 2022, eq. 1 (arXiv 2202.04200).
+#[must_use]
+pub fn uniform_loss_weights(noised: &Noised) -> Vec<f32> {
+    let n_masked = noised.positions.len();
+    vec![(1.0 / n_masked as f64) as f32; n_masked]
+}
+
 #[cfg(test)]
 mod tests;

@@ -129,6 +129,9 @@ pub struct OptimizationConfig {
     /// How the masking ratios of a batch are drawn.
     #[serde(default)]
     pub t_sampler: TSampler,
+    /// How much each masked token counts in the loss.
+    #[serde(default)]
+    pub loss_weight: LossWeight,
     /// Share of batches that are cut to a random length.
     pub random_length_probability: Option<f64>,
     /// Steps between lines of `metrics.jsonl`.
@@ -196,6 +199,17 @@ pub enum TSampler {
     Iid,
     /// Spread evenly over the batch: `(u0 + i / n) mod 1`.
     Stratified,
+}
+
+/// How much each masked token counts in the loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossWeight {
+    /// `1 / p_mask`, eq. 3 of the paper: the loss is a bound of the likelihood.
+    #[default]
+    InverseP,
+    /// All alike: the loss is the mean over the masked tokens.
+    Uniform,
 }
 
 /// Element type of the exported model.

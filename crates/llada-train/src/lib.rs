@@ -27,8 +27,8 @@ mod train;
 pub use batch::{BatchSampler, BatchState, FilePosition};
 pub use config::help::config_help;
 pub use config::{
-    DataConfig, DecayShape, ExportDType, Objective, OptimizationConfig, Packing, PrecisionName,
-    TSampler, TrainConfig, WeightedPath,
+    DataConfig, DecayShape, ExportDType, LossWeight, Objective, OptimizationConfig, Packing,
+    PrecisionName, TSampler, TrainConfig, WeightedPath,
 };
 pub use data::{Cut, Data, Source, SpecialIds, tokenizer_for};
 pub use error::{Error, Result};

@@ -1,18 +1,22 @@
 //! One training step.
 
-use llada_diffusion::{TokenBatch, Trainable, diffusion_loss_weights, forward_process};
+use llada_diffusion::{
+    TokenBatch, Trainable, diffusion_loss_weights, forward_process, uniform_loss_weights,
+};
 use llada_tensor::ops::adamw::global_norm;
 use llada_tensor::{Philox, Stream, Tape};
 
 use crate::optim::clip_coefficient;
-use crate::{AdamW, Error, Objective, Result, TSampler, TrainConfig, Update, learning_rate};
+use crate::{
+    AdamW, Error, LossWeight, Objective, Result, TSampler, TrainConfig, Update, learning_rate,
+};
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
     /// The step, counted from 1.
     pub step: u64,
-    /// Loss before the update, in nats per token.
+    /// Loss before the update, in nats per token; per masked token with uniform weights.
     pub loss: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
@@ -95,7 +99,7 @@ pub(crate) struct Examples {
     pub(crate) weights: Vec<f32>,
 }
 
-/// Eq. 3 with the forward process of the step: masked tokens, weighted by `1 / (p_mask T)`.
+/// The forward process of the step: masked tokens, weighted as in eq. 3 or all alike.
 pub(crate) fn diffusion_examples(
     batch: &TokenBatch,
     mask_token_id: u32,
@@ -110,7 +114,10 @@ pub(crate) fn diffusion_examples(
     ); // [B]
     let u = mask_draws(config.seed, batch, step); // [T]
     let noised = forward_process(batch, mask_token_id, &t, &u, None)?;
-    let weights = diffusion_loss_weights(&noised);
+    let weights = match config.train.loss_weight {
+        LossWeight::InverseP => diffusion_loss_weights(&noised),
+        LossWeight::Uniform => uniform_loss_weights(&noised),
+    };
     Ok(Examples {
         batch: noised.batch,
         positions: noised.positions,

@@ -1,15 +1,16 @@
 //! What is shown and written while the sampler works, and how its results are reported.
 
 use std::fs::File;
-use std::io::{BufWriter, IsTerminal as _, Write as _};
+use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use console::{Term, measure_text_width, style};
 use llada::Llada;
 use llada::diffusion::MaskPredictor as _;
-use llada::sample::{Error as SampleError, Output, Request, StepEvent, sample};
+use llada::sample::{Error as SampleError, Output, Request, Revealed, StepEvent, sample};
 use serde_json::json;
 
 use crate::args::{Format, SamplerArgs};
@@ -113,7 +114,9 @@ struct Observer<'a> {
     trace: Option<(PathBuf, BufWriter<File>)>,
     error: Option<std::io::Error>,
     watch: bool,
-    terminal: bool,
+    terminal: Term,
+    /// Lines of the picture that the next step draws over.
+    drawn_lines: usize,
     first_request: usize,
 }
 
@@ -129,7 +132,8 @@ impl<'a> Observer<'a> {
             trace: args.trace.as_ref().map(create).transpose()?,
             error: None,
             watch: args.watch,
-            terminal: std::io::stderr().is_terminal(),
+            terminal: Term::stderr(),
+            drawn_lines: 0,
             first_request: 0,
         })
     }
@@ -149,38 +153,28 @@ impl<'a> Observer<'a> {
         ControlFlow::Continue(())
     }
 
-    fn draw(&self, event: &StepEvent<'_>, request: usize) {
+    fn draw(&mut self, event: &StepEvent<'_>, request: usize) {
         let mask = self.llada.model.info().mask_token_id;
-        let mut line = String::new();
-        for (position, &id) in event.canvas.iter().enumerate() {
-            let text = if id == mask {
-                "□".to_owned()
-            } else {
-                self.llada.tokenizer.decode(&[id], true).unwrap_or_default()
+        let cell = |(position, &id): (usize, &u32)| {
+            let text = match id == mask {
+                true => "□".to_owned(),
+                false => self.llada.tokenizer.decode(&[id], true).unwrap_or_default(),
             };
-            let is_new = event
-                .revealed
-                .iter()
-                .any(|revealed| revealed.position == position);
-            if is_new && self.terminal {
-                line.push_str(&format!("\x1b[1;32m{text}\x1b[0m"));
-            } else {
-                line.push_str(&text);
-            }
+            let is_new = |revealed: &Revealed| revealed.position == position;
+            (text, event.revealed.iter().any(is_new))
+        };
+        let cells: Vec<(String, bool)> = event.canvas.iter().enumerate().map(cell).collect();
+        let head = format!("{:>3}/{} ", event.step + 1, event.steps);
+        if !self.terminal.is_term() || request > 0 || event.steps == 0 {
+            let text: String = cells.into_iter().map(|(text, _)| text).collect();
+            return note(&format!("{head}{text}"));
         }
-        let (step, steps) = (event.step + 1, event.steps);
-        if self.terminal && request == 0 && event.steps > 0 {
-            let _ = write!(
-                std::io::stderr().lock(),
-                "\r\x1b[2K{step:>3}/{steps} {line}"
-            );
-            if event.masked == 0 {
-                note("");
-            }
-            std::thread::sleep(PAUSE);
-        } else {
-            note(&format!("{step:>3}/{steps} {line}"));
-        }
+        let (_, columns) = self.terminal.size();
+        let lines = wrap(&head, &cells, usize::from(columns));
+        let _ = self.terminal.clear_last_lines(self.drawn_lines);
+        let _ = self.terminal.write_line(&lines.join("\n"));
+        self.drawn_lines = if event.masked == 0 { 0 } else { lines.len() };
+        std::thread::sleep(PAUSE);
     }
 
     /// Everything is written, or the error says what was not.
@@ -194,6 +188,29 @@ impl<'a> Observer<'a> {
         }
         Ok(())
     }
+}
+
+/// Lines of at most `columns` columns, those after the first indented by the width of `head`; new
+/// cells stand out. Lines are broken here, as a terminal would leave a column free before a wide
+/// character, and the picture could not be drawn over.
+fn wrap(head: &str, cells: &[(String, bool)], columns: usize) -> Vec<String> {
+    let indent = measure_text_width(head);
+    let (mut lines, mut line, mut width) = (Vec::new(), head.to_owned(), indent);
+    for (text, is_new) in cells {
+        let text = text.replace('\n', "⏎");
+        let text_width = measure_text_width(&text);
+        if width + text_width >= columns && width > indent {
+            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
+            width = indent;
+        }
+        width += text_width;
+        match is_new {
+            true => line.push_str(&style(text).green().bold().force_styling(true).to_string()),
+            false => line.push_str(&text),
+        }
+    }
+    lines.push(line);
+    lines
 }
 
 /// The canvas with □ for masks.
@@ -230,4 +247,27 @@ fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_jso
         "canvas": event.canvas,
         "text": canvas_text(llada, event),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    //! Tests of the live picture.
+
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_before_the_last_column_and_indented() {
+        let cells: Vec<(String, bool)> = "春眠不觉晓处处闻啼鸟"
+            .chars()
+            .map(|c| (c.into(), false))
+            .collect();
+        // A head of three columns and characters of two: four of them end in column 11 of 12.
+        assert_eq!(
+            wrap("1/9", &cells, 12),
+            ["1/9春眠不觉", "   晓处处闻", "   啼鸟"]
+        );
+        assert_eq!(wrap("1/9", &cells, 80).len(), 1);
+        // A terminal that is too narrow for anything still shows a character a line.
+        assert_eq!(wrap("1/9", &cells, 1).len(), 10);
+    }
 }

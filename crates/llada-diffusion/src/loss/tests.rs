@@ -35,8 +35,17 @@ fn the_expected_sum_of_weights_is_one() {
 }
 
 #[test]
+fn uniform_weights_are_one_over_the_number_of_masked_tokens() {
+    let batch = TokenBatch::new(&[vec![1, 2, 3], vec![4]]).unwrap();
+    let u = [0.0, 0.9, 0.1, 0.0];
+    let noised = forward_process(&batch, 9, &[0.5, 0.25], &u, None).unwrap();
+    assert_eq!(uniform_loss_weights(&noised), [1.0 / 3.0; 3]);
+}
+
+#[test]
 fn no_mask_means_no_weight() {
     let batch = TokenBatch::new(&[vec![1, 2]]).unwrap();
     let noised = forward_process(&batch, 9, &[0.5], &[0.9, 0.9], None).unwrap();
     assert!(diffusion_loss_weights(&noised).is_empty());
+    assert!(uniform_loss_weights(&noised).is_empty());
 }

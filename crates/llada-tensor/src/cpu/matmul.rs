@@ -3,7 +3,7 @@
 //! Both operands are copied into panels: 12 rows (AVX-512) of the left one, 32 columns of the
 //! right one, k running inside, in blocks of k that keep a right panel in the first-level cache.
 //! Then tasks of some rows by some columns run the register block over all pairs of panels.
-//! In [`Precision::Bf16`] the copies are rounded to bf16; with AMX they are bf16 tiles.
+//! In [`Precision::Bf16`] the copies are rounded to bf16; with AVX512-BF16 or AMX they are bf16 tiles.
 //! Each element of the output is one sum in a fixed order of k, so that results depend neither
 //! on the number of threads nor on the other rows of the operand.
 
@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use super::level::CpuLevel;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels};
-#[cfg(target_arch = "x86_64")]
-use super::simd::amx;
 use super::simd::block::{Lhs, block};
 use super::simd::{Kernel, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{amx, dot, tiles::STEP_ELEMENTS};
 use super::workers::{Shared, Workers};
 use crate::backend::{MatmulArgs, PackedWeight, Rhs};
 use crate::storage::{Buffer, Pool};
@@ -359,15 +359,15 @@ impl Task<'_> {
                 });
             }
             #[cfg(target_arch = "x86_64")]
-            Kind::Amx => {
+            Kind::Tiles { amx } => {
                 let (a, b): (&[u16], &[u16]) = (
                     bytemuck::cast_slice(a.bytes()),
                     bytemuck::cast_slice(b.bytes()),
                 );
-                // SAFETY: this kind is only made at `CpuLevel::Amx`, which detection has allowed.
+                // SAFETY: AMX is only asked for at `CpuLevel::Amx`, which detection has allowed.
                 #[expect(unsafe_code, reason = "AMX tiles")]
-                let tiles = unsafe { amx::Tiles::configure() };
-                self.for_each_block(&AmxBlock {
+                let tiles = amx.then(|| unsafe { amx::Tiles::configure() });
+                self.for_each_block(&TileBlock {
                     a,
                     b,
                     tiles,
@@ -401,7 +401,7 @@ impl Task<'_> {
                         // SAFETY: the pointer has room for a block.
                         #[expect(unsafe_code, reason = "see above")]
                         unsafe {
-                            product.run([k_block, i, panel], c, self.n, accumulate);
+                            product.run([k_block, i, panel], rows, c, self.n, accumulate);
                         }
                         continue;
                     }
@@ -420,7 +420,8 @@ impl Task<'_> {
                     // SAFETY: the scratch has room for a block.
                     #[expect(unsafe_code, reason = "see above")]
                     unsafe {
-                        product.run([k_block, i, panel], edge.as_mut_ptr(), width, accumulate);
+                        let c = edge.as_mut_ptr();
+                        product.run([k_block, i, panel], rows, c, width, accumulate);
                     }
                     for (r, values) in edge.chunks_exact(width).enumerate().take(rows) {
                         part(r).copy_from_slice(&values[..columns]);
@@ -433,35 +434,41 @@ impl Task<'_> {
 
 /// The product of one left panel and one right panel over one block of k.
 trait BlockProduct {
-    /// `c (+)= a b` for `[block of k, left panel, right panel]`.
+    /// `c (+)= a b` for `[block of k, left panel, right panel]`; only the first `rows` rows count.
     ///
     /// # Safety
     /// `c` has room for a whole register block at stride `ldc`.
     #[expect(unsafe_code, reason = "the output is a pointer")]
-    unsafe fn run(&self, at: [usize; 3], c: *mut f32, ldc: usize, accumulate: bool);
+    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool);
 }
 
 #[cfg(target_arch = "x86_64")]
-struct AmxBlock<'a> {
+struct TileBlock<'a> {
     a: &'a [u16],
     b: &'a [u16],
-    tiles: amx::Tiles,
+    /// With AMX; without, the dot product of pairs.
+    tiles: Option<amx::Tiles>,
     left: Layout,
     right: Layout,
 }
 
 #[cfg(target_arch = "x86_64")]
-impl BlockProduct for AmxBlock<'_> {
+impl BlockProduct for TileBlock<'_> {
     #[inline(always)]
-    #[expect(unsafe_code, reason = "AMX tiles")]
-    unsafe fn run(&self, [k_block, i, j]: [usize; 3], c: *mut f32, ldc: usize, accumulate: bool) {
+    #[expect(unsafe_code, reason = "AMX tiles and dot products")]
+    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool) {
+        let [k_block, i, j] = at;
         let a = &self.a[self.left.offset(k_block, i)..][..self.left.panel_elements(k_block)];
         let b = &self.b[self.right.offset(k_block, j)..][..self.right.panel_elements(k_block)];
-        let steps = a.len() / amx::STEP_ELEMENTS;
-        // SAFETY: both panels have `steps` steps, as the slices show; `c` by the caller's promise.
+        let steps = a.len() / STEP_ELEMENTS;
+        let (a, b) = (a.as_ptr(), b.as_ptr());
+        // SAFETY: both panels have `steps` steps, as the slices show; `c` by the caller's promise;
+        // tiles are only made at levels with AVX512-BF16, which detection has allowed.
         unsafe {
-            self.tiles
-                .block(a.as_ptr(), b.as_ptr(), steps, c, ldc, accumulate);
+            match &self.tiles {
+                Some(tiles) => tiles.block(a, b, steps, c, ldc, accumulate),
+                None => dot::block(a, b, [steps, rows], c, ldc, accumulate),
+            }
         }
     }
 }
@@ -477,7 +484,8 @@ struct F32Block<'a, S> {
 impl<S: Simd> BlockProduct for F32Block<'_, S> {
     #[inline(always)]
     #[expect(unsafe_code, reason = "the register block works on pointers")]
-    unsafe fn run(&self, [k_block, i, j]: [usize; 3], c: *mut f32, ldc: usize, accumulate: bool) {
+    unsafe fn run(&self, at: [usize; 3], _: usize, c: *mut f32, ldc: usize, accumulate: bool) {
+        let [k_block, i, j] = at;
         let (height, width) = (self.left.width, self.right.width);
         let k = self.left.block_len(k_block);
         let a = &self.a[self.left.offset(k_block, i)..][..k * height];

@@ -7,7 +7,7 @@ use half::bf16;
 use super::level::CpuLevel;
 use super::matmul::Context;
 #[cfg(target_arch = "x86_64")]
-use super::simd::amx;
+use super::simd::tiles;
 use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::storage::Buffer;
@@ -58,16 +58,18 @@ pub(super) enum Kind {
         columns: usize,
         rounded: bool,
     },
-    /// bf16 tiles.
+    /// bf16 tiles, multiplied by AMX or by the dot product of pairs.
     #[cfg(target_arch = "x86_64")]
-    Amx,
+    Tiles { amx: bool },
 }
 
 impl Kind {
     pub(super) fn of(level: CpuLevel, precision: Precision) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if level == CpuLevel::Amx && precision == Precision::Bf16 {
-            return Self::Amx;
+        if let (CpuLevel::Amx | CpuLevel::Avx512Bf16, Precision::Bf16) = (level, precision) {
+            return Self::Tiles {
+                amx: level == CpuLevel::Amx,
+            };
         }
         let (rows, columns) = level.run(BlockShape);
         Self::F32 {
@@ -81,7 +83,7 @@ impl Kind {
         match self {
             Self::F32 { rows, .. } => rows,
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => amx::WIDTH,
+            Self::Tiles { .. } => tiles::WIDTH,
         }
     }
 
@@ -89,7 +91,7 @@ impl Kind {
         match self {
             Self::F32 { columns, .. } => columns,
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => amx::WIDTH,
+            Self::Tiles { .. } => tiles::WIDTH,
         }
     }
 
@@ -98,7 +100,7 @@ impl Kind {
         match self {
             Self::F32 { .. } => 1,
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => amx::STEP,
+            Self::Tiles { .. } => tiles::STEP,
         }
     }
 
@@ -106,7 +108,7 @@ impl Kind {
         match self {
             Self::F32 { .. } => 4,
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => 2,
+            Self::Tiles { .. } => 2,
         }
     }
 
@@ -115,7 +117,7 @@ impl Kind {
         match self {
             Self::F32 { .. } => 256,
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => 512,
+            Self::Tiles { .. } => 512,
         }
     }
 }
@@ -252,8 +254,8 @@ fn pack_panel(kind: Kind, operand: &Operand<'_>, k_block: usize, panel: usize, o
             }
         }
         #[cfg(target_arch = "x86_64")]
-        Kind::Amx => {
-            let source = amx::Source {
+        Kind::Tiles { .. } => {
+            let source = tiles::Source {
                 data,
                 panel: p,
                 panel_stride: matrix.row_stride,
@@ -261,13 +263,13 @@ fn pack_panel(kind: Kind, operand: &Operand<'_>, k_block: usize, panel: usize, o
                 k_stride: matrix.column_stride,
             };
             let side = match operand.side {
-                Side::Left => amx::Side::Left,
-                Side::Right => amx::Side::Right,
+                Side::Left => tiles::Side::Left,
+                Side::Right => tiles::Side::Right,
             };
-            // SAFETY: this kind is only made at `CpuLevel::Amx`, which detection has allowed.
+            // SAFETY: this kind is only made at levels with AVX512-BF16, which detection has allowed.
             #[expect(unsafe_code, reason = "AVX-512 packing")]
             unsafe {
-                amx::pack_panel(source, side, bytemuck::cast_slice_mut(out));
+                tiles::pack_panel(source, side, bytemuck::cast_slice_mut(out));
             };
         }
     }

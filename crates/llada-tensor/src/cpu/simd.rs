@@ -15,7 +15,11 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod block;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod dot;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tiles;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::has_amx;
@@ -23,6 +27,8 @@ pub(crate) use amx::has_amx;
 pub(crate) use avx2::has_avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::has_avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use dot::has_avx512_bf16;
 
 use super::level::CpuLevel;
 
@@ -133,7 +139,7 @@ impl CpuLevel {
         match self {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: levels above scalar come from `CpuLevel::resolve`, which detects them.
-            Self::Amx | Self::Avx512 => unsafe { avx512::run(kernel) },
+            Self::Amx | Self::Avx512Bf16 | Self::Avx512 => unsafe { avx512::run(kernel) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Self::Avx2 => unsafe { avx2::run(kernel) },

@@ -179,6 +179,12 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "train",
+        "loss_weight",
+        "\"inverse_p\"",
+        "weight of a masked token: \"inverse_p\" as in the paper, or \"uniform\" (less noise)",
+    ),
+    key(
+        "train",
         "random_length_probability",
         "",
         "share of batches that are cut to a random length; 0.01 if packed (the paper's), else 0",

@@ -1,0 +1,220 @@
+//! bf16 panels: the layout that the AMX tiles and the AVX512-BF16 dot product share.
+//!
+//! A step is 32 values of k. A panel of 32 rows of the left operand holds, for each step, two
+//! 1 KiB tiles (rows 0..16 and 16..32), each 16 rows of 32 bf16. A panel of 32 columns of the
+//! right operand holds two tiles (columns 0..16 and 16..32), each 16 rows of 16 pairs: row `r`
+//! has the values `k = 2r` and `2r + 1` of every column.
+//! So both are blocks of 16 x 16 pairs, and differ only in which index runs along the row.
+
+use std::arch::x86_64::*;
+
+/// Values of k per step.
+pub(crate) const STEP: usize = 32;
+/// Rows of a left panel, columns of a right panel.
+pub(crate) const WIDTH: usize = 32;
+/// Elements (bf16) of one step of a panel.
+pub(crate) const STEP_ELEMENTS: usize = WIDTH * STEP;
+
+/// Which index runs along the 64-byte rows of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// k: the left operand.
+    Left,
+    /// The panel's columns: the right operand.
+    Right,
+}
+
+/// A part of an `f32` matrix: `panel` rows or columns by `k`, at given strides.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    /// From the first element of the part on.
+    pub(crate) data: &'a [f32],
+    /// Rows of a left operand, columns of a right one; at most [`WIDTH`].
+    pub(crate) panel: usize,
+    pub(crate) panel_stride: usize,
+    pub(crate) k: usize,
+    pub(crate) k_stride: usize,
+}
+
+/// Packs one panel over all its steps; what is missing is zero.
+///
+/// # Safety
+/// [`super::has_avx512_bf16`] holds.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) unsafe fn pack_panel(source: Source<'_>, side: Side, out: &mut [u16]) {
+    let last = source.panel.saturating_sub(1) * source.panel_stride
+        + source.k.saturating_sub(1) * source.k_stride;
+    assert!(
+        source.panel == 0 || source.k == 0 || last < source.data.len(),
+        "source is inside"
+    );
+    for (step, tiles) in out.chunks_exact_mut(STEP_ELEMENTS).enumerate() {
+        let k0 = step * STEP;
+        for (half, tile) in tiles.chunks_exact_mut(16 * STEP).enumerate() {
+            let part = Source {
+                data: source
+                    .data
+                    .get(half * 16 * source.panel_stride + k0 * source.k_stride..)
+                    .unwrap_or(&[]),
+                panel: source.panel.saturating_sub(half * 16).min(16),
+                k: source.k.saturating_sub(k0).min(STEP),
+                ..source
+            };
+            let (pairs, along) = load_pairs(part);
+            let rows = if along == side {
+                pairs
+            } else {
+                transpose16(pairs)
+            };
+            for (row, pairs) in tile.chunks_exact_mut(STEP).zip(rows) {
+                // SAFETY: a row of a tile is 32 bf16, 64 bytes.
+                unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), pairs) };
+            }
+        }
+    }
+}
+
+/// Sixteen vectors of sixteen bf16 pairs, and the side whose tile rows they are.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn load_pairs(part: Source<'_>) -> ([__m512i; 16], Side) {
+    let mut pairs = [_mm512_setzero_si512(); 16];
+    if part.panel == 0 || part.k == 0 {
+        return (pairs, Side::Left);
+    }
+    let p = part.data.as_ptr();
+    if part.k_stride == 1 {
+        let (low, high) = (lane_mask(part.k), lane_mask(part.k.saturating_sub(16)));
+        for (i, pairs) in pairs[..part.panel].iter_mut().enumerate() {
+            // SAFETY: masked lanes are inside the source, as `pack_panel` has checked.
+            *pairs = unsafe {
+                let row = p.add(i * part.panel_stride);
+                let a = _mm512_maskz_loadu_ps(low, row);
+                let b = _mm512_maskz_loadu_ps(high, row.wrapping_add(16));
+                round_pair(b, a)
+            };
+        }
+        return (pairs, Side::Left);
+    }
+    if part.panel_stride == 1 {
+        let mask = lane_mask(part.panel);
+        for (i, pairs) in pairs[..part.k.div_ceil(2)].iter_mut().enumerate() {
+            let odd = if 2 * i + 1 < part.k { mask } else { 0 };
+            // SAFETY: masked lanes are inside the source, as `pack_panel` has checked; a prefetch
+            // may go past its end.
+            let (a, b) = unsafe {
+                let row = p.add(2 * i * part.k_stride);
+                let next = row.wrapping_add(part.k_stride);
+                // Rows are far apart: no hardware prefetcher follows them.
+                _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(STEP * part.k_stride).cast());
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(STEP * part.k_stride).cast());
+                (
+                    _mm512_maskz_loadu_ps(mask, row),
+                    _mm512_maskz_loadu_ps(odd, next),
+                )
+            };
+            *pairs = _mm512_permutexvar_epi16(interleave(), round_pair(b, a));
+        }
+        return (pairs, Side::Right);
+    }
+    for (i, pairs) in pairs[..part.panel].iter_mut().enumerate() {
+        let mut row = [0.0; STEP];
+        for (at, x) in row[..part.k].iter_mut().enumerate() {
+            *x = part.data[i * part.panel_stride + at * part.k_stride];
+        }
+        // SAFETY: the array has 32 values.
+        *pairs = unsafe {
+            round_pair(
+                _mm512_loadu_ps(row.as_ptr().add(16)),
+                _mm512_loadu_ps(row.as_ptr()),
+            )
+        };
+    }
+    (pairs, Side::Left)
+}
+
+fn lane_mask(n: usize) -> __mmask16 {
+    if n >= 16 { u16::MAX } else { (1 << n) - 1 }
+}
+
+/// Both vectors rounded to bf16, `low` in the first half.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn round_pair(high: __m512, low: __m512) -> __m512i {
+    // SAFETY: both types are 64 bytes of plain data.
+    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// Index that turns `[a0..a15, b0..b15]` into `[a0, b0, a1, b1, ..]`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleave() -> __m512i {
+    const INDEX: [u16; 32] = {
+        let mut index = [0; 32];
+        let mut i = 0;
+        while i < 16 {
+            index[2 * i] = i as u16;
+            index[2 * i + 1] = 16 + i as u16;
+            i += 1;
+        }
+        index
+    };
+    // SAFETY: the array has 64 bytes.
+    unsafe { _mm512_loadu_si512(INDEX.as_ptr().cast()) }
+}
+
+/// Transposes 16 x 16 words of 32 bits, in four rounds of exchanges.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose16(x: [__m512i; 16]) -> [__m512i; 16] {
+    let mut a = x;
+    for i in 0..8 {
+        a[2 * i] = _mm512_unpacklo_epi32(x[2 * i], x[2 * i + 1]);
+        a[2 * i + 1] = _mm512_unpackhi_epi32(x[2 * i], x[2 * i + 1]);
+    }
+    let mut b = a;
+    for i in 0..4 {
+        for j in 0..2 {
+            b[4 * i + 2 * j] = _mm512_unpacklo_epi64(a[4 * i + j], a[4 * i + j + 2]);
+            b[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(a[4 * i + j], a[4 * i + j + 2]);
+        }
+    }
+    let mut c = b;
+    for i in 0..4 {
+        c[i] = _mm512_shuffle_i32x4::<0x88>(b[i], b[i + 4]);
+        c[i + 4] = _mm512_shuffle_i32x4::<0xdd>(b[i], b[i + 4]);
+        c[i + 8] = _mm512_shuffle_i32x4::<0x88>(b[i + 8], b[i + 12]);
+        c[i + 12] = _mm512_shuffle_i32x4::<0xdd>(b[i + 8], b[i + 12]);
+    }
+    let mut d = c;
+    for i in 0..8 {
+        d[i] = _mm512_shuffle_i32x4::<0x88>(c[i], c[i + 8]);
+        d[i + 8] = _mm512_shuffle_i32x4::<0xdd>(c[i], c[i + 8]);
+    }
+    d
+}
+
+#[cfg(test)]
+mod tests {
+    //! Tests of the tile layout.
+
+    use super::*;
+
+    #[test]
+    fn transpose_exchanges_rows_and_columns() {
+        if !crate::cpu::simd::has_avx512_bf16() {
+            return;
+        }
+        let x: Vec<u32> = (0..256).collect();
+        // SAFETY: AVX-512 is there; the arrays have the right sizes.
+        let y: [[u32; 16]; 16] = unsafe {
+            let rows = std::array::from_fn(|i| _mm512_loadu_si512(x[16 * i..].as_ptr().cast()));
+            std::mem::transmute(transpose16(rows))
+        };
+        for (i, row) in y.iter().enumerate() {
+            for (j, &value) in row.iter().enumerate() {
+                assert_eq!(value as usize, 16 * j + i);
+            }
+        }
+    }
+}
