@@ -14,6 +14,7 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
     let device = b.device.clone();
     let place = AttentionShape {
         offsets: &offsets,
+        key_offsets: None,
         n_heads: heads,
         n_kv_heads: heads,
         causal: false,

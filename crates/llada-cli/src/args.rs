@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Fill every □, _ or mask token of a text and keep the rest
     Infill(InfillArgs),
+    /// Estimate the likelihood of an answer
+    Score(ScoreArgs),
     /// Pre-train a model; run again to resume
     Train(TrainArgs),
     /// Write the logits of token ids to a safetensors file
@@ -96,6 +98,7 @@ pub(crate) struct ModelArgs {
 
 /// Flags of the sampler, with the names of the reference.
 #[derive(Debug, ClapArgs)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct SamplerArgs {
     /// Denoising steps in all [default: one token a step]
     #[arg(long, alias = "diffusion-steps")]
@@ -118,6 +121,20 @@ pub(crate) struct SamplerArgs {
     /// Which masks are revealed first: `low_confidence`, random, margin or entropy
     #[arg(long, default_value = "low_confidence")]
     pub(crate) remasking: String,
+    /// Keys and values taken from earlier steps: none, prefix (those before the block) or dual
+    /// (all but the block's)
+    #[arg(long, default_value = "none")]
+    pub(crate) cache: String,
+    /// Reveal every token that is this sure, at least one a step; --steps is not used
+    #[arg(long, value_name = "P", conflicts_with_all = ["factor", "steps"])]
+    pub(crate) threshold: Option<f32>,
+    /// Reveal the k surest tokens as long as the k-th is surer than 1 - FACTOR / (k + 1); --steps
+    /// is not used
+    #[arg(long, conflicts_with = "steps")]
+    pub(crate) factor: Option<f32>,
+    /// End an answer at an end-of-document token without masks before it
+    #[arg(long, alias = "early_stop")]
+    pub(crate) early_stop: bool,
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -170,6 +187,52 @@ pub(crate) struct InfillArgs {
     pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sampler: SamplerArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+/// What a draw of the likelihood bound masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EstimatorName {
+    /// An exact number of tokens (eq. 6).
+    L,
+    /// Each token with some probability (eq. 5): noisier.
+    T,
+    /// No draws: the chain rule from left to right, a pass for each token.
+    Chain,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ScoreArgs {
+    /// Text that is given
+    #[arg(long, conflicts_with = "prompt_ids")]
+    pub(crate) prompt: Option<String>,
+    /// Token ids that are given, used as they are
+    #[arg(long, alias = "prompt_ids", value_delimiter = ',')]
+    pub(crate) prompt_ids: Option<Vec<u32>>,
+    /// Text to score
+    #[arg(long, required_unless_present = "target_ids")]
+    pub(crate) target: Option<String>,
+    /// Token ids to score
+    #[arg(
+        long,
+        alias = "target_ids",
+        value_delimiter = ',',
+        conflicts_with = "target"
+    )]
+    pub(crate) target_ids: Option<Vec<u32>>,
+    /// Monte Carlo draws
+    #[arg(long, alias = "mc_samples", alias = "mc_num", default_value_t = 128)]
+    pub(crate) mc_samples: usize,
+    /// How the likelihood is estimated
+    #[arg(long, value_enum, default_value = "l")]
+    pub(crate) estimator: EstimatorName,
+    /// Scale of classifier-free guidance
+    #[arg(long, alias = "cfg_scale", default_value_t = 0.0)]
+    pub(crate) cfg_scale: f32,
+    /// Seed of everything that is drawn
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

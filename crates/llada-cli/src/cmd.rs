@@ -5,6 +5,7 @@ mod infill;
 mod inspect;
 mod logits;
 mod observe;
+mod score;
 mod train;
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Generate(args) => generate::run(args),
         Command::Infill(args) => infill::run(args),
+        Command::Score(args) => score::run(args),
         Command::Train(args) => train::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Inspect(args) => inspect::run(args),

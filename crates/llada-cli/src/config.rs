@@ -4,7 +4,7 @@ use std::fmt;
 
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, PredictorInfo};
-use llada::sample::SampleConfig;
+use llada::sample::{CacheMode, Process, SampleConfig};
 use llada::{CpuConfig, CpuLevel, Device, Llada, Precision};
 
 use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
@@ -77,6 +77,15 @@ pub(crate) fn sampler(
         .remasking
         .parse()
         .map_err(|error| Misuse::of(format!("{error}")))?;
+    let cache: CacheMode = args
+        .cache
+        .parse()
+        .map_err(|error| Misuse::of(format!("{error}")))?;
+    let process = match (args.threshold, args.factor) {
+        (Some(threshold), _) => Process::Threshold(threshold),
+        (None, Some(factor)) => Process::Factor(factor),
+        (None, None) => Process::Quota,
+    };
     let steps = args.steps.unwrap_or(gen_length);
     for (flag, value) in [("--gen-length", gen_length), ("--steps", steps)] {
         if value == 0 {
@@ -104,11 +113,13 @@ pub(crate) fn sampler(
         temperature: args.temperature,
         cfg_scale: args.cfg_scale,
         remasking,
+        process,
+        cache,
+        early_stop: args.early_stop,
         seed: args.seed,
         // As in the reference, a mask may win in a published model; a character vocabulary is ours.
         suppress_mask: infill || unk.is_some(),
         logits_eos_inf: suppressed,
         confidence_eos_eot_inf: late,
-        ..SampleConfig::default()
     })
 }

@@ -44,6 +44,12 @@ pub enum Error {
         /// Length that came.
         got: usize,
     },
+    /// The predictor cannot do what was asked.
+    #[error("this predictor has no {what}")]
+    Unsupported {
+        /// What it lacks.
+        what: &'static str,
+    },
     /// An argument is outside its range.
     #[error("{what} must be {expected}, got {got}")]
     OutOfRange {

@@ -15,9 +15,13 @@ mod schedule;
 pub use batch::TokenBatch;
 pub use error::{Error, Result};
 pub use forward::{Noised, forward_process, p_mask};
-pub use likelihood::{Estimate, LikelihoodConfig, ScoredSequence, log_likelihood};
+pub use likelihood::{
+    Estimate, Estimator, LikelihoodConfig, ScoredSequence, chain_rule, log_likelihood,
+};
 pub use loss::{diffusion_loss_weights, uniform_loss_weights};
-pub use predictor::{MaskPredictor, Parameter, PredictorInfo, Trainable};
+pub use predictor::{
+    Cached, KvCache, MaskPredictor, Parameter, PredictorInfo, Trainable, cross_entropies,
+};
 pub use reverse::{StepKey, reveal_probability, reverse_transition};
 pub use schedule::num_transfer_tokens;
 

@@ -1,4 +1,4 @@
-//! The Monte Carlo estimate of the likelihood bound of eq. 6.
+//! Likelihoods: the Monte Carlo bounds of eq. 5 and eq. 6, and the chain rule in any order.
 
 use llada_tensor::{Philox, Stream};
 
@@ -14,7 +14,7 @@ pub struct ScoredSequence<'a> {
 }
 
 /// How likelihoods are estimated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LikelihoodConfig {
     /// Monte Carlo draws for each sequence; `mc_num` of the reference.
     pub mc_samples: usize,
@@ -23,15 +23,32 @@ pub struct LikelihoodConfig {
     pub max_batch_tokens: usize,
     /// Seed of the draws.
     pub seed: u64,
+    /// What is drawn.
+    pub estimator: Estimator,
+    /// Scale of classifier-free guidance (eq. 16), which hides the prompt; 0 is none.
+    pub cfg_scale: f32,
+}
+
+/// What a draw of the likelihood bound masks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Estimator {
+    /// Exactly `l` tokens, `l` uniform on `{1, .., L}`, weighted by `L / l` (eq. 6).
+    #[default]
+    Count,
+    /// Every token with probability `t`, `t` uniform on (0, 1], weighted by `1 / t` (eq. 5): the
+    /// same expectation with far more variance.
+    Ratio,
 }
 
 impl Default for LikelihoodConfig {
-    /// The reference's 128 draws, 4096 tokens in a call, seed 0.
+    /// The reference's 128 draws of eq. 6 without guidance, 4096 tokens in a call, seed 0.
     fn default() -> Self {
         Self {
             mc_samples: 128,
             max_batch_tokens: 4096,
             seed: 0,
+            estimator: Estimator::Count,
+            cfg_scale: 0.0,
         }
     }
 }
@@ -54,6 +71,8 @@ pub struct Estimate {
 /// uniform on `{1, .., L}` and `r_l` the answer `r_0` of `L` tokens with exactly `l` of them
 /// masked, chosen uniformly without replacement.
 ///
+/// [`Estimator::Ratio`] takes eq. 5 in its place, with independent draws of `t`.
+///
 /// - The `l` of the draws are stratified: draw `d` of `n` takes its quantile from
 ///   `[d / n, (d + 1) / n)`. An answer of one token has one possible draw, which is taken once.
 /// - Draws are keyed by (seed, index of the sequence, draw): results depend neither on
@@ -74,25 +93,30 @@ pub fn log_likelihood(
     let mut values: Vec<Vec<f64>> = vec![Vec::new(); sequences.len()];
     let mut group = Group::default();
     for (index, sequence) in sequences.iter().enumerate() {
-        let n_draws = if sequence.answer_len() == 1 {
-            1
-        } else {
-            config.mc_samples
-        };
+        let is_exact = sequence.answer_len() == 1 && config.estimator == Estimator::Count;
+        let n_draws = if is_exact { 1 } else { config.mc_samples };
         for draw in 0..n_draws {
             if !group.is_empty() && group.n_tokens + sequence.tokens.len() > config.max_batch_tokens
             {
-                group.score(predictor, &mut values)?;
+                group.score(predictor, config.cfg_scale, &mut values)?;
             }
-            let positions = masked_positions(sequence, config, index, draw);
-            group.push(index, sequence, &positions, predictor.info().mask_token_id);
+            let (positions, weight) = match config.estimator {
+                Estimator::Count => masked_by_count(sequence, config, index, draw),
+                Estimator::Ratio => masked_by_ratio(sequence, config, index, draw),
+            };
+            let mask_token_id = predictor.info().mask_token_id;
+            let mut tokens = sequence.tokens.to_vec();
+            for &position in &positions {
+                tokens[position] = mask_token_id;
+            }
+            group.push(index, sequence, tokens, &positions, weight, mask_token_id);
         }
     }
-    group.score(predictor, &mut values)?;
+    group.score(predictor, config.cfg_scale, &mut values)?;
     Ok(sequences
         .iter()
         .zip(&values)
-        .map(|(sequence, values)| estimate(sequence, values))
+        .map(|(sequence, values)| estimate(sequence, values, config.estimator))
         .collect())
 }
 
@@ -122,13 +146,13 @@ fn check(sequences: &[ScoredSequence<'_>], config: &LikelihoodConfig) -> Result<
     Ok(())
 }
 
-/// One draw: which positions of a sequence are masked, ascending.
-fn masked_positions(
+/// One draw of eq. 6: which positions of a sequence are masked, ascending, and `L / l`.
+fn masked_by_count(
     sequence: &ScoredSequence<'_>,
     config: &LikelihoodConfig,
     index: usize,
     draw: usize,
-) -> Vec<usize> {
+) -> (Vec<usize>, f64) {
     let philox = Philox::new(config.seed, Stream::Likelihood);
     let counter = |i: usize| {
         [index, draw, i].map(|x| u32::try_from(x).expect("indexes and lengths fit in 32 bits"))
@@ -145,7 +169,27 @@ fn masked_positions(
     }
     positions.truncate(l);
     positions.sort_unstable();
-    positions
+    (positions, answer_len as f64 / l as f64)
+}
+
+/// One draw of eq. 5: which positions are masked, perhaps none, and `1 / t`.
+fn masked_by_ratio(
+    sequence: &ScoredSequence<'_>,
+    config: &LikelihoodConfig,
+    index: usize,
+    draw: usize,
+) -> (Vec<usize>, f64) {
+    let philox = Philox::new(config.seed, Stream::Likelihood);
+    let uniform = |i: usize| {
+        let counter = [index, draw, i];
+        let narrow = |x| u32::try_from(x).expect("indexes and lengths fit in 32 bits");
+        philox.uniform_f64(counter.map(narrow))
+    };
+    // In (0, 1]: the draws are in [0, 1).
+    let t = 1.0 - uniform(0);
+    let answer = sequence.prompt_len..sequence.tokens.len();
+    let is_masked = |at: &usize| uniform(at - sequence.prompt_len + 1) < t;
+    (answer.filter(is_masked).collect(), 1.0 / t)
 }
 
 /// Draws that are scored in one call of the predictor.
@@ -153,7 +197,9 @@ fn masked_positions(
 struct Group {
     n_tokens: usize,
     sequences: Vec<Vec<u32>>,
-    /// Of each draw: its sequence, `L / l`, and `l`.
+    /// The sequences without their prompts, for guidance.
+    unconditional: Vec<Vec<u32>>,
+    /// Of each draw: its sequence, its weight, and the number of masked tokens.
     draws: Vec<(usize, f64, usize)>,
     positions: Vec<usize>,
     targets: Vec<u32>,
@@ -164,32 +210,46 @@ impl Group {
         self.draws.is_empty()
     }
 
+    /// Adds `tokens`, which are `sequence` with masks; of them, `positions` are scored.
     fn push(
         &mut self,
         index: usize,
         sequence: &ScoredSequence<'_>,
+        tokens: Vec<u32>,
         positions: &[usize],
+        weight: f64,
         mask_token_id: u32,
     ) {
-        let mut tokens = sequence.tokens.to_vec();
         for &position in positions {
             self.positions.push(self.n_tokens + position);
-            self.targets.push(tokens[position]);
-            tokens[position] = mask_token_id;
+            self.targets.push(sequence.tokens[position]);
         }
-        let weight = sequence.answer_len() as f64 / positions.len() as f64;
+        let mut unconditional = tokens.clone();
+        unconditional[..sequence.prompt_len].fill(mask_token_id);
+        self.unconditional.push(unconditional);
         self.draws.push((index, weight, positions.len()));
         self.n_tokens += tokens.len();
         self.sequences.push(tokens);
     }
 
     /// Appends the value of each draw to its sequence's and empties the group.
-    fn score(&mut self, predictor: &dyn MaskPredictor, values: &mut [Vec<f64>]) -> Result<()> {
+    fn score(
+        &mut self,
+        predictor: &dyn MaskPredictor,
+        cfg_scale: f32,
+        values: &mut [Vec<f64>],
+    ) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
         let batch = TokenBatch::new(&self.sequences)?;
-        let losses = predictor.token_losses(&batch, &self.positions, &self.targets)?;
+        let (positions, targets) = (&self.positions[..], &self.targets[..]);
+        let losses = if cfg_scale > 0.0 {
+            let un = TokenBatch::new(&self.unconditional)?;
+            predictor.guided_token_losses(&batch, &un, cfg_scale, positions, targets)?
+        } else {
+            predictor.token_losses(&batch, positions, targets)?
+        };
         crate::forward::expect_length("token losses", self.positions.len(), losses.len())?;
         let mut losses = losses.as_slice();
         for &(index, weight, l) in &self.draws {
@@ -202,14 +262,14 @@ impl Group {
     }
 }
 
-fn estimate(sequence: &ScoredSequence<'_>, values: &[f64]) -> Estimate {
+fn estimate(sequence: &ScoredSequence<'_>, values: &[f64], estimator: Estimator) -> Estimate {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let n_tokens = sequence.answer_len();
     // The only draw of one token is exact; a single draw of more says nothing of its spread.
-    let standard_error = match (n_tokens, values.len()) {
-        (1, _) => 0.0,
-        (_, 1) => f64::NAN,
+    let standard_error = match (estimator, n_tokens, values.len()) {
+        (Estimator::Count, 1, _) => 0.0,
+        (_, _, 1) => f64::NAN,
         _ => {
             let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
             (squares / (n - 1.0) / n).sqrt()
@@ -220,4 +280,51 @@ fn estimate(sequence: &ScoredSequence<'_>, values: &[f64]) -> Estimate {
         standard_error,
         n_tokens,
     }
+}
+
+/// `ln p(answer[i] | prompt, the answer's tokens before i in the order)` of each token, in the order
+/// of the answer; their sum is the likelihood of eq. 15 for this order of generation.
+///
+/// - `order`: a permutation of the answer's positions `0..L`; `0, 1, .., L - 1` is the chain rule
+///   from left to right. Each token is predicted with all tokens after it in the order masked.
+/// - The predictor sees `L` sequences, in calls of at most `config.max_batch_tokens` tokens.
+/// - Of `config` only `max_batch_tokens` and `cfg_scale` are read.
+///
+/// # Errors
+/// [`Error::OutOfRange`] if the prompt leaves no answer or `order` is no permutation of it; what
+/// the predictor returns otherwise.
+///
+/// Source: arXiv 2502.09992, eq. 15; `nll_type=chain_rule` of SMDM.
+pub fn chain_rule(
+    predictor: &dyn MaskPredictor,
+    sequence: &ScoredSequence<'_>,
+    order: &[usize],
+    config: &LikelihoodConfig,
+) -> Result<Vec<f64>> {
+    check(std::slice::from_ref(sequence), config)?;
+    let mut sorted = order.to_vec();
+    sorted.sort_unstable();
+    if !sorted.iter().copied().eq(0..sequence.answer_len()) {
+        return Err(Error::OutOfRange {
+            what: "the order",
+            expected: "a permutation of the answer's positions",
+            got: order.len() as f64,
+        });
+    }
+    let mask_token_id = predictor.info().mask_token_id;
+    let mut tokens = sequence.tokens.to_vec();
+    tokens[sequence.prompt_len..].fill(mask_token_id);
+    let mut values: Vec<Vec<f64>> = vec![Vec::new(); sequence.answer_len()];
+    let mut group = Group::default();
+    for &at in order {
+        let position = sequence.prompt_len + at;
+        if !group.is_empty() && group.n_tokens + tokens.len() > config.max_batch_tokens {
+            group.score(predictor, config.cfg_scale, &mut values)?;
+        }
+        let canvas = tokens.clone();
+        group.push(at, sequence, canvas, &[position], 1.0, mask_token_id);
+        tokens[position] = sequence.tokens[position];
+    }
+    group.score(predictor, config.cfg_scale, &mut values)?;
+    Ok(values.into_iter().flatten().collect())
 }

@@ -1,10 +1,12 @@
 //! The mask predictor, seen from training, sampling and scoring.
 
+use std::ops::Range;
+
 use llada_tensor::backend::{Candidate, Noise};
-use llada_tensor::ops::candidates::{CandidateRule, reduce_logits};
+use llada_tensor::ops::candidates::{CandidateRule, guide, reduce_logits};
 use llada_tensor::{Device, Tape, Tensor, Var};
 
-use crate::{Result, TokenBatch};
+use crate::{Error, Result, TokenBatch};
 
 /// What callers must know of a predictor's vocabulary and context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,25 @@ pub struct PredictorInfo {
     pub eos_token_id: u32,
     /// Longest sequence.
     pub max_sequence_length: usize,
+}
+
+/// Keys and values of the positions of one sequence, of every layer, as the predictor last saw
+/// them (Fast-dLLM, arXiv 2505.22618). Empty until the first call that is given it.
+#[derive(Debug, Default)]
+pub struct KvCache {
+    /// Keys (rotated) and values of each layer, `[L, K * E]`; for predictors to fill.
+    pub layers: Vec<[Tensor; 2]>,
+}
+
+/// What a call with caches computes of each sequence of its batch.
+#[derive(Debug)]
+pub struct Cached<'a> {
+    /// Positions that are computed, one range for each sequence. The first call of a cache must
+    /// compute the whole sequence.
+    pub windows: &'a [Range<usize>],
+    /// The cache of each sequence: keys and values of its window are replaced, all others are
+    /// taken as they are.
+    pub caches: &'a mut [&'a mut KvCache],
 }
 
 /// A model `p_theta(. | x_t)` that predicts all masked tokens at once.
@@ -54,13 +75,33 @@ pub trait MaskPredictor {
         if let Some(unconditional) = unconditional {
             let un = self.logits(unconditional, positions)?;
             for (x, un) in logits.iter_mut().zip(un) {
-                *x = rule.guide(*x, un);
+                *x = guide(rule.cfg_scale, *x, un);
             }
         }
         let rows = logits.chunks_exact(vocab_size).enumerate();
         Ok(rows
             .map(|(row, logits)| reduce_logits(logits, row, rule, noise))
             .collect())
+    }
+
+    /// As [`Self::candidates`] without guidance, with keys and values from caches for positions
+    /// outside of each sequence's window: an approximation, as they change with every token.
+    ///
+    /// `positions` lie in the windows.
+    ///
+    /// # Errors
+    /// As [`Self::logits`]; [`Error::Unsupported`] if the predictor has no caches.
+    fn candidates_cached(
+        &self,
+        _batch: &TokenBatch,
+        _cached: Cached<'_>,
+        _positions: &[usize],
+        _rule: &CandidateRule<'_>,
+        _noise: &Noise<'_>,
+    ) -> Result<Vec<Candidate>> {
+        Err(Error::Unsupported {
+            what: "caches of keys and values",
+        })
     }
 
     /// Cross-entropy `-ln p(targets[i] | x_t)` of each position, in nats.
@@ -73,6 +114,50 @@ pub trait MaskPredictor {
         positions: &[usize],
         targets: &[u32],
     ) -> Result<Vec<f32>>;
+
+    /// [`Self::token_losses`] under classifier-free guidance (eq. 16): the logits are those of
+    /// `batch`, pushed away from those of `unconditional` by `cfg_scale`.
+    ///
+    /// # Errors
+    /// As [`Self::token_losses`].
+    fn guided_token_losses(
+        &self,
+        batch: &TokenBatch,
+        unconditional: &TokenBatch,
+        cfg_scale: f32,
+        positions: &[usize],
+        targets: &[u32],
+    ) -> Result<Vec<f32>> {
+        /// Positions whose logits are in memory at once.
+        const ROWS: usize = 64;
+        crate::forward::expect_length("targets", positions.len(), targets.len())?;
+        let mut losses = Vec::with_capacity(targets.len());
+        for (positions, targets) in positions.chunks(ROWS).zip(targets.chunks(ROWS)) {
+            let mut logits = self.logits(batch, positions)?;
+            let un = self.logits(unconditional, positions)?;
+            for (x, un) in logits.iter_mut().zip(un) {
+                *x = guide(cfg_scale, *x, un);
+            }
+            losses.extend(cross_entropies(&logits, targets));
+        }
+        Ok(losses)
+    }
+}
+
+/// Cross-entropies of rows of logits, each `-ln softmax(logits)[target]`, summed in `f64`.
+#[must_use]
+pub fn cross_entropies(logits: &[f32], targets: &[u32]) -> Vec<f32> {
+    let vocab_size = logits.len() / targets.len().max(1);
+    let of = |(row, &target): (&[f32], &u32)| {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+        (sum.ln() + f64::from(max - row[target as usize])) as f32
+    };
+    logits
+        .chunks_exact(vocab_size.max(1))
+        .zip(targets)
+        .map(of)
+        .collect()
 }
 
 /// A named parameter.

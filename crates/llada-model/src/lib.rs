@@ -8,6 +8,7 @@ mod init;
 mod model;
 mod presets;
 pub mod weights;
+mod window;
 
 pub use config::ModelConfig;
 pub use error::{Error, Result};

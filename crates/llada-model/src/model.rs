@@ -5,15 +5,16 @@
 use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
-    Candidate, Error as DiffusionError, MaskPredictor, Noise, Parameter, PredictorInfo,
-    Result as DiffusionResult, TokenBatch, Trainable,
+    Cached, Candidate, Error as DiffusionError, MaskPredictor, Noise, Parameter, PredictorInfo,
+    Result as DiffusionResult, TokenBatch, Trainable, cross_entropies,
 };
 use llada_tensor::backend::{AttentionShape, CandidateArgs, PackedWeight, Rhs};
-use llada_tensor::ops::candidates::{CandidateRule, candidates};
+use llada_tensor::ops::candidates::{CandidateRule, candidates, guide};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
+use crate::window::{Input, attend_cached, window_positions};
 use crate::{ModelConfig, Result};
 
 /// A weight and its optional bias, as indexes of the parameters.
@@ -237,18 +238,15 @@ impl LladaModel {
         Ok(self.packed.get_or_init(|| packed))
     }
 
-    /// Hidden states of the given positions after the last norm, `[N, D]`.
-    fn hidden(&self, pass: &mut Pass<'_>, batch: &TokenBatch, positions: &[usize]) -> TensorVar {
+    /// Hidden states of the given positions after the last norm, `[N, D]`. With caches `T` counts
+    /// the tokens of all windows, and positions are indexes into them.
+    fn hidden(&self, pass: &mut Pass<'_, '_>, input: &Input, positions: &[usize]) -> TensorVar {
         let rows: Vec<u32> = positions.iter().map(|&at| index_u32(at)).collect();
-        let places: Vec<u32> = batch
-            .sequences()
-            .flat_map(|s| (0..s.len()).map(index_u32))
-            .collect();
         let wte = pass.parameter(self.wte.weight);
-        let mut x = pass.tape.embedding(&wte, batch.ids())?; // [T, D]
+        let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
         for (layer, block) in self.blocks.iter().enumerate() {
             let last = layer + 1 == self.blocks.len();
-            let mut y = self.attend(pass, block, &x, batch.offsets(), &places)?; // [T, D]
+            let mut y = self.attend(pass, layer, &x, input)?; // [T, D]
             if last {
                 // Nothing mixes positions from here on: only the asked rows go on.
                 x = pass.tape.embedding(&x, &rows)?; // [N, D]
@@ -266,31 +264,32 @@ impl LladaModel {
         self.norm(pass, &x, self.ln_f)
     }
 
-    fn attend(
-        &self,
-        pass: &mut Pass<'_>,
-        block: &Block,
-        x: &Var,
-        offsets: &[usize],
-        places: &[u32],
-    ) -> TensorVar {
+    fn attend(&self, pass: &mut Pass<'_, '_>, layer: usize, x: &Var, input: &Input) -> TensorVar {
+        let block = &self.blocks[layer];
         let h = self.norm(pass, x, block.attn_norm)?;
         let q = pass.linear(&h, block.q_proj)?; // [T, H * E]
         let k = pass.linear(&h, block.k_proj)?; // [T, K * E]
         let v = pass.linear(&h, block.v_proj)?;
-        let q = pass.tape.rope(&q, &self.rope, places)?;
-        let k = pass.tape.rope(&k, &self.rope, places)?;
+        let q = pass.tape.rope(&q, &self.rope, &input.places)?;
+        let k = pass.tape.rope(&k, &self.rope, &input.places)?;
         let shape = AttentionShape {
-            offsets,
+            offsets: &input.offsets,
+            key_offsets: None,
             n_heads: self.config.n_heads,
             n_kv_heads: self.config.kv_heads(),
             causal: self.config.causal,
             key_bias: None,
         };
-        pass.tape.attention(&q, &k, &v, shape)
+        match &mut pass.cached {
+            None => pass.tape.attention(&q, &k, &v, shape),
+            Some(cached) => {
+                let y = attend_cached(pass.tape, cached, layer, [&q, &k, &v], shape)?;
+                Ok(Var::constant(y))
+            }
+        }
     }
 
-    fn norm(&self, pass: &mut Pass<'_>, x: &Var, slot: Slot) -> TensorVar {
+    fn norm(&self, pass: &mut Pass<'_, '_>, x: &Var, slot: Slot) -> TensorVar {
         let weight = pass.parameter(slot.weight);
         let y = pass.tape.rms_norm(x, &weight, self.config.rms_norm_eps)?;
         match slot.bias {
@@ -305,14 +304,36 @@ impl LladaModel {
     /// Hidden states without a tape, `[N, D]`.
     fn infer(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Tensor> {
         self.check(batch, positions)?;
+        self.run(&Input::new(batch), positions, None)
+    }
+
+    /// A forward pass without a tape.
+    fn run(
+        &self,
+        input: &Input,
+        positions: &[usize],
+        cached: Option<Cached<'_>>,
+    ) -> DiffusionResult<Tensor> {
         let mut tape = Tape::inference(&self.device, self.precision);
         let packed = Some(self.packed()?);
         let mut pass = Pass {
             tape: &mut tape,
             parameters: &self.parameters,
             packed,
+            cached,
         };
-        Ok(self.hidden(&mut pass, batch, positions)?.value().clone())
+        Ok(self.hidden(&mut pass, input, positions)?.value().clone())
+    }
+
+    /// `[N, V]` out of hidden states `[N, D]`.
+    fn head_logits(&self, hidden: &Tensor) -> llada_tensor::Result<Vec<f32>> {
+        let head = Var::constant(self.parameters[self.head.weight].value.clone());
+        let bias = self.head_bias().cloned().map(Var::constant);
+        let mut tape = Tape::inference(&self.device, self.precision);
+        let packed = self.packed()?[self.head.weight].as_ref();
+        let hidden = Var::constant(hidden.clone());
+        let logits = tape.linear(&hidden, &head, packed, bias.as_ref())?;
+        Ok(logits.value().to_vec_f32())
     }
 
     fn head_bias(&self) -> Option<&Tensor> {
@@ -330,13 +351,14 @@ impl LladaModel {
 type TensorVar = llada_tensor::Result<Var>;
 
 /// One forward pass: a tape and where its parameters come from.
-struct Pass<'a> {
+struct Pass<'a, 'c> {
     tape: &'a mut Tape,
     parameters: &'a [Parameter],
     packed: Option<&'a [Option<Arc<dyn PackedWeight>>]>,
+    cached: Option<Cached<'c>>,
 }
 
-impl Pass<'_> {
+impl Pass<'_, '_> {
     fn parameter(&mut self, index: usize) -> Var {
         self.tape.parameter(index, &self.parameters[index].value)
     }
@@ -349,7 +371,7 @@ impl Pass<'_> {
     }
 }
 
-fn index_u32(at: usize) -> u32 {
+pub(crate) fn index_u32(at: usize) -> u32 {
     u32::try_from(at).expect("a batch has fewer than 2^32 tokens")
 }
 
@@ -364,13 +386,7 @@ impl MaskPredictor for LladaModel {
     }
 
     fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Vec<f32>> {
-        let hidden = self.infer(batch, positions)?;
-        let head = Var::constant(self.parameters[self.head.weight].value.clone());
-        let bias = self.head_bias().cloned().map(Var::constant);
-        let mut tape = Tape::inference(&self.device, self.precision);
-        let packed = self.packed()?[self.head.weight].as_ref();
-        let logits = tape.linear(&Var::constant(hidden), &head, packed, bias.as_ref())?;
-        Ok(logits.value().to_vec_f32())
+        Ok(self.head_logits(&self.infer(batch, positions)?)?)
     }
 
     fn candidates(
@@ -396,6 +412,29 @@ impl MaskPredictor for LladaModel {
         })?)
     }
 
+    fn candidates_cached(
+        &self,
+        batch: &TokenBatch,
+        cached: Cached<'_>,
+        positions: &[usize],
+        rule: &CandidateRule<'_>,
+        noise: &Noise<'_>,
+    ) -> DiffusionResult<Vec<Candidate>> {
+        self.check(batch, positions)?;
+        let in_windows = window_positions(batch, &cached, positions)?;
+        let input = Input::windows(batch, cached.windows);
+        let hidden = self.run(&input, &in_windows, Some(cached))?;
+        Ok(candidates(CandidateArgs {
+            hidden: &hidden,
+            unconditional: None,
+            head: self.packed_head()?,
+            bias: self.head_bias(),
+            rule,
+            noise,
+            precision: self.precision,
+        })?)
+    }
+
     fn token_losses(
         &self,
         batch: &TokenBatch,
@@ -406,6 +445,31 @@ impl MaskPredictor for LladaModel {
         let (head, bias) = (self.packed_head()?, self.head_bias());
         let (losses, _) = cross_entropy(&hidden, head, bias, targets, self.precision)?;
         Ok(losses.to_vec_f32())
+    }
+
+    fn guided_token_losses(
+        &self,
+        batch: &TokenBatch,
+        unconditional: &TokenBatch,
+        cfg_scale: f32,
+        positions: &[usize],
+        targets: &[u32],
+    ) -> DiffusionResult<Vec<f32>> {
+        /// Positions whose logits are in memory at once.
+        const ROWS: usize = 64;
+        let hidden = self.infer(batch, positions)?;
+        let un_hidden = self.infer(unconditional, positions)?;
+        let mut losses = Vec::with_capacity(targets.len());
+        for (chunk, targets) in targets.chunks(ROWS).enumerate() {
+            let rows = |x: &Tensor| x.narrow(0, chunk * ROWS, targets.len());
+            let mut logits = self.head_logits(&rows(&hidden)?)?;
+            let un = self.head_logits(&rows(&un_hidden)?)?;
+            for (x, un) in logits.iter_mut().zip(un) {
+                *x = guide(cfg_scale, *x, un);
+            }
+            losses.extend(cross_entropies(&logits, targets));
+        }
+        Ok(losses)
     }
 }
 
@@ -436,8 +500,9 @@ impl Trainable for LladaModel {
             tape,
             parameters: &self.parameters,
             packed: None,
+            cached: None,
         };
-        let hidden = self.hidden(&mut pass, batch, positions)?;
+        let hidden = self.hidden(&mut pass, &Input::new(batch), positions)?;
         let head = pass.parameter(self.head.weight);
         let bias = self.head.bias.map(|bias| pass.parameter(bias));
         Ok(pass

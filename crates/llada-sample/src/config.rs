@@ -61,7 +61,7 @@ impl FromStr for Remasking {
 }
 
 /// How many tokens a step reveals.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Process {
     /// A fixed number, [`llada_diffusion::num_transfer_tokens`], chosen by the remasking strategy
     /// (generate.py).
@@ -71,6 +71,65 @@ pub enum Process {
     /// in equal steps (arXiv 2502.09992, algorithm 4). The remasking strategy is not used. The
     /// paper draws tokens at temperature 1: see [`SampleConfig::reverse`].
     Reverse,
+    /// Every token whose confidence is at least this, and the best one in any case, until the
+    /// block is full. The number of steps is not used (`threshold` of Fast-dLLM).
+    Threshold(f32),
+    /// The best token, and those after it up to the first one, the `k`-th best, whose confidence is
+    /// below `1 - factor / (k + 1)`; if that is the last one, it stays too. Until the block is
+    /// full; the number of steps is not used (`factor` of Fast-dLLM).
+    Factor(f32),
+}
+
+impl Process {
+    /// Whether a block takes as many steps as it needs.
+    pub(crate) fn is_parallel(self) -> bool {
+        matches!(self, Self::Threshold(_) | Self::Factor(_))
+    }
+}
+
+/// Which keys and values are taken from earlier steps. Each block begins with a step that sees the
+/// whole sequence anew; the others are approximations (Fast-dLLM, arXiv 2505.22618).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheMode {
+    /// None: every step computes all positions.
+    #[default]
+    None,
+    /// Those of all positions before the block.
+    Prefix,
+    /// Those of all positions outside of the block.
+    Dual,
+}
+
+impl CacheMode {
+    /// All modes.
+    pub const ALL: [Self; 3] = [Self::None, Self::Prefix, Self::Dual];
+
+    /// The name on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Prefix => "prefix",
+            Self::Dual => "dual",
+        }
+    }
+}
+
+impl fmt::Display for CacheMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for CacheMode {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let found = Self::ALL.into_iter().find(|mode| mode.name() == name);
+        found.ok_or_else(|| Error::UnknownCache {
+            name: name.to_owned(),
+        })
+    }
 }
 
 /// How a request is sampled. The defaults are those of generate.py.
@@ -91,6 +150,11 @@ pub struct SampleConfig {
     pub remasking: Remasking,
     /// How many tokens a step reveals.
     pub process: Process,
+    /// Which keys and values are taken from earlier steps. Without guidance only.
+    pub cache: CacheMode,
+    /// Whether an answer ends as soon as an EOS stands in it with no mask before it: the rest is
+    /// then filled with EOS.
+    pub early_stop: bool,
     /// Seed of all draws of this request.
     pub seed: u64,
     /// Whether the mask itself is kept from being predicted. In the reference it is not: where it
@@ -114,6 +178,8 @@ impl Default for SampleConfig {
             cfg_scale: 0.0,
             remasking: Remasking::LowConfidence,
             process: Process::Quota,
+            cache: CacheMode::None,
+            early_stop: false,
             seed: 0,
             suppress_mask: false,
             logits_eos_inf: Vec::new(),
@@ -160,7 +226,22 @@ impl SampleConfig {
         at_least_one("steps", self.steps)?;
         at_least_one("block_length", self.block_length.unwrap_or(1))?;
         scale("temperature", self.temperature)?;
-        scale("cfg_scale", f64::from(self.cfg_scale))
+        scale("cfg_scale", f64::from(self.cfg_scale))?;
+        match self.process {
+            Process::Threshold(x) => {
+                let is_ok = (0.0..=1.0).contains(&x);
+                check("threshold", is_ok, "in [0, 1]", f64::from(x))?;
+            }
+            Process::Factor(x) => {
+                let is_ok = x.is_finite() && x > 0.0;
+                check("factor", is_ok, "a positive number", f64::from(x))?;
+            }
+            Process::Quota | Process::Reverse => {}
+        }
+        if self.cache != CacheMode::None && self.cfg_scale > 0.0 {
+            return Err(Error::GuidedCache { request });
+        }
+        Ok(())
     }
 }
 

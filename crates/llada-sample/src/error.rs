@@ -94,4 +94,18 @@ pub enum Error {
         /// What came.
         name: String,
     },
+    /// No such cache mode.
+    #[error("unknown cache {name:?}: expected none, prefix or dual")]
+    UnknownCache {
+        /// What came.
+        name: String,
+    },
+    /// Caches hold the keys and values of one canvas, and guidance needs two.
+    #[error(
+        "request {request}: a cache cannot be used with cfg_scale: set one of them to none or 0"
+    )]
+    GuidedCache {
+        /// Which request.
+        request: usize,
+    },
 }

@@ -1,10 +1,12 @@
 //! Calls of the predictor: runs that follow the same rule share a batch.
 
-use llada_diffusion::{Error, MaskPredictor, Noise, TokenBatch};
+use std::ops::Range;
+
+use llada_diffusion::{Cached, Error, KvCache, MaskPredictor, Noise, TokenBatch};
 use llada_tensor::ops::candidates::CandidateRule;
 
 use crate::run::Run;
-use crate::{Draws, Result, SampleConfig};
+use crate::{CacheMode, Draws, Result, SampleConfig};
 
 /// What runs must have in common to share a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,6 +17,7 @@ struct Rule<'a> {
     logits_eos_inf: &'a [u32],
     confidence_eos_eot_inf: &'a [u32],
     is_recorded: bool,
+    is_cached: bool,
 }
 
 impl<'a> Rule<'a> {
@@ -27,6 +30,7 @@ impl<'a> Rule<'a> {
             logits_eos_inf: &config.logits_eos_inf,
             confidence_eos_eot_inf: &config.confidence_eos_eot_inf,
             is_recorded: matches!(run.request.draws, Draws::Recorded(_)),
+            is_cached: config.cache != CacheMode::None,
         }
     }
 }
@@ -76,13 +80,19 @@ fn evaluate_group(
         suppress_confidence: rule.confidence_eos_eot_inf,
     };
     let draws = GumbelDraws::new(rule, runs, info.vocab_size);
-    let candidates = predictor.candidates(
-        &batch,
-        unconditional.as_ref(),
-        &positions,
-        &candidate_rule,
-        &draws.noise(rule),
-    )?;
+    let noise = draws.noise(rule);
+    let candidates = if rule.is_cached {
+        let windows: Vec<Range<usize>> = runs.iter().map(|run| run.window()).collect();
+        let mut caches: Vec<&mut KvCache> = runs.iter_mut().map(|run| &mut run.cache).collect();
+        let cached = Cached {
+            windows: &windows,
+            caches: &mut caches,
+        };
+        predictor.candidates_cached(&batch, cached, &positions, &candidate_rule, &noise)?
+    } else {
+        let unconditional = unconditional.as_ref();
+        predictor.candidates(&batch, unconditional, &positions, &candidate_rule, &noise)?
+    };
 
     let (expected, got) = (positions.len(), candidates.len());
     if expected != got {

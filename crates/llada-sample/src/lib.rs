@@ -12,7 +12,7 @@ mod request;
 mod run;
 mod sample;
 
-pub use config::{Process, Remasking, SampleConfig};
+pub use config::{CacheMode, Process, Remasking, SampleConfig};
 pub use draws::{Draws, RecordedDraws};
 pub use error::{Error, Result};
 pub use request::{Output, Request, Task};

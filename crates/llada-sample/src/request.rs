@@ -68,6 +68,9 @@ pub struct Output {
     pub nfe: usize,
     /// Steps that were run.
     pub steps: usize,
+    /// Steps that were left when an EOS ended the answer early; 0 where the number of steps is not
+    /// fixed ([`crate::Process::Threshold`], [`crate::Process::Factor`]).
+    pub saved_steps: usize,
     /// Whether an observer stopped the request before its last step.
     pub stopped: bool,
 }

@@ -2,11 +2,15 @@
 
 use std::ops::Range;
 
-use llada_diffusion::{Candidate, PredictorInfo, StepKey, num_transfer_tokens, reveal_probability};
+use llada_diffusion::{
+    Candidate, KvCache, PredictorInfo, StepKey, num_transfer_tokens, reveal_probability,
+};
 
 use crate::block::{Block, blocks};
-use crate::remask::{highest, score};
-use crate::{Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task};
+use crate::remask::{above_threshold, by_factor, highest, ranked, score};
+use crate::{
+    CacheMode, Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task,
+};
 
 /// A request, its canvas, and the state of its current step.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub(crate) struct Run<'a> {
     /// Index among the requests.
     index: usize,
     mask_token_id: u32,
+    eos_token_id: u32,
     prompt_len: usize,
     pub(crate) canvas: Vec<u32>,
     /// Tokens that were there from the start, which guidance hides.
@@ -27,8 +32,14 @@ pub(crate) struct Run<'a> {
     block_step: usize,
     /// Step within the run.
     step: usize,
+    /// Steps at most.
+    steps: usize,
     nfe: usize,
     stopped: bool,
+    /// An EOS has ended the answer.
+    ended: bool,
+    /// With a cache mode: keys and values as the last call saw them.
+    pub(crate) cache: KvCache,
     /// Positions to be evaluated in this step, ascending.
     pub(crate) positions: Vec<usize>,
     /// Their candidates.
@@ -44,7 +55,8 @@ impl<'a> Run<'a> {
         let span = span(index, request, &is_masked, prompt_len)?;
         let steps = request.config.steps;
         let blocks = blocks(&is_masked, span, request.config.block_length, steps);
-        if steps < blocks.len() {
+        let is_parallel = request.config.process.is_parallel();
+        if steps < blocks.len() && !is_parallel {
             return Err(Error::TooFewSteps {
                 request: index,
                 steps,
@@ -55,8 +67,14 @@ impl<'a> Run<'a> {
             request,
             index,
             mask_token_id: info.mask_token_id,
+            eos_token_id: info.eos_token_id,
             prompt_len,
             canvas,
+            steps: if is_parallel {
+                is_masked.iter().filter(|&&masked| masked).count()
+            } else {
+                steps
+            },
             is_given: is_masked.iter().map(|masked| !masked).collect(),
             blocks,
             block: 0,
@@ -65,6 +83,8 @@ impl<'a> Run<'a> {
             step: 0,
             nfe: 0,
             stopped: false,
+            ended: false,
+            cache: KvCache::default(),
             positions: Vec::new(),
             candidates: Vec::new(),
             revealed: Vec::new(),
@@ -95,7 +115,7 @@ impl<'a> Run<'a> {
 
     /// Whether all steps are done.
     pub(crate) fn is_done(&self) -> bool {
-        self.stopped || self.block == self.blocks.len()
+        self.stopped || self.ended || self.block == self.blocks.len()
     }
 
     /// What the draws of this step depend on.
@@ -114,15 +134,28 @@ impl<'a> Run<'a> {
         self.canvas.iter().zip(&self.is_given).map(hidden).collect()
     }
 
+    /// With a cache mode: the positions that this step computes.
+    pub(crate) fn window(&self) -> Range<usize> {
+        let (block, length) = (&self.blocks[self.block].range, self.canvas.len());
+        match self.request.config.cache {
+            _ if self.block_step == 0 => 0..length,
+            CacheMode::None => 0..length,
+            CacheMode::Prefix => block.start..length,
+            CacheMode::Dual => block.clone(),
+        }
+    }
+
     /// Sets `positions` to those whose tokens this step needs: all masks before the end of the
     /// block, or only those to be revealed where that is known beforehand.
     pub(crate) fn choose_positions(&mut self) -> Result<()> {
         let end = self.blocks[self.block].range.end;
         self.positions.clear();
         self.positions
-            .extend((0..end).filter(|&at| self.canvas[at] == self.mask_token_id));
+            .extend((self.window().start..end).filter(|&at| self.canvas[at] == self.mask_token_id));
         let config = &self.request.config;
-        if config.process == Process::Reverse {
+        if config.process.is_parallel() {
+            // Which ones stay is known when their confidences are.
+        } else if config.process == Process::Reverse {
             let p = self.reveal_probability()?;
             let (draws, key, length) = (&self.request.draws, self.key(), self.canvas.len());
             self.positions
@@ -171,9 +204,15 @@ impl<'a> Run<'a> {
                 step,
             });
         }
+        let confidences = || -> Vec<f32> {
+            let order = ranked(&scores).into_iter();
+            order.map(|i| self.candidates[i].confidence).collect()
+        };
         let quota = match config.process {
             Process::Quota => self.quota(),
             Process::Reverse => scores.len(),
+            Process::Threshold(threshold) => above_threshold(&confidences(), threshold),
+            Process::Factor(factor) => by_factor(&confidences(), factor),
         };
         self.revealed.clear();
         for i in highest(&scores, quota) {
@@ -189,6 +228,7 @@ impl<'a> Run<'a> {
                 });
             }
         }
+        self.end_at_eos();
         Ok(())
     }
 
@@ -197,7 +237,7 @@ impl<'a> Run<'a> {
         StepEvent {
             request: self.index,
             step: self.step,
-            steps: self.request.config.steps,
+            steps: self.steps,
             block: self.block,
             blocks: self.blocks.len(),
             masked: self
@@ -214,9 +254,37 @@ impl<'a> Run<'a> {
     pub(crate) fn advance(&mut self) {
         self.step += 1;
         self.block_step += 1;
-        if self.block_step == self.blocks[self.block].steps {
+        let block = &self.blocks[self.block];
+        let is_over = match self.request.config.process {
+            // A step that reveals nothing, as the mask itself won, would repeat itself.
+            Process::Threshold(_) | Process::Factor(_) => {
+                self.revealed.is_empty() || !self.has_mask(block.range.clone())
+            }
+            Process::Quota | Process::Reverse => self.block_step == block.steps,
+        };
+        if is_over {
             self.block += 1;
             self.begin_block();
+        }
+    }
+
+    fn has_mask(&self, range: Range<usize>) -> bool {
+        self.canvas[range].contains(&self.mask_token_id)
+    }
+
+    /// Ends an answer in which an EOS stands before the first mask.
+    fn end_at_eos(&mut self) {
+        if !self.request.config.early_stop || self.prompt_len == 0 {
+            return;
+        }
+        let answer = &self.canvas[self.prompt_len..];
+        let end = answer
+            .iter()
+            .position(|&id| id == self.eos_token_id || id == self.mask_token_id);
+        let tail_is_masked = answer.contains(&self.mask_token_id);
+        if let Some(end) = end.filter(|&end| tail_is_masked && answer[end] == self.eos_token_id) {
+            self.canvas[self.prompt_len + end..].fill(self.eos_token_id);
+            self.ended = true;
         }
     }
 
@@ -241,6 +309,7 @@ impl<'a> Run<'a> {
     pub(crate) fn into_output(self) -> Output {
         let is_filled = || !self.canvas.contains(&self.mask_token_id);
         let is_infill = matches!(self.request.task, Task::Infill { .. });
+        let is_parallel = self.request.config.process.is_parallel();
         if is_infill && self.request.config.suppress_mask && !self.stopped {
             assert!(
                 is_filled(),
@@ -252,6 +321,11 @@ impl<'a> Run<'a> {
             prompt_len: self.prompt_len,
             nfe: self.nfe,
             steps: self.step,
+            saved_steps: if self.ended && !is_parallel {
+                self.steps - self.step
+            } else {
+                0
+            },
             stopped: self.stopped,
         }
     }

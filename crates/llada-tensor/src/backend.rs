@@ -52,6 +52,12 @@ pub trait Backend: Send + Sync {
     /// If an operand is in an unsupported layout.
     fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()>;
 
+    /// `table[first + i] = x[i]`.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn write_rows(&self, table: &mut Tensor, first: usize, x: &Tensor) -> Result<()>;
+
     /// `dtable[ids[i]] += dy[i]`.
     ///
     /// # Errors

@@ -69,6 +69,9 @@ impl Backend for CpuBackend {
     fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
         embedding::embedding(self.context(), table, ids, y)
     }
+    fn write_rows(&self, table: &mut Tensor, first: usize, x: &Tensor) -> Result<()> {
+        embedding::write_rows(table, first, x)
+    }
     fn embedding_backward(&self, dy: &Tensor, ids: &[u32], dtable: &mut Tensor) -> Result<()> {
         embedding::embedding_backward(self.context(), dy, ids, dtable)
     }

@@ -1,8 +1,8 @@
 //! The predictor of a known distribution.
 
-use llada_diffusion::{MaskPredictor, PredictorInfo, Result, TokenBatch};
+use llada_diffusion::{MaskPredictor, PredictorInfo, Result, TokenBatch, cross_entropies};
 
-use crate::toy::{cross_entropies, row_of};
+use crate::toy::row_of;
 
 /// The exact conditionals of a joint distribution over short sequences.
 ///
@@ -103,6 +103,6 @@ impl MaskPredictor for JointPredictor {
         targets: &[u32],
     ) -> Result<Vec<f32>> {
         let logits = self.logits(batch, positions)?;
-        Ok(cross_entropies(&logits, self.n_tokens + 1, targets))
+        Ok(cross_entropies(&logits, targets))
     }
 }

@@ -1,6 +1,6 @@
 //! A predictor whose logits are a hash of what it sees.
 
-use llada_diffusion::{Error, MaskPredictor, PredictorInfo, Result, TokenBatch};
+use llada_diffusion::{Error, MaskPredictor, PredictorInfo, Result, TokenBatch, cross_entropies};
 use llada_tensor::{Philox, Stream};
 
 /// Logits drawn from (seed, all tokens of the sequence, position, token), uniform in [-5, 5).
@@ -90,26 +90,13 @@ impl MaskPredictor for ToyPredictor {
         targets: &[u32],
     ) -> Result<Vec<f32>> {
         let logits = self.logits(batch, positions)?;
-        Ok(cross_entropies(&logits, self.info.vocab_size, targets))
+        Ok(cross_entropies(&logits, targets))
     }
 }
 
 /// The sequence that holds a flat position.
 pub(crate) fn row_of(batch: &TokenBatch, at: usize) -> usize {
     batch.offsets().partition_point(|&offset| offset <= at) - 1
-}
-
-/// `ln sum_v exp(logits[v]) - logits[target]` of each row, in `f64`.
-pub(crate) fn cross_entropies(logits: &[f32], vocab_size: usize, targets: &[u32]) -> Vec<f32> {
-    let of_row = |(row, &target): (&[f32], &u32)| {
-        let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
-        (sum.ln() - f64::from(row[target as usize])) as f32
-    };
-    logits
-        .chunks_exact(vocab_size)
-        .zip(targets)
-        .map(of_row)
-        .collect()
 }
 
 /// FNV-1a over tokens.

@@ -103,6 +103,7 @@ fn diffusion_nats(
         mc_samples,
         max_batch_tokens: MAX_BATCH_TOKENS,
         seed,
+        ..LikelihoodConfig::default()
     };
     let estimates = log_likelihood(model, &scored, &config)?;
     Ok(estimates

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use llada_text::Tokenizer;
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use xshell::{Shell, cmd};
@@ -183,9 +184,13 @@ fn split_poems(dist: &Path, simplifier: &Simplifier) -> anyhow::Result<Split> {
     let mut held_out_versions = Versions::default();
     let mut others = Vec::new();
     let counts = &mut split.counts;
-    for text in tang_sources(dist)? {
+    let poems: Vec<Option<String>> = tang_sources(dist)?
+        .par_iter()
+        .map(|text| clean(&simplifier.convert(text)))
+        .collect();
+    for poem in poems {
         counts.read += 1;
-        let Some(poem) = clean(&simplifier.convert(&text)) else {
+        let Some(poem) = poem else {
             counts.lost_or_broken += 1;
             continue;
         };

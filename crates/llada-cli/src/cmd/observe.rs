@@ -57,6 +57,7 @@ pub(crate) fn run_all(
         results.push(json!({
             "text": result["text"], "tokens": result["tokens"],
             "prompt_tokens": output.prompt_len, "nfe": output.nfe, "steps": output.steps,
+            "saved_steps": output.saved_steps,
         }));
     }
     #[expect(clippy::cast_precision_loss, reason = "a rate")]

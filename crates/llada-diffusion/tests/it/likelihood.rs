@@ -1,6 +1,8 @@
 //! The estimate of eq. 6 against distributions whose likelihood is known.
 
-use llada_diffusion::{Estimate, LikelihoodConfig, ScoredSequence, log_likelihood};
+use llada_diffusion::{
+    Estimate, Estimator, LikelihoodConfig, ScoredSequence, chain_rule, log_likelihood,
+};
 use llada_tensor::{Philox, Stream};
 use llada_testkit::{JointPredictor, ToyPredictor};
 
@@ -76,6 +78,79 @@ fn an_answer_of_one_token_is_exact() {
 }
 
 #[test]
+fn random_ratios_estimate_the_same_with_more_variance() {
+    let joint = joint();
+    for tokens in [[0, 1, 2], [2, 2, 0], [1, 0, 1]] {
+        let ratio = LikelihoodConfig {
+            estimator: Estimator::Ratio,
+            ..config(20_000)
+        };
+        let found = log_likelihood(&joint, &[whole(&tokens)], &ratio).unwrap()[0];
+        let error = (found.log_likelihood - joint.probability(&tokens).ln()).abs();
+        assert!(error < 4.0 * found.standard_error, "{tokens:?}: {found:?}");
+        let count = log_likelihood(&joint, &[whole(&tokens)], &config(20_000)).unwrap()[0];
+        assert!(found.standard_error > 2.0 * count.standard_error);
+    }
+}
+
+#[test]
+fn the_chain_rule_is_exact_in_every_order() {
+    let joint = joint();
+    let tokens = [2, 0, 1];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        // A budget of one token: every sequence goes alone.
+        for max_batch_tokens in [1, 4096] {
+            let config = LikelihoodConfig {
+                max_batch_tokens,
+                ..LikelihoodConfig::default()
+            };
+            let values = chain_rule(&joint, &whole(&tokens), &order, &config).unwrap();
+            let error = values.iter().sum::<f64>() - joint.probability(&tokens).ln();
+            assert!(error.abs() < 1e-6, "{order:?}: {error:e}");
+        }
+    }
+    let scored = ScoredSequence {
+        tokens: &tokens,
+        prompt_len: 1,
+    };
+    let values = chain_rule(&joint, &scored, &[1, 0], &LikelihoodConfig::default()).unwrap();
+    let of_prompt: f64 = (0..9)
+        .map(|rest| joint.probability(&[2, rest / 3, rest % 3]))
+        .sum();
+    let expected = (joint.probability(&tokens) / of_prompt).ln();
+    assert!((values.iter().sum::<f64>() - expected).abs() < 1e-6);
+    for order in [&[0, 1][..], &[0, 0], &[0, 2]] {
+        let result = chain_rule(&joint, &whole(&tokens), order, &LikelihoodConfig::default());
+        assert!(result.is_err(), "{order:?} is no order of three tokens");
+    }
+}
+
+#[test]
+fn guidance_pushes_away_from_the_hidden_prompt() {
+    // Guidance of scale 0 is none; with it, the last token's logits are 2 c - u.
+    let joint = joint();
+    let tokens = [2, 0, 1];
+    let scored = ScoredSequence {
+        tokens: &tokens,
+        prompt_len: 2,
+    };
+    let guided = LikelihoodConfig {
+        cfg_scale: 1.0,
+        ..LikelihoodConfig::default()
+    };
+    let found = log_likelihood(&joint, &[scored], &guided).unwrap()[0].log_likelihood;
+    let conditional = |last| joint.probability(&[2, 0, last]);
+    let marginal = |last| -> f64 {
+        (0..9)
+            .map(|at| joint.probability(&[at / 3, at % 3, last]))
+            .sum()
+    };
+    let weight = |last| conditional(last).powi(2) / marginal(last);
+    let expected = (weight(1) / (0..3).map(weight).sum::<f64>()).ln();
+    assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
+}
+
+#[test]
 fn a_uniform_predictor_gives_the_same_in_every_draw() {
     let uniform = JointPredictor::new(2, 5, vec![1.0 / 32.0; 32]);
     let tokens = [0, 1, 1, 0, 1];
@@ -133,6 +208,7 @@ fn batches_change_nothing() {
             mc_samples: 7,
             max_batch_tokens,
             seed: 3,
+            ..LikelihoodConfig::default()
         };
         log_likelihood(&toy, &scored, &config).unwrap()
     };
@@ -145,6 +221,7 @@ fn batches_change_nothing() {
         mc_samples: 7,
         max_batch_tokens: 64,
         seed: 3,
+        ..LikelihoodConfig::default()
     };
     assert_eq!(
         log_likelihood(&toy, &scored[..3], &config).unwrap(),

@@ -41,3 +41,21 @@ fn every_strategy_prefers_the_surer_candidate() {
         );
     }
 }
+
+#[test]
+fn a_threshold_keeps_what_reaches_it_and_the_best() {
+    assert_eq!(above_threshold(&[0.9, 0.8, 0.5, 0.8], 0.8), 2);
+    assert_eq!(above_threshold(&[0.3, 0.2], 0.8), 1);
+    assert_eq!(above_threshold(&[0.3, 0.2], 0.0), 2);
+}
+
+#[test]
+fn a_factor_asks_more_of_every_further_token() {
+    // Bounds of factor 1 from the second rank on: 2/3, 3/4, 4/5.
+    assert_eq!(by_factor(&[0.1, 0.7, 0.7, 0.9], 1.0), 2);
+    assert_eq!(by_factor(&[0.9, 0.1, 0.1, 0.1], 1.0), 1);
+    assert_eq!(by_factor(&[0.1], 1.0), 1);
+    assert_eq!(by_factor(&[0.9, 0.9, 0.9, 0.9], 1.0), 4);
+    // The last one stays where it alone fails, as in the reference.
+    assert_eq!(by_factor(&[0.9, 0.9, 0.9, 0.1], 1.0), 4);
+}

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use llada_sample::{Output, Process, Remasking, Request, SampleConfig, Task, sample};
+use llada_sample::{CacheMode, Output, Process, Remasking, Request, SampleConfig, Task, sample};
 use llada_testkit::ToyPredictor;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::{collection, option, prop_assert, prop_assert_eq, proptest};
@@ -24,7 +24,12 @@ fn config() -> impl Strategy<Value = SampleConfig> {
     );
     let kinds = (
         proptest::sample::select(Remasking::ALL.to_vec()),
-        prop_oneof![Just(Process::Quota), Just(Process::Reverse)],
+        prop_oneof![
+            Just(Process::Quota),
+            Just(Process::Reverse),
+            Just(Process::Threshold(0.2)),
+            Just(Process::Factor(1.3)),
+        ],
         prop_oneof![Just(0.0), Just(0.7)],
         prop_oneof![Just(0.0_f32), Just(1.5)],
     );
@@ -37,6 +42,8 @@ fn config() -> impl Strategy<Value = SampleConfig> {
         cfg_scale: kinds.3,
         remasking: kinds.0,
         process: kinds.1,
+        cache: CacheMode::None,
+        early_stop: false,
         seed: numbers.3,
         suppress_mask: flags.0,
         logits_eos_inf: if flags.1 { vec![EOS] } else { Vec::new() },
@@ -98,7 +105,15 @@ proptest! {
         let output = &outputs.unwrap()[0];
         prop_assert!(kept);
         prop_assert_eq!(&output.tokens, &before);
-        prop_assert_eq!(output.steps, request.config.steps);
+        match request.config.process {
+            Process::Quota | Process::Reverse => {
+                prop_assert_eq!(output.steps, request.config.steps);
+            }
+            // A step without a token ends its block.
+            Process::Threshold(_) | Process::Factor(_) => {
+                prop_assert!(output.steps <= masks(&start(&request)) + request.config.gen_length);
+            }
+        }
         prop_assert_eq!(revealed + masks(&output.tokens), masks(&start(&request)));
     }
 
@@ -113,7 +128,8 @@ proptest! {
             Task::Generate { prompt } if request.config.process == Process::Quota => {
                 prop_assert_eq!(masks(&tokens), masks(prompt));
             }
-            Task::Generate { .. } => prop_assert_eq!(masks(&tokens), 0),
+            // A block is over when it is full, whatever is left in the prompt.
+            Task::Generate { prompt } => prop_assert_eq!(masks(&tokens[prompt.len()..]), 0),
         }
         if request.config.logits_eos_inf.contains(&EOS) {
             let chosen = start(&request).into_iter().zip(tokens).filter(|(old, _)| *old == MASK);
@@ -228,4 +244,56 @@ fn every_setting_changes_the_result() {
             "{config:?}"
         );
     }
+}
+
+#[test]
+fn an_answer_ends_at_an_eos_without_masks_before_it() {
+    // Half of the ids are EOS to this predictor, so that one soon stands at the front.
+    let config = SampleConfig {
+        steps: 16,
+        gen_length: 16,
+        block_length: Some(4),
+        suppress_mask: true,
+        ..SampleConfig::default()
+    };
+    let mut saved = 0;
+    for seed in 0..40 {
+        let prompt = vec![1, 2, seed % 13];
+        let whole = run(&[Request::generate(prompt.clone(), config.clone())]).remove(0);
+        let early = SampleConfig {
+            early_stop: true,
+            ..config.clone()
+        };
+        let output = run(&[Request::generate(prompt, early)]).remove(0);
+        assert_eq!(output.steps + output.saved_steps, 16);
+        let end = output.answer().iter().position(|&id| id == EOS);
+        if output.saved_steps > 0 {
+            let end = end.expect("an answer that ended early has an EOS");
+            assert_eq!(output.answer()[..end], whole.answer()[..end]);
+            assert!(output.answer()[end..].iter().all(|&id| id == EOS));
+            saved += 1;
+        } else {
+            assert_eq!(output.tokens, whole.tokens);
+        }
+    }
+    assert!(saved > 0, "no answer ended early");
+}
+
+#[test]
+fn parallel_decoding_takes_fewer_steps_the_less_it_asks() {
+    let steps = |process| {
+        let config = SampleConfig {
+            gen_length: 24,
+            block_length: Some(8),
+            process,
+            suppress_mask: true,
+            ..SampleConfig::default()
+        };
+        run(&[Request::generate(vec![1, 2], config)])[0].nfe
+    };
+    assert_eq!(steps(Process::Threshold(1.0)), 24);
+    assert_eq!(steps(Process::Threshold(0.0)), 3);
+    let between = steps(Process::Threshold(0.5));
+    assert!((4..24).contains(&between), "{between}");
+    assert!(steps(Process::Factor(2.0)) < steps(Process::Factor(0.5)));
 }

@@ -36,8 +36,12 @@ impl<'a> HeadRows<'a> {
 /// What one task works on.
 #[derive(Clone, Copy)]
 struct Place<'a> {
+    /// Its queries.
     first: usize,
     len: usize,
+    /// Its keys, which are those of the queries but for a window of them.
+    first_key: usize,
+    n_keys: usize,
     head_dim: usize,
     causal: bool,
     key_bias: Option<&'a [f32]>,
@@ -52,6 +56,13 @@ impl<'a> Place<'a> {
             column,
             first: self.first,
             head_dim: self.head_dim,
+        }
+    }
+
+    fn key_rows(&self, data: &'a [f32], heads: usize, head: usize) -> HeadRows<'a> {
+        HeadRows {
+            first: self.first_key,
+            ..self.rows(data, heads, head)
         }
     }
 
@@ -76,14 +87,14 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new<S: Simd>(len: usize, head_dim: usize) -> Self {
+    fn new<S: Simd>(len: usize, n_keys: usize, head_dim: usize) -> Self {
         let (block_rows, block_columns) = (S::BLOCK_ROWS, S::BLOCK_VECS * S::LANES);
         let n_queries = len.next_multiple_of(block_rows);
         Self {
             block_rows,
             queries: n_queries.min(ROW_BLOCKS * block_rows),
             head_dim: head_dim.next_multiple_of(block_columns),
-            keys: len.next_multiple_of(block_columns),
+            keys: n_keys.next_multiple_of(block_columns),
         }
     }
 
@@ -184,12 +195,16 @@ fn mask_scores(
     for i in 0..q.1 {
         let row = &mut scores[i * ld..][..k.1];
         if let Some(bias) = place.key_bias {
-            let bias = &bias[place.first..place.first + place.len];
-            for (x, b) in row.iter_mut().zip(&bias[k.0.min(place.len)..]) {
+            let bias = &bias[place.first_key..place.first_key + place.n_keys];
+            for (x, b) in row.iter_mut().zip(&bias[k.0.min(place.n_keys)..]) {
                 *x += b;
             }
         }
-        let seen = if place.causal { q.0 + i + 1 } else { place.len };
+        let seen = if place.causal {
+            q.0 + i + 1
+        } else {
+            place.n_keys
+        };
         row[seen.saturating_sub(k.0).min(k.1)..].fill(f32::NEG_INFINITY);
     }
 }
@@ -231,10 +246,10 @@ impl Kernel for ForwardHead<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (place, len) = (self.place, self.place.len);
-        let sizes = Sizes::new::<S>(len, place.head_dim);
+        let sizes = Sizes::new::<S>(len, place.n_keys, place.head_dim);
         let (e, ld) = (sizes.head_dim, KEYS);
-        let keys = transposed_rows(self.k, len, sizes.keys);
-        let values = padded_rows(self.v, 0, len, sizes.keys, e, 1.0);
+        let keys = transposed_rows(self.k, place.n_keys, sizes.keys);
+        let values = padded_rows(self.v, 0, place.n_keys, sizes.keys, e, 1.0);
         let mut scores = vec![0.0; sizes.queries * ld];
         let mut out = vec![0.0; sizes.queries * e];
         for (q0, n) in sizes.query_blocks(len) {
@@ -312,13 +327,14 @@ fn places<'a>(
     shape: &'a AttentionShape<'a>,
     head_dim: usize,
 ) -> impl Iterator<Item = Place<'a>> + 'a {
-    shape
-        .offsets
-        .windows(2)
-        .filter(|w| w[0] < w[1])
-        .map(move |w| Place {
-            first: w[0],
-            len: w[1] - w[0],
+    let sequences = shape.offsets.windows(2).zip(shape.of_keys().windows(2));
+    sequences
+        .filter(|(queries, _)| queries[0] < queries[1])
+        .map(move |(queries, keys)| Place {
+            first: queries[0],
+            len: queries[1] - queries[0],
+            first_key: keys[0],
+            n_keys: keys[1] - keys[0],
             head_dim,
             causal: shape.causal,
             key_bias: shape.key_bias,
@@ -345,8 +361,8 @@ pub(crate) fn attention(cx: Context<'_>, args: AttentionArgs<'_>) -> Result<()> 
         cx.level.run(ForwardHead {
             place,
             q: place.rows(q, shape.n_heads, head),
-            k: place.rows(k, shape.n_kv_heads, head / group),
-            v: place.rows(v, shape.n_kv_heads, head / group),
+            k: place.key_rows(k, shape.n_kv_heads, head / group),
+            v: place.key_rows(v, shape.n_kv_heads, head / group),
             y,
             lse,
             n_heads: shape.n_heads,
@@ -379,7 +395,7 @@ impl Kernel for BackwardHead<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let (place, len) = (self.place, self.place.len);
-        let sizes = Sizes::new::<S>(len, place.head_dim);
+        let sizes = Sizes::new::<S>(len, len, place.head_dim);
         let (e, ld) = (sizes.head_dim, KEYS);
         let key_rows = len.next_multiple_of(KEYS);
         let keys = padded_rows(self.k, 0, len, sizes.keys, e, 1.0);

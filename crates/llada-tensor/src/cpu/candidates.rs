@@ -4,7 +4,7 @@ use super::cross_entropy::Head;
 use super::matmul::Context;
 use crate::Result;
 use crate::backend::{Candidate, CandidateArgs};
-use crate::ops::candidates::RowReducer;
+use crate::ops::candidates::{RowReducer, guide};
 
 /// See [`crate::backend::Backend::candidates`].
 pub(crate) fn candidates(cx: Context<'_>, args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
@@ -20,7 +20,7 @@ pub(crate) fn candidates(cx: Context<'_>, args: CandidateArgs<'_>) -> Result<Vec
         if let Some(unconditional) = args.unconditional {
             let un = head.tile(cx, unconditional, start, len)?;
             for (x, &un) in logits.f32s_mut()?.iter_mut().zip(un.f32s()?) {
-                *x = args.rule.guide(*x, un);
+                *x = guide(args.rule.cfg_scale, *x, un);
             }
         }
         let logits = logits.f32s()?;

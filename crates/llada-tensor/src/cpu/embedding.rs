@@ -38,6 +38,13 @@ pub(crate) fn embedding(
     Ok(())
 }
 
+/// See [`crate::backend::Backend::write_rows`].
+pub(crate) fn write_rows(table: &mut Tensor, first: usize, x: &Tensor) -> Result<()> {
+    let (x, start) = (x.f32s()?, first * table.shape()[1]);
+    table.f32s_mut()?[start..start + x.len()].copy_from_slice(x);
+    Ok(())
+}
+
 /// See [`crate::backend::Backend::embedding_backward`]. Tasks own ranges of the table's rows and
 /// add in the order of `ids`, so that sums do not depend on the number of threads.
 pub(crate) fn embedding_backward(

@@ -1,27 +1,36 @@
 //! Worker threads. Work is split over outputs, never over a sum, so that results do not depend
 //! on the number of threads.
+//!
+//! The caller works too: it publishes a job, takes tasks from a common counter like all others,
+//! and at the end waits only for helpers that are inside the job. A helper that is asleep or that
+//! another program keeps from running costs nothing but its share of the work.
+//! Between jobs helpers look for the next one for some microseconds before they sleep: the ops of
+//! a small model follow each other faster than a thread wakes up.
 
-use rayon::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use crate::{Error, Result};
 
+/// Looks for a next job before a helper sleeps, each of some tens of nanoseconds.
+const LOOKS: usize = 2_000;
+
 #[derive(Debug)]
 pub(crate) struct Workers {
-    pool: Option<rayon::ThreadPool>,
+    crew: Option<Crew>,
     threads: usize,
 }
 
 impl Workers {
-    /// `threads` workers; 0 means one per available core. One thread runs on the caller.
+    /// `threads` threads, the caller among them; 0 means one per available core.
     pub(crate) fn new(threads: usize) -> Result<Self> {
         let available = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if threads == 0 { available } else { threads };
-        let build = || rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-        let pool = (threads > 1)
-            .then(build)
-            .transpose()
-            .map_err(|_| Error::Threads { threads })?;
-        Ok(Self { pool, threads })
+        let crew = (threads > 1).then(|| Crew::new(threads - 1)).transpose();
+        let crew = crew.map_err(|_| Error::Threads { threads })?;
+        Ok(Self { crew, threads })
     }
 
     pub(crate) fn threads(&self) -> usize {
@@ -30,10 +39,8 @@ impl Workers {
 
     /// Runs `task(0..n)` on all workers, in no particular order.
     pub(crate) fn for_each(&self, n: usize, task: impl Fn(usize) + Sync) {
-        match &self.pool {
-            Some(pool) if n > 1 => {
-                pool.install(|| (0..n).into_par_iter().with_max_len(1).for_each(&task));
-            }
+        match &self.crew {
+            Some(crew) if n > 1 => crew.run(n, &task),
             _ => (0..n).for_each(task),
         }
     }
@@ -45,16 +52,192 @@ impl Workers {
         chunk: usize,
         task: impl Fn(usize, &mut [T]) + Sync,
     ) {
-        match &self.pool {
-            Some(pool) if data.len() > chunk => pool.install(|| {
-                data.par_chunks_mut(chunk)
-                    .enumerate()
-                    .for_each(|(i, part)| task(i, part));
-            }),
-            _ => data
-                .chunks_mut(chunk)
-                .enumerate()
-                .for_each(|(i, part)| task(i, part)),
+        let (len, shared) = (data.len(), Shared::new(data));
+        self.for_each(len.div_ceil(chunk), |i| {
+            let start = i * chunk;
+            // SAFETY: chunks of different tasks do not overlap.
+            #[expect(unsafe_code, reason = "disjoint chunks of one slice")]
+            let part = unsafe { shared.range(start, chunk.min(len - start)) };
+            task(i, part);
+        });
+    }
+}
+
+/// Tasks that several threads take in turn.
+struct Job<'a> {
+    task: &'a (dyn Fn(usize) + Sync),
+    n: usize,
+    next: AtomicUsize,
+    panicked: AtomicBool,
+}
+
+impl Job<'_> {
+    /// Takes tasks until none is left.
+    fn work(&self) {
+        loop {
+            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            if at >= self.n {
+                return;
+            }
+            (self.task)(at);
+        }
+    }
+}
+
+/// What the helpers see.
+#[derive(Default)]
+struct Board {
+    /// Goes up with every job.
+    epoch: AtomicUsize,
+    /// Helpers inside the current job.
+    inside: AtomicUsize,
+    post: Mutex<Post>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Post {
+    /// The current job, while helpers may enter it.
+    job: Option<&'static Job<'static>>,
+    sleepers: usize,
+    is_over: bool,
+}
+
+impl Board {
+    fn post(&self) -> MutexGuard<'_, Post> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job that is not `seen`; enters it if it is still open.
+    fn enter(&self, seen: &mut usize) -> Entry {
+        let looks = |_: &usize| {
+            std::hint::spin_loop();
+            self.epoch.load(Ordering::Acquire) == *seen
+        };
+        (0..LOOKS).take_while(looks).for_each(drop);
+        let mut post = self.post();
+        while self.epoch.load(Ordering::Acquire) == *seen && !post.is_over {
+            post.sleepers += 1;
+            post = self.wake.wait(post).unwrap_or_else(PoisonError::into_inner);
+            post.sleepers -= 1;
+        }
+        *seen = self.epoch.load(Ordering::Acquire);
+        match post.job {
+            _ if post.is_over => Entry::Over,
+            None => Entry::Closed,
+            Some(job) => {
+                self.inside.fetch_add(1, Ordering::Relaxed);
+                Entry::Open(job)
+            }
+        }
+    }
+
+    fn help(&self) {
+        let mut seen = 0;
+        loop {
+            match self.enter(&mut seen) {
+                Entry::Over => return,
+                Entry::Closed => {}
+                Entry::Open(job) => {
+                    if catch_unwind(AssertUnwindSafe(|| job.work())).is_err() {
+                        job.panicked.store(true, Ordering::Relaxed);
+                    }
+                    self.inside.fetch_sub(1, Ordering::Release);
+                }
+            }
+        }
+    }
+}
+
+enum Entry {
+    Open(&'static Job<'static>),
+    /// The caller has done it all.
+    Closed,
+    Over,
+}
+
+/// The helpers of a device.
+struct Crew {
+    board: Arc<Board>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Crew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let n = self.helpers.len();
+        f.debug_struct("Crew").field("helpers", &n).finish()
+    }
+}
+
+impl Crew {
+    fn new(n_helpers: usize) -> std::io::Result<Self> {
+        let mut crew = Self {
+            board: Arc::default(),
+            helpers: Vec::new(),
+        };
+        for i in 0..n_helpers {
+            let board = Arc::clone(&crew.board);
+            let thread = std::thread::Builder::new().name(format!("llada-{i}"));
+            crew.helpers.push(thread.spawn(move || board.help())?);
+        }
+        Ok(crew)
+    }
+
+    /// Runs a job on the caller and the helpers. If another thread's job is under way, the caller
+    /// does its own alone.
+    fn run(&self, n: usize, task: &(dyn Fn(usize) + Sync)) {
+        let job = Job {
+            task,
+            n,
+            next: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+        };
+        // SAFETY: the job and its task outlive every use by a helper: `result` is returned only
+        // after the post was taken down and `inside` has gone back to zero, on every path.
+        #[expect(unsafe_code, reason = "helpers borrow from the caller's stack")]
+        let shared = unsafe { std::mem::transmute::<&Job<'_>, &'static Job<'static>>(&job) };
+        if !self.open(shared) {
+            job.work();
+            return;
+        }
+        let result = catch_unwind(AssertUnwindSafe(|| job.work()));
+        self.board.post().job = None;
+        let mut looks = 0_usize;
+        while self.board.inside.load(Ordering::Acquire) > 0 {
+            looks += 1;
+            match looks < LOOKS {
+                true => std::hint::spin_loop(),
+                false => std::thread::yield_now(),
+            }
+        }
+        if let Err(panic) = result {
+            resume_unwind(panic);
+        }
+        assert!(!job.panicked.load(Ordering::Relaxed), "a task panicked");
+    }
+
+    /// Posts a job, unless there is one.
+    fn open(&self, job: &'static Job<'static>) -> bool {
+        let mut post = self.board.post();
+        if post.job.is_some() || self.board.inside.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        post.job = Some(job);
+        self.board.epoch.fetch_add(1, Ordering::Release);
+        if post.sleepers > 0 {
+            self.board.wake.notify_all();
+        }
+        true
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.board.post().is_over = true;
+        self.board.wake.notify_all();
+        for helper in self.helpers.drain(..) {
+            // A helper catches the panics of tasks and has none of its own.
+            let _ = helper.join();
         }
     }
 }
@@ -122,3 +305,6 @@ impl<'a, T> Shared<'a, T> {
         unsafe { self.data.add(start) }
     }
 }
+
+#[cfg(test)]
+mod tests;

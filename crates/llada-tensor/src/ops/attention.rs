@@ -12,6 +12,10 @@ use crate::{DType, Error, Result, Tape, Tensor, Var};
 pub struct AttentionShape<'a> {
     /// `[B + 1]` boundaries of the sequences in `T`.
     pub offsets: &'a [usize],
+    /// `[B + 1]` boundaries of the sequences in the keys and values, if they are not those of the
+    /// queries: a window of queries against all keys of a cache. Without a causal mask, and
+    /// without a gradient.
+    pub key_offsets: Option<&'a [usize]>,
     /// Query heads `H`.
     pub n_heads: usize,
     /// Key and value heads `K`; each serves `H / K` consecutive query heads.
@@ -22,14 +26,22 @@ pub struct AttentionShape<'a> {
     pub key_bias: Option<&'a [f32]>,
 }
 
+impl<'a> AttentionShape<'a> {
+    /// Boundaries of the sequences in the keys and values.
+    #[must_use]
+    pub fn of_keys(&self) -> &'a [usize] {
+        self.key_offsets.unwrap_or(self.offsets)
+    }
+}
+
 /// Arguments of [`crate::backend::Backend::attention`].
 #[derive(Debug)]
 pub struct AttentionArgs<'a> {
     /// Queries `[T, H * E]`.
     pub q: &'a Tensor,
-    /// Keys `[T, K * E]`.
+    /// Keys `[T, K * E]`, or as many as `key_offsets` say.
     pub k: &'a Tensor,
-    /// Values `[T, K * E]`.
+    /// Values, like the keys.
     pub v: &'a Tensor,
     /// Heads, sequences and masks.
     pub shape: AttentionShape<'a>,
@@ -116,19 +128,33 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Resul
     if width % heads != 0 {
         return Err(mismatch(q.shape(), &[tokens, heads]));
     }
-    let kv_shape = [tokens, width / heads * kv_heads];
+    let n_keys = shape
+        .key_offsets
+        .map_or(tokens, |of_keys| of_keys.last().copied().unwrap_or(0));
+    let kv_shape = [n_keys, width / heads * kv_heads];
     for x in [k, v] {
         if *x.shape() != kv_shape {
             return Err(mismatch(x.shape(), &kv_shape));
         }
     }
-    let ascending = shape.offsets.windows(2).all(|w| w[0] <= w[1]);
-    if shape.offsets.first() != Some(&0) || shape.offsets.last() != Some(&tokens) || !ascending {
+    let ascends =
+        |offsets: &[usize]| offsets.first() == Some(&0) && offsets.windows(2).all(|w| w[0] <= w[1]);
+    if !ascends(shape.offsets) || shape.offsets.last() != Some(&tokens) {
         let what = "offsets must ascend from 0 to the number of tokens";
         return Err(Error::InvalidArgument { op, what });
     }
+    if let Some(of_keys) = shape.key_offsets {
+        if !ascends(of_keys) || of_keys.len() != shape.offsets.len() {
+            let what = "key_offsets must ascend from 0, for as many sequences as offsets";
+            return Err(Error::InvalidArgument { op, what });
+        }
+        if shape.causal {
+            let what = "a window of queries against other keys cannot be causal";
+            return Err(Error::InvalidArgument { op, what });
+        }
+    }
     match shape.key_bias {
-        Some(bias) if bias.len() != tokens => Err(mismatch(&[bias.len()], &[tokens])),
+        Some(bias) if bias.len() != n_keys => Err(mismatch(&[bias.len()], &[n_keys])),
         _ => Ok(()),
     }
 }
@@ -139,7 +165,8 @@ impl Tape {
     /// - `q`: `[T, H * E]`; `k`, `v`: `[T, K * E]`; returns `[T, H * E]`.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] or [`Error::InvalidArgument`].
+    /// [`Error::ShapeMismatch`] or [`Error::InvalidArgument`]; the latter in the backward pass if
+    /// keys had offsets of their own.
     ///
     /// Source: Dao et al. 2022 (arXiv 2205.14135) for the tiling.
     pub fn attention(
@@ -165,7 +192,12 @@ impl Tape {
         let offsets = shape.offsets.to_vec();
         let key_bias = shape.key_bias.map(<[f32]>::to_vec);
         let (n_heads, n_kv_heads, causal) = (shape.n_heads, shape.n_kv_heads, shape.causal);
+        let is_window = shape.key_offsets.is_some();
         Ok(self.push(y, &[q, k, v], move |dy, sink| {
+            if is_window {
+                let (op, what) = ("attention", "a window of queries has no gradient");
+                return Err(Error::InvalidArgument { op, what });
+            }
             let empty = |x: &Var| Tensor::empty(dy.device(), DType::F32, x.value().shape());
             let (mut dq, mut dk, mut dv) = (empty(&q_in), empty(&k_in), empty(&v_in));
             let (offsets, key_bias) = (&offsets[..], key_bias.as_deref());
@@ -177,6 +209,7 @@ impl Tape {
                     v: v_in.value(),
                     shape: AttentionShape {
                         offsets,
+                        key_offsets: None,
                         n_heads,
                         n_kv_heads,
                         causal,

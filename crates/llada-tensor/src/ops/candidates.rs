@@ -21,12 +21,15 @@ pub struct CandidateRule<'a> {
     pub suppress_confidence: &'a [u32],
 }
 
-impl CandidateRule<'_> {
-    /// Guided logit `un + (w + 1) (cond - un)` (arXiv 2502.09992, eq. 16).
-    #[must_use]
-    pub fn guide(&self, cond: f32, un: f32) -> f32 {
-        un + (self.cfg_scale + 1.0) * (cond - un)
+/// Guided logit `un + (w + 1) (cond - un)` for `w = cfg_scale`; a token that is excluded stays so.
+///
+/// Source: arXiv 2502.09992, eq. 16.
+#[must_use]
+pub fn guide(cfg_scale: f32, cond: f32, un: f32) -> f32 {
+    if cond == f32::NEG_INFINITY {
+        return cond;
     }
+    un + (cfg_scale + 1.0) * (cond - un)
 }
 
 /// Where the Gumbel noise comes from.

@@ -12,6 +12,32 @@ pub fn cost(n: usize, d: usize) -> Cost {
     }
 }
 
+/// `table[first + i] = x[i]`: puts rows into a cache of keys or values.
+///
+/// - `table`: `[V, D]`, contiguous and not shared; `x`: `[N, D]`; both `f32`.
+///
+/// # Errors
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], or [`Error::IndexOutOfRange`] if the rows
+/// end past the table.
+pub fn write_rows(table: &mut Tensor, first: usize, x: &Tensor) -> Result<()> {
+    let op = "write_rows";
+    let ([rows, d], [n, x_d]) = (table.shape(), x.shape()) else {
+        let (lhs, rhs) = (table.shape().to_vec(), x.shape().to_vec());
+        return Err(Error::ShapeMismatch { op, lhs, rhs });
+    };
+    if d != x_d {
+        let (lhs, rhs) = (table.shape().to_vec(), x.shape().to_vec());
+        return Err(Error::ShapeMismatch { op, lhs, rhs });
+    }
+    if first.checked_add(*n).is_none_or(|end| end > *rows) {
+        let (index, limit) = (first.saturating_add(*n), *rows);
+        return Err(Error::IndexOutOfRange { op, index, limit });
+    }
+    table.expect_f32(op)?;
+    x.expect_f32(op)?;
+    x.device().clone().backend().write_rows(table, first, x)
+}
+
 impl Tape {
     /// `y[i] = table[ids[i]]`.
     ///

@@ -1,7 +1,7 @@
 //! Fused attention and its gradient.
 
 use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
-use llada_tensor::{DType, Device, Tensor};
+use llada_tensor::{DType, Device, Precision, Tape, Tensor, Var};
 use proptest::prelude::*;
 
 use crate::reference::Attention;
@@ -56,6 +56,7 @@ impl Inputs {
         let (mut dq, mut dk, mut dv) = (empty(&q_shape), empty(&k_shape), empty(&k_shape));
         let heads = AttentionShape {
             offsets: &shape.offsets,
+            key_offsets: None,
             n_heads: shape.n_heads,
             n_kv_heads: shape.n_kv_heads,
             causal: shape.causal,
@@ -183,6 +184,36 @@ fn a_sequence_does_not_depend_on_its_batch_mates() {
                 same_bits(name, &together[first * width..end * width], alone);
             }
         }
+    }
+}
+
+/// Some queries of each sequence against all of its keys, as with a cache.
+#[test]
+fn a_window_of_queries_gets_the_rows_of_the_whole() {
+    let shape = attention(&[0, 130, 151], [4, 2], 24);
+    let inputs = Inputs::new(&shape);
+    for (name, device) in devices() {
+        let whole = &inputs.run(device, &shape)[0];
+        let (q_width, k_width) = (4 * 24, 2 * 24);
+        let rows = |x: &[f32], range: std::ops::Range<usize>| {
+            x[range.start * q_width..range.end * q_width].to_vec()
+        };
+        // 30 queries of the first sequence, all but one of the second.
+        let windows = |x: &[f32]| [rows(x, 97..127), rows(x, 131..151)].concat();
+        let q = of(device, &[50, q_width], &windows(&inputs.q));
+        let [k, v] = [&inputs.k, &inputs.v].map(|x| of(device, &[151, k_width], x));
+        let [q, k, v] = [q, k, v].map(Var::constant);
+        let shape = AttentionShape {
+            offsets: &[0, 30, 50],
+            key_offsets: Some(&[0, 130, 151]),
+            n_heads: 4,
+            n_kv_heads: 2,
+            causal: false,
+            key_bias: None,
+        };
+        let mut tape = Tape::inference(device, Precision::F32);
+        let y = tape.attention(&q, &k, &v, shape).expect("fits");
+        same_bits(name, &y.value().to_vec_f32(), &windows(whole));
     }
 }
 

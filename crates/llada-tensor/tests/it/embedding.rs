@@ -1,5 +1,6 @@
 //! Row lookup and its gradient.
 
+use llada_tensor::ops::embedding::write_rows;
 use llada_tensor::{DType, Tape, Tensor, Var, bf16};
 use proptest::prelude::*;
 
@@ -60,6 +61,20 @@ fn a_bf16_table_is_widened() {
         let y = y.expect("ids are in range").value().to_vec_f32();
         let expected = expected.to_vec_f32();
         assert_eq!(y, [&expected[9..], &expected[..3]].concat());
+    }
+}
+
+#[test]
+fn rows_are_written_where_they_belong() {
+    for (_, device) in devices() {
+        let (mut table, rows) = (tensor(device, &[5, 3], 1), tensor(device, &[2, 3], 2));
+        let before = table.to_vec_f32();
+        write_rows(&mut table, 2, &rows).expect("fits");
+        let expected = [&before[..6], &rows.to_vec_f32(), &before[12..]].concat();
+        assert_eq!(table.to_vec_f32(), expected);
+        assert!(write_rows(&mut table, 4, &rows).is_err(), "past the end");
+        let wide = tensor(device, &[2, 4], 2);
+        assert!(write_rows(&mut table, 0, &wide).is_err(), "another width");
     }
 }
 

@@ -100,6 +100,7 @@ fn attention() {
     let (mut tape, [q, kv, other, vector]) = operands([&[3, 8], &[3, 4], &[2, 4], &[8]]);
     let good = AttentionShape {
         offsets: &[0, 3],
+        key_offsets: None,
         n_heads: 2,
         n_kv_heads: 1,
         causal: false,
@@ -143,6 +144,7 @@ fn attention() {
             "InvalidArgument",
             AttentionShape {
                 offsets: &[],
+                key_offsets: None,
                 ..good
             },
         ),
@@ -150,6 +152,7 @@ fn attention() {
             "InvalidArgument",
             AttentionShape {
                 offsets: &[0, 2],
+                key_offsets: None,
                 ..good
             },
         ),
@@ -157,6 +160,7 @@ fn attention() {
             "InvalidArgument",
             AttentionShape {
                 offsets: &[1, 3],
+                key_offsets: None,
                 ..good
             },
         ),
@@ -164,6 +168,7 @@ fn attention() {
             "InvalidArgument",
             AttentionShape {
                 offsets: &[0, 2, 1, 3],
+                key_offsets: None,
                 ..good
             },
         ),

@@ -228,6 +228,7 @@ fn of_swiglu() {
 fn on_tape(shape: &Attention) -> AttentionShape<'_> {
     AttentionShape {
         offsets: &shape.offsets,
+        key_offsets: None,
         n_heads: shape.n_heads,
         n_kv_heads: shape.n_kv_heads,
         causal: shape.causal,
