@@ -130,7 +130,7 @@ pub(crate) struct SamplerArgs {
     pub(crate) threshold: Option<f32>,
     /// Reveal the k surest tokens as long as the k-th is surer than 1 - FACTOR / (k + 1); --steps
     /// is not used
-    #[arg(long, conflicts_with = "steps")]
+    #[arg(long, conflicts_with = "steps", allow_negative_numbers = true)]
     pub(crate) factor: Option<f32>,
     /// End an answer at an end-of-document token without masks before it
     #[arg(long, alias = "early_stop")]
@@ -163,6 +163,9 @@ pub(crate) struct GenerateArgs {
     /// Many prompts: lines with `prompt` or `prompt_ids`
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "prompt")]
     pub(crate) input: Option<PathBuf>,
+    /// Apply the chat template of the model to the prompt
+    #[arg(long, conflicts_with = "prompt_ids")]
+    pub(crate) chat: bool,
     /// Tokens to generate [default: 64, or what the context has room for]
     #[arg(
         long,

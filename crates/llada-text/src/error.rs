@@ -73,6 +73,34 @@ pub enum Error {
         /// Its place in the text, counted in characters from 1.
         position: usize,
     },
+    /// A file beside the tokenizer is not JSON.
+    #[error("tokenizer: {path} is not valid JSON", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What the parser found.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A checkpoint has no chat template.
+    #[error(
+        "chat: {path} has no chat template, neither in tokenizer_config.json nor as \
+         chat_template.jinja; complete a plain prompt instead",
+        path = path.display()
+    )]
+    NoChatTemplate {
+        /// The checkpoint folder.
+        path: PathBuf,
+    },
+    /// A chat template could not be rendered.
+    #[error("chat: the template in {path} cannot be rendered", path = path.display())]
+    Template {
+        /// The file.
+        path: PathBuf,
+        /// What the template engine said.
+        #[source]
+        source: Box<minijinja::Error>,
+    },
     /// A character-level vocabulary was asked of a text without characters.
     #[error("character_level: the text has no character that occurs {min_count} times")]
     EmptyVocabulary {

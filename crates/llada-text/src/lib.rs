@@ -7,8 +7,10 @@
 
 mod characters;
 mod charsmap;
+mod chat;
 mod error;
 mod tokenizer;
 
+pub use chat::{ChatTemplate, Message};
 pub use error::{Error, Result};
 pub use tokenizer::Tokenizer;

@@ -195,6 +195,35 @@ impl Tokenizer {
             .map_err(|source| Error::Decode { source })
     }
 
+    /// The ids of a context and of its continuation, for scoring: spaces at the context's end move
+    /// to the continuation, whose ids are the tail of the two encoded together.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if the tokenizer rejects a text.
+    ///
+    /// Source: `_encode_pair` of the reference's `eval_llada.py`.
+    pub fn encode_pair(&self, context: &str, continuation: &str) -> Result<(Vec<u32>, Vec<u32>)> {
+        let trimmed = context.trim_end();
+        let whole = self.encode(&format!("{context}{continuation}"))?;
+        let context = self.encode(trimmed)?;
+        let tail = whole.get(context.len()..).unwrap_or(&[]).to_vec();
+        Ok((context, tail))
+    }
+
+    /// The text of `ids` up to the first of the `stops`, without special tokens. A stop may be a
+    /// special token written out.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] or [`Error::Encode`] if the tokenizer rejects the ids or their text.
+    ///
+    /// Source: `generate_until` of the reference's `eval_llada.py`.
+    pub fn decode_until<S: AsRef<str>>(&self, ids: &[u32], stops: &[S]) -> Result<String> {
+        let text = self.decode(ids, false)?;
+        let ends = stops.iter().filter_map(|stop| text.find(stop.as_ref()));
+        let end = ends.min().unwrap_or(text.len());
+        self.decode(&self.encode(&text[..end])?, true)
+    }
+
     /// The token with this id.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {

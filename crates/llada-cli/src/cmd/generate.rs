@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use llada::Llada;
 use llada::diffusion::MaskPredictor as _;
 use llada::sample::Request;
+use llada::text::{ChatTemplate, Message};
 
 use crate::args::GenerateArgs;
 use crate::config::{Misuse, load, sampler};
@@ -31,12 +32,28 @@ fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Vec<u32>>> {
     if let Some(ids) = &args.prompt_ids {
         return Ok(vec![ids.clone()]);
     }
+    let template = args.chat.then(|| chat_template(args)).transpose()?;
+    let encode = |text: &str| match &template {
+        Some(template) => {
+            let text = template.render(&[Message::user(text)], true)?;
+            llada.tokenizer.encode_strict(&text)
+        }
+        None => llada.tokenizer.encode_strict(text),
+    };
     if let Some(path) = &args.input {
-        return read_prompts(path, &|text| llada.tokenizer.encode_strict(text));
+        return read_prompts(path, &encode);
     }
-    let text = args.prompt.as_deref().unwrap_or_default();
-    let ids = llada.tokenizer.encode_strict(text);
+    let ids = encode(args.prompt.as_deref().unwrap_or_default());
     Ok(vec![ids.map_err(Misuse::from_error)?])
+}
+
+fn chat_template(args: &GenerateArgs) -> Result<ChatTemplate> {
+    let Some(dir) = &args.model.model else {
+        return Err(Misuse::of(
+            "--chat: the embedded poem model has no chat template; give a --model that has one",
+        ));
+    };
+    Ok(ChatTemplate::from_dir(dir)?)
 }
 
 fn check(prompt: &[u32], gen_length: usize, llada: &Llada) -> Result<()> {

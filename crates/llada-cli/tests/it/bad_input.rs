@@ -74,6 +74,32 @@ fn wrong_flags() {
         2,
         &["low_confidence"],
     );
+    fails(
+        &mut generate(dir, &["春", "--cache", "fast"]),
+        2,
+        &["none, prefix or dual"],
+    );
+    let guided = ["春", "--cache", "dual", "--cfg-scale", "1"];
+    fails(&mut generate(dir, &guided), 2, &["cache", "cfg_scale"]);
+    fails(
+        &mut generate(dir, &["春", "--threshold", "2"]),
+        2,
+        &["threshold", "[0, 1]"],
+    );
+    fails(
+        &mut generate(dir, &["春", "--factor", "-1"]),
+        2,
+        &["factor"],
+    );
+    fails(
+        &mut generate(dir, &["春", "--chat"]),
+        1,
+        &["no chat template"],
+    );
+    let mut chat = llada(&["generate", "春", "--chat"]);
+    fails(&mut chat, 2, &["embedded", "--model"]);
+    let mut score = llada(&["score", "--target", "", "--model"]);
+    fails(score.arg(dir), 2, &["target is empty"]);
     let mut level = generate(dir, &["春"]);
     fails(level.env("LLADA_CPU_LEVEL", "fast"), 2, &["scalar, avx2"]);
     generate(dir, &["春"])

@@ -18,7 +18,14 @@ fn generate_reports_the_tokens() {
     let result = run(dir.path(), "generate", &["春风", "--gen_length", "5"]);
     assert_eq!(keys(&result), ["outputs", "seconds", "tokens_per_second"]);
     let output = &result["outputs"][0];
-    let expected = ["text", "tokens", "prompt_tokens", "nfe", "steps"];
+    let expected = [
+        "text",
+        "tokens",
+        "prompt_tokens",
+        "nfe",
+        "steps",
+        "saved_steps",
+    ];
     assert_eq!(keys(output), expected);
     assert_eq!(output["tokens"].as_array().map(Vec::len), Some(5));
     assert_eq!(output["prompt_tokens"], 2);
@@ -54,6 +61,92 @@ fn infill_keeps_what_is_given() {
     assert_eq!(result["outputs"][0]["nfe"], 3);
     let last = result["outputs"][1]["text"].as_str().expect("a text");
     assert_eq!(last.chars().last(), Some('山'));
+}
+
+#[test]
+fn caches_and_parallel_decoding_fill_everything() {
+    let dir = model();
+    let flags = ["--gen-length", "8", "--block-length", "4"];
+    let with = |more: &[&str]| {
+        let args = [&["春风"], &flags[..], more].concat();
+        run(dir.path(), "generate", &args)["outputs"][0].clone()
+    };
+    let plain = with(&[]);
+    assert_eq!(plain["nfe"], 8);
+    assert_eq!(with(&["--cache", "none"]), plain);
+    for more in [
+        &["--cache", "dual"][..],
+        &["--cache", "prefix"],
+        &["--threshold", "0.9"],
+        &["--factor", "1"],
+        &["--cache", "dual", "--threshold", "0"],
+    ] {
+        let output = with(more);
+        let tokens = output["tokens"].as_array().expect("a list");
+        assert!(tokens.iter().all(|id| *id != 0), "{more:?}: {output}");
+    }
+    assert_eq!(with(&["--threshold", "0"])["nfe"], 2);
+}
+
+#[test]
+fn score_reports_a_likelihood_with_its_error() {
+    let dir = model();
+    let score = |args: &[&str]| {
+        let args = [&["--prompt", "春风", "--target"][..], args].concat();
+        run(dir.path(), "score", &args)
+    };
+    let result = score(&["夏雪月"]);
+    let expected = [
+        "log_likelihood",
+        "standard_error",
+        "greedy_match",
+        "target_tokens",
+        "seconds",
+    ];
+    assert_eq!(keys(&result), expected);
+    let number = |result: &Value, key: &str| result[key].as_f64().expect("a number");
+    let (mean, error) = (
+        number(&result, "log_likelihood"),
+        number(&result, "standard_error"),
+    );
+    assert!(mean < 0.0 && error > 0.0, "{result}");
+    // The estimators agree within their errors; the chain rule of an untrained model is near.
+    let noisy = score(&["夏雪月", "--estimator", "t", "--mc-samples", "2000"]);
+    let distance = (number(&noisy, "log_likelihood") - mean).abs();
+    assert!(
+        distance < 5.0 * (number(&noisy, "standard_error") + error),
+        "{noisy}"
+    );
+    assert!(score(&["夏雪月", "--estimator", "chain"])["standard_error"] == json!(0.0));
+}
+
+#[test]
+fn the_greedy_target_of_one_token_is_the_likeliest() {
+    let dir = model();
+    let score = |id: u32| {
+        let args = [
+            "--prompt",
+            "春风",
+            "--estimator",
+            "chain",
+            "--target-ids",
+            &id.to_string(),
+        ];
+        run(dir.path(), "score", &args)
+    };
+    let results: Vec<Value> = (0..17).map(score).collect();
+    let likelihood = |result: &Value| result["log_likelihood"].as_f64().expect("a number");
+    let best = results
+        .iter()
+        .map(likelihood)
+        .fold(f64::NEG_INFINITY, f64::max);
+    for result in &results {
+        assert_eq!(
+            result["greedy_match"],
+            json!(likelihood(result) >= best),
+            "{result}"
+        );
+    }
 }
 
 #[test]

@@ -10,4 +10,5 @@ mod forward;
 mod generate;
 mod likelihood;
 mod schedule;
+mod text;
 mod train;
