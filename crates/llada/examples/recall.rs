@@ -28,6 +28,8 @@ fn request(truth: &[u32], poem: &str, given: usize, llada: &Llada) -> Request {
             steps += 1;
         }
     }
+    // The model was trained on whole poems, which end with an EOS.
+    canvas.push(llada.model.info().eos_token_id);
     let config = SampleConfig {
         steps,
         block_length: None,

@@ -35,6 +35,11 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
             )));
         }
         let config = sampler(&args.sampler, &llada, masks, true)?;
+        // A character model of ours knows whole documents, which end with an EOS.
+        let mut canvas = canvas;
+        if llada.tokenizer.unk_token_id().is_some() && length < limit {
+            canvas.push(info.eos_token_id);
+        }
         requests.push(Request::infill(canvas, config));
     }
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, true)

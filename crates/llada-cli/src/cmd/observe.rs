@@ -89,7 +89,13 @@ fn of_sampler(error: SampleError) -> anyhow::Error {
 
 fn report(llada: &Llada, output: &Output, whole: bool) -> Result<serde_json::Value> {
     let tokens = if whole {
-        &output.tokens[..]
+        let eos = llada.model.info().eos_token_id;
+        let is_character = llada.tokenizer.unk_token_id().is_some();
+        match output.tokens.split_last() {
+            // The end that infill has added.
+            Some((&last, rest)) if is_character && last == eos => rest,
+            _ => &output.tokens[..],
+        }
     } else {
         output.answer()
     };
