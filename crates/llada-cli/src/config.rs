@@ -65,6 +65,12 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
     })
 }
 
+/// Whether the model is a character model as `llada train` makes them: it was trained on whole
+/// documents, which end with an EOS. The tokenizers of published models have no unknown token.
+pub(crate) fn is_character_model(llada: &Llada) -> bool {
+    llada.tokenizer.unk_token_id().is_some()
+}
+
 /// The sampler's configuration; `gen_length` is the number of masks to fill.
 pub(crate) fn sampler(
     args: &SamplerArgs,
@@ -118,7 +124,7 @@ pub(crate) fn sampler(
         early_stop: args.early_stop,
         seed: args.seed,
         // As in the reference, a mask may win in a published model; a character vocabulary is ours.
-        suppress_mask: infill || unk.is_some(),
+        suppress_mask: infill || is_character_model(llada),
         logits_eos_inf: suppressed,
         confidence_eos_eot_inf: late,
     })

@@ -109,7 +109,7 @@ pub fn log_likelihood(
             for &position in &positions {
                 tokens[position] = mask_token_id;
             }
-            group.push(index, sequence, tokens, &positions, weight, mask_token_id);
+            group.push(index, sequence, tokens, &positions, weight);
         }
     }
     group.score(predictor, config.cfg_scale, &mut values)?;
@@ -154,9 +154,7 @@ fn masked_by_count(
     draw: usize,
 ) -> (Vec<usize>, f64) {
     let philox = Philox::new(config.seed, Stream::Likelihood);
-    let counter = |i: usize| {
-        [index, draw, i].map(|x| u32::try_from(x).expect("indexes and lengths fit in 32 bits"))
-    };
+    let counter = |i: usize| counter([index, draw, i]);
     let answer_len = sequence.answer_len();
     let quantile = (draw as f64 + philox.uniform_f64(counter(0))) / config.mc_samples.max(1) as f64;
     // l - 1 = floor(quantile * L); the quantile is below 1, but the product can round up to L.
@@ -180,11 +178,7 @@ fn masked_by_ratio(
     draw: usize,
 ) -> (Vec<usize>, f64) {
     let philox = Philox::new(config.seed, Stream::Likelihood);
-    let uniform = |i: usize| {
-        let counter = [index, draw, i];
-        let narrow = |x| u32::try_from(x).expect("indexes and lengths fit in 32 bits");
-        philox.uniform_f64(counter.map(narrow))
-    };
+    let uniform = |i: usize| philox.uniform_f64(counter([index, draw, i]));
     // In (0, 1]: the draws are in [0, 1).
     let t = 1.0 - uniform(0);
     let answer = sequence.prompt_len..sequence.tokens.len();
@@ -192,13 +186,18 @@ fn masked_by_ratio(
     (answer.filter(is_masked).collect(), 1.0 / t)
 }
 
+/// Index of a sequence, draw, and place within the draw, as the words of Philox.
+fn counter(place: [usize; 3]) -> [u32; 3] {
+    place.map(|x| u32::try_from(x).expect("indexes and lengths fit in 32 bits"))
+}
+
 /// Draws that are scored in one call of the predictor.
 #[derive(Debug, Default)]
 struct Group {
     n_tokens: usize,
     sequences: Vec<Vec<u32>>,
-    /// The sequences without their prompts, for guidance.
-    unconditional: Vec<Vec<u32>>,
+    /// The length of each one's prompt, which guidance hides.
+    prompt_lens: Vec<usize>,
     /// Of each draw: its sequence, its weight, and the number of masked tokens.
     draws: Vec<(usize, f64, usize)>,
     positions: Vec<usize>,
@@ -218,15 +217,12 @@ impl Group {
         tokens: Vec<u32>,
         positions: &[usize],
         weight: f64,
-        mask_token_id: u32,
     ) {
         for &position in positions {
             self.positions.push(self.n_tokens + position);
             self.targets.push(sequence.tokens[position]);
         }
-        let mut unconditional = tokens.clone();
-        unconditional[..sequence.prompt_len].fill(mask_token_id);
-        self.unconditional.push(unconditional);
+        self.prompt_lens.push(sequence.prompt_len);
         self.draws.push((index, weight, positions.len()));
         self.n_tokens += tokens.len();
         self.sequences.push(tokens);
@@ -245,7 +241,12 @@ impl Group {
         let batch = TokenBatch::new(&self.sequences)?;
         let (positions, targets) = (&self.positions[..], &self.targets[..]);
         let losses = if cfg_scale > 0.0 {
-            let un = TokenBatch::new(&self.unconditional)?;
+            let mask_token_id = predictor.info().mask_token_id;
+            let mut hidden = self.sequences.clone();
+            for (tokens, &prompt_len) in hidden.iter_mut().zip(&self.prompt_lens) {
+                tokens[..prompt_len].fill(mask_token_id);
+            }
+            let un = TokenBatch::new(&hidden)?;
             predictor.guided_token_losses(&batch, &un, cfg_scale, positions, targets)?
         } else {
             predictor.token_losses(&batch, positions, targets)?
@@ -321,8 +322,7 @@ pub fn chain_rule(
         if !group.is_empty() && group.n_tokens + tokens.len() > config.max_batch_tokens {
             group.score(predictor, config.cfg_scale, &mut values)?;
         }
-        let canvas = tokens.clone();
-        group.push(at, sequence, canvas, &[position], 1.0, mask_token_id);
+        group.push(at, sequence, tokens.clone(), &[position], 1.0);
         tokens[position] = sequence.tokens[position];
     }
     group.score(predictor, config.cfg_scale, &mut values)?;

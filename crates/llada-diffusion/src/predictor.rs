@@ -74,9 +74,7 @@ pub trait MaskPredictor {
         let mut logits = self.logits(batch, positions)?;
         if let Some(unconditional) = unconditional {
             let un = self.logits(unconditional, positions)?;
-            for (x, un) in logits.iter_mut().zip(un) {
-                *x = guide(rule.cfg_scale, *x, un);
-            }
+            guide_all(rule.cfg_scale, &mut logits, &un);
         }
         let rows = logits.chunks_exact(vocab_size).enumerate();
         Ok(rows
@@ -128,19 +126,21 @@ pub trait MaskPredictor {
         positions: &[usize],
         targets: &[u32],
     ) -> Result<Vec<f32>> {
-        /// Positions whose logits are in memory at once.
-        const ROWS: usize = 64;
         crate::forward::expect_length("targets", positions.len(), targets.len())?;
-        let mut losses = Vec::with_capacity(targets.len());
-        for (positions, targets) in positions.chunks(ROWS).zip(targets.chunks(ROWS)) {
-            let mut logits = self.logits(batch, positions)?;
-            let un = self.logits(unconditional, positions)?;
-            for (x, un) in logits.iter_mut().zip(un) {
-                *x = guide(cfg_scale, *x, un);
-            }
-            losses.extend(cross_entropies(&logits, targets));
-        }
-        Ok(losses)
+        let mut logits = self.logits(batch, positions)?;
+        guide_all(
+            cfg_scale,
+            &mut logits,
+            &self.logits(unconditional, positions)?,
+        );
+        Ok(cross_entropies(&logits, targets))
+    }
+}
+
+/// Pushes logits away from unconditional ones, see [`guide`].
+pub fn guide_all(cfg_scale: f32, logits: &mut [f32], un: &[f32]) {
+    for (x, &un) in logits.iter_mut().zip(un) {
+        *x = guide(cfg_scale, *x, un);
     }
 }
 

@@ -6,10 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
     Cached, Candidate, Error as DiffusionError, MaskPredictor, Noise, Parameter, PredictorInfo,
-    Result as DiffusionResult, TokenBatch, Trainable, cross_entropies,
+    Result as DiffusionResult, TokenBatch, Trainable, cross_entropies, guide_all,
 };
 use llada_tensor::backend::{AttentionShape, CandidateArgs, PackedWeight, Rhs};
-use llada_tensor::ops::candidates::{CandidateRule, candidates, guide};
+use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
@@ -336,6 +336,25 @@ impl LladaModel {
         Ok(logits.value().to_vec_f32())
     }
 
+    /// The head's choice for each row of hidden states `[N, D]`.
+    fn choose(
+        &self,
+        hidden: &Tensor,
+        unconditional: Option<&Tensor>,
+        rule: &CandidateRule<'_>,
+        noise: &Noise<'_>,
+    ) -> DiffusionResult<Vec<Candidate>> {
+        Ok(candidates(CandidateArgs {
+            hidden,
+            unconditional,
+            head: self.packed_head()?,
+            bias: self.head_bias(),
+            rule,
+            noise,
+            precision: self.precision,
+        })?)
+    }
+
     fn head_bias(&self) -> Option<&Tensor> {
         self.head.bias.map(|bias| &self.parameters[bias].value)
     }
@@ -401,15 +420,7 @@ impl MaskPredictor for LladaModel {
         let unconditional = unconditional
             .map(|batch| self.infer(batch, positions))
             .transpose()?;
-        Ok(candidates(CandidateArgs {
-            hidden: &hidden,
-            unconditional: unconditional.as_ref(),
-            head: self.packed_head()?,
-            bias: self.head_bias(),
-            rule,
-            noise,
-            precision: self.precision,
-        })?)
+        self.choose(&hidden, unconditional.as_ref(), rule, noise)
     }
 
     fn candidates_cached(
@@ -424,15 +435,7 @@ impl MaskPredictor for LladaModel {
         let in_windows = window_positions(batch, &cached, positions)?;
         let input = Input::windows(batch, cached.windows);
         let hidden = self.run(&input, &in_windows, Some(cached))?;
-        Ok(candidates(CandidateArgs {
-            hidden: &hidden,
-            unconditional: None,
-            head: self.packed_head()?,
-            bias: self.head_bias(),
-            rule,
-            noise,
-            precision: self.precision,
-        })?)
+        self.choose(&hidden, None, rule, noise)
     }
 
     fn token_losses(
@@ -463,10 +466,11 @@ impl MaskPredictor for LladaModel {
         for (chunk, targets) in targets.chunks(ROWS).enumerate() {
             let rows = |x: &Tensor| x.narrow(0, chunk * ROWS, targets.len());
             let mut logits = self.head_logits(&rows(&hidden)?)?;
-            let un = self.head_logits(&rows(&un_hidden)?)?;
-            for (x, un) in logits.iter_mut().zip(un) {
-                *x = guide(cfg_scale, *x, un);
-            }
+            guide_all(
+                cfg_scale,
+                &mut logits,
+                &self.head_logits(&rows(&un_hidden)?)?,
+            );
             losses.extend(cross_entropies(&logits, targets));
         }
         Ok(losses)

@@ -204,9 +204,10 @@ impl<'a> Run<'a> {
                 step,
             });
         }
+        let mut order = ranked(&scores);
         let confidences = || -> Vec<f32> {
-            let order = ranked(&scores).into_iter();
-            order.map(|i| self.candidates[i].confidence).collect()
+            let order = order.iter();
+            order.map(|&i| self.candidates[i].confidence).collect()
         };
         let quota = match config.process {
             Process::Quota => self.quota(),
@@ -214,8 +215,10 @@ impl<'a> Run<'a> {
             Process::Threshold(threshold) => above_threshold(&confidences(), threshold),
             Process::Factor(factor) => by_factor(&confidences(), factor),
         };
+        order.truncate(quota);
+        order.sort_unstable();
         self.revealed.clear();
-        for i in highest(&scores, quota) {
+        for i in order {
             let Candidate {
                 token, confidence, ..
             } = self.candidates[i];

@@ -6,7 +6,7 @@ use llada::sample::Request;
 
 use super::generate::read_prompts;
 use crate::args::InfillArgs;
-use crate::config::{Misuse, load, sampler};
+use crate::config::{Misuse, is_character_model, load, sampler};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let llada = load(&args.model)?;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
         }
     };
     let mut requests = Vec::new();
-    for canvas in canvases {
+    for mut canvas in canvases {
         let masks = canvas
             .iter()
             .filter(|&&id| id == info.mask_token_id)
@@ -35,9 +35,7 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
             )));
         }
         let config = sampler(&args.sampler, &llada, masks, true)?;
-        // A character model of ours knows whole documents, which end with an EOS.
-        let mut canvas = canvas;
-        if llada.tokenizer.unk_token_id().is_some() && length < limit {
+        if is_character_model(&llada) && length < limit {
             canvas.push(info.eos_token_id);
         }
         requests.push(Request::infill(canvas, config));

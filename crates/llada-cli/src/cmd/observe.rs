@@ -14,7 +14,7 @@ use llada::sample::{Error as SampleError, Output, Request, Revealed, StepEvent, 
 use serde_json::json;
 
 use crate::args::{Format, SamplerArgs};
-use crate::config::Misuse;
+use crate::config::{Misuse, is_character_model};
 use crate::output::{note, print};
 
 /// Sequences that run together.
@@ -88,18 +88,13 @@ fn of_sampler(error: SampleError) -> anyhow::Error {
 }
 
 fn report(llada: &Llada, output: &Output, whole: bool) -> Result<serde_json::Value> {
-    let tokens = if whole {
-        let eos = llada.model.info().eos_token_id;
-        let is_character = llada.tokenizer.unk_token_id().is_some();
-        match output.tokens.split_last() {
-            // The end that infill has added.
-            Some((&last, rest)) if is_character && last == eos => rest,
-            _ => &output.tokens[..],
-        }
-    } else {
-        output.answer()
-    };
     let eos = llada.model.info().eos_token_id;
+    let tokens = match output.tokens.split_last() {
+        _ if !whole => output.answer(),
+        // The end that infill has added.
+        Some((&last, rest)) if last == eos && is_character_model(llada) => rest,
+        _ => &output.tokens[..],
+    };
     let end = tokens
         .iter()
         .position(|&id| id == eos)

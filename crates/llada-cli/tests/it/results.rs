@@ -58,6 +58,9 @@ fn infill_keeps_what_is_given() {
         assert_eq!(characters[at], given, "{text}");
     }
     assert!(!text.contains(['□', '_', '[']), "{text}");
+    // The end of the text is shown to the model and not reported.
+    let tokens = result["outputs"][0]["tokens"].as_array().map(Vec::len);
+    assert_eq!(tokens, Some(9));
     assert_eq!(result["outputs"][0]["nfe"], 3);
     let last = result["outputs"][1]["text"].as_str().expect("a text");
     assert_eq!(last.chars().last(), Some('山'));
