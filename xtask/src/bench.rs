@@ -25,8 +25,8 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
         .unwrap_or(args.len());
     let (filters, flags) = args.split_at(split);
     let flags = flags.get(1..).unwrap_or_default();
-    // Criterion takes one filter, a regular expression.
-    let filter = (!filters.is_empty()).then(|| filters.join("|"));
+    // Criterion takes one filter, a regular expression. The limits are measured in every run.
+    let filter = (!filters.is_empty()).then(|| format!("{}|^limit/", filters.join("|")));
 
     let criterion = Metadata::load(sh, Reach::Members)?
         .target_directory

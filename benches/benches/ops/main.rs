@@ -11,7 +11,9 @@ mod attention;
 mod candidates;
 mod cross_entropy;
 mod embedding;
+mod limit;
 mod matmul;
+mod muon;
 mod rms_norm;
 mod rope;
 mod swiglu;
@@ -47,7 +49,7 @@ type BenchFn = fn(&mut Bench<'_>, &Shape);
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let ops: [(&str, BenchFn); 10] = [
+    let ops: [(&str, BenchFn); 11] = [
         ("adamw", adamw::bench),
         ("add", add::bench),
         ("attention", attention::bench),
@@ -55,12 +57,14 @@ fn main() {
         ("cross_entropy", cross_entropy::bench),
         ("embedding", embedding::bench),
         ("matmul", matmul::bench),
+        ("muon", muon::bench),
         ("rms_norm", rms_norm::bench),
         ("rope", rope::bench),
         ("swiglu", swiglu::bench),
     ];
     let only = std::env::var("LLADA_BENCH_SHAPES").ok();
     let (device, device_name) = llada_benches::device();
+    limit::bench(&mut criterion, &device, &device_name);
     for (op, bench) in ops {
         let mut run = Bench {
             group: criterion.benchmark_group(op),

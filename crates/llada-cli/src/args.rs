@@ -166,7 +166,8 @@ pub(crate) struct GenerateArgs {
     /// Apply the chat template of the model to the prompt
     #[arg(long, conflicts_with = "prompt_ids")]
     pub(crate) chat: bool,
-    /// Tokens to generate [default: 64, or what the context has room for]
+    /// Tokens to generate [default: 64, or what the context has room for; poem model: three times
+    /// the prompt]
     #[arg(
         long,
         alias = "gen_length",

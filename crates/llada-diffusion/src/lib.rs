@@ -20,7 +20,8 @@ pub use likelihood::{
 };
 pub use loss::{diffusion_loss_weights, uniform_loss_weights};
 pub use predictor::{
-    Cached, KvCache, MaskPredictor, Parameter, PredictorInfo, Trainable, cross_entropies, guide_all,
+    Cached, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, Trainable,
+    cross_entropies, guide_all,
 };
 pub use reverse::{StepKey, reveal_probability, reverse_transition};
 pub use schedule::num_transfer_tokens;

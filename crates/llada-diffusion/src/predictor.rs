@@ -167,8 +167,19 @@ pub struct Parameter {
     pub name: String,
     /// Value, `f32`.
     pub value: Tensor,
-    /// Whether weight decay applies (matrices yes; norms and biases no).
-    pub decay: bool,
+    /// Its part in the model.
+    pub kind: ParameterKind,
+}
+
+/// What a parameter is to an optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// A matrix with a row per token: the embedding or the LM head.
+    Table,
+    /// The matrix of a linear layer in a block.
+    Matrix,
+    /// The weight of a norm, or a bias.
+    Vector,
 }
 
 /// A predictor whose parameters can be trained.

@@ -5,8 +5,8 @@
 use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
-    Cached, Candidate, Error as DiffusionError, MaskPredictor, Noise, Parameter, PredictorInfo,
-    Result as DiffusionResult, TokenBatch, Trainable, cross_entropies, guide_all,
+    Cached, Candidate, Error as DiffusionError, MaskPredictor, Noise, Parameter, ParameterKind,
+    PredictorInfo, Result as DiffusionResult, TokenBatch, Trainable, cross_entropies, guide_all,
 };
 use llada_tensor::backend::{AttentionShape, CandidateArgs, PackedWeight, Rhs};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
@@ -117,7 +117,11 @@ impl LladaModel {
                 return Err(mismatch(value.shape(), &shape).into());
             }
             parameters.push(Parameter {
-                decay: shape.len() == 2,
+                kind: match shape.len() {
+                    2 if name.starts_with("model.transformer.blocks.") => ParameterKind::Matrix,
+                    2 => ParameterKind::Table,
+                    _ => ParameterKind::Vector,
+                },
                 name,
                 value,
             });
@@ -229,7 +233,8 @@ impl LladaModel {
             .iter()
             .enumerate()
             .map(|(index, parameter)| {
-                let is_product = parameter.decay && Some(index) != tied_only;
+                let is_matrix = parameter.kind != ParameterKind::Vector;
+                let is_product = is_matrix && Some(index) != tied_only;
                 is_product
                     .then(|| backend.pack(&parameter.value, self.precision))
                     .transpose()

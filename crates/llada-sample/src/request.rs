@@ -24,6 +24,8 @@ pub enum Task {
     Generate {
         /// The given tokens.
         prompt: Vec<u32>,
+        /// Given tokens that follow the answer; usually none.
+        suffix: Vec<u32>,
     },
     /// The masks of a text, wherever they are.
     Infill {
@@ -37,7 +39,10 @@ impl Request {
     #[must_use]
     pub fn generate(prompt: Vec<u32>, config: SampleConfig) -> Self {
         Self {
-            task: Task::Generate { prompt },
+            task: Task::Generate {
+                prompt,
+                suffix: Vec::new(),
+            },
             config,
             sequence: 0,
             draws: Draws::Philox,
@@ -59,10 +64,12 @@ impl Request {
 /// A sampled sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// The whole canvas: prompt and answer, or the text that was filled in.
+    /// The whole canvas: prompt, answer and suffix, or the text that was filled in.
     pub tokens: Vec<u32>,
     /// Length of the prompt; 0 for an infill.
     pub prompt_len: usize,
+    /// Length of the suffix; 0 for an infill.
+    pub suffix_len: usize,
     /// How often the predictor saw this sequence. Steps that reveal nothing need no call; guided
     /// calls count once, as in the reference.
     pub nfe: usize,
@@ -76,9 +83,9 @@ pub struct Output {
 }
 
 impl Output {
-    /// The tokens after the prompt.
+    /// The tokens between prompt and suffix.
     #[must_use]
     pub fn answer(&self) -> &[u32] {
-        &self.tokens[self.prompt_len..]
+        &self.tokens[self.prompt_len..self.tokens.len() - self.suffix_len]
     }
 }

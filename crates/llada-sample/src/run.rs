@@ -20,7 +20,8 @@ pub(crate) struct Run<'a> {
     index: usize,
     mask_token_id: u32,
     eos_token_id: u32,
-    prompt_len: usize,
+    /// Where the answer is; the whole text for an infill.
+    answer: Range<usize>,
     pub(crate) canvas: Vec<u32>,
     /// Tokens that were there from the start, which guidance hides.
     is_given: Vec<bool>,
@@ -50,9 +51,9 @@ pub(crate) struct Run<'a> {
 impl<'a> Run<'a> {
     pub(crate) fn new(index: usize, request: &'a Request, info: &PredictorInfo) -> Result<Self> {
         request.config.check(index)?;
-        let (canvas, prompt_len) = canvas(index, request, info)?;
+        let (canvas, answer) = canvas(index, request, info)?;
         let is_masked: Vec<bool> = canvas.iter().map(|&id| id == info.mask_token_id).collect();
-        let span = span(index, request, &is_masked, prompt_len)?;
+        let span = span(index, request, &is_masked, &answer)?;
         let steps = request.config.steps;
         let blocks = blocks(&is_masked, span, request.config.block_length, steps);
         let is_parallel = request.config.process.is_parallel();
@@ -68,7 +69,7 @@ impl<'a> Run<'a> {
             index,
             mask_token_id: info.mask_token_id,
             eos_token_id: info.eos_token_id,
-            prompt_len,
+            answer,
             canvas,
             steps: if is_parallel {
                 is_masked.iter().filter(|&&masked| masked).count()
@@ -277,16 +278,17 @@ impl<'a> Run<'a> {
 
     /// Ends an answer in which an EOS stands before the first mask.
     fn end_at_eos(&mut self) {
-        if !self.request.config.early_stop || self.prompt_len == 0 {
+        let is_answer = matches!(self.request.task, Task::Generate { .. });
+        if !self.request.config.early_stop || !is_answer {
             return;
         }
-        let answer = &self.canvas[self.prompt_len..];
+        let answer = &mut self.canvas[self.answer.clone()];
         let end = answer
             .iter()
             .position(|&id| id == self.eos_token_id || id == self.mask_token_id);
         let tail_is_masked = answer.contains(&self.mask_token_id);
         if let Some(end) = end.filter(|&end| tail_is_masked && answer[end] == self.eos_token_id) {
-            self.canvas[self.prompt_len + end..].fill(self.eos_token_id);
+            answer[end..].fill(self.eos_token_id);
             self.ended = true;
         }
     }
@@ -320,8 +322,9 @@ impl<'a> Run<'a> {
             );
         }
         Output {
+            prompt_len: self.answer.start,
+            suffix_len: self.canvas.len() - self.answer.end,
             tokens: self.canvas,
-            prompt_len: self.prompt_len,
             nfe: self.nfe,
             steps: self.step,
             saved_steps: if self.ended && !is_parallel {
@@ -334,14 +337,19 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The canvas at the start, checked, and the length of its prompt.
-fn canvas(index: usize, request: &Request, info: &PredictorInfo) -> Result<(Vec<u32>, usize)> {
-    let (given, gen_length) = match &request.task {
-        Task::Generate { prompt } => (prompt, request.config.gen_length),
-        Task::Infill { canvas } => (canvas, 0),
+/// The canvas at the start, checked, and where its answer is.
+fn canvas(
+    index: usize,
+    request: &Request,
+    info: &PredictorInfo,
+) -> Result<(Vec<u32>, Range<usize>)> {
+    let (given, gen_length, suffix): (_, _, &[u32]) = match &request.task {
+        Task::Generate { prompt, suffix } => (prompt, request.config.gen_length, suffix),
+        Task::Infill { canvas } => (canvas, 0, &[]),
     };
-    let length = given.len().saturating_add(gen_length);
     let max_sequence_length = info.max_sequence_length;
+    let parts = [given.len(), gen_length, suffix.len()];
+    let length = parts.into_iter().fold(0, usize::saturating_add);
     if length > max_sequence_length {
         return Err(Error::TooLong {
             request: index,
@@ -349,9 +357,11 @@ fn canvas(index: usize, request: &Request, info: &PredictorInfo) -> Result<(Vec<
             max_sequence_length,
         });
     }
+    let masks = std::iter::repeat_n(&info.mask_token_id, gen_length);
+    let canvas: Vec<u32> = given.iter().chain(masks).chain(suffix).copied().collect();
     let is_token = |id: u32| (id as usize) < info.vocab_size || id == info.mask_token_id;
-    if let Some(position) = given.iter().position(|&id| !is_token(id)) {
-        let (id, vocab_size) = (given[position], info.vocab_size);
+    if let Some(position) = canvas.iter().position(|&id| !is_token(id)) {
+        let (id, vocab_size) = (canvas[position], info.vocab_size);
         return Err(Error::TokenOutOfRange {
             request: index,
             id,
@@ -359,10 +369,11 @@ fn canvas(index: usize, request: &Request, info: &PredictorInfo) -> Result<(Vec<
             vocab_size,
         });
     }
-    let mut canvas = given.clone();
-    canvas.resize(length, info.mask_token_id);
-    let prompt_len = if gen_length > 0 { given.len() } else { 0 };
-    Ok((canvas, prompt_len))
+    let answer = match &request.task {
+        Task::Generate { .. } => given.len()..given.len() + gen_length,
+        Task::Infill { .. } => 0..length,
+    };
+    Ok((canvas, answer))
 }
 
 /// The positions that blocks are cut from: the answer, or the text from its first to its last mask.
@@ -370,16 +381,16 @@ fn span(
     index: usize,
     request: &Request,
     is_masked: &[bool],
-    prompt_len: usize,
+    answer: &Range<usize>,
 ) -> Result<Range<usize>> {
     match request.task {
-        Task::Generate { .. } if request.config.gen_length == 0 => Err(Error::OutOfRange {
+        Task::Generate { .. } if answer.is_empty() => Err(Error::OutOfRange {
             request: index,
             what: "gen_length",
             expected: "at least 1",
             got: 0.0,
         }),
-        Task::Generate { .. } => Ok(prompt_len..is_masked.len()),
+        Task::Generate { .. } => Ok(answer.clone()),
         Task::Infill { .. } => {
             let first = is_masked.iter().position(|&masked| masked);
             let last = is_masked.iter().rposition(|&masked| masked);

@@ -76,6 +76,12 @@ pub trait Backend: Send + Sync {
     /// If an operand is in an unsupported layout.
     fn add_into(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
 
+    /// `y = a x + b y`; `y` is not read if `b` is 0.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn axpby(&self, a: f32, x: &Tensor, b: f32, y: &mut Tensor) -> Result<()>;
+
     /// `y[c] += sum_r x[r, c]`: the gradient of a bias.
     ///
     /// # Errors
@@ -147,6 +153,14 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// If an operand is in an unsupported layout.
     fn adamw(&self, args: AdamWArgs<'_>) -> Result<()>;
+
+    /// Multiplies small operands that never leave the nearest memory, `rounds` times on every
+    /// worker, and returns the FLOPs that it took. Whoever times it knows the machine's GEMM peak,
+    /// the roof of a roofline.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64>;
 
     /// Sum of squares of all elements, accumulated in `f64`.
     ///

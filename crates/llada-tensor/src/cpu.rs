@@ -9,6 +9,7 @@ mod embedding;
 pub(crate) mod level;
 mod matmul;
 mod panels;
+mod peak;
 mod rms_norm;
 mod rope;
 mod simd;
@@ -81,6 +82,9 @@ impl Backend for CpuBackend {
     fn add_into(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
         add::add_into(self.context(), x, y)
     }
+    fn axpby(&self, a: f32, x: &Tensor, b: f32, y: &mut Tensor) -> Result<()> {
+        add::axpby(self.context(), a, x, b, y)
+    }
     fn column_sum(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
         add::column_sum(self.context(), x, y)
     }
@@ -116,6 +120,9 @@ impl Backend for CpuBackend {
     }
     fn adamw(&self, args: AdamWArgs<'_>) -> Result<()> {
         adamw::adamw(self.context(), args)
+    }
+    fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64> {
+        Ok(peak::gemm_peak(self.context(), precision, rounds))
     }
     fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
         adamw::sum_of_squares(self.context(), x)

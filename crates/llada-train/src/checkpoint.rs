@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::durable::{FileSum, SyncedFile, checksum, io, sync_folder};
 use crate::tensor_file::{read_tensors, write_tensors};
-use crate::{AdamW, BatchState, Error, ExportDType, Result};
+use crate::{BatchState, Error, ExportDType, Optimizer, Result};
 
 const PARAMETERS: &str = "parameters.safetensors";
 const FIRST_MOMENTS: &str = "first_moments.safetensors";
@@ -76,7 +76,7 @@ pub(crate) fn save(
     folder: &Path,
     state: &State,
     parameters: &[Parameter],
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
     keep: usize,
 ) -> Result<PathBuf> {
     let name = format!("step-{}", state.step);
@@ -111,7 +111,7 @@ fn write_checkpoint(
     folder: &Path,
     state: &State,
     parameters: &[Parameter],
-    optimizer: &AdamW,
+    optimizer: &Optimizer,
 ) -> Result<()> {
     fs::create_dir(folder).map_err(io("creating", folder))?;
     let names = parameters.iter().map(|parameter| parameter.name.clone());
@@ -217,13 +217,18 @@ fn check(path: &Path) -> std::result::Result<State, String> {
 ///
 /// # Errors
 /// [`Error::ForeignCheckpoint`] if they are not those of this model.
-pub(crate) fn restore(path: &Path, device: &Device, parameters: &mut [Parameter]) -> Result<AdamW> {
+pub(crate) fn restore(
+    path: &Path,
+    device: &Device,
+    parameters: &mut [Parameter],
+) -> Result<Optimizer> {
     let expected: Vec<_> = parameters
         .iter()
         .map(|p| (p.name.clone(), p.value.shape().to_vec()))
         .collect();
     let read = |name: &str| read_tensors(&path.join(name), device, &expected);
-    let optimizer = AdamW::from_moments(parameters, read(FIRST_MOMENTS)?, read(SECOND_MOMENTS)?);
+    let optimizer =
+        Optimizer::from_moments(parameters, read(FIRST_MOMENTS)?, read(SECOND_MOMENTS)?);
     for (parameter, value) in parameters.iter_mut().zip(read(PARAMETERS)?) {
         parameter.value = value;
     }

@@ -108,6 +108,12 @@ pub struct OptimizationConfig {
     /// Curve of the decay.
     #[serde(default)]
     pub decay_shape: DecayShape,
+    /// What turns gradients into updates.
+    #[serde(default)]
+    pub optimizer: OptimizerName,
+    /// Decay rate of Muon's momentum.
+    #[serde(default = "defaults::muon_momentum")]
+    pub muon_momentum: f64,
     /// Decay rate of the first moment.
     #[serde(default = "defaults::beta1")]
     pub beta1: f64,
@@ -190,6 +196,17 @@ impl From<PrecisionName> for llada_tensor::Precision {
     }
 }
 
+/// What turns gradients into updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// AdamW for every parameter, as in the paper.
+    #[default]
+    AdamW,
+    /// Muon for the matrices of the blocks, AdamW for the rest.
+    Muon,
+}
+
 /// How the masking ratios of a batch are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -229,6 +246,9 @@ mod defaults {
     }
     pub(super) fn decay_fraction() -> f64 {
         0.1
+    }
+    pub(super) fn muon_momentum() -> f64 {
+        0.95
     }
     pub(super) fn beta1() -> f64 {
         0.9
@@ -447,6 +467,7 @@ fn check_ranges(train: &OptimizationConfig) -> Result<()> {
     )?;
     unit("train.beta1", train.beta1)?;
     unit("train.beta2", train.beta2)?;
+    unit("train.muon_momentum", train.muon_momentum)?;
     positive("train.eps", train.eps)?;
     at_least_0("train.weight_decay", train.weight_decay)?;
     at_least_0("train.clip_norm", train.clip_norm)?;

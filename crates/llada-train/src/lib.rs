@@ -1,5 +1,5 @@
 //! Training of masked diffusion language models and of their autoregressive twins: data, batches,
-//! AdamW, the learning-rate schedule, checkpoints that survive a crash, metrics and the picture of
+//! AdamW and Muon, the learning-rate schedule, checkpoints that survive a crash, metrics and the picture of
 //! the loss.
 //!
 //! [`train`] sees a model only as [`llada_diffusion::Trainable`]. Everything that is drawn is a
@@ -27,15 +27,15 @@ mod train;
 pub use batch::{BatchSampler, BatchState, FilePosition};
 pub use config::help::config_help;
 pub use config::{
-    DataConfig, DecayShape, ExportDType, LossWeight, Objective, OptimizationConfig, Packing,
-    PrecisionName, TSampler, TrainConfig, WeightedPath,
+    DataConfig, DecayShape, ExportDType, LossWeight, Objective, OptimizationConfig, OptimizerName,
+    Packing, PrecisionName, TSampler, TrainConfig, WeightedPath,
 };
 pub use data::{Cut, Data, Source, SpecialIds, tokenizer_for};
 pub use error::{Error, Result};
 pub use eval::{EvalConfig, Evaluation, evaluate};
 pub use lr::learning_rate;
 pub use metrics::MetricsLine;
-pub use optim::{AdamW, Update};
+pub use optim::{Optimizer, Update};
 pub use plot::loss_svg;
 pub use run_folder::RunFolder;
 pub use step::{StepReport, train_step};

@@ -1,14 +1,15 @@
-//! AdamW over the parameters of a model.
+//! AdamW, or Muon for the matrices of the blocks, over the parameters of a model.
 
-use llada_diffusion::Parameter;
+use llada_diffusion::{Parameter, ParameterKind};
 use llada_tensor::ops::adamw::{AdamWArgs, adamw};
+use llada_tensor::ops::muon::{MuonArgs, muon};
 use llada_tensor::{DType, Gradients, Tensor};
 
-use crate::{OptimizationConfig, Result};
+use crate::{OptimizationConfig, OptimizerName, Result};
 
-/// The gradient and the two moments of each parameter.
+/// The gradient and the two moments of each parameter; Muon leaves the second at zero.
 #[derive(Debug)]
-pub struct AdamW {
+pub struct Optimizer {
     /// Filled by the backward pass, read by [`Self::update`].
     pub gradients: Gradients,
     first: Vec<Tensor>,
@@ -26,7 +27,7 @@ pub struct Update {
     pub gradient_scale: f64,
 }
 
-impl AdamW {
+impl Optimizer {
     /// Moments of zero.
     #[must_use]
     pub fn new(parameters: &[Parameter]) -> Self {
@@ -71,23 +72,37 @@ impl AdamW {
         for ((parameter, gradient), (first_moment, second_moment)) in
             parameters.iter_mut().zip(gradients).zip(moments)
         {
-            adamw(AdamWArgs {
-                parameter: &mut parameter.value,
-                gradient,
-                first_moment,
-                second_moment,
-                learning_rate: update.learning_rate as f32,
-                beta1: config.beta1 as f32,
-                beta2: config.beta2 as f32,
-                eps: config.eps as f32,
-                weight_decay: if parameter.decay {
-                    config.weight_decay as f32
-                } else {
-                    0.0
-                },
-                gradient_scale: update.gradient_scale as f32,
-                step: update.step,
-            })?;
+            let weight_decay = match parameter.kind {
+                ParameterKind::Vector => 0.0,
+                ParameterKind::Table | ParameterKind::Matrix => config.weight_decay as f32,
+            };
+            let (learning_rate, gradient_scale) =
+                (update.learning_rate as f32, update.gradient_scale as f32);
+            match (config.optimizer, parameter.kind) {
+                (OptimizerName::Muon, ParameterKind::Matrix) => muon(MuonArgs {
+                    parameter: &mut parameter.value,
+                    gradient,
+                    momentum: first_moment,
+                    learning_rate,
+                    beta: config.muon_momentum as f32,
+                    weight_decay,
+                    gradient_scale,
+                    precision: config.precision.into(),
+                })?,
+                _ => adamw(AdamWArgs {
+                    parameter: &mut parameter.value,
+                    gradient,
+                    first_moment,
+                    second_moment,
+                    learning_rate,
+                    beta1: config.beta1 as f32,
+                    beta2: config.beta2 as f32,
+                    eps: config.eps as f32,
+                    weight_decay,
+                    gradient_scale,
+                    step: update.step,
+                })?,
+            }
         }
         Ok(())
     }

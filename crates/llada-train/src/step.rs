@@ -8,7 +8,7 @@ use llada_tensor::{Philox, Stream, Tape};
 
 use crate::optim::clip_coefficient;
 use crate::{
-    AdamW, Error, LossWeight, Objective, Result, TSampler, TrainConfig, Update, learning_rate,
+    Error, LossWeight, Objective, Optimizer, Result, TSampler, TrainConfig, Update, learning_rate,
 };
 
 /// What a step did.
@@ -28,13 +28,13 @@ pub struct StepReport {
     pub predicted: usize,
 }
 
-/// Forward process, loss, gradient, clipping, AdamW: the optimizer step `step`, counted from 0.
+/// Forward process, loss, gradient, clipping, Optimizer: the optimizer step `step`, counted from 0.
 ///
 /// # Errors
 /// [`Error::NonFinite`] before anything is changed; errors of the model.
 pub fn train_step(
     model: &mut dyn Trainable,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     batch: &TokenBatch,
     config: &TrainConfig,
     step: u64,

@@ -9,7 +9,7 @@ use crate::checkpoint::{self, Interval, State};
 use crate::durable::{Crc32, replace};
 use crate::metrics::Metrics;
 use crate::{
-    AdamW, BatchSampler, Data, Error, EvalConfig, Evaluation, MetricsLine, Result, RunFolder,
+    BatchSampler, Data, Error, EvalConfig, Evaluation, MetricsLine, Optimizer, Result, RunFolder,
     StepReport, TrainConfig, evaluate, loss_svg, train_step,
 };
 
@@ -192,7 +192,7 @@ fn check_fit(model: &dyn Trainable, setup: &Setup<'_>) -> Result<()> {
 struct RunState<'a> {
     state: State,
     batches: BatchSampler<'a>,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     start: Start,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
@@ -203,7 +203,7 @@ impl<'a> RunState<'a> {
         let mut batches = BatchSampler::new(&setup.data.train, setup.config)?;
         let fresh = State::fresh(setup, &batches);
         let (state, optimizer, resumed_from) = match checkpoint::newest(&setup.run.state())? {
-            None => (fresh, AdamW::new(model.parameters()), None),
+            None => (fresh, Optimizer::new(model.parameters()), None),
             Some(found) => {
                 if !setup.allow_changes {
                     found.state.expect_same(&fresh)?;

@@ -70,28 +70,61 @@ impl Outcome {
     }
 }
 
+/// What the machine can do at most, by the benchmarks `limit/*` of the same run.
+struct Limits<'a>(Vec<&'a Outcome>);
+
+impl<'a> Limits<'a> {
+    fn of(outcomes: &'a [Outcome]) -> Self {
+        let is_limit = |outcome: &&Outcome| outcome.name.starts_with("limit/");
+        Self(outcomes.iter().filter(is_limit).collect())
+    }
+
+    /// Share of the nearer limit: the GEMM peak of the data type that the name holds, or reading
+    /// memory. What stays in caches can exceed the latter.
+    fn share(&self, outcome: &Outcome) -> Option<f64> {
+        let limit = |kind: &str| self.0.iter().find(|limit| limit.name.starts_with(kind));
+        let dtype = outcome
+            .name
+            .split('/')
+            .find(|part| ["f32", "bf16"].contains(part));
+        let peak = dtype.and_then(|dtype| limit(&format!("limit/gemm/{dtype}/"))?.gops());
+        let read = limit("limit/read/").and_then(|limit| limit.gigabytes_per_second());
+        let ratio = |rate: Option<f64>, limit: Option<f64>| Some(rate? / limit?);
+        let compute = ratio(outcome.gops(), peak);
+        let memory = ratio(outcome.gigabytes_per_second(), read);
+        [compute, memory].into_iter().flatten().reduce(f64::max)
+    }
+}
+
 pub(super) fn table(outcomes: &[Outcome]) -> String {
     let width = outcomes
         .iter()
         .map(|outcome| outcome.name.chars().count())
         .max()
         .unwrap_or(0);
+    let limits = Limits::of(outcomes);
     let mut text = format!(
-        "{:width$}  {:>12}  {:>9}  {:>9}\n",
-        "name", "time", "Gop/s", "GB/s"
+        "{:width$}  {:>12}  {:>9}  {:>9}  {:>10}\n",
+        "name", "time", "Gop/s", "GB/s", "% of limit"
     );
     for outcome in outcomes {
         let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |r| format!("{r:.1}"));
         let (gops, gigabytes) = (rate(outcome.gops()), rate(outcome.gigabytes_per_second()));
+        let share = rate(limits.share(outcome).map(|share| 100.0 * share));
         let (name, time) = (&outcome.name, duration(outcome.ns));
-        let _ = writeln!(text, "{name:width$}  {time:>12}  {gops:>9}  {gigabytes:>9}");
+        let _ = writeln!(
+            text,
+            "{name:width$}  {time:>12}  {gops:>9}  {gigabytes:>9}  {share:>10}"
+        );
     }
     text
 }
 
 pub(super) fn csv(origin: &Origin, outcomes: &[Outcome]) -> String {
-    let mut text =
-        "date,commit,cpu,name,ns,ns_low,ns_high,flop,bytes,gops,gigabytes_per_second\n".to_owned();
+    let mut text = "date,commit,cpu,name,ns,ns_low,ns_high,flop,bytes,gops,gigabytes_per_second,\
+         share_of_limit\n"
+        .to_owned();
+    let limits = Limits::of(outcomes);
     for outcome in outcomes {
         let count = |count: Option<u64>| count.map_or_else(String::new, |count| count.to_string());
         let rate = |rate: Option<f64>| rate.map_or_else(String::new, |rate| format!("{rate:.3}"));
@@ -107,6 +140,7 @@ pub(super) fn csv(origin: &Origin, outcomes: &[Outcome]) -> String {
             count(outcome.bytes),
             rate(outcome.gops()),
             rate(outcome.gigabytes_per_second()),
+            rate(limits.share(outcome)),
         ];
         text.push_str(&fields.map(|field| quoted(&field)).join(","));
         text.push('\n');

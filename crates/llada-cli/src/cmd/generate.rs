@@ -5,32 +5,61 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use llada::Llada;
 use llada::diffusion::MaskPredictor as _;
-use llada::sample::Request;
+use llada::sample::{Request, Task};
 use llada::text::{ChatTemplate, Message};
 
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, load, sampler};
+use crate::config::{Misuse, is_character_model, load, sampler};
 
 /// Length of an answer if none is asked for.
 const GEN_LENGTH: usize = 64;
+/// The same for the poem model, in prompts: the first line of a quatrain has three more.
+const LINES_OF_A_POEM: usize = 3;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let llada = load(&args.model)?;
+    let info = llada.model.info();
     let mut requests = Vec::new();
-    for prompt in prompts(args, &llada)? {
-        let context = llada.model.info().max_sequence_length;
-        let room = context.saturating_sub(prompt.len()).max(1);
-        let gen_length = args.gen_length.unwrap_or(GEN_LENGTH.min(room));
-        check(&prompt, gen_length, &llada)?;
+    for Prompt { ids, is_text } in prompts(args, &llada)? {
+        let usual = match args.model.model {
+            Some(_) => GEN_LENGTH,
+            None => LINES_OF_A_POEM * ids.len(),
+        };
+        let room = info.max_sequence_length.saturating_sub(ids.len());
+        let gen_length = args.gen_length.unwrap_or(usual.min(room).max(1));
+        check(&ids, gen_length, &llada)?;
         let config = sampler(&args.sampler, &llada, gen_length, false)?;
-        requests.push(Request::generate(prompt, config));
+        let suffix = Vec::from_iter(end_of_text(&llada, is_text && gen_length < room));
+        requests.push(Request {
+            task: Task::Generate {
+                prompt: ids,
+                suffix,
+            },
+            ..Request::generate(Vec::new(), config)
+        });
     }
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, false)
 }
 
-fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Vec<u32>>> {
+/// What is to be completed or filled in.
+pub(super) struct Prompt {
+    pub(super) ids: Vec<u32>,
+    /// Whether it came as text; ids are used as they are.
+    pub(super) is_text: bool,
+}
+
+/// The EOS that ends the canvas of a character model, which learned from whole documents that
+/// their last token is one.
+pub(super) fn end_of_text(llada: &Llada, has_room: bool) -> Option<u32> {
+    (has_room && is_character_model(llada)).then(|| llada.model.info().eos_token_id)
+}
+
+fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Prompt>> {
     if let Some(ids) = &args.prompt_ids {
-        return Ok(vec![ids.clone()]);
+        return Ok(vec![Prompt {
+            ids: ids.clone(),
+            is_text: false,
+        }]);
     }
     let template = args.chat.then(|| chat_template(args)).transpose()?;
     let encode = |text: &str| match &template {
@@ -44,7 +73,10 @@ fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Vec<u32>>> {
         return read_prompts(path, &encode);
     }
     let ids = encode(args.prompt.as_deref().unwrap_or_default());
-    Ok(vec![ids.map_err(Misuse::from_error)?])
+    Ok(vec![Prompt {
+        ids: ids.map_err(Misuse::from_error)?,
+        is_text: true,
+    }])
 }
 
 fn chat_template(args: &GenerateArgs) -> Result<ChatTemplate> {
@@ -91,7 +123,7 @@ struct Line {
 pub(super) fn read_prompts(
     path: &Path,
     encode: &dyn Fn(&str) -> llada::text::Result<Vec<u32>>,
-) -> Result<Vec<Vec<u32>>> {
+) -> Result<Vec<Prompt>> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let mut prompts = Vec::new();
@@ -106,11 +138,17 @@ pub(super) fn read_prompts(
             Line {
                 prompt: Some(text),
                 prompt_ids: None,
-            } => encode(&text).with_context(place)?,
+            } => Prompt {
+                ids: encode(&text).with_context(place)?,
+                is_text: true,
+            },
             Line {
                 prompt: None,
                 prompt_ids: Some(ids),
-            } => ids,
+            } => Prompt {
+                ids,
+                is_text: false,
+            },
             _ => anyhow::bail!("{}: needs either prompt or prompt_ids", place()),
         });
     }

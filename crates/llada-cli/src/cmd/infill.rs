@@ -4,9 +4,9 @@ use anyhow::Result;
 use llada::diffusion::MaskPredictor as _;
 use llada::sample::Request;
 
-use super::generate::read_prompts;
+use super::generate::{Prompt, end_of_text, read_prompts};
 use crate::args::InfillArgs;
-use crate::config::{Misuse, is_character_model, load, sampler};
+use crate::config::{Misuse, load, sampler};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let llada = load(&args.model)?;
@@ -15,12 +15,22 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let canvases = match &args.input {
         Some(path) => read_prompts(path, &encode)?,
         None => {
-            let encoded: Result<Vec<_>, _> = args.text.iter().map(|text| encode(text)).collect();
+            let prompt = |text: &String| -> llada::text::Result<Prompt> {
+                Ok(Prompt {
+                    ids: encode(text)?,
+                    is_text: true,
+                })
+            };
+            let encoded: Result<Vec<_>, _> = args.text.iter().map(prompt).collect();
             encoded.map_err(Misuse::from_error)?
         }
     };
     let mut requests = Vec::new();
-    for mut canvas in canvases {
+    for Prompt {
+        ids: mut canvas,
+        is_text,
+    } in canvases
+    {
         let masks = canvas
             .iter()
             .filter(|&&id| id == info.mask_token_id)
@@ -35,9 +45,7 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
             )));
         }
         let config = sampler(&args.sampler, &llada, masks, true)?;
-        if is_character_model(&llada) && length < limit {
-            canvas.push(info.eos_token_id);
-        }
+        canvas.extend(end_of_text(&llada, is_text && length < limit));
         requests.push(Request::infill(canvas, config));
     }
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, true)

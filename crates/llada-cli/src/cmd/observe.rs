@@ -53,7 +53,7 @@ pub(crate) fn run_all(
                 result["shown"].as_str().unwrap_or_default()
             ))?;
         }
-        n_tokens += output.tokens.len() - output.prompt_len;
+        n_tokens += output.answer().len();
         results.push(json!({
             "text": result["text"], "tokens": result["tokens"],
             "prompt_tokens": output.prompt_len, "nfe": output.nfe, "steps": output.steps,

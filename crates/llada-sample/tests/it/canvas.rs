@@ -54,29 +54,31 @@ fn config() -> impl Strategy<Value = SampleConfig> {
 /// A prompt that may hold masks, or a text with at least one.
 fn request() -> impl Strategy<Value = Request> {
     let token = prop_oneof![4 => 0..MASK, 1 => Just(MASK)];
-    let generate = collection::vec(token, 0..12);
+    let generate = (
+        collection::vec(token.clone(), 0..12),
+        collection::vec(token, 0..4),
+    );
     let token = prop_oneof![1 => 0..MASK, 1 => Just(MASK)];
     let infill = collection::vec(token, 0..20).prop_map(|mut canvas| {
         canvas.insert(canvas.len() / 3, MASK);
         canvas
     });
     let task = prop_oneof![
-        generate.prop_map(|prompt| Task::Generate { prompt }),
+        generate.prop_map(|(prompt, suffix)| Task::Generate { prompt, suffix }),
         infill.prop_map(|canvas| Task::Infill { canvas }),
     ];
-    (task, config()).prop_map(|(task, config)| match task {
-        Task::Generate { prompt } => Request::generate(prompt, config),
-        Task::Infill { canvas } => Request::infill(canvas, config),
+    (task, config()).prop_map(|(task, config)| Request {
+        task,
+        ..Request::generate(Vec::new(), config)
     })
 }
 
 /// The canvas before the first step.
 fn start(request: &Request) -> Vec<u32> {
     match &request.task {
-        Task::Generate { prompt } => {
-            let mut canvas = prompt.clone();
-            canvas.resize(prompt.len() + request.config.gen_length, MASK);
-            canvas
+        Task::Generate { prompt, suffix } => {
+            let answer = vec![MASK; request.config.gen_length];
+            [prompt.clone(), answer, suffix.clone()].concat()
         }
         Task::Infill { canvas } => canvas.clone(),
     }
@@ -125,11 +127,14 @@ proptest! {
         match &request.task {
             Task::Infill { .. } => prop_assert_eq!(masks(&tokens), 0),
             // As many masks as the answer has are revealed, those of the prompt included.
-            Task::Generate { prompt } if request.config.process == Process::Quota => {
-                prop_assert_eq!(masks(&tokens), masks(prompt));
+            Task::Generate { prompt, suffix } if request.config.process == Process::Quota => {
+                prop_assert_eq!(masks(&tokens), masks(prompt) + masks(suffix));
             }
             // A block is over when it is full, whatever is left in the prompt.
-            Task::Generate { prompt } => prop_assert_eq!(masks(&tokens[prompt.len()..]), 0),
+            Task::Generate { prompt, suffix } => {
+                let answer = prompt.len()..tokens.len() - suffix.len();
+                prop_assert_eq!(masks(&tokens[answer]), 0);
+            }
         }
         if request.config.logits_eos_inf.contains(&EOS) {
             let chosen = start(&request).into_iter().zip(tokens).filter(|(old, _)| *old == MASK);
@@ -256,13 +261,23 @@ fn an_answer_ends_at_an_eos_without_masks_before_it() {
         suppress_mask: true,
         ..SampleConfig::default()
     };
-    let mut saved = 0;
-    for seed in 0..40 {
-        let prompt = vec![1, 2, seed % 13];
+    let mut saved = [0, 0];
+    for seed in 0..80 {
+        let prompt = if seed < 40 {
+            vec![1, 2, seed % 13]
+        } else {
+            Vec::new()
+        };
+        let config = SampleConfig {
+            seed: seed.into(),
+            // The answers to one prompt differ by their draws.
+            temperature: if seed < 40 { 0.0 } else { 1.0 },
+            ..config.clone()
+        };
         let whole = run(&[Request::generate(prompt.clone(), config.clone())]).remove(0);
         let early = SampleConfig {
             early_stop: true,
-            ..config.clone()
+            ..config
         };
         let output = run(&[Request::generate(prompt, early)]).remove(0);
         assert_eq!(output.steps + output.saved_steps, 16);
@@ -271,12 +286,15 @@ fn an_answer_ends_at_an_eos_without_masks_before_it() {
             let end = end.expect("an answer that ended early has an EOS");
             assert_eq!(output.answer()[..end], whole.answer()[..end]);
             assert!(output.answer()[end..].iter().all(|&id| id == EOS));
-            saved += 1;
+            saved[usize::from(seed < 40)] += 1;
         } else {
             assert_eq!(output.tokens, whole.tokens);
         }
     }
-    assert!(saved > 0, "no answer ended early");
+    assert!(
+        saved.iter().all(|&n| n > 0),
+        "no answer ended early: {saved:?}"
+    );
 }
 
 #[test]

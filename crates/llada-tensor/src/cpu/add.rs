@@ -73,6 +73,40 @@ pub(crate) fn add_into(cx: Context<'_>, x: &Tensor, y: &mut Tensor) -> Result<()
     Ok(())
 }
 
+struct Axpby<'a> {
+    a: f32,
+    x: &'a [f32],
+    b: f32,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Axpby<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let (a, b) = (s.splat(self.a), s.splat(self.b));
+        let read = self.b != 0.0;
+        for at in (0..self.y.len()).step_by(S::LANES) {
+            let ax = s.mul(a, s.load(&self.x[at..], 0.0));
+            let sum = match read {
+                true => s.fma(b, s.load(&self.y[at..], 0.0), ax),
+                false => ax,
+            };
+            s.store(&mut self.y[at..], sum);
+        }
+    }
+}
+
+/// See [`crate::backend::Backend::axpby`].
+pub(crate) fn axpby(cx: Context<'_>, a: f32, x: &Tensor, b: f32, y: &mut Tensor) -> Result<()> {
+    let (x, y) = (x.f32s()?, y.f32s_mut()?);
+    cx.workers.for_each_chunk(y, CHUNK, |i, y| {
+        let x = &x[i * CHUNK..i * CHUNK + y.len()];
+        cx.level.run(Axpby { a, x, b, y });
+    });
+    Ok(())
+}
+
 /// See [`crate::backend::Backend::column_sum`]. Each task owns some columns and goes down all
 /// rows in order.
 pub(crate) fn column_sum(cx: Context<'_>, x: &Tensor, y: &mut Tensor) -> Result<()> {

@@ -331,25 +331,25 @@ impl TaskGrid {
 }
 
 /// One task: some left panels by some right panels, over all of k.
-struct Task<'a> {
-    kind: Kind,
-    left: Layout,
-    right: Layout,
-    a_range: std::ops::Range<usize>,
+pub(super) struct Task<'a> {
+    pub(super) kind: Kind,
+    pub(super) left: Layout,
+    pub(super) right: Layout,
+    pub(super) a_range: std::ops::Range<usize>,
     /// Right panels, counted from `first_panel` on.
-    b_range: std::ops::Range<usize>,
-    first_panel: usize,
+    pub(super) b_range: std::ops::Range<usize>,
+    pub(super) first_panel: usize,
     /// Columns of the output.
-    n: usize,
-    accumulate: bool,
-    c: Shared<'a, f32>,
+    pub(super) n: usize,
+    pub(super) accumulate: bool,
+    pub(super) c: Shared<'a, f32>,
 }
 
 /// Room for a register block at the edge of the output.
 const EDGE: usize = 32 * 32;
 
 impl Task<'_> {
-    fn run(self, level: CpuLevel, a: &Buffer, b: &Buffer) {
+    pub(super) fn run(self, level: CpuLevel, a: &Buffer, b: &Buffer) {
         match self.kind {
             Kind::F32 { .. } => {
                 level.run(F32Task {

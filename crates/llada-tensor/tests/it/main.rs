@@ -11,6 +11,7 @@ mod errors;
 mod gradients;
 mod matmul;
 mod memory;
+mod muon;
 mod reference;
 mod rms_norm;
 mod rope;

@@ -137,6 +137,18 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "train",
+        "optimizer",
+        "\"adamw\"",
+        "\"adamw\" as in the paper, or \"muon\": Muon for the matrices of the blocks",
+    ),
+    key(
+        "train",
+        "muon_momentum",
+        "0.95",
+        "Muon: decay rate of the momentum",
+    ),
+    key(
+        "train",
         "beta1",
         "0.9",
         "AdamW: decay rate of the first moment",

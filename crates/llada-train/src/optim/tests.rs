@@ -8,3 +8,46 @@ fn clipping_only_shortens() {
     near(clip_coefficient(1.0, 0.0), 1.0);
     near(clip_coefficient(0.0, 1e9), 1.0);
 }
+
+/// Muon takes the matrices of the blocks and leaves the rest to AdamW.
+#[test]
+fn muon_updates_matrices_alone() {
+    let device = llada_tensor::Device::cpu(llada_tensor::CpuConfig {
+        threads: 1,
+        level: None,
+    })
+    .unwrap();
+    let kinds = [
+        ParameterKind::Table,
+        ParameterKind::Matrix,
+        ParameterKind::Vector,
+    ];
+    let step = |optimizer: &str| -> Vec<Vec<f32>> {
+        let mut parameters = kinds.map(|kind| Parameter {
+            name: String::new(),
+            value: Tensor::from_f32(&device, &[2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap(),
+            kind,
+        });
+        let config: OptimizationConfig =
+            toml::from_str(&format!("steps = 1\noptimizer = \"{optimizer}\"")).unwrap();
+        let mut state = Optimizer::new(&parameters);
+        let gradient = Tensor::from_f32(&device, &[2, 2], &[1.0, -2.0, 0.5, 0.0]).unwrap();
+        for sum in state.gradients.tensors_mut() {
+            *sum = gradient.clone();
+        }
+        let update = Update {
+            step: 1,
+            learning_rate: 0.1,
+            gradient_scale: 1.0,
+        };
+        state.update(&mut parameters, &config, update).unwrap();
+        parameters
+            .iter()
+            .map(|parameter| parameter.value.to_vec_f32())
+            .collect()
+    };
+    let (adamw, muon) = (step("adamw"), step("muon"));
+    assert_eq!((&adamw[0], &adamw[2]), (&muon[0], &muon[2]));
+    assert_ne!(adamw[1], muon[1]);
+    assert_ne!(adamw[0], adamw[2], "norms do not decay");
+}

@@ -86,6 +86,14 @@ fn run_with_token_batches_random_lengths_and_parts_resumes_bit_identical() {
 }
 
 #[test]
+fn run_with_muon_resumes_bit_identical() {
+    check(
+        "diffusion",
+        "steps = 20\nbatch_size = 3\noptimizer = \"muon\"",
+    );
+}
+
+#[test]
 fn autoregressive_run_resumes_bit_identical() {
     check(
         "autoregressive",

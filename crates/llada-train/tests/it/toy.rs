@@ -5,7 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use llada_diffusion::{MaskPredictor, Parameter, PredictorInfo, TokenBatch, Trainable};
+use llada_diffusion::{
+    MaskPredictor, Parameter, ParameterKind, PredictorInfo, TokenBatch, Trainable,
+};
 use llada_tensor::backend::Rhs;
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{CpuConfig, Device, Philox, Precision, Stream, Tape, Tensor, Var};
@@ -31,25 +33,28 @@ impl Toy {
             level: None,
         })
         .unwrap();
-        let shapes: [(&str, Vec<usize>, bool); 4] = [
-            ("wte.weight", vec![vocab_size, D], true),
-            ("norm.weight", vec![D], false),
-            ("linear.weight", vec![D, D], true),
-            ("head.weight", vec![vocab_size, D], true),
+        let shapes: [(&str, Vec<usize>, ParameterKind); 4] = [
+            ("wte.weight", vec![vocab_size, D], ParameterKind::Table),
+            ("norm.weight", vec![D], ParameterKind::Vector),
+            ("linear.weight", vec![D, D], ParameterKind::Matrix),
+            ("head.weight", vec![vocab_size, D], ParameterKind::Table),
         ];
         let philox = Philox::new(1, Stream::Init);
         let mut parameters = Vec::new();
-        for (at, (name, shape, decay)) in shapes.into_iter().enumerate() {
+        for (at, (name, shape, kind)) in shapes.into_iter().enumerate() {
             let draw = |i: usize| philox.normal_pair([i as u32, at as u32, 0])[0] as f32;
             let n: usize = shape.iter().product();
             let values: Vec<f32> = (0..n)
-                .map(|i| if decay { 0.3 * draw(i) } else { 1.0 })
+                .map(|i| match kind {
+                    ParameterKind::Vector => 1.0,
+                    _ => 0.3 * draw(i),
+                })
                 .collect();
             let value = Tensor::from_f32(&device, &shape, &values).unwrap();
             parameters.push(Parameter {
                 name: name.to_owned(),
                 value,
-                decay,
+                kind,
             });
         }
         let SpecialIds {

@@ -51,10 +51,34 @@ fn a_missing_estimate_is_an_error() {
 
 #[test]
 fn the_table_shows_rates() {
-    let outcomes = [parse(&json!({ "Elements": 524_288 }), &Value::Null)];
+    let mut outcomes = vec![parse(&json!({ "Elements": 524_288 }), &Value::Null)];
     let expected = "\
-name                                 time      Gop/s       GB/s
-matmul/fwd/f32/64x64x64/cpu       4.00 us      131.1          -
+name                                 time      Gop/s       GB/s  % of limit
+matmul/fwd/f32/64x64x64/cpu       4.00 us      131.1          -           -
+";
+    assert_eq!(table(&outcomes), expected);
+
+    let limit = |name: &str, throughput| Outcome {
+        name: name.to_owned(),
+        ..parse(&throughput, &Value::Null)
+    };
+    outcomes.push(limit("limit/gemm/bf16/cpu", json!({ "Elements": 1 })));
+    outcomes.push(limit(
+        "limit/gemm/f32/cpu",
+        json!({ "Elements": 1_048_576 }),
+    ));
+    outcomes.push(limit("limit/read/cpu", json!({ "Bytes": 80_000 })));
+    outcomes.push(limit(
+        "add/fwd/f32/tiny/cpu",
+        json!({ "ElementsAndBytes": { "elements": 10, "bytes": 20_000 } }),
+    ));
+    let expected = "\
+name                                 time      Gop/s       GB/s  % of limit
+matmul/fwd/f32/64x64x64/cpu       4.00 us      131.1          -        50.0
+limit/gemm/bf16/cpu               4.00 us        0.0          -       100.0
+limit/gemm/f32/cpu                4.00 us      262.1          -       100.0
+limit/read/cpu                    4.00 us          -       20.0       100.0
+add/fwd/f32/tiny/cpu              4.00 us        0.0        5.0        25.0
 ";
     assert_eq!(table(&outcomes), expected);
 }
@@ -68,9 +92,9 @@ fn every_row_of_the_csv_has_its_origin() {
     };
     let outcomes = [parse(&json!({ "Bytes": 8000 }), &Value::Null)];
     let expected = "\
-date,commit,cpu,name,ns,ns_low,ns_high,flop,bytes,gops,gigabytes_per_second
+date,commit,cpu,name,ns,ns_low,ns_high,flop,bytes,gops,gigabytes_per_second,share_of_limit
 2026-01-02,abc1234,\"Some \"\"fast\"\" CPU, 2 threads\",matmul/fwd/f32/64x64x64/cpu,\
-4000.0,3990.0,4010.0,,8000,,2.000
+4000.0,3990.0,4010.0,,8000,,2.000,
 ";
     assert_eq!(csv(&origin, &outcomes), expected);
 }
