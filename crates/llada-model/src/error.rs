@@ -56,6 +56,18 @@ pub enum Error {
         #[source]
         source: safetensors::SafeTensorError,
     },
+    /// A GGUF file is damaged, or needs what is not supported.
+    #[error("{place} of {}: {got}, expected {expected}", path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The part of it, such as `key llada.block_count`.
+        place: String,
+        /// What was found.
+        got: String,
+        /// What is supported.
+        expected: String,
+    },
     /// A tensor that the configuration needs is not there.
     #[error("tensor {name} is missing from {}", path.display())]
     MissingTensor {

@@ -1,9 +1,10 @@
 //! The LLaDA mask predictor: a bidirectional Transformer in the published configuration
 //! (RMSNorm, RoPE, multi-head or grouped-query attention, SwiGLU), its config.json and its
-//! safetensors.
+//! safetensors, or a GGUF file.
 
 pub mod config;
 mod error;
+pub mod gguf;
 mod init;
 mod model;
 mod presets;
@@ -12,5 +13,6 @@ mod window;
 
 pub use config::ModelConfig;
 pub use error::{Error, Result};
+pub use gguf::Gguf;
 pub use model::LladaModel;
 pub use presets::{PRESETS, preset};

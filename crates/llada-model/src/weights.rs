@@ -1,4 +1,5 @@
-//! Checkpoints in the HF layout: `model.safetensors`, or shards with an index.
+//! Checkpoints in the HF layout: `model.safetensors`, or shards with an index. A GGUF file is
+//! accepted in the place of a folder.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,16 +13,20 @@ use llada_tensor::{DType, Device, Precision, Tensor};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::gguf::{Gguf, is_gguf};
 use crate::{Error, LladaModel, ModelConfig, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Loads `config.json` and the weights of a folder.
+/// Loads `config.json` and the weights of a folder, or a GGUF file.
 ///
 /// # Errors
 /// One that names the file and the tensor.
 pub fn load(dir: &Path, device: &Device, precision: Precision) -> Result<LladaModel> {
+    if is_gguf(dir) {
+        return Gguf::open(dir)?.load(device, precision);
+    }
     let config = read_config(dir)?;
     let maps = map_files(dir)?;
     from_sources(config, &sources(&maps), device, precision)
@@ -48,11 +53,15 @@ fn sources(maps: &[(Mmap, PathBuf)]) -> Sources<'_> {
     maps.iter().map(|(map, path)| (&map[..], &**path)).collect()
 }
 
-/// The configuration of a folder, after a check that its weights fit; no value is read.
+/// The configuration of a folder or a GGUF file, after a check that its weights fit; no value is
+/// read.
 ///
 /// # Errors
 /// As [`load`], but for values that are not finite.
 pub fn check(dir: &Path) -> Result<ModelConfig> {
+    if is_gguf(dir) {
+        return Ok(Gguf::open(dir)?.config().clone());
+    }
     let config = read_config(dir)?;
     let maps = map_files(dir)?;
     let sources = sources(&maps);
@@ -111,7 +120,7 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(names.into_iter().map(|name| dir.join(name)).collect())
 }
 
-fn map_file(path: &Path) -> Result<Mmap> {
+pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
     let io = |source| Error::Io {
         action: "opening",
         path: path.to_owned(),
@@ -207,7 +216,7 @@ fn read_tensor(name: &str, view: &TensorView<'_>, path: &Path, device: &Device) 
     Ok(Tensor::from_f32(device, view.shape(), &values)?)
 }
 
-fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+pub(crate) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     bytes
         .chunks_exact(N)
         .map(|word| word.try_into().expect("chunks of N bytes"))

@@ -77,6 +77,17 @@ impl ChatTemplate {
         })
     }
 
+    /// A template from its source, with the names and texts of special tokens such as `bos_token`;
+    /// `path` names its file in messages.
+    #[must_use]
+    pub fn new(source: &str, special: Vec<(String, String)>, path: &Path) -> Self {
+        Self {
+            source: source.to_owned(),
+            path: path.to_owned(),
+            special,
+        }
+    }
+
     /// The conversation as a text, special tokens written out; `add_generation_prompt` opens the
     /// assistant's next turn.
     ///

@@ -49,6 +49,18 @@ pub enum Error {
         #[source]
         source: tokenizers::Error,
     },
+    /// The vocabulary of a GGUF file does not fit together, or is of a kind that is not supported.
+    #[error("key tokenizer.ggml.{key} of {path}: {got}, expected {expected}", path = path.display())]
+    Vocabulary {
+        /// The file.
+        path: PathBuf,
+        /// The end of the key.
+        key: &'static str,
+        /// What was found.
+        got: String,
+        /// What is supported.
+        expected: &'static str,
+    },
     /// A text could not be encoded.
     #[error("encode: the tokenizer rejected the text")]
     Encode {

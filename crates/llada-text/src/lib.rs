@@ -1,5 +1,5 @@
-//! Tokenizers: `tokenizer.json` files of the Hugging Face layout, character-level
-//! vocabularies built from a text, and the special tokens that masked diffusion needs.
+//! Tokenizers: `tokenizer.json` files of the Hugging Face layout, vocabularies of GGUF files,
+//! character-level ones built from a text, and the special tokens that masked diffusion needs.
 //!
 //! This crate knows token ids and strings, no tensors and no model.
 
@@ -10,7 +10,9 @@ mod charsmap;
 mod chat;
 mod error;
 mod tokenizer;
+mod vocabulary;
 
 pub use chat::{ChatTemplate, Message};
 pub use error::{Error, Result};
 pub use tokenizer::Tokenizer;
+pub use vocabulary::Vocabulary;

@@ -11,6 +11,7 @@ use tokenizers::models::ModelWrapper;
 
 use crate::characters;
 use crate::error::{Error, Result};
+use crate::vocabulary::Vocabulary;
 
 /// Name of the file in a checkpoint folder.
 const FILE_NAME: &str = "tokenizer.json";
@@ -67,6 +68,15 @@ impl Tokenizer {
             },
         })?;
         Self::parse(json, path)
+    }
+
+    /// Builds the tokenizer of a GGUF file's vocabulary; `path` names the file in messages.
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`] if it is not byte-level BPE, is split in an unknown way, or does not
+    /// fit together.
+    pub fn from_vocabulary(vocabulary: &Vocabulary<'_>, path: &Path) -> Result<Self> {
+        Self::parse(vocabulary.tokenizer_json(path)?, path)
     }
 
     /// Builds a character-level tokenizer from a text: an id for each character that occurs at

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod embedded;
+mod gguf;
 
 use std::path::Path;
 
@@ -13,8 +14,10 @@ pub use llada_tensor as tensor;
 pub use llada_text as text;
 pub use llada_train as train;
 
-pub use llada_model::{LladaModel, ModelConfig};
+use llada_model::gguf::is_gguf;
+pub use llada_model::{Gguf, LladaModel, ModelConfig};
 pub use llada_tensor::{CpuConfig, CpuLevel, Device, Precision};
+use llada_text::ChatTemplate;
 pub use llada_text::Tokenizer;
 
 /// A mask predictor with its tokenizer.
@@ -38,12 +41,26 @@ pub enum LoadError {
     Text(#[from] llada_text::Error),
 }
 
-/// Loads a folder in the HF layout: `config.json`, safetensors and `tokenizer.json`.
+/// Loads a folder in the HF layout (`config.json`, safetensors and `tokenizer.json`) or a GGUF file.
 ///
 /// # Errors
 /// One that names the file and what is wrong with it.
-pub fn load(dir: &Path, device: &Device, precision: Precision) -> Result<Llada, LoadError> {
-    let model = llada_model::weights::load(dir, device, precision)?;
-    let tokenizer = Tokenizer::from_dir(dir)?;
+pub fn load(path: &Path, device: &Device, precision: Precision) -> Result<Llada, LoadError> {
+    if is_gguf(path) {
+        return gguf::load(&Gguf::open(path)?, device, precision);
+    }
+    let model = llada_model::weights::load(path, device, precision)?;
+    let tokenizer = Tokenizer::from_dir(path)?;
     Ok(Llada { model, tokenizer })
+}
+
+/// The chat template of a folder or a GGUF file.
+///
+/// # Errors
+/// [`llada_text::Error::NoChatTemplate`] if there is none, others that name the file.
+pub fn chat_template(path: &Path) -> Result<ChatTemplate, LoadError> {
+    if is_gguf(path) {
+        return gguf::chat_template(&Gguf::open(path)?);
+    }
+    Ok(ChatTemplate::from_dir(path)?)
 }

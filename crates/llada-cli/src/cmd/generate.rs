@@ -80,12 +80,12 @@ fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Prompt>> {
 }
 
 fn chat_template(args: &GenerateArgs) -> Result<ChatTemplate> {
-    let Some(dir) = &args.model.model else {
+    let Some(path) = &args.model.model else {
         return Err(Misuse::of(
             "--chat: the embedded poem model has no chat template; give a --model that has one",
         ));
     };
-    Ok(ChatTemplate::from_dir(dir)?)
+    Ok(llada::chat_template(path)?)
 }
 
 fn check(prompt: &[u32], gen_length: usize, llada: &Llada) -> Result<()> {

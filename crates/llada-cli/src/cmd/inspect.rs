@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use llada::ModelConfig;
+use llada::model::gguf::is_gguf;
+use llada::{Gguf, ModelConfig};
 use serde_json::{Value, json};
 
 use crate::args::{Format, InspectArgs};
@@ -11,11 +12,17 @@ use crate::config::Misuse;
 use crate::output::print;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
+    let mut tensor_types = None;
     let config = match (&args.preset, &args.dir) {
         (Some(name), _) => llada::model::preset(name).ok_or_else(|| {
             let known = llada::model::PRESETS.join(", ");
             Misuse::of(format!("preset {name}: unknown, expected one of {known}"))
         })?,
+        (None, Some(path)) if is_gguf(path) => {
+            let file = Gguf::open(path)?;
+            tensor_types = Some(file.tensor_types());
+            file.config().clone()
+        }
         (None, Some(dir)) => llada::model::weights::check(dir)?,
         (None, None) => ModelConfig::from_json(llada::EMBEDDED_CONFIG, Path::new("config.json"))?,
     };
@@ -26,6 +33,8 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     if let (Value::Object(result), Value::Object(fields)) =
         (&mut result, serde_json::to_value(&config)?)
     {
+        let types = tensor_types.map(|types| ("tensor_types".to_owned(), json!(types)));
+        result.extend(types);
         result.extend(fields);
     }
     match args.format {

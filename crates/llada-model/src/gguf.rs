@@ -1,0 +1,226 @@
+//! GGUF files of the architecture `llada`, as llama.cpp's converter writes them.
+//!
+//! A file holds the configuration, the vocabulary and the weights. Two things differ from the HF
+//! layout: names, and the order of the rows of `attn_q` and `attn_k`, which is that of llama.cpp's
+//! interleaved rotary embedding. Both are undone here, so the model is the one that was converted,
+//! up to the rounding of its quantised weights.
+//!
+//! Source: `conversion/llada.py` and `src/llama-model.cpp` of llama.cpp.
+
+mod blocks;
+mod header;
+mod keys;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use header::{Entry, Header};
+use keys::Keys;
+use llada_tensor::{Device, Precision, Tensor};
+use memmap2::Mmap;
+
+use crate::weights::map_file;
+use crate::{Error, LladaModel, ModelConfig, Result};
+
+/// Whether a path names a GGUF file rather than the folder of a checkpoint.
+#[must_use]
+pub fn is_gguf(path: &Path) -> bool {
+    path.is_file() || path.extension().is_some_and(|end| end == "gguf")
+}
+
+/// A GGUF file, mapped: its header is checked, its weights are read when they are asked for.
+#[derive(Debug)]
+pub struct Gguf {
+    map: Mmap,
+    path: PathBuf,
+    header: Header,
+    config: ModelConfig,
+}
+
+impl Gguf {
+    /// Opens a file and checks its header: it describes a model that is supported, and holds the
+    /// tensors of that model and no others.
+    ///
+    /// # Errors
+    /// One that names the file and the key or tensor.
+    pub fn open(path: &Path) -> Result<Self> {
+        let map = map_file(path)?;
+        let header = Header::parse(&map, path)?;
+        let keys = Keys {
+            bytes: &map,
+            path,
+            header: &header,
+        };
+        let config = keys.config()?;
+        keys.check_tensors(&config)?;
+        let path = path.to_owned();
+        Ok(Self {
+            map,
+            path,
+            header,
+            config,
+        })
+    }
+
+    /// The configuration, with the fields of `config.json`.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many tensors there are of each type, by its name.
+    #[must_use]
+    pub fn tensor_types(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for entry in self.header.tensors.values() {
+            *counts.entry(entry.kind.name()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The model.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] names the file and the tensor.
+    pub fn load(&self, device: &Device, precision: Precision) -> Result<LladaModel> {
+        let shapes = self.config.parameter_shapes();
+        let value = |(name, shape): &(String, Vec<usize>)| {
+            Ok(Tensor::from_f32(device, shape, &self.values(name)?)?)
+        };
+        let values = shapes.iter().map(value).collect::<Result<_>>()?;
+        LladaModel::new(self.config.clone(), device, precision, values)
+    }
+
+    /// The values of one parameter, by its name in [`ModelConfig::parameter_shapes`], in the order
+    /// of the HF layout.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] or [`Error::NotFinite`], with the name in the file.
+    pub fn values(&self, parameter: &str) -> Result<Vec<f32>> {
+        let (name, path) = (tensor_name(parameter), self.path.clone());
+        let Some(Entry { shape, kind, bytes }) = self.header.tensors.get(&name) else {
+            return Err(Error::MissingTensor { name, path });
+        };
+        let values = kind.values(&self.map[bytes.clone()]);
+        if !values.iter().all(|x| x.is_finite()) {
+            return Err(Error::NotFinite { name, path });
+        }
+        let rotated = parameter.contains(".q_proj.") || parameter.contains(".k_proj.");
+        let row = shape.get(1).copied().unwrap_or(1);
+        Ok(if rotated {
+            halves(&values, row, self.config.head_dim())
+        } else {
+            values
+        })
+    }
+
+    /// The text of a key, if the file has the key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] if its value is no text.
+    pub fn text(&self, key: &str) -> Result<Option<&str>> {
+        self.keys().text(key)
+    }
+
+    /// The number of a key, if the file has the key.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] if its value is no number from 0 to 2^28.
+    pub fn number(&self, key: &str) -> Result<Option<u32>> {
+        self.keys().number(key)
+    }
+
+    /// The texts of a key's array.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] if the key is missing or its value is no array of texts.
+    pub fn texts(&self, key: &str) -> Result<Vec<&str>> {
+        self.keys().texts(key)
+    }
+
+    /// The numbers of a key's array.
+    ///
+    /// # Errors
+    /// [`Error::Gguf`] if the key is missing or its value is no array of numbers from 0 to 2^28.
+    pub fn numbers(&self, key: &str) -> Result<Vec<u32>> {
+        self.keys().numbers(key)
+    }
+
+    /// The error about a key that the file lacks.
+    #[must_use]
+    pub fn missing(&self, key: &str) -> Error {
+        self.keys().missing(key)
+    }
+
+    fn keys(&self) -> Keys<'_> {
+        Keys {
+            bytes: &self.map,
+            path: &self.path,
+            header: &self.header,
+        }
+    }
+}
+
+/// An error about a part of a file.
+fn fault(
+    path: &Path,
+    place: impl Into<String>,
+    got: impl Into<String>,
+    expected: impl Into<String>,
+) -> Error {
+    Error::Gguf {
+        path: path.to_owned(),
+        place: place.into(),
+        got: got.into(),
+        expected: expected.into(),
+    }
+}
+
+/// The name in a GGUF file of a parameter of the HF layout.
+fn tensor_name(parameter: &str) -> String {
+    let name = parameter.strip_prefix("model.transformer.");
+    let name = name.unwrap_or(parameter);
+    let (layer, part) = match name.strip_prefix("blocks.").and_then(|n| n.split_once('.')) {
+        Some((layer, part)) => (Some(layer), part),
+        None => (None, name),
+    };
+    let (part, end) = part.rsplit_once('.').unwrap_or((part, ""));
+    let part = match (layer, part) {
+        (None, "wte") => "token_embd",
+        (None, "ln_f") => "output_norm",
+        (None, "ff_out") => "output",
+        (_, "q_proj") => "attn_q",
+        (_, "k_proj") => "attn_k",
+        (_, "v_proj") => "attn_v",
+        (_, "attn_out") => "attn_output",
+        (_, "ff_norm") => "ffn_norm",
+        (_, "ff_proj") => "ffn_gate",
+        (_, "up_proj") => "ffn_up",
+        (_, "ff_out") => "ffn_down",
+        (_, other) => other,
+    };
+    match layer {
+        Some(layer) => format!("blk.{layer}.{part}.{end}"),
+        None => format!("{part}.{end}"),
+    }
+}
+
+/// Rows in the order of the reference's rotary embedding, whose pairs are the rows `(i, i + E/2)`
+/// of a head, from llama.cpp's, whose pairs are the rows `(2i, 2i + 1)`.
+fn halves(values: &[f32], row: usize, head_dim: usize) -> Vec<f32> {
+    let mut ordered = Vec::with_capacity(values.len());
+    for head in values.chunks_exact(row * head_dim) {
+        for parity in 0..2 {
+            for rows in head.chunks_exact(2 * row) {
+                ordered.extend(&rows[parity * row..][..row]);
+            }
+        }
+    }
+    ordered
+}

@@ -1,0 +1,258 @@
+//! The keys of a GGUF file as a configuration, and the tensors that it needs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::header::{self, Header, Reader, Value};
+use super::{fault, tensor_name};
+use crate::{Error, ModelConfig, Result};
+
+const ARCHITECTURE: &str = "llada";
+
+/// Fields of `config.json` and the keys that hold them.
+const REQUIRED: [(&str, &str); 7] = [
+    ("d_model", "llada.embedding_length"),
+    ("n_layers", "llada.block_count"),
+    ("n_heads", "llada.attention.head_count"),
+    ("mlp_hidden_size", "llada.feed_forward_length"),
+    ("max_sequence_length", "llada.context_length"),
+    ("mask_token_id", "tokenizer.ggml.mask_token_id"),
+    ("eos_token_id", "tokenizer.ggml.eos_token_id"),
+];
+const OPTIONAL: [(&str, &str); 3] = [
+    ("n_kv_heads", "llada.attention.head_count_kv"),
+    ("vocab_size", "llada.vocab_size"),
+    ("pad_token_id", "tokenizer.ggml.padding_token_id"),
+];
+const EPSILON: &str = "llada.attention.layer_norm_rms_epsilon";
+const ROPE_BASE: &str = "llada.rope.freq_base";
+/// llama.cpp's value where the key is absent.
+const DEFAULT_ROPE_BASE: f64 = 10_000.0;
+/// Tables for the positions are built at loading, so their number is limited.
+const MAX_CONTEXT: usize = 1 << 20;
+
+/// Typed access to the keys of a header.
+#[derive(Clone, Copy)]
+pub(super) struct Keys<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) path: &'a Path,
+    pub(super) header: &'a Header,
+}
+
+impl<'a> Keys<'a> {
+    fn fault(self, key: &str, got: impl Into<String>, expected: impl Into<String>) -> Error {
+        fault(self.path, format!("key {key}"), got, expected)
+    }
+
+    pub(super) fn missing(self, key: &str) -> Error {
+        self.fault(key, "missing", "its value in the file")
+    }
+
+    fn required<T>(self, key: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.missing(key))
+    }
+
+    pub(super) fn text(self, key: &str) -> Result<Option<&'a str>> {
+        match self.header.values.get(key) {
+            None => Ok(None),
+            Some(Value::Text(bytes)) => {
+                let text = std::str::from_utf8(&self.bytes[bytes.clone()]);
+                Ok(Some(text.expect("checked when the header was read")))
+            }
+            Some(other) => Err(self.fault(key, other.describe(), "a text")),
+        }
+    }
+
+    fn flag(self, key: &str) -> Result<Option<bool>> {
+        match self.header.values.get(key) {
+            None => Ok(None),
+            Some(Value::Flag(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(self.fault(key, other.describe(), "true or false")),
+        }
+    }
+
+    fn real(self, key: &str) -> Result<Option<f64>> {
+        match self.header.values.get(key) {
+            None => Ok(None),
+            Some(&Value::Real(value)) if value.is_finite() && value > 0.0 => Ok(Some(value)),
+            Some(other) => Err(self.fault(key, other.describe(), "a real number above 0")),
+        }
+    }
+
+    pub(super) fn number(self, key: &str) -> Result<Option<u32>> {
+        let value = self.header.values.get(key);
+        value.map(|value| self.in_range(key, value)).transpose()
+    }
+
+    fn in_range(self, key: &str, value: &Value) -> Result<u32> {
+        match value {
+            &Value::Integer(value @ 0..=0x1000_0000) => {
+                Ok(u32::try_from(value).expect("at most 2^28"))
+            }
+            other => Err(self.fault(key, other.describe(), "a number from 0 to 2^28")),
+        }
+    }
+
+    /// A reader of the values of a key's array, with their type and number.
+    fn array(self, key: &str) -> Result<(Reader<'a>, u32, u64)> {
+        match self.header.values.get(key) {
+            None => Err(self.missing(key)),
+            Some(Value::Array {
+                kind,
+                length,
+                bytes,
+            }) => {
+                let within = &self.bytes[..bytes.end];
+                let reader = Reader::new(within, bytes.start, self.path, format!("key {key}"));
+                Ok((reader, *kind, *length))
+            }
+            Some(other) => Err(self.fault(key, other.describe(), "an array")),
+        }
+    }
+
+    pub(super) fn texts(self, key: &str) -> Result<Vec<&'a str>> {
+        let (mut reader, kind, length) = self.array(key)?;
+        if kind != header::TEXT {
+            return Err(self.fault(key, format!("an array of type {kind}"), "texts"));
+        }
+        (0..length).map(|_| reader.text()).collect()
+    }
+
+    pub(super) fn numbers(self, key: &str) -> Result<Vec<u32>> {
+        let (mut reader, kind, length) = self.array(key)?;
+        if kind == header::TEXT {
+            return Err(self.fault(key, "an array of texts", "numbers"));
+        }
+        (0..length)
+            .map(|_| self.in_range(key, &reader.scalar(kind)?))
+            .collect()
+    }
+
+    /// Checks what has one supported value, where the key is there at all.
+    fn supported(self, head_dim: usize) -> Result<()> {
+        for key in ["llada.attention.causal", "diffusion.shift_logits"] {
+            if self.flag(key)? == Some(true) {
+                return Err(self.fault(key, "true", "false"));
+            }
+        }
+        let widths = [
+            "rope.dimension_count",
+            "attention.key_length",
+            "attention.value_length",
+        ];
+        for key in widths.map(|key| format!("{ARCHITECTURE}.{key}")) {
+            if let Some(width) = self
+                .number(&key)?
+                .filter(|&width| width as usize != head_dim)
+            {
+                let expected = format!("the width of a head, {head_dim}");
+                return Err(self.fault(&key, width.to_string(), expected));
+            }
+        }
+        let key = "llada.rope.scaling.type";
+        if let Some(scaling) = self.text(key)?.filter(|&scaling| scaling != "none") {
+            return Err(self.fault(key, scaling, "none"));
+        }
+        let key = "split.count";
+        match self.number(key)? {
+            None | Some(0 | 1) => Ok(()),
+            Some(n) => Err(self.fault(key, format!("{n} files"), "one; merge them first")),
+        }
+    }
+
+    pub(super) fn config(self) -> Result<ModelConfig> {
+        let key = "general.architecture";
+        let architecture = self.required(key, self.text(key)?)?;
+        if architecture != ARCHITECTURE {
+            return Err(self.fault(key, format!("{architecture:?}"), "\"llada\""));
+        }
+        let epsilon = self.required(EPSILON, self.real(EPSILON)?)?;
+        let tensors = &self.header.tensors;
+        let (name, path) = ("token_embd.weight".to_owned(), self.path.to_owned());
+        let embedding = tensors.get(&name);
+        let embedding = embedding.ok_or(Error::MissingTensor { name, path })?;
+        let rows = embedding.shape.first().copied().unwrap_or(0);
+        let has = |name| tensors.contains_key(name);
+        let mut fields = json!({
+            "rms_norm_eps": epsilon,
+            "rope_theta": self.real(ROPE_BASE)?.unwrap_or(DEFAULT_ROPE_BASE),
+            "vocab_size": rows,
+            "embedding_size": rows,
+            "weight_tying": !has("output.weight"),
+            "include_bias": has("blk.0.attn_output.bias"),
+            "include_qkv_bias": has("blk.0.attn_q.bias"),
+            "bias_for_layer_norm": has("blk.0.attn_norm.bias"),
+        });
+        for (field, key) in REQUIRED {
+            fields[field] = json!(self.required(key, self.number(key)?)?);
+        }
+        for (field, key) in OPTIONAL {
+            if let Some(value) = self.number(key)? {
+                fields[field] = json!(value);
+            }
+        }
+        let config: ModelConfig = serde_json::from_value(fields)
+            .expect("every field is there, with a number in its range");
+        config.check().map_err(|error| self.name_key(error))?;
+        if config.max_sequence_length > MAX_CONTEXT {
+            let got = config.max_sequence_length.to_string();
+            return Err(self.fault("llada.context_length", got, "at most 2^20"));
+        }
+        self.supported(config.head_dim())?;
+        Ok(config)
+    }
+
+    /// The error about a field of `config.json` as one about the key.
+    fn name_key(self, error: Error) -> Error {
+        let Error::UnsupportedField {
+            field,
+            value,
+            expected,
+        } = error
+        else {
+            return error;
+        };
+        let known = REQUIRED
+            .iter()
+            .chain(&OPTIONAL)
+            .find(|(name, _)| *name == field);
+        let key = known.map_or("llada.vocab_size", |(_, key)| key);
+        self.fault(key, value, expected)
+    }
+
+    /// All tensors are there, of the right shapes, and no others.
+    pub(super) fn check_tensors(self, config: &ModelConfig) -> Result<()> {
+        let tensors = &self.header.tensors;
+        // No list of names that is longer than the file.
+        if config.n_layers > tensors.len() {
+            let got = format!("{} blocks", config.n_layers);
+            let expected = format!("blocks of the file's {} tensors", tensors.len());
+            return Err(self.fault("llada.block_count", got, expected));
+        }
+        let mut needed = BTreeMap::new();
+        for (parameter, shape) in config.parameter_shapes() {
+            needed.insert(tensor_name(&parameter), shape);
+        }
+        for (name, shape) in &needed {
+            let Some(entry) = tensors.get(name) else {
+                let (name, path) = (name.clone(), self.path.to_owned());
+                return Err(Error::MissingTensor { name, path });
+            };
+            if entry.shape != *shape {
+                let (got, expected) = (format!("shape {:?}", entry.shape), format!("{shape:?}"));
+                return Err(fault(self.path, format!("tensor {name}"), got, expected));
+            }
+        }
+        match tensors.keys().find(|name| !needed.contains_key(*name)) {
+            Some(name) => Err(fault(
+                self.path,
+                format!("tensor {name}"),
+                "there",
+                "the tensors of the model only",
+            )),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Files with errors: each is refused with a message that names the file and the cause.
+
+use std::fs;
+
+use llada::{LoadError, Precision};
+use proptest::prelude::*;
+
+use crate::{device, file};
+
+/// Loads changed bytes as a file.
+fn load(bytes: &[u8]) -> Result<llada::Llada, LoadError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("changed.gguf");
+    fs::write(&path, bytes).unwrap();
+    llada::load(&path, &device(), Precision::F32)
+}
+
+fn good() -> Vec<u8> {
+    fs::read(file("float-f32.gguf")).unwrap()
+}
+
+/// Where the bytes of a text that is a key or a name begin, with its length before it.
+fn find(bytes: &[u8], name: &str) -> usize {
+    let counted = [&(name.len() as u64).to_le_bytes(), name.as_bytes()].concat();
+    let mut windows = bytes.windows(counted.len());
+    windows.position(|window| window == counted).unwrap() + 8
+}
+
+/// Where the type of a key's value stands, or the number of dimensions of a tensor.
+fn after(bytes: &[u8], name: &str) -> usize {
+    find(bytes, name) + name.len()
+}
+
+#[track_caller]
+fn fails(bytes: &[u8], parts: &[&str]) {
+    let error = load(bytes).unwrap_err();
+    let message = format!("{:#}", anyhow::Error::new(error));
+    for part in ["changed.gguf"].iter().chain(parts) {
+        assert!(message.contains(part), "no {part:?} in {message}");
+    }
+}
+
+/// A change of the good file at a place after a key or name.
+#[track_caller]
+fn changed(name: &str, skip: usize, new: &[u8], parts: &[&str]) {
+    let mut bytes = good();
+    let at = after(&bytes, name) + skip;
+    bytes[at..at + new.len()].copy_from_slice(new);
+    fails(&bytes, &[&[name], parts].concat());
+}
+
+/// Another name of the same length.
+fn renamed(from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = good();
+    let at = find(&bytes, from);
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    bytes
+}
+
+fn u32s(value: u32) -> [u8; 4] {
+    value.to_le_bytes()
+}
+fn u64s(value: u64) -> [u8; 8] {
+    value.to_le_bytes()
+}
+
+#[test]
+fn what_is_no_gguf() {
+    fails(b"", &["header", "truncated"]);
+    fails(b"{}", &["header", "truncated"]);
+    fails(b"PK\x03\x04 something else", &["header", "GGUF"]);
+    let mut version = good();
+    version[4..8].copy_from_slice(&u32s(1));
+    fails(&version, &["version 1", "2 or 3"]);
+    version[4..8].copy_from_slice(&3_u32.to_be_bytes());
+    fails(&version, &["big-endian"]);
+    version[4..8].copy_from_slice(&u32s(2));
+    assert!(load(&version).is_ok());
+    let missing = llada::load(&file("none.gguf"), &device(), Precision::F32).unwrap_err();
+    assert!(missing.to_string().contains("none.gguf"), "{missing}");
+}
+
+#[test]
+fn counts_and_lengths_beyond_the_file() {
+    for huge in [u64::MAX, 1 << 40, 200] {
+        let mut bytes = good();
+        bytes[8..16].copy_from_slice(&u64s(huge));
+        fails(&bytes, &["tensor"]);
+        bytes[8..24].copy_from_slice(&[u64s(1), u64s(huge)].concat());
+        fails(&bytes, &["key"]);
+        let key = "tokenizer.ggml.tokens";
+        changed(key, 8, &u64s(huge << 20), &["left"]);
+        changed(key, 16, &u64s(huge << 20), &["left"]);
+        let name = "blk.0.attn_q.weight";
+        changed(name, 4, &u64s(huge), &[]);
+    }
+    changed(
+        "llada.block_count",
+        4,
+        &u32s(1 << 28),
+        &["268435456 blocks"],
+    );
+    changed("llada.context_length", 4, &u32s(1 << 28), &["2^20"]);
+    changed("blk.0.attn_q.weight", 0, &u32s(9), &["9 dimensions"]);
+}
+
+#[test]
+fn keys_that_do_not_fit() {
+    let key = "tokenizer.ggml.mask_token_id";
+    fails(
+        &renamed(key, "tokenizer.ggml.mask_token_xx"),
+        &[key, "missing"],
+    );
+    let key = "tokenizer.ggml.pre";
+    fails(&renamed(key, "tokenizer.ggml.xxx"), &[key, "missing"]);
+    changed("llada.embedding_length", 0, &u32s(6), &["number"]);
+    changed("llada.embedding_length", 4, &u32s(13), &["13", "multiple"]);
+    changed("llada.attention.head_count", 4, &u32s(0), &["0"]);
+    changed("llada.attention.causal", 4, &[1], &["true", "false"]);
+    changed("diffusion.shift_logits", 4, &[1], &["true", "false"]);
+    changed("llada.rope.dimension_count", 4, &u32s(2), &["2", "4"]);
+    changed("llada.rope.freq_base", 4, &f32::NAN.to_le_bytes(), &["NaN"]);
+    changed("general.architecture", 12, b"llama", &["llama", "llada"]);
+    changed("general.architecture", 12, b"ll\xffda", &["UTF-8"]);
+    changed("tokenizer.ggml.tokens", 24, b"\xff", &["UTF-8"]);
+    changed("tokenizer.ggml.model", 12, b"bert", &["bert", "gpt2"]);
+    changed("tokenizer.ggml.pre", 12, b"other-bpe", &["other-bpe"]);
+    changed("tokenizer.ggml.merges", 24, b"xxxx", &["xxxx"]);
+    changed("tokenizer.ggml.token_type", 4, &u32s(9), &["type 9"]);
+    changed("tokenizer.ggml.token_type", 0, &u32s(99), &["type 99"]);
+    changed("tokenizer.ggml.eos_token_id", 4, &u32s(480), &["480"]);
+    let twice = renamed("llada.vocab_size", "general.alignmen");
+    let twice = twice_alignment(twice);
+    fails(&twice, &["general.alignmen", "twice"]);
+    let split = renamed("llada.vocab_size", "general.alignmen");
+    assert!(load(&split).is_ok());
+}
+
+/// Another key gets the name that one already has.
+fn twice_alignment(mut bytes: Vec<u8>) -> Vec<u8> {
+    let at = find(&bytes, "llada.block_count");
+    bytes[at - 8..at].copy_from_slice(&u64s(16));
+    bytes[at..at + 16].copy_from_slice(b"general.alignmen");
+    // The value's type and four bytes follow, one byte earlier than before.
+    bytes.remove(at + 16);
+    bytes
+}
+
+#[test]
+fn tensors_that_do_not_fit() {
+    let name = "blk.1.attn_v.weight";
+    fails(&renamed(name, "blk.1.attn_x.weight"), &[name, "missing"]);
+    let mut with_more = good();
+    let at = after(&with_more, "llada.block_count") + 4;
+    with_more[at..at + 4].copy_from_slice(&u32s(1));
+    fails(&with_more, &["blk.1.", "the tensors of the model only"]);
+    fails(
+        &renamed(name, "blk.0.attn_v.weight"),
+        &["blk.0.attn_v.weight", "twice"],
+    );
+    // Two dimensions, a type and an offset follow the name.
+    changed(name, 4, &u64s(13), &["where blk.1.attn_v.weight ends"]);
+    changed(
+        "blk.1.ffn_norm.weight",
+        4,
+        &u64s(13),
+        &["shape [13]", "[12]"],
+    );
+    changed(name, 20, &u32s(10), &["type 10", "Q6_K"]);
+    changed(name, 20, &u32s(8), &["Q8_0", "blocks of 32"]);
+    changed(name, 24, &u64s(0), &["offset 0"]);
+    changed(name, 24, &u64s(u64::MAX - 31), &["offset"]);
+    changed(name, 24, &u64s(1), &["offset 1,"]);
+    let good = good();
+    for end in [good.len() - 40, good.len() / 2] {
+        fails(&good[..end], &["tensor", "truncated"]);
+    }
+    for end in [good.len() / 20, 100, 20, 8, 3] {
+        fails(&good[..end], &["truncated"]);
+    }
+    let mut nan = good.clone();
+    let at = nan.len() - 64;
+    nan[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fails(&nan, &["tensor output.weight", "not finite"]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is in the file, the answer is a model or an error.
+    #[test]
+    fn no_bytes_panic(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        in_header in any::<bool>(),
+        end in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = good();
+        let span = if in_header { 14_000 } else { bytes.len() };
+        for (at, byte) in flips {
+            bytes[at.index(span)] = byte;
+        }
+        if let Some(end) = end {
+            bytes.truncate(end.index(span));
+        }
+        let _ = load(&bytes);
+    }
+}

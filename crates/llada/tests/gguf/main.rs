@@ -1,0 +1,176 @@
+//! GGUF files that the public `gguf` Python package wrote (`tools/record_gguf.py`).
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+mod damaged;
+
+use std::path::{Path, PathBuf};
+
+use llada::diffusion::{MaskPredictor as _, TokenBatch};
+use llada::model::weights;
+use llada::text::{ChatTemplate, Message};
+use llada::{CpuConfig, Device, Gguf, LladaModel, Precision, Tokenizer};
+use serde_json::Value;
+
+const TEXTS: [&str; 16] = [
+    "",
+    "Hello world",
+    "  two  spaces ",
+    "Lily can run 12 kilometers per hour for 4 hours.",
+    "今天天气很好。床前明月光，\n\n疑是地上霜。",
+    "naïve café — “quotes”… é",
+    "emoji 😀👩\u{200d}👩\u{200d}👧 end",
+    "tabs\tand\nnewlines\r\n\n \n x",
+    "def f(x):\n    return x**2  # c\n\n\n    pass",
+    "<|mdm_mask|><|mdm_mask|> filled <|eot_id|>",
+    "a<|startoftext|>b<|endoftext|>c [CLS][gMASK] [PAD475]",
+    "It's I'LL we're 'Tis they'd'Ve",
+    "1234567890 3.14 ½ ٣٤٥",
+    "<|start_header_id|>user<|end_header_id|>\n\nhi",
+    "\0\u{1} control",
+    "ﬁ ligature Å Å\u{a0}\u{3000}nbsp",
+];
+
+fn file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/gguf")
+        .join(name)
+}
+
+fn hf_tokenizer() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models/mha-f32")
+}
+
+fn device() -> Device {
+    let config = CpuConfig {
+        threads: 1,
+        level: None,
+    };
+    Device::cpu(config).unwrap()
+}
+
+fn model(name: &str) -> LladaModel {
+    weights::load(&file(name), &device(), Precision::F32).unwrap()
+}
+
+fn logits(model: &LladaModel) -> Vec<f32> {
+    let batch = TokenBatch::new(&[[7, 300, 460, 0, 449, 460, 31]]).unwrap();
+    model.logits(&batch, &[0, 2, 5, 6]).unwrap()
+}
+
+/// The same model as in the HF layout, to the bit.
+#[track_caller]
+fn check_same(name: &str, folder: &str) {
+    let (ours, theirs) = (model(name), model(folder));
+    assert_eq!(logits(&ours), logits(&theirs), "{name}");
+    let (ours, theirs) = (ours.config(), theirs.config());
+    assert_eq!(ours.parameter_shapes(), theirs.parameter_shapes());
+    assert_eq!(ours.mask_token_id, theirs.mask_token_id);
+    assert_eq!(ours.eos_token_id, theirs.eos_token_id);
+    assert_eq!(ours.pad_token_id, theirs.pad_token_id);
+    assert_eq!(ours.vocab_size, theirs.vocab_size);
+    assert_eq!(ours.max_sequence_length, theirs.max_sequence_length);
+    assert_eq!(weights::check(&file(name)).unwrap(), *ours);
+}
+
+#[test]
+fn a_file_gives_the_logits_of_the_folder_that_it_was_made_of() {
+    for kind in ["f32", "f16", "bf16"] {
+        check_same(&format!("float-{kind}.gguf"), "float");
+    }
+    check_same("tied-f32.gguf", "tied");
+}
+
+/// FNV-1a of 64 bits.
+fn fnv(values: &[f32]) -> String {
+    let bytes = values.iter().flat_map(|x| x.to_le_bytes());
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", bytes.fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+#[test]
+fn quantised_values_are_those_of_the_package() {
+    let gguf = Gguf::open(&file("quants.gguf")).unwrap();
+    let json = std::fs::read(file("quants.json")).unwrap();
+    let expected: Value = serde_json::from_slice(&json).unwrap();
+    for (name, shape) in gguf.config().parameter_shapes() {
+        let values = gguf.values(&name).unwrap();
+        assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}");
+        let expected = &expected[&name];
+        let kind = &expected["type"];
+        for (index, value) in expected["first"].as_array().unwrap().iter().enumerate() {
+            assert_eq!(
+                Some(f64::from(values[index])),
+                value.as_f64(),
+                "{name} {kind}"
+            );
+        }
+        assert_eq!(fnv(&values), expected["fnv1a"], "{name} {kind}");
+    }
+    let types = gguf.tensor_types();
+    assert_eq!(types["F32"], 3);
+    for kind in ["Q8_0", "Q4_0", "Q4_K", "Q6_K"] {
+        assert_eq!(types[kind], if kind == "Q4_0" { 3 } else { 2 }, "{kind}");
+    }
+    let model = gguf.load(&device(), Precision::F32).unwrap();
+    let batch = TokenBatch::new(&[[3, 5, 5, 2]]).unwrap();
+    assert!(
+        model
+            .logits(&batch, &[1, 2])
+            .unwrap()
+            .iter()
+            .all(|x| x.is_finite())
+    );
+}
+
+/// The same ids and texts as the HF tokenizer's.
+#[track_caller]
+fn check_tokenizer(ours: &Tokenizer, theirs: &Tokenizer) {
+    assert_eq!(ours.vocab_size(), theirs.vocab_size());
+    assert_eq!(ours.mask_token_id(), theirs.mask_token_id());
+    assert_eq!(ours.eos_token_id(), theirs.eos_token_id());
+    for text in TEXTS {
+        let ids = theirs.encode(text).unwrap();
+        assert_eq!(ours.encode(text).unwrap(), ids, "{text:?}");
+        assert_eq!(ours.encode_strict(text).unwrap(), ids, "{text:?}");
+        for skip in [false, true] {
+            let decoded = theirs.decode(&ids, skip).unwrap();
+            assert_eq!(ours.decode(&ids, skip).unwrap(), decoded, "{text:?}");
+        }
+    }
+    // Rows of the head past the end of the vocabulary are dropped.
+    assert_eq!(ours.decode(&[475, 480], false).unwrap(), "");
+}
+
+#[test]
+fn the_vocabulary_gives_the_ids_of_the_hf_tokenizer() {
+    let ours = llada::load(&file("float-f32.gguf"), &device(), Precision::F32).unwrap();
+    let theirs = Tokenizer::from_dir(&hf_tokenizer()).unwrap();
+    check_tokenizer(&ours.tokenizer, &theirs);
+}
+
+/// The tokenizer of the published LLaDA splits by this expression.
+#[test]
+fn the_splitting_of_bailing_is_that_of_its_tokenizer() {
+    const SPLIT: &str = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+";
+    let json = std::fs::read(hf_tokenizer().join("tokenizer.json")).unwrap();
+    let mut json: Value = serde_json::from_slice(&json).unwrap();
+    json["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = SPLIT.into();
+    let theirs = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+    let ours = llada::load(&file("tied-f32.gguf"), &device(), Precision::F32).unwrap();
+    check_tokenizer(&ours.tokenizer, &theirs);
+}
+
+#[test]
+fn the_chat_template_is_in_the_file() {
+    let messages = [Message::user(" 你好 ")];
+    let theirs = ChatTemplate::from_dir(&hf_tokenizer()).unwrap();
+    let ours = llada::chat_template(&file("float-f32.gguf")).unwrap();
+    let rendered = ours.render(&messages, true).unwrap();
+    assert!(rendered.starts_with("<|startoftext|>"), "{rendered}");
+    assert_eq!(rendered, theirs.render(&messages, true).unwrap());
+    let missing = llada::chat_template(&file("float-f16.gguf")).unwrap_err();
+    assert!(
+        missing.to_string().contains("no chat template"),
+        "{missing}"
+    );
+}
