@@ -9,15 +9,15 @@ use llada::sample::Request;
 use llada::text::{ChatTemplate, Message};
 
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, load, sampler};
+use crate::config::{Misuse, load_with_dir, sampler};
 
 /// Length of an answer if none is asked for.
 const GEN_LENGTH: usize = 64;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
-    let llada = load(&args.model)?;
+    let (llada, dir) = load_with_dir(&args.model)?;
     let mut requests = Vec::new();
-    for prompt in prompts(args, &llada)? {
+    for prompt in prompts(args, &llada, dir.as_deref())? {
         let context = llada.model.info().max_sequence_length;
         let room = context.saturating_sub(prompt.len()).max(1);
         let gen_length = args.gen_length.unwrap_or(GEN_LENGTH.min(room));
@@ -28,11 +28,11 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, false)
 }
 
-fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Vec<u32>>> {
+fn prompts(args: &GenerateArgs, llada: &Llada, dir: Option<&Path>) -> Result<Vec<Vec<u32>>> {
     if let Some(ids) = &args.prompt_ids {
         return Ok(vec![ids.clone()]);
     }
-    let template = args.chat.then(|| chat_template(args)).transpose()?;
+    let template = args.chat.then(|| chat_template(dir)).transpose()?;
     let encode = |text: &str| match &template {
         Some(template) => {
             let text = template.render(&[Message::user(text)], true)?;
@@ -47,8 +47,8 @@ fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Vec<u32>>> {
     Ok(vec![ids.map_err(Misuse::from_error)?])
 }
 
-fn chat_template(args: &GenerateArgs) -> Result<ChatTemplate> {
-    let Some(dir) = &args.model.model else {
+fn chat_template(dir: Option<&Path>) -> Result<ChatTemplate> {
+    let Some(dir) = dir else {
         return Err(Misuse::of(
             "--chat: the embedded poem model has no chat template; give a --model that has one",
         ));

@@ -16,7 +16,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
             let known = llada::model::PRESETS.join(", ");
             Misuse::of(format!("preset {name}: unknown, expected one of {known}"))
         })?,
-        (None, Some(dir)) => llada::model::weights::check(dir)?,
+        (None, Some(dir)) => llada::model::weights::check(&crate::hub::resolve(dir)?)?,
         (None, None) => ModelConfig::from_json(llada::EMBEDDED_CONFIG, Path::new("config.json"))?,
     };
     let mut result = json!({

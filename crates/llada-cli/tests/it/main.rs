@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+#[cfg(feature = "hub")]
+mod hub;
 mod results;
 mod train;
 
