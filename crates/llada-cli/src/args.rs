@@ -78,9 +78,9 @@ pub(crate) enum Dtype {
 /// Flags of every command that runs a model.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ModelArgs {
-    /// Folder of a checkpoint (config.json, safetensors, tokenizer.json) or a GGUF file [default:
-    /// the embedded poem model]
-    #[arg(long, value_name = "DIR|FILE.gguf")]
+    /// Folder of a checkpoint (config.json, safetensors, tokenizer.json), a GGUF file, or a model
+    /// of the Hugging Face Hub, which is downloaded once [default: the embedded poem model]
+    #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]")]
     pub(crate) model: Option<PathBuf>,
     /// Where to compute: auto, cpu or cuda[:N]
     #[arg(long, default_value = "auto")]
@@ -255,7 +255,8 @@ pub(crate) struct LogitsArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InspectArgs {
-    /// Folder of a checkpoint, or a GGUF file [default: the embedded poem model]
+    /// Folder of a checkpoint, GGUF file, or ORG/NAME[@REV] of the Hugging Face Hub [default: the
+    /// embedded poem model]
     #[arg(conflicts_with = "preset")]
     pub(crate) dir: Option<PathBuf>,
     /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b

@@ -1,6 +1,7 @@
 //! Checked configurations out of raw flags.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, PredictorInfo};
@@ -48,6 +49,11 @@ pub(crate) fn device(threads: usize) -> Result<Device> {
 
 /// The model that the flags ask for.
 pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
+    load_with_dir(args).map(|(llada, _)| llada)
+}
+
+/// The model that the flags ask for, with its folder; the embedded one has none.
+pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)> {
     let device = match args.device {
         DeviceName::Cuda => anyhow::bail!("--device cuda: CUDA is not built in"),
         DeviceName::Auto | DeviceName::Cpu => device(args.threads)?,
@@ -59,10 +65,12 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
             anyhow::bail!("--dtype int8 and int4 are not supported yet, use f32 or bf16")
         }
     };
-    Ok(match &args.model {
+    let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
+    let llada = match &dir {
         Some(dir) => llada::load(dir, &device, precision)?,
         None => llada::embedded(&device, precision)?,
-    })
+    };
+    Ok((llada, dir))
 }
 
 /// Whether the model is a character model as `llada train` makes them: it was trained on whole

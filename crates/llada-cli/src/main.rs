@@ -3,6 +3,7 @@
 mod args;
 mod cmd;
 mod config;
+mod hub;
 mod output;
 
 use std::process::ExitCode;

@@ -9,7 +9,7 @@ use llada::sample::{Request, Task};
 use llada::text::{ChatTemplate, Message};
 
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, is_character_model, load, sampler};
+use crate::config::{Misuse, is_character_model, load_with_dir, sampler};
 
 /// Length of an answer if none is asked for.
 const GEN_LENGTH: usize = 64;
@@ -17,10 +17,10 @@ const GEN_LENGTH: usize = 64;
 const LINES_OF_A_POEM: usize = 3;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
-    let llada = load(&args.model)?;
+    let (llada, path) = load_with_dir(&args.model)?;
     let info = llada.model.info();
     let mut requests = Vec::new();
-    for Prompt { ids, is_text } in prompts(args, &llada)? {
+    for Prompt { ids, is_text } in prompts(args, &llada, path.as_deref())? {
         let usual = match args.model.model {
             Some(_) => GEN_LENGTH,
             None => LINES_OF_A_POEM * ids.len(),
@@ -54,14 +54,14 @@ pub(super) fn end_of_text(llada: &Llada, has_room: bool) -> Option<u32> {
     (has_room && is_character_model(llada)).then(|| llada.model.info().eos_token_id)
 }
 
-fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Prompt>> {
+fn prompts(args: &GenerateArgs, llada: &Llada, path: Option<&Path>) -> Result<Vec<Prompt>> {
     if let Some(ids) = &args.prompt_ids {
         return Ok(vec![Prompt {
             ids: ids.clone(),
             is_text: false,
         }]);
     }
-    let template = args.chat.then(|| chat_template(args)).transpose()?;
+    let template = args.chat.then(|| chat_template(path)).transpose()?;
     let encode = |text: &str| match &template {
         Some(template) => {
             let text = template.render(&[Message::user(text)], true)?;
@@ -79,8 +79,8 @@ fn prompts(args: &GenerateArgs, llada: &Llada) -> Result<Vec<Prompt>> {
     }])
 }
 
-fn chat_template(args: &GenerateArgs) -> Result<ChatTemplate> {
-    let Some(path) = &args.model.model else {
+fn chat_template(path: Option<&Path>) -> Result<ChatTemplate> {
+    let Some(path) = path else {
         return Err(Misuse::of(
             "--chat: the embedded poem model has no chat template; give a --model that has one",
         ));

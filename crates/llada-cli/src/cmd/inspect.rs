@@ -18,12 +18,16 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
             let known = llada::model::PRESETS.join(", ");
             Misuse::of(format!("preset {name}: unknown, expected one of {known}"))
         })?,
-        (None, Some(path)) if is_gguf(path) => {
-            let file = Gguf::open(path)?;
-            tensor_types = Some(file.tensor_types());
-            file.config().clone()
+        (None, Some(model)) => {
+            let path = crate::hub::resolve(model)?;
+            if is_gguf(&path) {
+                let file = Gguf::open(&path)?;
+                tensor_types = Some(file.tensor_types());
+                file.config().clone()
+            } else {
+                llada::model::weights::check(&path)?
+            }
         }
-        (None, Some(dir)) => llada::model::weights::check(dir)?,
         (None, None) => ModelConfig::from_json(llada::EMBEDDED_CONFIG, Path::new("config.json"))?,
     };
     let mut result = json!({

@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod gguf;
+#[cfg(feature = "hub")]
+mod hub;
 mod results;
 mod train;
 
