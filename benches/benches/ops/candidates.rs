@@ -4,6 +4,7 @@ use llada_benches::Shape;
 use llada_tensor::Precision;
 use llada_tensor::backend::{CandidateArgs, Noise, Rhs};
 use llada_tensor::ops::candidates::{CandidateRule, candidates, cost};
+use llada_tensor::ops::matmul::pack;
 
 use crate::Bench;
 
@@ -25,7 +26,7 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
         (Precision::F32, "fwd/f32", 4),
         (Precision::Bf16, "fwd/bf16", 2),
     ] {
-        let packed = b.device.backend().pack(&head, precision).expect("a matrix");
+        let packed = pack(&head, precision).expect("a matrix");
         b.run(name, shape, cost(ROWS, v, d, bytes), || {
             let args = CandidateArgs {
                 hidden: &hidden,

@@ -4,7 +4,7 @@
 use llada_benches::Shape;
 use llada_tensor::Precision;
 use llada_tensor::backend::{MatmulArgs, Rhs};
-use llada_tensor::ops::matmul::{cost, matmul};
+use llada_tensor::ops::matmul::{cost, matmul, pack};
 
 use crate::Bench;
 
@@ -18,7 +18,7 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
     let dy_t = dy.transpose(0, 1).expect("two axes");
     let (mut y, mut dw) = (b.empty(&[t, n]), b.random(&[n, k], 4));
     for (precision, dtype) in [(Precision::F32, "f32"), (Precision::Bf16, "bf16")] {
-        let packed = b.device.backend().pack(&w, precision).expect("a matrix");
+        let packed = pack(&w, precision).expect("a matrix");
         // Operands are f32 in memory, whatever the precision of the products.
         let work = cost(1, t, n, k, 4);
         for (name, rhs) in [

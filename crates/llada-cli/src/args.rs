@@ -85,7 +85,7 @@ pub(crate) struct ModelArgs {
     /// Where to compute: auto, cpu or cuda[:N]
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceName,
-    /// Precision of the matrix products
+    /// Precision of the matrix products; auto: f32, and bf16 for more than a billion parameters
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) dtype: Dtype,
     /// Worker threads; 0 means one per core

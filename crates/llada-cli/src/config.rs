@@ -1,7 +1,7 @@
 //! Checked configurations out of raw flags.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, PredictorInfo};
@@ -58,19 +58,30 @@ pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)
         DeviceName::Cuda => anyhow::bail!("--device cuda: CUDA is not built in"),
         DeviceName::Auto | DeviceName::Cpu => device(args.threads)?,
     };
-    let precision = match args.dtype {
-        Dtype::Auto | Dtype::F32 => Precision::F32,
-        Dtype::Bf16 => Precision::Bf16,
-        Dtype::Int8 | Dtype::Int4 => {
+    let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
+    let precision = match (args.dtype, &dir) {
+        (Dtype::Auto, Some(dir)) => auto_precision(dir)?,
+        (Dtype::Auto, None) | (Dtype::F32, _) => Precision::F32,
+        (Dtype::Bf16, _) => Precision::Bf16,
+        (Dtype::Int8 | Dtype::Int4, _) => {
             anyhow::bail!("--dtype int8 and int4 are not supported yet, use f32 or bf16")
         }
     };
-    let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
     let llada = match &dir {
         Some(dir) => llada::load(dir, &device, precision)?,
         None => llada::embedded(&device, precision)?,
     };
     Ok((llada, dir))
+}
+
+/// As exact as memory allows: models of more than a billion parameters are multiplied in bf16.
+fn auto_precision(model: &Path) -> Result<Precision> {
+    const LARGE: usize = 1_000_000_000;
+    let config = llada::model::weights::check(model)?;
+    Ok(match config.total_parameters() > LARGE {
+        true => Precision::Bf16,
+        false => Precision::F32,
+    })
 }
 
 /// Whether the model is a character model as `llada train` makes them: it was trained on whole

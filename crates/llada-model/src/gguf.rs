@@ -14,13 +14,15 @@ mod keys;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use blocks::Kind;
 use header::{Entry, Header};
 use keys::Keys;
-use llada_tensor::{Device, Precision, Tensor};
+use llada_tensor::{Device, Precision};
 use memmap2::Mmap;
 
-use crate::weights::map_file;
-use crate::{Error, LladaModel, ModelConfig, Result};
+use crate::stored::{Fill, Stored};
+use crate::weights::{freeze, map_file};
+use crate::{Error, FrozenModel, ModelConfig, Result};
 
 /// Whether a path names a GGUF file rather than the folder of a checkpoint.
 #[must_use]
@@ -84,40 +86,70 @@ impl Gguf {
         counts
     }
 
-    /// The model.
+    /// The model for inference.
     ///
     /// # Errors
     /// [`Error::NotFinite`] names the file and the tensor.
-    pub fn load(&self, device: &Device, precision: Precision) -> Result<LladaModel> {
-        let shapes = self.config.parameter_shapes();
-        let value = |(name, shape): &(String, Vec<usize>)| {
-            Ok(Tensor::from_f32(device, shape, &self.values(name)?)?)
+    pub fn load_frozen(&self, device: &Device, precision: Precision) -> Result<FrozenModel> {
+        freeze(self.config.clone(), &self.tensors()?, device, precision)
+    }
+
+    /// The tensors of the model, in the order of [`ModelConfig::parameter_shapes`] and with the
+    /// rows in the order of the HF layout.
+    pub(crate) fn tensors(&self) -> Result<Vec<Stored<'_>>> {
+        let shapes = self.config.parameter_shapes().into_iter();
+        shapes.map(|(name, _)| self.tensor(&name)).collect()
+    }
+
+    fn tensor(&self, parameter: &str) -> Result<Stored<'_>> {
+        let name = tensor_name(parameter);
+        let Some(entry) = self.header.tensors.get(&name) else {
+            let path = self.path.clone();
+            return Err(Error::MissingTensor { name, path });
         };
-        let values = shapes.iter().map(value).collect::<Result<_>>()?;
-        LladaModel::new(self.config.clone(), device, precision, values)
+        let Entry { shape, kind, bytes } = entry;
+        let (kind, row) = (*kind, shape.get(1).copied().unwrap_or(1));
+        let data = &self.map[bytes.clone()];
+        let rotated = parameter.contains(".q_proj.") || parameter.contains(".k_proj.");
+        let head_dim = self.config.head_dim();
+        let is_vector = shape.len() < 2;
+        let fill: Fill<'_> = Box::new(move |rows, out| {
+            let read = |start, n| kind.values(&data[kind.bytes_of(start * row, n * row)]);
+            if !rotated {
+                return out.copy_from_slice(&read(rows.start, rows.len()));
+            }
+            if is_vector {
+                // A block may hold the values of several rows.
+                let all = kind.values(data);
+                for (at, out) in rows.zip(out) {
+                    *out = all[interleaved_row(at, head_dim)];
+                }
+                return;
+            }
+            for (at, out) in rows.zip(out.chunks_exact_mut(row)) {
+                out.copy_from_slice(&read(interleaved_row(at, head_dim), 1));
+            }
+        });
+        Ok(Stored {
+            name,
+            path: &self.path,
+            shape: shape.clone(),
+            is_bf16: kind == Kind::Bf16,
+            fill,
+            range: Some((&self.map, bytes.clone())),
+        })
     }
 
     /// The values of one parameter, by its name in [`ModelConfig::parameter_shapes`], in the order
     /// of the HF layout.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`] or [`Error::NotFinite`], with the name in the file.
+    /// [`Error::MissingTensor`], with the name in the file.
     pub fn values(&self, parameter: &str) -> Result<Vec<f32>> {
-        let (name, path) = (tensor_name(parameter), self.path.clone());
-        let Some(Entry { shape, kind, bytes }) = self.header.tensors.get(&name) else {
-            return Err(Error::MissingTensor { name, path });
-        };
-        let values = kind.values(&self.map[bytes.clone()]);
-        if !values.iter().all(|x| x.is_finite()) {
-            return Err(Error::NotFinite { name, path });
-        }
-        let rotated = parameter.contains(".q_proj.") || parameter.contains(".k_proj.");
-        let row = shape.get(1).copied().unwrap_or(1);
-        Ok(if rotated {
-            halves(&values, row, self.config.head_dim())
-        } else {
-            values
-        })
+        let tensor = self.tensor(parameter)?;
+        let mut values = vec![0.0; tensor.shape.iter().product()];
+        (tensor.fill)(0..tensor.shape.first().copied().unwrap_or(1), &mut values);
+        Ok(values)
     }
 
     /// The text of a key, if the file has the key.
@@ -211,16 +243,10 @@ fn tensor_name(parameter: &str) -> String {
     }
 }
 
-/// Rows in the order of the reference's rotary embedding, whose pairs are the rows `(i, i + E/2)`
-/// of a head, from llama.cpp's, whose pairs are the rows `(2i, 2i + 1)`.
-fn halves(values: &[f32], row: usize, head_dim: usize) -> Vec<f32> {
-    let mut ordered = Vec::with_capacity(values.len());
-    for head in values.chunks_exact(row * head_dim) {
-        for parity in 0..2 {
-            for rows in head.chunks_exact(2 * row) {
-                ordered.extend(&rows[parity * row..][..row]);
-            }
-        }
-    }
-    ordered
+/// The row in llama.cpp's order of a row in the reference's: the rotary embedding turns the rows
+/// `(i, i + E/2)` of a head together there, and `(2i, 2i + 1)` here.
+fn interleaved_row(row: usize, head_dim: usize) -> usize {
+    let (head, at) = (row / head_dim, row % head_dim);
+    let (half, i) = (at / (head_dim / 2), at % (head_dim / 2));
+    head * head_dim + 2 * i + half
 }

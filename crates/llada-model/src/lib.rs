@@ -4,15 +4,19 @@
 
 pub mod config;
 mod error;
+mod frozen;
 pub mod gguf;
 mod init;
 mod model;
+mod network;
 mod presets;
+mod stored;
 pub mod weights;
 mod window;
 
 pub use config::ModelConfig;
 pub use error::{Error, Result};
+pub use frozen::FrozenModel;
 pub use gguf::Gguf;
 pub use model::LladaModel;
 pub use presets::{PRESETS, preset};

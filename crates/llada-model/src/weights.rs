@@ -3,33 +3,122 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use half::{bf16, f16};
 use llada_diffusion::{Parameter, Trainable as _};
-use llada_tensor::{DType, Device, Precision, Tensor};
+use llada_tensor::{DType, Device, Precision};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::gguf::{Gguf, is_gguf};
-use crate::{Error, LladaModel, ModelConfig, Result};
+use crate::network::{FrozenWeight, Network, kind};
+use crate::stored::Stored;
+use crate::{Error, FrozenModel, LladaModel, ModelConfig, Result};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Loads `config.json` and the weights of a folder, or a GGUF file.
+/// Loads a model to be trained: `config.json` and the weights of a folder, or a GGUF file.
 ///
 /// # Errors
 /// One that names the file and the tensor.
-pub fn load(dir: &Path, device: &Device, precision: Precision) -> Result<LladaModel> {
-    if is_gguf(dir) {
-        return Gguf::open(dir)?.load(device, precision);
+pub fn load(path: &Path, device: &Device, precision: Precision) -> Result<LladaModel> {
+    with_tensors(path, |config, tensors| {
+        let values = tensors.iter().map(|tensor| tensor.read(device));
+        LladaModel::new(config, device, precision, values.collect::<Result<_>>()?)
+    })
+}
+
+/// Loads a model for inference, one tensor after another: each is converted and packed straight
+/// from the mapped file, so that memory holds little more than the packed weights at any time.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_frozen(path: &Path, device: &Device, precision: Precision) -> Result<FrozenModel> {
+    with_tensors(path, |config, tensors| {
+        freeze(config, &tensors, device, precision)
+    })
+}
+
+/// The configuration of a folder or of a GGUF file, after a check that the weights fit; no value
+/// is read.
+///
+/// # Errors
+/// As [`load`], but for values that are not finite.
+pub fn check(path: &Path) -> Result<ModelConfig> {
+    with_tensors(path, |config, _| Ok(config))
+}
+
+/// A model for inference from the bytes of `config.json` and of one safetensors file.
+///
+/// # Errors
+/// As [`load`]; messages name the files `config.json` and `model.safetensors`.
+pub fn from_bytes(
+    config: &[u8],
+    weights: &[u8],
+    device: &Device,
+    precision: Precision,
+) -> Result<FrozenModel> {
+    let config = ModelConfig::from_json(config, Path::new("config.json"))?;
+    let file = File {
+        bytes: weights,
+        path: Path::new(SINGLE),
+        map: None,
+    };
+    let tensors = find_tensors(&config, &[file])?;
+    freeze(config, &tensors, device, precision)
+}
+
+/// Calls `build` with the configuration and the tensors of a folder or of a GGUF file.
+fn with_tensors<T>(
+    path: &Path,
+    build: impl FnOnce(ModelConfig, Vec<Stored<'_>>) -> Result<T>,
+) -> Result<T> {
+    if is_gguf(path) {
+        let file = Gguf::open(path)?;
+        return build(file.config().clone(), file.tensors()?);
     }
-    let config = read_config(dir)?;
-    let maps = map_files(dir)?;
-    from_sources(config, &sources(&maps), device, precision)
+    let config = read_config(path)?;
+    let maps: Vec<(Mmap, PathBuf)> = weight_files(path)?
+        .into_iter()
+        .map(|path| Ok((map_file(&path)?, path)))
+        .collect::<Result<_>>()?;
+    let files: Vec<File<'_>> = maps
+        .iter()
+        .map(|(map, path)| File {
+            bytes: map,
+            path,
+            map: Some(map),
+        })
+        .collect();
+    let tensors = find_tensors(&config, &files)?;
+    build(config, tensors)
+}
+
+/// The model of tensors in the order of the configuration.
+pub(crate) fn freeze(
+    config: ModelConfig,
+    tensors: &[Stored<'_>],
+    device: &Device,
+    precision: Precision,
+) -> Result<FrozenModel> {
+    let shapes = config.parameter_shapes();
+    let network = Arc::new(Network::new(config, device, precision)?);
+    let mut weights = Vec::with_capacity(tensors.len());
+    for (index, (tensor, (name, shape))) in tensors.iter().zip(&shapes).enumerate() {
+        let forms = network.forms(index, kind(name, shape));
+        let read = || tensor.read_as_stored(device);
+        let pack = || tensor.pack(device, precision);
+        weights.push(FrozenWeight {
+            tensor: forms.tensor.then(read).transpose()?,
+            packed: forms.packed.then(pack).transpose()?,
+        });
+        tensor.release();
+    }
+    Ok(FrozenModel::new(network, weights))
 }
 
 fn read_config(dir: &Path) -> Result<ModelConfig> {
@@ -39,53 +128,6 @@ fn read_config(dir: &Path) -> Result<ModelConfig> {
         return Err(Error::NotACheckpoint { path, missing });
     }
     ModelConfig::from_file(&path)
-}
-
-fn map_files(dir: &Path) -> Result<Vec<(Mmap, PathBuf)>> {
-    let files = weight_files(dir)?.into_iter();
-    files.map(|path| Ok((map_file(&path)?, path))).collect()
-}
-
-/// The bytes of safetensors files, with the files' names for messages.
-type Sources<'a> = Vec<(&'a [u8], &'a Path)>;
-
-fn sources(maps: &[(Mmap, PathBuf)]) -> Sources<'_> {
-    maps.iter().map(|(map, path)| (&map[..], &**path)).collect()
-}
-
-/// The configuration of a folder or a GGUF file, after a check that its weights fit; no value is
-/// read.
-///
-/// # Errors
-/// As [`load`], but for values that are not finite.
-pub fn check(dir: &Path) -> Result<ModelConfig> {
-    if is_gguf(dir) {
-        return Ok(Gguf::open(dir)?.config().clone());
-    }
-    let config = read_config(dir)?;
-    let maps = map_files(dir)?;
-    let sources = sources(&maps);
-    find_tensors(&config, &sources)?;
-    Ok(config)
-}
-
-/// A model from the bytes of `config.json` and of one safetensors file.
-///
-/// # Errors
-/// As [`load`]; messages name the files `config.json` and `model.safetensors`.
-pub fn from_bytes(
-    config: &[u8],
-    weights: &[u8],
-    device: &Device,
-    precision: Precision,
-) -> Result<LladaModel> {
-    let config = ModelConfig::from_json(config, Path::new("config.json"))?;
-    from_sources(
-        config,
-        &vec![(weights, Path::new(SINGLE))],
-        device,
-        precision,
-    )
 }
 
 /// The safetensors files of a folder.
@@ -126,7 +168,7 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
         path: path.to_owned(),
         source,
     };
-    let file = File::open(path).map_err(io)?;
+    let file = std::fs::File::open(path).map_err(io)?;
     // SAFETY: the map is read-only and lives while the weights are copied; a file that another
     // process shortens meanwhile ends this one with a bus error, as with every mapped reader.
     #[expect(unsafe_code, reason = "memory-mapped checkpoints")]
@@ -135,45 +177,41 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
     }
 }
 
-fn from_sources(
-    config: ModelConfig,
-    sources: &Sources<'_>,
-    device: &Device,
-    precision: Precision,
-) -> Result<LladaModel> {
-    let values = find_tensors(&config, sources)?
-        .iter()
-        .map(|(name, view, path)| read_tensor(name, view, path, device))
-        .collect::<Result<_>>()?;
-    LladaModel::new(config, device, precision, values)
+/// A safetensors file.
+struct File<'a> {
+    bytes: &'a [u8],
+    /// For messages.
+    path: &'a Path,
+    /// Where `bytes` are mapped, if they are.
+    map: Option<&'a Mmap>,
 }
 
 /// The tensors of a configuration, in its order: all there, of the right shapes, and no others.
-fn find_tensors<'a>(
-    config: &ModelConfig,
-    sources: &Sources<'a>,
-) -> Result<Vec<(String, TensorView<'a>, &'a Path)>> {
-    let mut found: BTreeMap<String, (TensorView<'a>, &'a Path)> = BTreeMap::new();
-    for &(bytes, path) in sources {
-        let file = SafeTensors::deserialize(bytes).map_err(|source| Error::SafeTensors {
-            path: path.to_owned(),
+fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stored<'a>>> {
+    let mut found: BTreeMap<String, Stored<'a>> = BTreeMap::new();
+    for file in files {
+        let read = |source| Error::SafeTensors {
+            path: file.path.to_owned(),
             source,
-        })?;
-        for (name, view) in file.tensors() {
-            found.insert(name, (view, path));
+        };
+        for (name, view) in SafeTensors::deserialize(file.bytes)
+            .map_err(read)?
+            .tensors()
+        {
+            found.insert(name.clone(), stored(name, &view, file)?);
         }
     }
-    let folder = sources.first().map_or(Path::new(""), |(_, path)| path);
+    let folder = files.first().map_or(Path::new(""), |file| file.path);
     let mut tensors = Vec::new();
     for (name, expected) in config.parameter_shapes() {
-        let Some((view, path)) = found.remove(&name) else {
+        let Some(tensor) = found.remove(&name) else {
             return Err(Error::MissingTensor {
                 name,
                 path: folder.to_owned(),
             });
         };
-        if view.shape() != expected {
-            let (path, got) = (path.to_owned(), view.shape().to_vec());
+        if tensor.shape != expected {
+            let (path, got) = (tensor.path.to_owned(), tensor.shape);
             return Err(Error::WrongShape {
                 name,
                 path,
@@ -181,39 +219,52 @@ fn find_tensors<'a>(
                 got,
             });
         }
-        tensors.push((name, view, path));
+        tensors.push(tensor);
     }
     match found.into_iter().next() {
-        Some((name, (_, path))) => Err(Error::UnexpectedTensor {
+        Some((name, tensor)) => Err(Error::UnexpectedTensor {
             name,
-            path: path.to_owned(),
+            path: tensor.path.to_owned(),
         }),
         None => Ok(tensors),
     }
 }
 
-fn read_tensor(name: &str, view: &TensorView<'_>, path: &Path, device: &Device) -> Result<Tensor> {
-    let bytes = view.data();
-    let values: Vec<f32> = match view.dtype() {
-        Dtype::F32 => words(bytes).map(f32::from_le_bytes).collect(),
-        Dtype::F16 => words(bytes)
-            .map(|b| f16::from_le_bytes(b).to_f32())
-            .collect(),
-        Dtype::BF16 => words(bytes)
-            .map(|b| bf16::from_le_bytes(b).to_f32())
-            .collect(),
+fn stored<'a>(name: String, view: &TensorView<'a>, file: &File<'a>) -> Result<Stored<'a>> {
+    type Widen = fn(&[u8], &mut [f32]);
+    let (size, widen): (usize, Widen) = match view.dtype() {
+        Dtype::F32 => (4, |bytes, out| widen_into(bytes, out, f32::from_le_bytes)),
+        Dtype::F16 => (2, |bytes, out| {
+            widen_into(bytes, out, |x| f16::from_le_bytes(x).to_f32());
+        }),
+        Dtype::BF16 => (2, |bytes, out| {
+            widen_into(bytes, out, |x| bf16::from_le_bytes(x).to_f32());
+        }),
         other => {
-            let (name, path, dtype) = (name.to_owned(), path.to_owned(), format!("{other:?}"));
+            let (path, dtype) = (file.path.to_owned(), format!("{other:?}"));
             return Err(Error::WrongDtype { name, path, dtype });
         }
     };
-    if !values.iter().all(|x| x.is_finite()) {
-        return Err(Error::NotFinite {
-            name: name.to_owned(),
-            path: path.to_owned(),
-        });
+    let (data, shape) = (view.data(), view.shape().to_vec());
+    let row = size * shape[1.min(shape.len())..].iter().product::<usize>();
+    let range = file.map.map(|map| {
+        let start = data.as_ptr() as usize - map.as_ptr() as usize;
+        (map, start..start + data.len())
+    });
+    Ok(Stored {
+        name,
+        path: file.path,
+        shape,
+        is_bf16: view.dtype() == Dtype::BF16,
+        fill: Box::new(move |rows, out| widen(&data[rows.start * row..rows.end * row], out)),
+        range,
+    })
+}
+
+fn widen_into<const N: usize>(bytes: &[u8], out: &mut [f32], widen: impl Fn([u8; N]) -> f32) {
+    for (out, word) in out.iter_mut().zip(words(bytes)) {
+        *out = widen(word);
     }
-    Ok(Tensor::from_f32(device, view.shape(), &values)?)
 }
 
 pub(crate) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {

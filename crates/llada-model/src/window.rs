@@ -8,7 +8,7 @@ use llada_tensor::backend::AttentionShape;
 use llada_tensor::ops::embedding::write_rows;
 use llada_tensor::{DType, Tape, Tensor, Var};
 
-use crate::model::index_u32;
+use crate::network::index_u32;
 
 /// The tokens of a forward pass.
 pub(crate) struct Input {

@@ -11,7 +11,7 @@
 use std::time::Instant;
 
 use llada_tensor::backend::{MatmulArgs, Rhs};
-use llada_tensor::ops::matmul::{cost, matmul};
+use llada_tensor::ops::matmul::{cost, matmul, pack};
 use llada_tensor::{CpuConfig, DType, Device, Philox, Precision, Result, Stream, Tensor};
 
 fn main() -> Result<()> {
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     };
     let (x, w, dy) = (random(m, k, 1)?, random(n, k, 2)?, random(m, n, 3)?);
     for precision in [Precision::Bf16, Precision::F32] {
-        let packed = device.backend().pack(&w, precision)?;
+        let packed = pack(&w, precision)?;
         let dy_t = dy.transpose(0, 1)?;
         for (name, a, b, shape) in [
             ("y = x w^T, packed", &x, Rhs::Packed(&packed), [m, n]),

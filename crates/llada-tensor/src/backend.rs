@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{Precision, Result, Tensor};
@@ -28,6 +29,9 @@ pub trait PackedWeight: Debug + Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// Writes the given rows of a weight as `f32`.
+pub type FillRows<'a> = &'a (dyn Fn(Range<usize>, &mut [f32]) + Sync);
+
 /// The ops of a device. All methods are deterministic, and on the CPU independent of the number
 /// of threads.
 pub trait Backend: Send + Sync {
@@ -40,11 +44,17 @@ pub trait Backend: Send + Sync {
     /// If an operand is on another device or not in a supported layout.
     fn matmul(&self, args: MatmulArgs<'_>) -> Result<()>;
 
-    /// Packs a weight `[N, K]` for products `x wᵀ`.
+    /// Packs a weight `[N, K]` for products `x wᵀ`. It need not be in memory: `fill` is asked for
+    /// some rows at a time, on any worker.
     ///
     /// # Errors
-    /// If the weight is not a matrix.
-    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<Arc<dyn PackedWeight>>;
+    /// If there is no room.
+    fn pack(
+        &self,
+        shape: [usize; 2],
+        precision: Precision,
+        fill: FillRows<'_>,
+    ) -> Result<Arc<dyn PackedWeight>>;
 
     /// `y[i] = table[ids[i]]`; also gathers rows of activations.
     ///

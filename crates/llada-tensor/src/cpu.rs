@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::backend::{
     AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
-    CrossEntropyArgs, CrossEntropyBackwardArgs, MatmulArgs, PackedWeight, RmsNormArgs,
+    CrossEntropyArgs, CrossEntropyBackwardArgs, FillRows, MatmulArgs, PackedWeight, RmsNormArgs,
     RmsNormBackwardArgs, RopeArgs, SwigluArgs, SwigluBackwardArgs,
 };
 use crate::{CpuConfig, CpuLevel, Pool, Precision, Result, Tensor};
@@ -64,8 +64,13 @@ impl Backend for CpuBackend {
     fn matmul(&self, args: MatmulArgs<'_>) -> Result<()> {
         matmul::matmul(self.context(), args)
     }
-    fn pack(&self, weight: &Tensor, precision: Precision) -> Result<Arc<dyn PackedWeight>> {
-        matmul::pack(self.context(), weight, precision)
+    fn pack(
+        &self,
+        shape: [usize; 2],
+        precision: Precision,
+        fill: FillRows<'_>,
+    ) -> Result<Arc<dyn PackedWeight>> {
+        Ok(matmul::pack(self.context(), shape, precision, fill))
     }
     fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
         embedding::embedding(self.context(), table, ids, y)

@@ -211,7 +211,7 @@ impl Tensor {
         out
     }
 
-    fn copy_f32(&self, out: &mut [f32]) {
+    pub(crate) fn copy_f32(&self, out: &mut [f32]) {
         let bytes = self.storage.bytes();
         match self.dtype {
             DType::F32 => self.gather(bytemuck::cast_slice(bytes), out, |x: f32| x),

@@ -17,7 +17,7 @@ const SPECIAL: [(&str, &str); 4] = [
 pub(crate) fn load(file: &Gguf, device: &Device, precision: Precision) -> Result<Llada, LoadError> {
     // The vocabulary first: it is quick to fail.
     let tokenizer = Tokenizer::from_vocabulary(&vocabulary(file)?, file.path())?;
-    let model = file.load(device, precision)?;
+    let model = file.load_frozen(device, precision)?;
     Ok(Llada { model, tokenizer })
 }
 

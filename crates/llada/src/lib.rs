@@ -15,7 +15,7 @@ pub use llada_text as text;
 pub use llada_train as train;
 
 use llada_model::gguf::is_gguf;
-pub use llada_model::{Gguf, LladaModel, ModelConfig};
+pub use llada_model::{FrozenModel, Gguf, LladaModel, ModelConfig};
 pub use llada_tensor::{CpuConfig, CpuLevel, Device, Precision};
 use llada_text::ChatTemplate;
 pub use llada_text::Tokenizer;
@@ -24,7 +24,7 @@ pub use llada_text::Tokenizer;
 #[derive(Debug)]
 pub struct Llada {
     /// The mask predictor.
-    pub model: LladaModel,
+    pub model: FrozenModel,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
 }
@@ -49,7 +49,7 @@ pub fn load(path: &Path, device: &Device, precision: Precision) -> Result<Llada,
     if is_gguf(path) {
         return gguf::load(&Gguf::open(path)?, device, precision);
     }
-    let model = llada_model::weights::load(path, device, precision)?;
+    let model = llada_model::weights::load_frozen(path, device, precision)?;
     let tokenizer = Tokenizer::from_dir(path)?;
     Ok(Llada { model, tokenizer })
 }

@@ -5,6 +5,8 @@
 //!
 //! Source: `ggml-quants.c` and `ggml-common.h` of ggml, `quants.py` of the `gguf` package.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use crate::weights::words;
@@ -74,6 +76,12 @@ impl Kind {
         let numel = shape.iter().try_fold(1, product)?;
         let size = (numel / length).checked_mul(bytes)?;
         row.is_multiple_of(length).then_some(size)
+    }
+
+    /// The bytes of `n` values from `start` on, both in whole blocks.
+    pub(super) fn bytes_of(self, start: usize, n: usize) -> Range<usize> {
+        let (length, bytes) = self.block();
+        start / length * bytes..(start + n) / length * bytes
     }
 
     /// The values of a tensor's bytes.

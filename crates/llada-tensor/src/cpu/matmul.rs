@@ -8,16 +8,19 @@
 //! on the number of threads nor on the other rows of the operand.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 
+use half::bf16;
+
 use super::level::CpuLevel;
-use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels};
+use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels, pack_rows};
 use super::simd::block::{Lhs, block};
 use super::simd::{Kernel, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::simd::{amx, dot, tiles::STEP_ELEMENTS};
 use super::workers::{Shared, Workers};
-use crate::backend::{MatmulArgs, PackedWeight, Rhs};
+use crate::backend::{FillRows, MatmulArgs, PackedWeight, Rhs};
 use crate::storage::{Buffer, Pool};
 use crate::{DType, Error, Precision, Result, Tensor};
 
@@ -55,37 +58,19 @@ pub(crate) struct Context<'a> {
 /// See [`crate::backend::Backend::pack`].
 pub(crate) fn pack(
     cx: Context<'_>,
-    weight: &Tensor,
+    [n, k]: [usize; 2],
     precision: Precision,
-) -> Result<Arc<dyn PackedWeight>> {
-    let [n, k] = *weight.shape() else {
-        let shape = weight.shape().to_vec();
-        return Err(Error::Rank {
-            op: "pack",
-            expected: 2,
-            shape,
-        });
-    };
-    let widened = (weight.dtype() != DType::F32).then(|| weight.to_dtype(DType::F32));
-    let matrix = Matrix::of(widened.as_ref().unwrap_or(weight), 0);
+    fill: FillRows<'_>,
+) -> Arc<dyn PackedWeight> {
     let kind = Kind::of(cx.level, precision);
     let layout = Layout::new(kind, n, kind.columns(), k);
-    let mut panels = cx.pool.take(layout.elements() * kind.element_bytes());
-    pack_panels(
-        cx,
-        kind,
-        &[Operand {
-            matrix,
-            side: Side::Right,
-            layout,
-        }],
-        &mut [&mut panels],
-    );
-    Ok(Arc::new(CpuPacked {
+    let mut panels = cx.pool.take(layout.elements() * kind.packed_bytes());
+    pack_rows(cx, kind, layout, fill, &mut panels);
+    Arc::new(CpuPacked {
         kind,
         layout,
         panels,
-    }))
+    })
 }
 
 /// See [`crate::backend::Backend::matmul`].
@@ -228,6 +213,7 @@ fn gemm(
         layout: left,
     };
     let mut own_panels = None;
+    let b_is_packed = matches!(b, Right::Packed(..));
     let b_panels = match *b {
         Right::Packed(packed, start)
             if packed.kind == kind && packed.layout.k == k && start % kind.columns() == 0 =>
@@ -274,6 +260,7 @@ fn gemm(
             a_range,
             b_range,
             first_panel,
+            b_is_packed,
             n,
             accumulate,
             c,
@@ -339,6 +326,8 @@ pub(super) struct Task<'a> {
     /// Right panels, counted from `first_panel` on.
     pub(super) b_range: std::ops::Range<usize>,
     pub(super) first_panel: usize,
+    /// Whether right panels are those of a packed weight, see [`Kind::packed_bytes`].
+    pub(super) b_is_packed: bool,
     /// Columns of the output.
     pub(super) n: usize,
     pub(super) accumulate: bool,
@@ -352,11 +341,12 @@ impl Task<'_> {
     pub(super) fn run(self, level: CpuLevel, a: &Buffer, b: &Buffer) {
         match self.kind {
             Kind::F32 { .. } => {
-                level.run(F32Task {
-                    a: a.f32s(),
-                    b: b.f32s(),
-                    task: self,
-                });
+                let b = match self.b_is_packed && self.kind.packed_bytes() == 2 {
+                    true => F32Panels::Bf16(bytemuck::cast_slice(b.bytes()), Cell::default()),
+                    false => F32Panels::F32(b.f32s()),
+                };
+                let a = a.f32s();
+                level.run(F32Task { a, b, task: self });
             }
             #[cfg(target_arch = "x86_64")]
             Kind::Tiles { amx } => {
@@ -473,10 +463,19 @@ impl BlockProduct for TileBlock<'_> {
     }
 }
 
+/// Right panels: as they are multiplied, or as bf16, of which one panel is widened at a time.
+enum F32Panels<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16], Cell<Widened32>),
+}
+
+/// The start of a panel, and its values in `f32`.
+type Widened32 = (Option<usize>, Vec<f32>);
+
 struct F32Block<'a, S> {
     s: S,
     a: &'a [f32],
-    b: &'a [f32],
+    b: &'a F32Panels<'a>,
     left: Layout,
     right: Layout,
 }
@@ -489,23 +488,39 @@ impl<S: Simd> BlockProduct for F32Block<'_, S> {
         let (height, width) = (self.left.width, self.right.width);
         let k = self.left.block_len(k_block);
         let a = &self.a[self.left.offset(k_block, i)..][..k * height];
-        let b = &self.b[self.right.offset(k_block, j)..][..k * width];
         let a = Lhs {
             data: a.as_ptr(),
             row_stride: 1,
             k_stride: height,
         };
-        // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c` by
-        // the caller's promise.
-        unsafe {
-            block(self.s, a, b.as_ptr(), width, k, c, ldc, accumulate);
+        let start = self.right.offset(k_block, j);
+        let product = |b: &[f32]| {
+            let b = &b[..k * width];
+            // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c`
+            // by the caller's promise.
+            unsafe {
+                block(self.s, a, b.as_ptr(), width, k, c, ldc, accumulate);
+            }
+        };
+        match self.b {
+            F32Panels::F32(b) => product(&b[start..]),
+            F32Panels::Bf16(b, cell) => {
+                let (mut of, mut values) = cell.take();
+                if of != Some(start) {
+                    values.clear();
+                    values.extend(b[start..][..k * width].iter().map(|x| x.to_f32()));
+                    of = Some(start);
+                }
+                product(&values);
+                cell.set((of, values));
+            }
         }
     }
 }
 
 struct F32Task<'a> {
     a: &'a [f32],
-    b: &'a [f32],
+    b: F32Panels<'a>,
     task: Task<'a>,
 }
 
@@ -517,7 +532,7 @@ impl Kernel for F32Task<'_> {
         self.task.for_each_block(&F32Block {
             s,
             a: self.a,
-            b: self.b,
+            b: &self.b,
             left,
             right,
         });

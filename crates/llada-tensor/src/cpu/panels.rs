@@ -10,6 +10,7 @@ use super::matmul::Context;
 use super::simd::tiles;
 use super::simd::{Kernel, Simd};
 use super::workers::Shared;
+use crate::backend::FillRows;
 use crate::storage::Buffer;
 use crate::{Precision, Tensor};
 
@@ -109,6 +110,15 @@ impl Kind {
             Self::F32 { .. } => 4,
             #[cfg(target_arch = "x86_64")]
             Self::Tiles { .. } => 2,
+        }
+    }
+
+    /// Bytes of an element of a packed weight: `f32` values that were rounded to bf16 are stored as
+    /// such.
+    pub(super) fn packed_bytes(self) -> usize {
+        match self {
+            Self::F32 { rounded: false, .. } => 4,
+            _ => 2,
         }
     }
 
@@ -231,6 +241,58 @@ pub(super) fn pack_panels(
                 #[expect(unsafe_code, reason = "panels are written in parallel")]
                 let bytes = unsafe { out[i].range(start, len) };
                 pack_panel(kind, &operands[i], k_block, panel, bytes);
+            }
+        }
+    });
+}
+
+/// Packs a weight for good, a panel at a time, so that its rows need not be in memory together.
+pub(super) fn pack_rows(
+    cx: Context<'_>,
+    kind: Kind,
+    layout: Layout,
+    fill: FillRows<'_>,
+    out: &mut Buffer,
+) {
+    let out = Shared::new(out.bytes_mut());
+    cx.workers.for_each(layout.n_panels(), |panel| {
+        let first = panel * layout.width;
+        let rows = first..(first + layout.width).min(layout.size);
+        let mut values = vec![0.0; rows.len() * layout.k];
+        fill(rows.clone(), &mut values);
+        let operand = Operand {
+            matrix: Matrix {
+                data: &values,
+                row_stride: layout.k,
+                column_stride: 1,
+            },
+            side: Side::Right,
+            layout: Layout {
+                size: rows.len(),
+                ..layout
+            },
+        };
+        for k_block in 0..layout.n_blocks() {
+            let elements = layout.panel_elements(k_block);
+            let (start, bytes) = (layout.offset(k_block, panel), kind.packed_bytes());
+            // SAFETY: the ranges of different panels and blocks of k do not overlap.
+            #[expect(unsafe_code, reason = "panels are written in parallel")]
+            let out = unsafe { out.range(start * bytes, elements * bytes) };
+            if kind.element_bytes() == bytes {
+                pack_panel(kind, &operand, k_block, 0, out);
+            } else {
+                let mut wide = vec![0_f32; elements];
+                pack_panel(
+                    kind,
+                    &operand,
+                    k_block,
+                    0,
+                    bytemuck::cast_slice_mut(&mut wide),
+                );
+                let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
+                for (out, x) in out.iter_mut().zip(wide) {
+                    *out = bf16::from_f32(x);
+                }
             }
         }
     });

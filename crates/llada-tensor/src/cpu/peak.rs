@@ -44,6 +44,7 @@ pub(crate) fn gemm_peak(cx: Context<'_>, precision: Precision, rounds: usize) ->
                 a_range: 0..2,
                 b_range: 0..1,
                 first_panel: 0,
+                b_is_packed: false,
                 n,
                 accumulate: false,
                 c: Shared::new(&mut c),

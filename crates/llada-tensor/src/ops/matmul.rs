@@ -1,5 +1,6 @@
 //! Matrix products: `c[.., m, n] = sum_k a[.., m, k] b[.., k, n]`.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Cost;
@@ -104,6 +105,30 @@ pub fn matmul(args: MatmulArgs<'_>) -> Result<()> {
     device.backend().matmul(args)
 }
 
+/// Packs a weight `[N, K]` of any type and strides for products `x wᵀ`.
+///
+/// # Errors
+/// [`Error::Rank`] if the weight is not a matrix.
+///
+/// # Panics
+/// Never: the backend asks for rows that exist.
+pub fn pack(weight: &Tensor, precision: Precision) -> Result<Arc<dyn PackedWeight>> {
+    let [n, k] = *weight.shape() else {
+        let (op, expected, shape) = ("pack", 2, weight.shape().to_vec());
+        return Err(Error::Rank {
+            op,
+            expected,
+            shape,
+        });
+    };
+    let fill = |rows: Range<usize>, out: &mut [f32]| {
+        let part = weight.narrow(0, rows.start, rows.len());
+        part.expect("the backend asks for rows that exist")
+            .copy_f32(out);
+    };
+    weight.device().backend().pack([n, k], precision, &fill)
+}
+
 /// Work of one product with operands of `operand_bytes` each and an `f32` output.
 #[must_use]
 pub fn cost(batch: usize, m: usize, n: usize, k: usize, operand_bytes: usize) -> Cost {
@@ -118,31 +143,13 @@ impl Tape {
     /// Linear layer `y = x wᵀ + bias`.
     ///
     /// - `x`: `[T, K]`; `weight`: `[N, K]`; `bias`: `[N]`; returns `[T, N]`.
-    /// - `packed`: the same weight in the backend's layout, for inference.
     /// - Gradients: `dx = dy w`, `dw += dyᵀ x`, `dbias += sum_t dy`.
     ///
     /// # Errors
     /// As [`matmul`].
-    pub fn linear(
-        &mut self,
-        x: &Var,
-        weight: &Var,
-        packed: Option<&Arc<dyn PackedWeight>>,
-        bias: Option<&Var>,
-    ) -> Result<Var> {
+    pub fn linear(&mut self, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<Var> {
         let precision = self.precision();
-        let rhs = packed.map_or(Rhs::Weight(weight.value()), Rhs::Packed);
-        let n = rhs.k_n().map_or(0, |(_, n)| n);
-        let rows = x.value().shape().first().copied().unwrap_or(0);
-        let mut y = Tensor::empty(self.device(), DType::F32, &[rows, n]);
-        let (a, c) = (x.value(), &mut y);
-        matmul(MatmulArgs {
-            a,
-            b: rhs,
-            c,
-            accumulate: false,
-            precision,
-        })?;
+        let y = product(x.value(), Rhs::Weight(weight.value()), precision)?;
         let (x_in, w_in) = (x.clone(), weight.clone());
         let y = self.push(y, &[x, weight], move |dy, sink| {
             if x_in.needs_grad() {
@@ -164,6 +171,39 @@ impl Tape {
             None => Ok(y),
         }
     }
+
+    /// [`Self::linear`] with a weight in the backend's layout, without a gradient.
+    ///
+    /// # Errors
+    /// As [`matmul`].
+    pub fn linear_packed(
+        &mut self,
+        x: &Var,
+        weight: &Arc<dyn PackedWeight>,
+        bias: Option<&Var>,
+    ) -> Result<Var> {
+        let y = product(x.value(), Rhs::Packed(weight), self.precision())?;
+        let y = Var::constant(y);
+        match bias {
+            Some(bias) => self.add(&y, bias),
+            None => Ok(y),
+        }
+    }
+}
+
+/// `x b` in a new tensor, `x: [T, K]`.
+fn product(x: &Tensor, b: Rhs<'_>, precision: Precision) -> Result<Tensor> {
+    let n = b.k_n().map_or(0, |(_, n)| n);
+    let rows = x.shape().first().copied().unwrap_or(0);
+    let mut y = Tensor::empty(x.device(), DType::F32, &[rows, n]);
+    matmul(MatmulArgs {
+        a: x,
+        b,
+        c: &mut y,
+        accumulate: false,
+        precision,
+    })?;
+    Ok(y)
 }
 
 /// `dw += dyᵀ x`, in place where `w` is a parameter.

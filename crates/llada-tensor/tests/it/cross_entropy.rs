@@ -2,6 +2,7 @@
 
 use llada_tensor::backend::{CrossEntropyBackwardArgs, Rhs};
 use llada_tensor::ops::cross_entropy::cross_entropy;
+use llada_tensor::ops::matmul::pack;
 use llada_tensor::{DType, Precision, Tensor};
 use proptest::prelude::*;
 
@@ -51,7 +52,7 @@ fn check(n: usize, v: usize, d: usize, with_bias: bool) {
         let hidden = of(device, &[n, d], &inputs.hidden);
         let run = |head| cross_entropy(&hidden, head, bias.as_ref(), &inputs.targets, precision);
         let (losses, lse) = run(Rhs::Weight(&head)).expect("fits");
-        let packed = device.backend().pack(&head, precision).expect("a matrix");
+        let packed = pack(&head, precision).expect("a matrix");
         let (of_packed, _) = run(Rhs::Packed(&packed)).expect("fits");
         same_bits("packed", &losses.to_vec_f32(), &of_packed.to_vec_f32());
         vec![losses.to_vec_f32(), lse.to_vec_f32()]

@@ -114,7 +114,7 @@ fn of_linear() {
         "linear",
         &[&[4, 7], &[6, 7], &[6]],
         |tape, x| {
-            let y = tape.linear(&x[0], &x[1], None, Some(&x[2])).expect("fits");
+            let y = tape.linear(&x[0], &x[1], Some(&x[2])).expect("fits");
             score.on(tape, &y)
         },
         |x| score.exact(&reference::add(&reference::linear(&x[0], &x[1], 7), &x[2])),
@@ -314,18 +314,18 @@ fn of_a_block_with_tied_parameters() {
             let run = |tape: &mut Tape| -> llada_tensor::Result<Var> {
                 let x = tape.embedding(wte, &ids)?;
                 let h = tape.rms_norm(&x, norm, eps)?;
-                let q = tape.linear(&h, wq, None, None)?;
+                let q = tape.linear(&h, wq, None)?;
                 let q = tape.rope(&q, &table, &positions)?;
-                let k = tape.linear(&h, wk, None, None)?;
+                let k = tape.linear(&h, wk, None)?;
                 let k = tape.rope(&k, &table, &positions)?;
-                let v = tape.linear(&h, wv, None, None)?;
+                let v = tape.linear(&h, wv, None)?;
                 let y = tape.attention(&q, &k, &v, on_tape(&shape))?;
                 let x = tape.add(&x, &y)?;
                 let h = tape.rms_norm(&x, norm, eps)?;
-                let gate = tape.linear(&h, gate, None, None)?;
-                let up = tape.linear(&h, up, None, None)?;
+                let gate = tape.linear(&h, gate, None)?;
+                let up = tape.linear(&h, up, None)?;
                 let y = tape.swiglu(&gate, &up)?;
-                let y = tape.linear(&y, down, None, None)?;
+                let y = tape.linear(&y, down, None)?;
                 let x = tape.add(&x, &y)?;
                 tape.cross_entropy(&x, wte, None, &targets, &weights)
             };

@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use llada_tensor::backend::{MatmulArgs, Rhs};
-use llada_tensor::ops::matmul::matmul;
+use llada_tensor::ops::matmul::{matmul, pack};
 use llada_tensor::{CpuConfig, CpuLevel, DType, Device, Precision, Tensor, bf16};
 use proptest::prelude::*;
 
@@ -64,7 +64,7 @@ fn check([m, n, k]: [usize; 3]) {
         let exact = left(scalar()).map(|a| [exact(&a, &b, precision), exact(&a, &w_t, precision)]);
         for (name, device) in devices() {
             let (b, w, w_t) = right(device);
-            let packed = device.backend().pack(&w, precision).expect("a matrix");
+            let packed = pack(&w, precision).expect("a matrix");
             for (a, [by_b, by_w]) in left(device).iter().zip(&exact) {
                 let mut of_weight = Vec::new();
                 for (exact, rhs) in [

@@ -1,0 +1,194 @@
+//! A model for inference: each weight in the layout of the backend, and nothing else.
+
+use std::sync::Arc;
+
+use llada_diffusion::{
+    Cached, Candidate, MaskPredictor, Noise, PredictorInfo, Result as DiffusionResult, TokenBatch,
+    cross_entropies, guide_all,
+};
+use llada_tensor::backend::{CandidateArgs, Rhs};
+use llada_tensor::ops::candidates::{CandidateRule, candidates};
+use llada_tensor::ops::cross_entropy::cross_entropy;
+use llada_tensor::{Precision, Tape, Tensor, Var};
+
+use crate::ModelConfig;
+use crate::network::{FrozenWeight, Network, Parameters, Pass};
+use crate::window::{Input, window_positions};
+
+/// A LLaDA mask predictor that is not trained further: its matrices are packed for products, in
+/// bf16 if that is the precision, and there is no other copy of them.
+#[derive(Debug)]
+pub struct FrozenModel {
+    network: Arc<Network>,
+    weights: Vec<FrozenWeight>,
+}
+
+impl FrozenModel {
+    pub(crate) fn new(network: Arc<Network>, weights: Vec<FrozenWeight>) -> Self {
+        Self { network, weights }
+    }
+
+    /// The configuration.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        &self.network.config
+    }
+
+    /// Precision of the matrix products.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.network.precision
+    }
+
+    /// Bytes of all weights in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let of = |weight: &FrozenWeight| {
+            let tensor = weight.tensor.as_ref();
+            let tensor = tensor.map_or(0, |x| x.numel() * x.dtype().size_bytes());
+            tensor + weight.packed.as_ref().map_or(0, |packed| packed.bytes())
+        };
+        self.weights.iter().map(of).sum()
+    }
+
+    /// Hidden states of positions, `[N, D]`.
+    fn infer(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Tensor> {
+        self.network.check(batch, positions)?;
+        self.run(&Input::new(batch), positions, None)
+    }
+
+    fn run(
+        &self,
+        input: &Input,
+        positions: &[usize],
+        cached: Option<Cached<'_>>,
+    ) -> DiffusionResult<Tensor> {
+        let mut tape = Tape::inference(&self.network.device, self.network.precision);
+        let mut pass = Pass {
+            tape: &mut tape,
+            parameters: Parameters::Frozen(&self.weights),
+            cached,
+        };
+        let hidden = self.network.hidden(&mut pass, input, positions)?;
+        Ok(hidden.value().clone())
+    }
+
+    /// `[N, V]` out of hidden states `[N, D]`.
+    fn head_logits(&self, hidden: &Tensor) -> llada_tensor::Result<Vec<f32>> {
+        let mut tape = Tape::inference(&self.network.device, self.network.precision);
+        let mut pass = Pass {
+            tape: &mut tape,
+            parameters: Parameters::Frozen(&self.weights),
+            cached: None,
+        };
+        let logits = pass.linear(&Var::constant(hidden.clone()), self.network.head)?;
+        Ok(logits.value().to_vec_f32())
+    }
+
+    /// The head's choice for each row of hidden states `[N, D]`.
+    fn choose(
+        &self,
+        hidden: &Tensor,
+        unconditional: Option<&Tensor>,
+        rule: &CandidateRule<'_>,
+        noise: &Noise<'_>,
+    ) -> DiffusionResult<Vec<Candidate>> {
+        let (head, bias) = self.head();
+        Ok(candidates(CandidateArgs {
+            hidden,
+            unconditional,
+            head,
+            bias,
+            rule,
+            noise,
+            precision: self.network.precision,
+        })?)
+    }
+
+    fn head(&self) -> (Rhs<'_>, Option<&Tensor>) {
+        let slot = self.network.head;
+        let packed = self.weights[slot.weight].packed.as_ref();
+        let bias = slot
+            .bias
+            .and_then(|bias| self.weights[bias].tensor.as_ref());
+        (Rhs::Packed(packed.expect("the head is packed")), bias)
+    }
+}
+
+impl MaskPredictor for FrozenModel {
+    fn info(&self) -> PredictorInfo {
+        self.network.info()
+    }
+
+    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Vec<f32>> {
+        Ok(self.head_logits(&self.infer(batch, positions)?)?)
+    }
+
+    fn candidates(
+        &self,
+        batch: &TokenBatch,
+        unconditional: Option<&TokenBatch>,
+        positions: &[usize],
+        rule: &CandidateRule<'_>,
+        noise: &Noise<'_>,
+    ) -> DiffusionResult<Vec<Candidate>> {
+        let hidden = self.infer(batch, positions)?;
+        let unconditional = unconditional
+            .map(|batch| self.infer(batch, positions))
+            .transpose()?;
+        self.choose(&hidden, unconditional.as_ref(), rule, noise)
+    }
+
+    fn candidates_cached(
+        &self,
+        batch: &TokenBatch,
+        cached: Cached<'_>,
+        positions: &[usize],
+        rule: &CandidateRule<'_>,
+        noise: &Noise<'_>,
+    ) -> DiffusionResult<Vec<Candidate>> {
+        self.network.check(batch, positions)?;
+        let in_windows = window_positions(batch, &cached, positions)?;
+        let input = Input::windows(batch, cached.windows);
+        let hidden = self.run(&input, &in_windows, Some(cached))?;
+        self.choose(&hidden, None, rule, noise)
+    }
+
+    fn token_losses(
+        &self,
+        batch: &TokenBatch,
+        positions: &[usize],
+        targets: &[u32],
+    ) -> DiffusionResult<Vec<f32>> {
+        let hidden = self.infer(batch, positions)?;
+        let (head, bias) = self.head();
+        let (losses, _) = cross_entropy(&hidden, head, bias, targets, self.network.precision)?;
+        Ok(losses.to_vec_f32())
+    }
+
+    fn guided_token_losses(
+        &self,
+        batch: &TokenBatch,
+        unconditional: &TokenBatch,
+        cfg_scale: f32,
+        positions: &[usize],
+        targets: &[u32],
+    ) -> DiffusionResult<Vec<f32>> {
+        /// Positions whose logits are in memory at once.
+        const ROWS: usize = 64;
+        let hidden = self.infer(batch, positions)?;
+        let un_hidden = self.infer(unconditional, positions)?;
+        let mut losses = Vec::with_capacity(targets.len());
+        for (chunk, targets) in targets.chunks(ROWS).enumerate() {
+            let rows = |x: &Tensor| x.narrow(0, chunk * ROWS, targets.len());
+            let mut logits = self.head_logits(&rows(&hidden)?)?;
+            guide_all(
+                cfg_scale,
+                &mut logits,
+                &self.head_logits(&rows(&un_hidden)?)?,
+            );
+            losses.extend(cross_entropies(&logits, targets));
+        }
+        Ok(losses)
+    }
+}

@@ -1,0 +1,307 @@
+//! The Transformer: the forward pass that training and inference share.
+//!
+//! Source: `LLaDAModel` and `LLaDALlamaBlock` of the reference's `modeling_llada.py`.
+
+use std::sync::Arc;
+
+use llada_diffusion::{
+    Cached, Error as DiffusionError, Parameter, ParameterKind, PredictorInfo,
+    Result as DiffusionResult, TokenBatch,
+};
+use llada_tensor::backend::{AttentionShape, PackedWeight};
+use llada_tensor::ops::rope::RopeTable;
+use llada_tensor::{Device, Precision, Tape, Tensor, Var};
+
+use crate::window::{Input, attend_cached};
+use crate::{ModelConfig, Result};
+
+/// A weight and its optional bias, as indexes of the parameters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot {
+    pub(crate) weight: usize,
+    pub(crate) bias: Option<usize>,
+}
+
+/// Parameters of one block.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    attn_norm: Slot,
+    q_proj: Slot,
+    k_proj: Slot,
+    v_proj: Slot,
+    attn_out: Slot,
+    ff_norm: Slot,
+    ff_proj: Slot,
+    up_proj: Slot,
+    ff_out: Slot,
+}
+
+/// What a model is but for the values of its parameters.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) config: ModelConfig,
+    pub(crate) device: Device,
+    /// Of the matrix products.
+    pub(crate) precision: Precision,
+    pub(crate) head: Slot,
+    wte: Slot,
+    blocks: Vec<Block>,
+    ln_f: Slot,
+    rope: RopeTable,
+}
+
+/// Where each parameter of a configuration stands in the list of all.
+struct Slots<'a> {
+    config: &'a ModelConfig,
+    next: usize,
+}
+
+impl Slots<'_> {
+    fn take(&mut self, bias: bool) -> Slot {
+        let weight = self.next;
+        self.next += if bias { 2 } else { 1 };
+        Slot {
+            weight,
+            bias: bias.then_some(weight + 1),
+        }
+    }
+
+    /// In the order of [`ModelConfig::parameter_shapes`].
+    fn block(&mut self) -> Block {
+        let (norm, qkv, linear) = (
+            self.config.norm_bias(),
+            self.config.qkv_bias(),
+            self.config.include_bias,
+        );
+        Block {
+            attn_norm: self.take(norm),
+            q_proj: self.take(qkv),
+            k_proj: self.take(qkv),
+            v_proj: self.take(qkv),
+            attn_out: self.take(linear),
+            ff_norm: self.take(norm),
+            ff_proj: self.take(linear),
+            up_proj: self.take(linear),
+            ff_out: self.take(linear),
+        }
+    }
+}
+
+/// Where a forward pass finds its parameters.
+#[derive(Clone, Copy)]
+pub(crate) enum Parameters<'a> {
+    /// As they are trained.
+    Trained(&'a [Parameter]),
+    /// In the forms of [`Network::forms`].
+    Frozen(&'a [FrozenWeight]),
+}
+
+/// A parameter for inference, in the forms in which it is used.
+#[derive(Debug)]
+pub(crate) struct FrozenWeight {
+    /// A table, a norm's weight or a bias.
+    pub(crate) tensor: Option<Tensor>,
+    /// The weight of a linear layer, in the backend's layout.
+    pub(crate) packed: Option<Arc<dyn PackedWeight>>,
+}
+
+/// In which forms inference uses a parameter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Forms {
+    pub(crate) tensor: bool,
+    pub(crate) packed: bool,
+}
+
+/// The part of a parameter in the model.
+pub(crate) fn kind(name: &str, shape: &[usize]) -> ParameterKind {
+    match shape.len() {
+        2 if name.starts_with("model.transformer.blocks.") => ParameterKind::Matrix,
+        2 => ParameterKind::Table,
+        _ => ParameterKind::Vector,
+    }
+}
+
+pub(crate) type TensorVar = llada_tensor::Result<Var>;
+
+impl Network {
+    pub(crate) fn new(config: ModelConfig, device: &Device, precision: Precision) -> Result<Self> {
+        config.check()?;
+        let mut slots = Slots {
+            config: &config,
+            next: 0,
+        };
+        let wte = slots.take(false);
+        let blocks = (0..config.n_layers).map(|_| slots.block()).collect();
+        let ln_f = slots.take(config.norm_bias());
+        let head = if config.weight_tying {
+            wte
+        } else {
+            slots.take(config.include_bias)
+        };
+        let (length, head_dim) = (config.max_sequence_length, config.head_dim());
+        let rope = RopeTable::new(device, length, head_dim, config.rope_theta)?;
+        let device = device.clone();
+        Ok(Self {
+            config,
+            device,
+            precision,
+            head,
+            wte,
+            blocks,
+            ln_f,
+            rope,
+        })
+    }
+
+    pub(crate) fn info(&self) -> PredictorInfo {
+        PredictorInfo {
+            vocab_size: self.config.embedding_rows(),
+            mask_token_id: self.config.mask_token_id,
+            eos_token_id: self.config.eos_token_id,
+            max_sequence_length: self.config.max_sequence_length,
+        }
+    }
+
+    /// In which forms inference uses the parameter at `index`: a tied embedding in both.
+    pub(crate) fn forms(&self, index: usize, kind: ParameterKind) -> Forms {
+        let is_matrix = kind != ParameterKind::Vector;
+        Forms {
+            tensor: !is_matrix || index == self.wte.weight,
+            packed: is_matrix && (index != self.wte.weight || self.config.weight_tying),
+        }
+    }
+
+    pub(crate) fn check(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<()> {
+        let vocab_size = self.config.embedding_rows();
+        let out_of_range = |(_, id): &(usize, &u32)| **id as usize >= vocab_size;
+        if let Some((position, &id)) = batch.ids().iter().enumerate().find(out_of_range) {
+            return Err(DiffusionError::TokenOutOfRange {
+                id,
+                position,
+                vocab_size,
+            });
+        }
+        let max_sequence_length = self.config.max_sequence_length;
+        for sequence in batch.sequences() {
+            let length = sequence.len();
+            if length > max_sequence_length {
+                return Err(DiffusionError::TooLong {
+                    length,
+                    max_sequence_length,
+                });
+            }
+        }
+        if let Some(&at) = positions.iter().find(|&&at| at >= batch.n_tokens()) {
+            let (op, limit) = ("positions", batch.n_tokens());
+            return Err(llada_tensor::Error::IndexOutOfRange {
+                op,
+                index: at,
+                limit,
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Hidden states of the given positions after the last norm, `[N, D]`. With caches `T` counts
+    /// the tokens of all windows, and positions are indexes into them.
+    pub(crate) fn hidden(
+        &self,
+        pass: &mut Pass<'_, '_>,
+        input: &Input,
+        positions: &[usize],
+    ) -> TensorVar {
+        let rows: Vec<u32> = positions.iter().map(|&at| index_u32(at)).collect();
+        let wte = pass.parameter(self.wte.weight);
+        let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let last = layer + 1 == self.blocks.len();
+            let mut y = self.attend(pass, layer, &x, input)?; // [T, D]
+            if last {
+                // Nothing mixes positions from here on: only the asked rows go on.
+                x = pass.tape.embedding(&x, &rows)?; // [N, D]
+                y = pass.tape.embedding(&y, &rows)?;
+            }
+            let y = pass.linear(&y, block.attn_out)?;
+            x = pass.tape.add(&x, &y)?;
+            let h = self.norm(pass, &x, block.ff_norm)?;
+            let gate = pass.linear(&h, block.ff_proj)?; // [., F]
+            let up = pass.linear(&h, block.up_proj)?;
+            let h = pass.tape.swiglu(&gate, &up)?;
+            let y = pass.linear(&h, block.ff_out)?;
+            x = pass.tape.add(&x, &y)?;
+        }
+        self.norm(pass, &x, self.ln_f)
+    }
+
+    fn attend(&self, pass: &mut Pass<'_, '_>, layer: usize, x: &Var, input: &Input) -> TensorVar {
+        let block = &self.blocks[layer];
+        let h = self.norm(pass, x, block.attn_norm)?;
+        let q = pass.linear(&h, block.q_proj)?; // [T, H * E]
+        let k = pass.linear(&h, block.k_proj)?; // [T, K * E]
+        let v = pass.linear(&h, block.v_proj)?;
+        let q = pass.tape.rope(&q, &self.rope, &input.places)?;
+        let k = pass.tape.rope(&k, &self.rope, &input.places)?;
+        let shape = AttentionShape {
+            offsets: &input.offsets,
+            key_offsets: None,
+            n_heads: self.config.n_heads,
+            n_kv_heads: self.config.kv_heads(),
+            causal: self.config.causal,
+            key_bias: None,
+        };
+        match &mut pass.cached {
+            None => pass.tape.attention(&q, &k, &v, shape),
+            Some(cached) => {
+                let y = attend_cached(pass.tape, cached, layer, [&q, &k, &v], shape)?;
+                Ok(Var::constant(y))
+            }
+        }
+    }
+
+    fn norm(&self, pass: &mut Pass<'_, '_>, x: &Var, slot: Slot) -> TensorVar {
+        let weight = pass.parameter(slot.weight);
+        let y = pass.tape.rms_norm(x, &weight, self.config.rms_norm_eps)?;
+        match slot.bias {
+            Some(bias) => {
+                let bias = pass.parameter(bias);
+                pass.tape.add(&y, &bias)
+            }
+            None => Ok(y),
+        }
+    }
+}
+
+/// One forward pass: a tape and where its parameters come from.
+pub(crate) struct Pass<'a, 'c> {
+    pub(crate) tape: &'a mut Tape,
+    pub(crate) parameters: Parameters<'a>,
+    pub(crate) cached: Option<Cached<'c>>,
+}
+
+impl Pass<'_, '_> {
+    pub(crate) fn parameter(&mut self, index: usize) -> Var {
+        match self.parameters {
+            Parameters::Trained(all) => self.tape.parameter(index, &all[index].value),
+            Parameters::Frozen(all) => {
+                let tensor = all[index].tensor.clone();
+                Var::constant(tensor.expect("`Network::forms` says that it is used as a tensor"))
+            }
+        }
+    }
+
+    pub(crate) fn linear(&mut self, x: &Var, slot: Slot) -> TensorVar {
+        let bias = slot.bias.map(|bias| self.parameter(bias));
+        if let Parameters::Frozen(all) = self.parameters {
+            let packed = all[slot.weight].packed.as_ref();
+            let weight = packed.expect("`Network::forms` says that it is used packed");
+            return self.tape.linear_packed(x, weight, bias.as_ref());
+        }
+        let weight = self.parameter(slot.weight);
+        self.tape.linear(x, &weight, bias.as_ref())
+    }
+}
+
+pub(crate) fn index_u32(at: usize) -> u32 {
+    u32::try_from(at).expect("a batch has fewer than 2^32 tokens")
+}

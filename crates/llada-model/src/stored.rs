@@ -1,0 +1,124 @@
+//! A tensor of a checkpoint: where it is, and how its values become those of a model.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use half::bf16;
+use llada_tensor::backend::PackedWeight;
+use llada_tensor::{Device, Precision, Tensor};
+use memmap2::{Mmap, UncheckedAdvice};
+
+use crate::{Error, Result};
+
+/// Writes the given rows of a tensor as `f32`; a vector has one value a row.
+pub(crate) type Fill<'a> = Box<dyn Fn(Range<usize>, &mut [f32]) + Sync + 'a>;
+
+/// A tensor that has not been read.
+pub(crate) struct Stored<'a> {
+    /// Name in the file, for messages.
+    pub(crate) name: String,
+    /// The file, for messages.
+    pub(crate) path: &'a Path,
+    pub(crate) shape: Vec<usize>,
+    /// Whether all values are bf16.
+    pub(crate) is_bf16: bool,
+    pub(crate) fill: Fill<'a>,
+    /// The bytes, if they are mapped.
+    pub(crate) range: Option<(&'a Mmap, Range<usize>)>,
+}
+
+impl Stored<'_> {
+    /// All values as `f32`.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub(crate) fn read(&self, device: &Device) -> Result<Tensor> {
+        let mut values = vec![0.0; self.shape.iter().product()];
+        (self.fill)(0..self.rows(), &mut values);
+        self.expect_finite(is_finite(&values))?;
+        Ok(Tensor::from_f32(device, &self.shape, &values)?)
+    }
+
+    /// All values, as bf16 if they are.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub(crate) fn read_as_stored(&self, device: &Device) -> Result<Tensor> {
+        /// Rows that are wide at once.
+        const ROWS: usize = 256;
+        if !self.is_bf16 || self.shape.len() < 2 {
+            return self.read(device);
+        }
+        let (n, numel) = (self.rows(), self.shape.iter().product());
+        let row = numel / n.max(1);
+        let mut values: Vec<bf16> = Vec::with_capacity(numel);
+        let mut wide = vec![0.0; ROWS * row];
+        for start in (0..n).step_by(ROWS) {
+            let rows = start..(start + ROWS).min(n);
+            let wide = &mut wide[..rows.len() * row];
+            (self.fill)(rows, wide);
+            self.expect_finite(is_finite(wide))?;
+            values.extend(wide.iter().map(|&x| bf16::from_f32(x)));
+        }
+        Ok(Tensor::from_bf16(device, &self.shape, &values)?)
+    }
+
+    /// The matrix in the layout of the device.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub(crate) fn pack(
+        &self,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Arc<dyn PackedWeight>> {
+        let &[n, k] = &*self.shape else {
+            unreachable!("only matrices are packed, and shapes were checked")
+        };
+        let all_finite = AtomicBool::new(true);
+        let fill = |rows: Range<usize>, out: &mut [f32]| {
+            (self.fill)(rows, out);
+            if !is_finite(out) {
+                all_finite.store(false, Ordering::Relaxed);
+            }
+        };
+        let packed = device.backend().pack([n, k], precision, &fill)?;
+        self.expect_finite(all_finite.into_inner())?;
+        Ok(packed)
+    }
+
+    /// Lets the system drop the pages of the file that have been read: they would count as memory
+    /// of this process, and a large file does not fit beside its weights.
+    pub(crate) fn release(&self) {
+        let Some((map, range)) = &self.range else {
+            return;
+        };
+        // SAFETY: the map is read-only and of a file; a dropped page is read again when touched.
+        #[expect(unsafe_code, reason = "advice about a mapped file")]
+        let advised = unsafe {
+            map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
+        };
+        // Without the advice there is only more memory in use.
+        let _ = advised;
+    }
+
+    fn rows(&self) -> usize {
+        self.shape.first().copied().unwrap_or(1)
+    }
+
+    fn expect_finite(&self, is_finite: bool) -> Result<()> {
+        if is_finite {
+            return Ok(());
+        }
+        Err(Error::NotFinite {
+            name: self.name.clone(),
+            path: self.path.to_owned(),
+        })
+    }
+}
+
+fn is_finite(values: &[f32]) -> bool {
+    values.iter().all(|x| x.is_finite())
+}
