@@ -118,7 +118,7 @@ impl ModelConfig {
     /// Reads and checks a configuration.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Json`] or [`Error::UnsupportedField`].
+    /// [`Error::Io`], [`Error::Json`] or [`Error::Config`].
     pub fn from_file(path: &Path) -> Result<Self> {
         let io = |source| Error::Io {
             action: "reading",
@@ -131,13 +131,16 @@ impl ModelConfig {
     /// Parses and checks a configuration; `path` is for messages.
     ///
     /// # Errors
-    /// [`Error::Json`] or [`Error::UnsupportedField`].
+    /// [`Error::Json`] or [`Error::Config`].
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
         let config: Self = serde_json::from_slice(json).map_err(|source| Error::Json {
             path: path.to_owned(),
             source,
         })?;
-        config.check()?;
+        config.check().map_err(|source| Error::Config {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
         Ok(config)
     }
 

@@ -37,6 +37,15 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A configuration cannot be used.
+    #[error("{}", path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// The field.
+        #[source]
+        source: Box<Error>,
+    },
     /// A configuration field has a value that this implementation does not support.
     #[error("config field {field}: {value} is not supported, expected {expected}")]
     UnsupportedField {
@@ -67,6 +76,24 @@ pub enum Error {
         got: String,
         /// What is supported.
         expected: String,
+    },
+    /// An index names something else than a file beside it.
+    #[error("{}: the shard {shard:?} is no safetensors file of this folder", path.display())]
+    BadShard {
+        /// The index.
+        path: PathBuf,
+        /// What it names.
+        shard: String,
+    },
+    /// A tensor is in two files.
+    #[error("tensor {name} is in {} and in {}", first.display(), second.display())]
+    TensorTwice {
+        /// Name in the checkpoint.
+        name: String,
+        /// The one file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
     },
     /// A tensor that the configuration needs is not there.
     #[error("tensor {name} is missing from {}", path.display())]

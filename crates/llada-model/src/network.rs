@@ -2,7 +2,7 @@
 //!
 //! Source: `LLaDAModel` and `LLaDALlamaBlock` of the reference's `modeling_llada.py`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use llada_diffusion::{
     Cached, Error as DiffusionError, Parameter, ParameterKind, PredictorInfo,
@@ -47,7 +47,8 @@ pub(crate) struct Network {
     wte: Slot,
     blocks: Vec<Block>,
     ln_f: Slot,
-    rope: RopeTable,
+    /// As long as the longest sequence so far.
+    rope: Mutex<RopeTable>,
 }
 
 /// Where each parameter of a configuration stands in the list of all.
@@ -138,8 +139,12 @@ impl Network {
         } else {
             slots.take(config.include_bias)
         };
-        let (length, head_dim) = (config.max_sequence_length, config.head_dim());
-        let rope = RopeTable::new(device, length, head_dim, config.rope_theta)?;
+        let rope = Mutex::new(RopeTable::new(
+            device,
+            0,
+            config.head_dim(),
+            config.rope_theta,
+        )?);
         let device = device.clone();
         Ok(Self {
             config,
@@ -160,6 +165,17 @@ impl Network {
             eos_token_id: self.config.eos_token_id,
             max_sequence_length: self.config.max_sequence_length,
         }
+    }
+
+    /// The rotary table for at least `n` positions.
+    fn rope(&self, n: usize) -> llada_tensor::Result<RopeTable> {
+        let mut table = self.rope.lock().unwrap_or_else(PoisonError::into_inner);
+        if table.cos.shape()[0] < n {
+            let n = n.next_power_of_two();
+            let (head_dim, theta) = (self.config.head_dim(), self.config.rope_theta);
+            *table = RopeTable::new(&self.device, n, head_dim, theta)?;
+        }
+        Ok(table.clone())
     }
 
     /// In which forms inference uses the parameter at `index`: a tied embedding in both.
@@ -212,11 +228,17 @@ impl Network {
         positions: &[usize],
     ) -> TensorVar {
         let rows: Vec<u32> = positions.iter().map(|&at| index_u32(at)).collect();
+        let n_places = input
+            .places
+            .iter()
+            .max()
+            .map_or(0, |&last| last as usize + 1);
+        let rope = self.rope(n_places)?;
         let wte = pass.parameter(self.wte.weight);
         let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
         for (layer, block) in self.blocks.iter().enumerate() {
             let last = layer + 1 == self.blocks.len();
-            let mut y = self.attend(pass, layer, &x, input)?; // [T, D]
+            let mut y = self.attend(pass, layer, &x, input, &rope)?; // [T, D]
             if last {
                 // Nothing mixes positions from here on: only the asked rows go on.
                 x = pass.tape.embedding(&x, &rows)?; // [N, D]
@@ -234,14 +256,21 @@ impl Network {
         self.norm(pass, &x, self.ln_f)
     }
 
-    fn attend(&self, pass: &mut Pass<'_, '_>, layer: usize, x: &Var, input: &Input) -> TensorVar {
+    fn attend(
+        &self,
+        pass: &mut Pass<'_, '_>,
+        layer: usize,
+        x: &Var,
+        input: &Input,
+        rope: &RopeTable,
+    ) -> TensorVar {
         let block = &self.blocks[layer];
         let h = self.norm(pass, x, block.attn_norm)?;
         let q = pass.linear(&h, block.q_proj)?; // [T, H * E]
         let k = pass.linear(&h, block.k_proj)?; // [T, K * E]
         let v = pass.linear(&h, block.v_proj)?;
-        let q = pass.tape.rope(&q, &self.rope, &input.places)?;
-        let k = pass.tape.rope(&k, &self.rope, &input.places)?;
+        let q = pass.tape.rope(&q, rope, &input.places)?;
+        let k = pass.tape.rope(&k, rope, &input.places)?;
         let shape = AttentionShape {
             offsets: &input.offsets,
             key_offsets: None,

@@ -159,7 +159,15 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
         source,
     })?;
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
-    Ok(names.into_iter().map(|name| dir.join(name)).collect())
+    let file = |shard: String| {
+        let is_plain = shard.ends_with(".safetensors") && !shard.contains(['/', '\\']);
+        if is_plain {
+            return Ok(dir.join(shard));
+        }
+        let path = index.clone();
+        Err(Error::BadShard { path, shard })
+    };
+    names.into_iter().map(file).collect()
 }
 
 pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
@@ -198,10 +206,30 @@ fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stor
             .map_err(read)?
             .tensors()
         {
-            found.insert(name.clone(), stored(name, &view, file)?);
+            let tensor = stored(name.clone(), &view, file)?;
+            if let Some(other) = found.insert(name.clone(), tensor) {
+                let (first, second) = (other.path.to_owned(), file.path.to_owned());
+                return Err(Error::TensorTwice {
+                    name,
+                    first,
+                    second,
+                });
+            }
         }
     }
     let folder = files.first().map_or(Path::new(""), |file| file.path);
+    // No list of names that is longer than the files.
+    if config.n_layers > found.len() {
+        let source = Error::UnsupportedField {
+            field: "n_layers",
+            value: config.n_layers.to_string(),
+            expected: format!("the blocks of {} tensors", found.len()),
+        };
+        return Err(Error::Config {
+            path: folder.with_file_name("config.json"),
+            source: Box::new(source),
+        });
+    }
     let mut tensors = Vec::new();
     for (name, expected) in config.parameter_shapes() {
         let Some(tensor) = found.remove(&name) else {
