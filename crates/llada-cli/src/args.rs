@@ -1,5 +1,6 @@
 //! Raw flags.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -228,6 +229,10 @@ pub(crate) struct ScoreArgs {
     /// Monte Carlo draws
     #[arg(long, alias = "mc_samples", alias = "mc_num", default_value_t = 128)]
     pub(crate) mc_samples: usize,
+    /// Spread the draws of --estimator l evenly within batches of N, as the reference does [default:
+    /// within all of them]
+    #[arg(long, alias = "batch_size", value_name = "N")]
+    pub(crate) batch_size: Option<NonZeroUsize>,
     /// How the likelihood is estimated
     #[arg(long, value_enum, default_value = "l")]
     pub(crate) estimator: EstimatorName,

@@ -100,6 +100,12 @@ fn wrong_flags() {
     fails(&mut chat, 2, &["embedded", "--model"]);
     let mut score = llada(&["score", "--target", "", "--model"]);
     fails(score.arg(dir), 2, &["target is empty"]);
+    let mut score = llada(&["score", "--target", "春", "--estimator", "t", "--model"]);
+    fails(
+        score.arg(dir).args(["--batch-size", "2"]),
+        2,
+        &["--estimator l"],
+    );
     let mut level = generate(dir, &["春"]);
     fails(level.env("LLADA_CPU_LEVEL", "fast"), 2, &["scalar, avx2"]);
     generate(dir, &["春"])

@@ -120,6 +120,9 @@ fn score_reports_a_likelihood_with_its_error() {
         distance < 5.0 * (number(&noisy, "standard_error") + error),
         "{noisy}"
     );
+    let in_batches = score(&["夏雪月", "--batch-size", "16"]);
+    let distance = (number(&in_batches, "log_likelihood") - mean).abs();
+    assert!(distance < 5.0 * error, "{in_batches}");
     assert!(score(&["夏雪月", "--estimator", "chain"])["standard_error"] == json!(0.0));
 }
 
