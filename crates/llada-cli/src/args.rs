@@ -176,10 +176,22 @@ pub(crate) struct GenerateArgs {
         alias = "max_new_tokens"
     )]
     pub(crate) gen_length: Option<usize>,
+    /// Words that are fixed in the answer: offset in tokens : text, such as "0:The,5:answer"
+    #[arg(long, value_name = "OFFSET:TEXT,..", value_delimiter = ',', value_parser = constraint)]
+    pub(crate) constraints: Vec<(usize, String)>,
     #[command(flatten)]
     pub(crate) sampler: SamplerArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+}
+
+fn constraint(text: &str) -> Result<(usize, String), String> {
+    let parse = |(offset, word): (&str, &str)| {
+        let (offset, word) = (offset.trim().parse().ok()?, word.trim());
+        (!word.is_empty()).then(|| (offset, word.to_owned()))
+    };
+    let parsed = text.split_once(':').and_then(parse);
+    parsed.ok_or_else(|| "expected OFFSET:TEXT, such as 5:answer".to_owned())
 }
 
 #[derive(Debug, ClapArgs)]

@@ -51,6 +51,13 @@ fn wrong_prompts() {
     fails(&mut generate(dir, &["春龘"]), 2, &["'龘'", "number 2"]);
     fails(&mut generate(dir, &["--prompt-ids", "3,999"]), 2, &["999"]);
     fails(&mut generate(dir, &["春", "--steps", "0"]), 2, &["--steps"]);
+    let mut malformed = generate(dir, &["春", "--constraints", "雪"]);
+    malformed.assert().code(2);
+    fails(
+        &mut generate(dir, &["春", "--constraints", "1:雪月"]),
+        2,
+        &["offset 2", "answer of 2"],
+    );
     let mut infill = llada(&["infill", "春，", "--model"]);
     fails(infill.arg(dir), 2, &["no mask"]);
 }

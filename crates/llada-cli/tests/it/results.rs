@@ -156,6 +156,20 @@ fn the_greedy_target_of_one_token_is_the_likeliest() {
 }
 
 #[test]
+fn words_are_fixed_at_places_of_the_answer() {
+    let dir = model();
+    let args = ["春", "--gen-length", "6", "--constraints", "1:雪月,4:天"];
+    let result = run(dir.path(), "generate", &args);
+    let text = result["outputs"][0]["text"].as_str().expect("a text");
+    let at = |i: usize| text.chars().nth(i);
+    assert_eq!(
+        [at(1), at(2), at(4)],
+        ['雪', '月', '天'].map(Some),
+        "{text}"
+    );
+}
+
+#[test]
 fn infill_folds_traditional_characters() {
     let dir = model();
     let result = run(dir.path(), "infill", &["風□"]);
