@@ -1,5 +1,6 @@
 //! Raw flags.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
@@ -175,10 +176,22 @@ pub(crate) struct GenerateArgs {
         alias = "max_new_tokens"
     )]
     pub(crate) gen_length: Option<usize>,
+    /// Words that are fixed in the answer: offset in tokens : text, such as "0:The,5:answer"
+    #[arg(long, value_name = "OFFSET:TEXT,..", value_delimiter = ',', value_parser = constraint)]
+    pub(crate) constraints: Vec<(usize, String)>,
     #[command(flatten)]
     pub(crate) sampler: SamplerArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
+}
+
+fn constraint(text: &str) -> Result<(usize, String), String> {
+    let parse = |(offset, word): (&str, &str)| {
+        let (offset, word) = (offset.trim().parse().ok()?, word.trim());
+        (!word.is_empty()).then(|| (offset, word.to_owned()))
+    };
+    let parsed = text.split_once(':').and_then(parse);
+    parsed.ok_or_else(|| "expected OFFSET:TEXT, such as 5:answer".to_owned())
 }
 
 #[derive(Debug, ClapArgs)]
@@ -228,6 +241,10 @@ pub(crate) struct ScoreArgs {
     /// Monte Carlo draws
     #[arg(long, alias = "mc_samples", alias = "mc_num", default_value_t = 128)]
     pub(crate) mc_samples: usize,
+    /// Spread the draws of --estimator l evenly within batches of N, as the reference does [default:
+    /// within all of them]
+    #[arg(long, alias = "batch_size", value_name = "N")]
+    pub(crate) batch_size: Option<NonZeroUsize>,
     /// How the likelihood is estimated
     #[arg(long, value_enum, default_value = "l")]
     pub(crate) estimator: EstimatorName,

@@ -17,6 +17,7 @@ pub use error::{Error, Result};
 pub use forward::{Noised, forward_process, p_mask};
 pub use likelihood::{
     Estimate, Estimator, LikelihoodConfig, ScoredSequence, chain_rule, log_likelihood,
+    stratified_counts,
 };
 pub use loss::{diffusion_loss_weights, uniform_loss_weights};
 pub use predictor::{

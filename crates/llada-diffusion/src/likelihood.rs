@@ -1,5 +1,7 @@
 //! Likelihoods: the Monte Carlo bounds of eq. 5 and eq. 6, and the chain rule in any order.
 
+use std::num::NonZeroUsize;
+
 use llada_tensor::{Philox, Stream};
 
 use crate::{Error, MaskPredictor, Result, TokenBatch};
@@ -18,6 +20,9 @@ pub struct ScoredSequence<'a> {
 pub struct LikelihoodConfig {
     /// Monte Carlo draws for each sequence; `mc_num` of the reference.
     pub mc_samples: usize,
+    /// Draws of eq. 6 that share one random offset, by [`stratified_counts`]; `batch_size` of the
+    /// reference (16). `None`: every draw has a stratum of its own among all of `mc_samples`.
+    pub batch_size: Option<NonZeroUsize>,
     /// Most tokens in one call of the predictor (a longer sequence goes alone). It bounds memory
     /// and changes no result.
     pub max_batch_tokens: usize,
@@ -45,6 +50,7 @@ impl Default for LikelihoodConfig {
     fn default() -> Self {
         Self {
             mc_samples: 128,
+            batch_size: None,
             max_batch_tokens: 4096,
             seed: 0,
             estimator: Estimator::Count,
@@ -74,7 +80,8 @@ pub struct Estimate {
 /// [`Estimator::Ratio`] takes eq. 5 in its place, with independent draws of `t`.
 ///
 /// - The `l` of the draws are stratified: draw `d` of `n` takes its quantile from
-///   `[d / n, (d + 1) / n)`. An answer of one token has one possible draw, which is taken once.
+///   `[d / n, (d + 1) / n)`, or the draws of each `batch_size` are spread from one offset, as in
+///   the reference. An answer of one token has one possible draw, which is taken once.
 /// - Draws are keyed by (seed, index of the sequence, draw): results depend neither on
 ///   `max_batch_tokens` nor on the other sequences.
 ///
@@ -83,7 +90,7 @@ pub struct Estimate {
 /// returns otherwise.
 ///
 /// Source: arXiv 2502.09992, eq. 6 and algorithm 3; `get_log_likelihood` in the reference's
-/// `get_log_likelihood.py`, which stratifies by one offset for a whole batch.
+/// `get_log_likelihood.py`.
 pub fn log_likelihood(
     predictor: &dyn MaskPredictor,
     sequences: &[ScoredSequence<'_>],
@@ -95,13 +102,14 @@ pub fn log_likelihood(
     for (index, sequence) in sequences.iter().enumerate() {
         let is_exact = sequence.answer_len() == 1 && config.estimator == Estimator::Count;
         let n_draws = if is_exact { 1 } else { config.mc_samples };
-        for draw in 0..n_draws {
+        let counts = masked_counts(sequence, config, index);
+        for (draw, &l) in counts.iter().enumerate().take(n_draws) {
             if !group.is_empty() && group.n_tokens + sequence.tokens.len() > config.max_batch_tokens
             {
                 group.score(predictor, config.cfg_scale, &mut values)?;
             }
             let (positions, weight) = match config.estimator {
-                Estimator::Count => masked_by_count(sequence, config, index, draw),
+                Estimator::Count => masked_by_count(sequence, config, [index, draw], l),
                 Estimator::Ratio => masked_by_ratio(sequence, config, index, draw),
             };
             let mask_token_id = predictor.info().mask_token_id;
@@ -146,24 +154,79 @@ fn check(sequences: &[ScoredSequence<'_>], config: &LikelihoodConfig) -> Result<
     Ok(())
 }
 
-/// One draw of eq. 6: which positions of a sequence are masked, ascending, and `L / l`.
-fn masked_by_count(
+/// The numbers of masked tokens of a batch of `batch` draws of eq. 6 over `length` tokens, from one
+/// random `k` in `{1, .., length}`: `round(linspace(k, k + (batch - 1) * length / batch, batch))`,
+/// wrapped into `{1, .., length}`.
+///
+/// In `f32`, halves to even, as the reference computes it. Where an offset is half a token, the
+/// rounding depends on `k`, and over all `k` some numbers never come: [`log_likelihood`] turns the
+/// numbers of one `k` by a random amount, which is the same but for the halves, and has no bias.
+///
+/// # Panics
+/// If `length` is 0.
+///
+/// Source: arXiv 2502.09992, eq. 6; `forward_process` in the reference's `get_log_likelihood.py`.
+#[must_use]
+pub fn stratified_counts(k: usize, batch: usize, length: usize) -> Vec<usize> {
+    let last = batch.saturating_sub(1);
+    let start = k as f32;
+    let end = (k as f64 + last as f64 * (length as f64 / batch.max(1) as f64)) as f32;
+    let step = (end - start) / last.max(1) as f32;
+    let place = |i: usize| {
+        // PyTorch walks the second half from the end.
+        if i < batch / 2 {
+            step.mul_add(i as f32, start)
+        } else {
+            (-step).mul_add((last - i) as f32, end)
+        }
+    };
+    (0..batch)
+        .map(|i| (place(i).round_ties_even() as usize + length - 1) % length + 1)
+        .collect()
+}
+
+/// `l` of each draw of eq. 6, stratified.
+fn masked_counts(
     sequence: &ScoredSequence<'_>,
     config: &LikelihoodConfig,
     index: usize,
-    draw: usize,
+) -> Vec<usize> {
+    let philox = Philox::new(config.seed, Stream::Likelihood);
+    let (n, length) = (config.mc_samples, sequence.answer_len());
+    let Some(batch_size) = config.batch_size else {
+        let count = |draw: usize| {
+            let uniform = philox.uniform_f64(counter([index, draw, 0]));
+            let quantile = (draw as f64 + uniform) / n as f64;
+            // l - 1 = floor(quantile * L); the quantile is below 1, but the product can round up.
+            ((quantile * length as f64) as usize).min(length - 1) + 1
+        };
+        return (0..n).map(count).collect();
+    };
+    let batch = |first: usize| {
+        let turn = philox.below(length as u64, counter([index, first, 0])) as usize;
+        let counts = stratified_counts(1, batch_size.get().min(n - first), length);
+        counts.into_iter().map(move |l| (l - 1 + turn) % length + 1)
+    };
+    (0..n).step_by(batch_size.get()).flat_map(batch).collect()
+}
+
+/// One draw of eq. 6: which `l` positions of a sequence are masked, ascending, and `L / l`.
+fn masked_by_count(
+    sequence: &ScoredSequence<'_>,
+    config: &LikelihoodConfig,
+    [index, draw]: [usize; 2],
+    l: usize,
 ) -> (Vec<usize>, f64) {
     let philox = Philox::new(config.seed, Stream::Likelihood);
-    let counter = |i: usize| counter([index, draw, i]);
     let answer_len = sequence.answer_len();
-    let quantile = (draw as f64 + philox.uniform_f64(counter(0))) / config.mc_samples.max(1) as f64;
-    // l - 1 = floor(quantile * L); the quantile is below 1, but the product can round up to L.
-    let l = ((quantile * answer_len as f64) as usize).min(answer_len - 1) + 1;
     // The first l places of a shuffle (Fisher and Yates).
     let mut positions: Vec<usize> = (sequence.prompt_len..sequence.tokens.len()).collect();
     for i in 0..l {
         let left = (answer_len - i) as u64;
-        positions.swap(i, i + philox.below(left, counter(i + 1)) as usize);
+        positions.swap(
+            i,
+            i + philox.below(left, counter([index, draw, i + 1])) as usize,
+        );
     }
     positions.truncate(l);
     positions.sort_unstable();

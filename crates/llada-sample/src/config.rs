@@ -67,6 +67,9 @@ pub enum Process {
     /// (generate.py).
     #[default]
     Quota,
+    /// As [`Process::Quota`], but only the masks of the current block compete, and the last step of
+    /// a block takes all that it has left (the reference's app.py).
+    BlockQuota,
     /// Every masked token independently with probability `(t - s) / t`, with `t` going from 1 to 0
     /// in equal steps (arXiv 2502.09992, algorithm 4). The remasking strategy is not used. The
     /// paper draws tokens at temperature 1: see [`SampleConfig::reverse`].
@@ -236,7 +239,7 @@ impl SampleConfig {
                 let is_ok = x.is_finite() && x > 0.0;
                 check("factor", is_ok, "a positive number", f64::from(x))?;
             }
-            Process::Quota | Process::Reverse => {}
+            Process::Quota | Process::BlockQuota | Process::Reverse => {}
         }
         if self.cache != CacheMode::None && self.cfg_scale > 0.0 {
             return Err(Error::GuidedCache { request });

@@ -26,6 +26,9 @@ pub enum Task {
         prompt: Vec<u32>,
         /// Given tokens that follow the answer; usually none.
         suffix: Vec<u32>,
+        /// Tokens that are fixed within the answer: offsets from its start, and ids; usually none.
+        /// Of two for one place the later counts. They are given: guidance hides them.
+        constraints: Vec<(usize, u32)>,
     },
     /// The masks of a text, wherever they are.
     Infill {
@@ -42,6 +45,7 @@ impl Request {
             task: Task::Generate {
                 prompt,
                 suffix: Vec::new(),
+                constraints: Vec::new(),
             },
             config,
             sequence: 0,

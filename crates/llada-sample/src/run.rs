@@ -149,11 +149,14 @@ impl<'a> Run<'a> {
     /// Sets `positions` to those whose tokens this step needs: all masks before the end of the
     /// block, or only those to be revealed where that is known beforehand.
     pub(crate) fn choose_positions(&mut self) -> Result<()> {
-        let end = self.blocks[self.block].range.end;
+        let (config, block) = (&self.request.config, &self.blocks[self.block].range);
+        let start = match config.process {
+            Process::BlockQuota => block.start,
+            _ => self.window().start,
+        };
         self.positions.clear();
         self.positions
-            .extend((self.window().start..end).filter(|&at| self.canvas[at] == self.mask_token_id));
-        let config = &self.request.config;
+            .extend((start..block.end).filter(|&at| self.canvas[at] == self.mask_token_id));
         if config.process.is_parallel() {
             // Which ones stay is known when their confidences are.
         } else if config.process == Process::Reverse {
@@ -184,7 +187,11 @@ impl<'a> Run<'a> {
     }
 
     fn quota(&self) -> usize {
-        self.quotas[self.block_step]
+        let is_last = self.block_step + 1 == self.quotas.len();
+        match self.request.config.process {
+            Process::BlockQuota if is_last => usize::MAX,
+            _ => self.quotas[self.block_step],
+        }
     }
 
     /// Puts this step's tokens into the canvas. Where the mask itself won, the mask stays.
@@ -211,7 +218,7 @@ impl<'a> Run<'a> {
             order.map(|&i| self.candidates[i].confidence).collect()
         };
         let quota = match config.process {
-            Process::Quota => self.quota(),
+            Process::Quota | Process::BlockQuota => self.quota(),
             Process::Reverse => scores.len(),
             Process::Threshold(threshold) => above_threshold(&confidences(), threshold),
             Process::Factor(factor) => by_factor(&confidences(), factor),
@@ -264,7 +271,9 @@ impl<'a> Run<'a> {
             Process::Threshold(_) | Process::Factor(_) => {
                 self.revealed.is_empty() || !self.has_mask(block.range.clone())
             }
-            Process::Quota | Process::Reverse => self.block_step == block.steps,
+            Process::Quota | Process::BlockQuota | Process::Reverse => {
+                self.block_step == block.steps
+            }
         };
         if is_over {
             self.block += 1;
@@ -276,7 +285,7 @@ impl<'a> Run<'a> {
         self.canvas[range].contains(&self.mask_token_id)
     }
 
-    /// Ends an answer in which an EOS stands before the first mask.
+    /// Ends an answer in which an EOS stands before the first mask, unless a fixed token follows.
     fn end_at_eos(&mut self) {
         let is_answer = matches!(self.request.task, Task::Generate { .. });
         if !self.request.config.early_stop || !is_answer {
@@ -287,7 +296,13 @@ impl<'a> Run<'a> {
             .iter()
             .position(|&id| id == self.eos_token_id || id == self.mask_token_id);
         let tail_is_masked = answer.contains(&self.mask_token_id);
-        if let Some(end) = end.filter(|&end| tail_is_masked && answer[end] == self.eos_token_id) {
+        let is_end = |&end: &usize| {
+            let after = self.answer.start + end + 1..self.answer.end;
+            tail_is_masked
+                && answer[end] == self.eos_token_id
+                && !self.is_given[after].contains(&true)
+        };
+        if let Some(end) = end.filter(is_end) {
             answer[end..].fill(self.eos_token_id);
             self.ended = true;
         }
@@ -343,9 +358,14 @@ fn canvas(
     request: &Request,
     info: &PredictorInfo,
 ) -> Result<(Vec<u32>, Range<usize>)> {
-    let (given, gen_length, suffix): (_, _, &[u32]) = match &request.task {
-        Task::Generate { prompt, suffix } => (prompt, request.config.gen_length, suffix),
-        Task::Infill { canvas } => (canvas, 0, &[]),
+    type Given<'a> = (&'a [u32], usize, &'a [u32], &'a [(usize, u32)]);
+    let (given, gen_length, suffix, constraints): Given<'_> = match &request.task {
+        Task::Generate {
+            prompt,
+            suffix,
+            constraints,
+        } => (prompt, request.config.gen_length, suffix, constraints),
+        Task::Infill { canvas } => (canvas, 0, &[], &[]),
     };
     let max_sequence_length = info.max_sequence_length;
     let parts = [given.len(), gen_length, suffix.len()];
@@ -358,7 +378,18 @@ fn canvas(
         });
     }
     let masks = std::iter::repeat_n(&info.mask_token_id, gen_length);
-    let canvas: Vec<u32> = given.iter().chain(masks).chain(suffix).copied().collect();
+    let mut canvas: Vec<u32> = given.iter().chain(masks).chain(suffix).copied().collect();
+    for &(offset, id) in constraints {
+        if offset >= gen_length {
+            return Err(Error::OutOfRange {
+                request: index,
+                what: "the offset of a constraint",
+                expected: "less than gen_length",
+                got: offset as f64,
+            });
+        }
+        canvas[given.len() + offset] = id;
+    }
     let is_token = |id: u32| (id as usize) < info.vocab_size || id == info.mask_token_id;
     if let Some(position) = canvas.iter().position(|&id| !is_token(id)) {
         let (id, vocab_size) = (canvas[position], info.vocab_size);

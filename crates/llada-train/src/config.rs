@@ -108,6 +108,8 @@ pub struct OptimizationConfig {
     /// Curve of the decay.
     #[serde(default)]
     pub decay_shape: DecayShape,
+    /// Steps, counted from 0, and their learning rates; lines between them. In place of the above.
+    pub learning_rate_points: Option<Vec<(u64, f64)>>,
     /// What turns gradients into updates.
     #[serde(default)]
     pub optimizer: OptimizerName,
@@ -465,6 +467,20 @@ fn check_ranges(train: &OptimizationConfig) -> Result<()> {
         "in [0, 1]",
         &fraction,
     )?;
+    if let Some(points) = &train.learning_rate_points {
+        let key = "train.learning_rate_points";
+        require(!points.is_empty(), key, "a list with a point", &"[]")?;
+        let is_sorted = points.is_sorted_by_key(|&(step, _)| step);
+        require(
+            is_sorted,
+            key,
+            "in the order of the steps",
+            &"another order",
+        )?;
+        points
+            .iter()
+            .try_for_each(|&(_, rate)| at_least_0(key, rate))?;
+    }
     unit("train.beta1", train.beta1)?;
     unit("train.beta2", train.beta2)?;
     unit("train.muon_momentum", train.muon_momentum)?;

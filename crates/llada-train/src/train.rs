@@ -384,6 +384,7 @@ fn may_change(key: &str) -> bool {
         "train.decay_steps",
         "train.decay_fraction",
         "train.decay_shape",
+        "train.learning_rate_points",
         "train.log_every",
         "train.eval_every",
         "train.eval_mc_samples",

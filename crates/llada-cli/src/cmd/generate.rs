@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use llada::Llada;
 use llada::diffusion::MaskPredictor as _;
-use llada::sample::{Request, Task};
+use llada::sample::{Process, Request, Task};
 use llada::text::{ChatTemplate, Message};
 
 use crate::args::GenerateArgs;
@@ -19,6 +19,7 @@ const LINES_OF_A_POEM: usize = 3;
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let (llada, path) = load_with_dir(&args.model)?;
     let info = llada.model.info();
+    let constraints = constraints(args, &llada)?;
     let mut requests = Vec::new();
     for Prompt { ids, is_text } in prompts(args, &llada, path.as_deref())? {
         let usual = match args.model.model {
@@ -28,17 +29,38 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         let room = info.max_sequence_length.saturating_sub(ids.len());
         let gen_length = args.gen_length.unwrap_or(usual.min(room).max(1));
         check(&ids, gen_length, &llada)?;
-        let config = sampler(&args.sampler, &llada, gen_length, false)?;
+        if let Some((offset, _)) = constraints.iter().find(|(offset, _)| *offset >= gen_length) {
+            return Err(Misuse::of(format!(
+                "--constraints: a token at offset {offset} is past the answer of {gen_length}"
+            )));
+        }
+        let mut config = sampler(&args.sampler, &llada, gen_length, false)?;
+        if !constraints.is_empty() && config.process == Process::Quota {
+            config.process = Process::BlockQuota;
+        }
         let suffix = Vec::from_iter(end_of_text(&llada, is_text && gen_length < room));
         requests.push(Request {
             task: Task::Generate {
                 prompt: ids,
                 suffix,
+                constraints: constraints.clone(),
             },
             ..Request::generate(Vec::new(), config)
         });
     }
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, false)
+}
+
+/// The fixed tokens of the answer. A word is encoded as after a space, as in the reference's demo;
+/// a character vocabulary has no words.
+fn constraints(args: &GenerateArgs, llada: &Llada) -> Result<Vec<(usize, u32)>> {
+    let space = if is_character_model(llada) { "" } else { " " };
+    let mut constraints = Vec::new();
+    for (offset, word) in &args.constraints {
+        let ids = llada.tokenizer.encode_strict(&format!("{space}{word}"));
+        constraints.extend((*offset..).zip(ids.map_err(Misuse::from_error)?));
+    }
+    Ok(constraints)
 }
 
 /// What is to be completed or filled in.

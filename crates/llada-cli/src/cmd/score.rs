@@ -25,6 +25,9 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     if args.mc_samples == 0 {
         return Err(Misuse::of("--mc-samples must be at least 1"));
     }
+    if args.batch_size.is_some() && args.estimator != EstimatorName::L {
+        return Err(Misuse::of("--batch-size needs --estimator l"));
+    }
     let tokens = [&prompt[..], &target].concat();
     let limit = llada.model.info().max_sequence_length;
     if tokens.len() > limit {
@@ -40,6 +43,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let start = Instant::now();
     let config = LikelihoodConfig {
         mc_samples: args.mc_samples,
+        batch_size: args.batch_size,
         seed: args.seed,
         cfg_scale: args.cfg_scale,
         estimator: match args.estimator {

@@ -51,6 +51,13 @@ fn wrong_prompts() {
     fails(&mut generate(dir, &["春龘"]), 2, &["'龘'", "number 2"]);
     fails(&mut generate(dir, &["--prompt-ids", "3,999"]), 2, &["999"]);
     fails(&mut generate(dir, &["春", "--steps", "0"]), 2, &["--steps"]);
+    let mut malformed = generate(dir, &["春", "--constraints", "雪"]);
+    malformed.assert().code(2);
+    fails(
+        &mut generate(dir, &["春", "--constraints", "1:雪月"]),
+        2,
+        &["offset 2", "answer of 2"],
+    );
     let mut infill = llada(&["infill", "春，", "--model"]);
     fails(infill.arg(dir), 2, &["no mask"]);
 }
@@ -100,6 +107,12 @@ fn wrong_flags() {
     fails(&mut chat, 2, &["embedded", "--model"]);
     let mut score = llada(&["score", "--target", "", "--model"]);
     fails(score.arg(dir), 2, &["target is empty"]);
+    let mut score = llada(&["score", "--target", "春", "--estimator", "t", "--model"]);
+    fails(
+        score.arg(dir).args(["--batch-size", "2"]),
+        2,
+        &["--estimator l"],
+    );
     let mut level = generate(dir, &["春"]);
     fails(level.env("LLADA_CPU_LEVEL", "fast"), 2, &["scalar, avx2"]);
     generate(dir, &["春"])

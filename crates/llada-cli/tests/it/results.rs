@@ -120,6 +120,9 @@ fn score_reports_a_likelihood_with_its_error() {
         distance < 5.0 * (number(&noisy, "standard_error") + error),
         "{noisy}"
     );
+    let in_batches = score(&["夏雪月", "--batch-size", "16"]);
+    let distance = (number(&in_batches, "log_likelihood") - mean).abs();
+    assert!(distance < 5.0 * error, "{in_batches}");
     assert!(score(&["夏雪月", "--estimator", "chain"])["standard_error"] == json!(0.0));
 }
 
@@ -150,6 +153,20 @@ fn the_greedy_target_of_one_token_is_the_likeliest() {
             "{result}"
         );
     }
+}
+
+#[test]
+fn words_are_fixed_at_places_of_the_answer() {
+    let dir = model();
+    let args = ["春", "--gen-length", "6", "--constraints", "1:雪月,4:天"];
+    let result = run(dir.path(), "generate", &args);
+    let text = result["outputs"][0]["text"].as_str().expect("a text");
+    let at = |i: usize| text.chars().nth(i);
+    assert_eq!(
+        [at(1), at(2), at(4)],
+        ['雪', '月', '天'].map(Some),
+        "{text}"
+    );
 }
 
 #[test]

@@ -26,6 +26,7 @@ fn config() -> impl Strategy<Value = SampleConfig> {
         proptest::sample::select(Remasking::ALL.to_vec()),
         prop_oneof![
             Just(Process::Quota),
+            Just(Process::BlockQuota),
             Just(Process::Reverse),
             Just(Process::Threshold(0.2)),
             Just(Process::Factor(1.3)),
@@ -51,12 +52,13 @@ fn config() -> impl Strategy<Value = SampleConfig> {
     })
 }
 
-/// A prompt that may hold masks, or a text with at least one.
+/// A prompt that may hold masks, with an answer that may hold fixed tokens, or a text with at least one.
 fn request() -> impl Strategy<Value = Request> {
     let token = prop_oneof![4 => 0..MASK, 1 => Just(MASK)];
     let generate = (
         collection::vec(token.clone(), 0..12),
-        collection::vec(token, 0..4),
+        collection::vec(token.clone(), 0..4),
+        collection::vec((0..24_usize, token), 0..4),
     );
     let token = prop_oneof![1 => 0..MASK, 1 => Just(MASK)];
     let infill = collection::vec(token, 0..20).prop_map(|mut canvas| {
@@ -64,20 +66,36 @@ fn request() -> impl Strategy<Value = Request> {
         canvas
     });
     let task = prop_oneof![
-        generate.prop_map(|(prompt, suffix)| Task::Generate { prompt, suffix }),
+        generate.prop_map(|(prompt, suffix, constraints)| Task::Generate {
+            prompt,
+            suffix,
+            constraints,
+        }),
         infill.prop_map(|canvas| Task::Infill { canvas }),
     ];
-    (task, config()).prop_map(|(task, config)| Request {
-        task,
-        ..Request::generate(Vec::new(), config)
+    (task, config()).prop_map(|(mut task, config)| {
+        if let Task::Generate { constraints, .. } = &mut task {
+            constraints.retain(|&(offset, _)| offset < config.gen_length);
+        }
+        Request {
+            task,
+            ..Request::generate(Vec::new(), config)
+        }
     })
 }
 
 /// The canvas before the first step.
 fn start(request: &Request) -> Vec<u32> {
     match &request.task {
-        Task::Generate { prompt, suffix } => {
-            let answer = vec![MASK; request.config.gen_length];
+        Task::Generate {
+            prompt,
+            suffix,
+            constraints,
+        } => {
+            let mut answer = vec![MASK; request.config.gen_length];
+            for &(offset, id) in constraints {
+                answer[offset] = id;
+            }
             [prompt.clone(), answer, suffix.clone()].concat()
         }
         Task::Infill { canvas } => canvas.clone(),
@@ -108,8 +126,11 @@ proptest! {
         prop_assert!(kept);
         prop_assert_eq!(&output.tokens, &before);
         match request.config.process {
-            Process::Quota | Process::Reverse => {
-                prop_assert_eq!(output.steps, request.config.steps);
+            Process::Quota | Process::BlockQuota | Process::Reverse => {
+                // An answer of fixed tokens alone needs no step.
+                let answer = output.prompt_len..output.tokens.len() - output.suffix_len;
+                let is_fixed = masks(&start(&request)[answer]) == 0;
+                prop_assert_eq!(output.steps, if is_fixed { 0 } else { request.config.steps });
             }
             // A step without a token ends its block.
             Process::Threshold(_) | Process::Factor(_) => {
@@ -127,11 +148,11 @@ proptest! {
         match &request.task {
             Task::Infill { .. } => prop_assert_eq!(masks(&tokens), 0),
             // As many masks as the answer has are revealed, those of the prompt included.
-            Task::Generate { prompt, suffix } if request.config.process == Process::Quota => {
+            Task::Generate { prompt, suffix, .. } if request.config.process == Process::Quota => {
                 prop_assert_eq!(masks(&tokens), masks(prompt) + masks(suffix));
             }
             // A block is over when it is full, whatever is left in the prompt.
-            Task::Generate { prompt, suffix } => {
+            Task::Generate { prompt, suffix, .. } => {
                 let answer = prompt.len()..tokens.len() - suffix.len();
                 prop_assert_eq!(masks(&tokens[answer]), 0);
             }
@@ -295,6 +316,55 @@ fn an_answer_ends_at_an_eos_without_masks_before_it() {
         saved.iter().all(|&n| n > 0),
         "no answer ended early: {saved:?}"
     );
+}
+
+#[test]
+fn a_fixed_token_is_not_overwritten_by_an_early_end() {
+    let config = SampleConfig {
+        steps: 7,
+        gen_length: 8,
+        early_stop: true,
+        ..SampleConfig::default()
+    };
+    let answer = |constraints: &[(usize, u32)]| {
+        let mut request = Request::generate(vec![1, 2], config.clone());
+        if let Task::Generate {
+            constraints: of, ..
+        } = &mut request.task
+        {
+            *of = constraints.to_vec();
+        }
+        run(&[request])[0].answer().to_vec()
+    };
+    assert_eq!(answer(&[(0, EOS)]), [EOS; 8]);
+    let longer = answer(&[(0, EOS), (6, 3)]);
+    assert_eq!((longer[0], longer[6]), (EOS, 3));
+    assert!(longer.iter().any(|&id| id != EOS && id != 3), "{longer:?}");
+}
+
+#[test]
+fn the_last_step_of_a_block_fills_it_where_masks_have_won() {
+    // Every mask that wins takes up the quota of a step.
+    let left = |process| {
+        let config = SampleConfig {
+            steps: 16,
+            gen_length: 32,
+            block_length: Some(8),
+            temperature: 3.0,
+            process,
+            ..SampleConfig::default()
+        };
+        (0..20)
+            .map(|seed| {
+                let config = SampleConfig {
+                    seed,
+                    ..config.clone()
+                };
+                masks(&run(&[Request::generate(vec![1, 2], config)])[0].tokens)
+            })
+            .sum::<usize>()
+    };
+    assert!(2 * left(Process::BlockQuota) < left(Process::Quota));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ops::{ControlFlow, Range};
 
 use llada_diffusion::{MaskPredictor, PredictorInfo, TokenBatch};
-use llada_sample::{Draws, Output, RecordedDraws, Request, Result, SampleConfig, sample};
+use llada_sample::{Draws, Output, RecordedDraws, Request, Result, SampleConfig, Task, sample};
 use llada_testkit::ToyPredictor;
 
 fn config() -> SampleConfig {
@@ -44,6 +44,14 @@ fn bad_requests_are_refused() {
             "request 0: {} tokens (prompt and answer) exceed the context of 12",
             usize::MAX
         ),
+    );
+    let mut constrained = Request::generate(vec![1], config());
+    if let Task::Generate { constraints, .. } = &mut constrained.task {
+        *constraints = vec![(3, 2), (4, 2)];
+    }
+    check(
+        constrained,
+        "request 0: the offset of a constraint must be less than gen_length, got 4",
     );
     check(
         Request::generate(vec![1, 16], config()),

@@ -137,6 +137,16 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "train",
+        "learning_rate_points",
+        "",
+        "in place of the six keys above: [step, rate] in order, steps counted from 0, with straight \
+         lines between them and the last rate after them; two points of one step make a jump; the \
+         paper's pre-training is [[0, 0.0], [2000, 4e-4], [228882, 4e-4], [228882, 1e-4], \
+         [381470, 1e-4], [438690, 1e-5]], its SFT of 1000 steps [[0, 0.0], [50, 2.5e-5], \
+         [900, 2.5e-5], [1000, 2.5e-6]]",
+    ),
+    key(
+        "train",
         "optimizer",
         "\"adamw\"",
         "\"adamw\" as in the paper, or \"muon\": Muon for the matrices of the blocks",

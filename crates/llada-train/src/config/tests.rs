@@ -120,6 +120,18 @@ fn values_out_of_range_are_errors_that_name_the_key() {
         "config: train.learning_rate must be positive, got 0",
     );
     check_error(
+        &format!("{least}learning_rate_points = []"),
+        "config: train.learning_rate_points must be a list with a point, got []",
+    );
+    check_error(
+        &format!("{least}learning_rate_points = [[4, 1e-3], [2, 1e-3]]"),
+        "config: train.learning_rate_points must be in the order of the steps, got another order",
+    );
+    check_error(
+        &format!("{least}learning_rate_points = [[4, -1]]"),
+        "config: train.learning_rate_points must be finite and at least 0, got -1",
+    );
+    check_error(
         &format!("{least}beta2 = 1.0"),
         "config: train.beta2 must be in [0, 1), got 1",
     );

@@ -59,6 +59,28 @@ fn decay_has_other_curves() {
 }
 
 #[test]
+fn points_override_the_rest() {
+    check(
+        "warmup_steps = 50\nlearning_rate_points = [[10, 0], [20, 1.0], [40, 1.0], [40, 0.5], [60, 0.1]]",
+        &[
+            (0, 0.0),
+            (10, 0.0),
+            (15, 0.5),
+            (20, 1.0),
+            (39, 1.0),
+            (40, 0.5),
+            (50, 0.3),
+            (60, 0.1),
+            (99, 0.1),
+        ],
+    );
+    check(
+        "learning_rate_points = [[5, 0.25]]",
+        &[(0, 0.25), (99, 0.25)],
+    );
+}
+
+#[test]
 fn warm_up_is_never_overtaken() {
     check(
         "warmup_steps = 200\ndecay_steps = 50",

@@ -4,11 +4,11 @@ use std::ops::ControlFlow;
 
 use llada::Precision;
 use llada::diffusion::{
-    LikelihoodConfig, MaskPredictor as _, ScoredSequence, TokenBatch, chain_rule,
+    LikelihoodConfig, MaskPredictor as _, ScoredSequence, TokenBatch, chain_rule, stratified_counts,
 };
 use llada::sample::{Request, SampleConfig, sample};
 
-use crate::files::{Case, Tensors, cases, device, ids, load, rows};
+use crate::files::{Case, Tensors, cases, device, ids, load, root, rows};
 
 /// The cases with a model; the folder also has a table of counts.
 fn scored() -> Vec<Case> {
@@ -24,6 +24,20 @@ fn scored() -> Vec<Case> {
 fn check(what: &str, got: f64, expected: f64) {
     let error = ((got - expected) / expected).abs();
     assert!(error <= 1e-5, "{what}: {got}, not {expected} ({error:e})");
+}
+
+#[test]
+fn stratified_counts_are_the_reference_s() {
+    let text = std::fs::read(root().join("likelihood/mask_counts.json")).unwrap();
+    let recorded: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+    assert!(!recorded.is_empty());
+    for case in &recorded {
+        let [k, batch, length] =
+            ["k", "batch", "target_len"].map(|key| case[key].as_u64().unwrap());
+        let ours = stratified_counts(k as usize, batch as usize, length as usize);
+        let counts: Vec<usize> = ids(&case["counts"]).iter().map(|&l| l as usize).collect();
+        assert_eq!(ours, counts, "k {k}, batch {batch}, length {length}");
+    }
 }
 
 #[test]

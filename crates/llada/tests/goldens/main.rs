@@ -4,6 +4,7 @@
 //! found by listing it: nothing about a case is known here, and a kind without a case fails.
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod demo;
 mod fastdllm;
 mod files;
 mod forward;
