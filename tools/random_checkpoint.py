@@ -1,8 +1,8 @@
 """Writes a checkpoint in the published layout with random bf16 weights, in shards.
 
 For load times and memory at full size: `python3 tools/random_checkpoint.py OUT --shards 6` writes
-LLaDA-8B's shape (16 GB), `--preset 1b` that of the paper's 1B model (3 GB). Needs numpy. The
-tokenizer is left out: run the model with `--prompt-ids`, or copy a tokenizer.json into the folder.
+LLaDA-8B's shape (16 GB), `--preset 1b` that of the paper's 1B model (3 GB). Needs numpy. There is
+no tokenizer in it: copy any tokenizer.json into the folder and run it with `--prompt-ids`.
 """
 
 import argparse
