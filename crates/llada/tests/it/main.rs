@@ -1,0 +1,4 @@
+//! The crates together, on small models.
+#![forbid(unsafe_code)]
+
+mod batches;
