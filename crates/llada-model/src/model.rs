@@ -2,6 +2,7 @@
 //!
 //! Source: `LLaDAModel` and `LLaDALlamaBlock` of the reference's `modeling_llada.py`.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
@@ -282,7 +283,7 @@ impl LladaModel {
             key_offsets: None,
             n_heads: self.config.n_heads,
             n_kv_heads: self.config.kv_heads(),
-            causal: self.config.causal,
+            block_size: self.config.causal.then_some(NonZeroUsize::MIN),
             key_bias: None,
         };
         match &mut pass.cached {
