@@ -190,6 +190,29 @@ impl LladaModel {
         self.precision
     }
 
+    /// The same model with attention that is causal by blocks of `block_size` positions: each sees
+    /// its own block and those before it, as in block-diffusion models (`LLaDA2`, Fast-dLLM v2).
+    /// Calls with caches are then errors.
+    #[must_use]
+    pub fn block_causal(mut self, block_size: NonZeroUsize) -> Self {
+        self.config.block_size = Some(block_size);
+        self
+    }
+
+    /// Hidden states `[T, D]` of all tokens: the embeddings, then what each block gives, the last
+    /// one after the norm `ln_f`; `output_hidden_states` of the reference.
+    ///
+    /// # Errors
+    /// If a token or a length is out of range.
+    pub fn hidden_states(&self, batch: &TokenBatch) -> DiffusionResult<Vec<Tensor>> {
+        self.check(batch, &[])?;
+        let positions: Vec<usize> = (0..batch.n_tokens()).collect();
+        let mut states = Vec::new();
+        let last = self.run(&Input::new(batch), &positions, None, Some(&mut states))?;
+        states.push(last);
+        Ok(states)
+    }
+
     fn check(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<()> {
         let vocab_size = self.config.embedding_rows();
         let out_of_range = |(_, id): &(usize, &u32)| **id as usize >= vocab_size;
@@ -251,6 +274,9 @@ impl LladaModel {
         let wte = pass.parameter(self.wte.weight);
         let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
         for (layer, block) in self.blocks.iter().enumerate() {
+            if let Some(states) = &mut pass.states {
+                states.push(x.value().clone());
+            }
             let last = layer + 1 == self.blocks.len();
             let mut y = self.attend(pass, layer, &x, input)?; // [T, D]
             if last {
@@ -272,6 +298,7 @@ impl LladaModel {
 
     fn attend(&self, pass: &mut Pass<'_, '_>, layer: usize, x: &Var, input: &Input) -> TensorVar {
         let block = &self.blocks[layer];
+        let causal = self.config.causal.then_some(NonZeroUsize::MIN);
         let h = self.norm(pass, x, block.attn_norm)?;
         let q = pass.linear(&h, block.q_proj)?; // [T, H * E]
         let k = pass.linear(&h, block.k_proj)?; // [T, K * E]
@@ -283,7 +310,7 @@ impl LladaModel {
             key_offsets: None,
             n_heads: self.config.n_heads,
             n_kv_heads: self.config.kv_heads(),
-            block_size: self.config.causal.then_some(NonZeroUsize::MIN),
+            block_size: causal.or(self.config.block_size),
             key_bias: None,
         };
         match &mut pass.cached {
@@ -310,7 +337,7 @@ impl LladaModel {
     /// Hidden states without a tape, `[N, D]`.
     fn infer(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Tensor> {
         self.check(batch, positions)?;
-        self.run(&Input::new(batch), positions, None)
+        self.run(&Input::new(batch), positions, None, None)
     }
 
     /// A forward pass without a tape.
@@ -319,6 +346,7 @@ impl LladaModel {
         input: &Input,
         positions: &[usize],
         cached: Option<Cached<'_>>,
+        states: Option<&mut Vec<Tensor>>,
     ) -> DiffusionResult<Tensor> {
         let mut tape = Tape::inference(&self.device, self.precision);
         let packed = Some(self.packed()?);
@@ -327,6 +355,7 @@ impl LladaModel {
             parameters: &self.parameters,
             packed,
             cached,
+            states,
         };
         Ok(self.hidden(&mut pass, input, positions)?.value().clone())
     }
@@ -381,6 +410,8 @@ struct Pass<'a, 'c> {
     parameters: &'a [Parameter],
     packed: Option<&'a [Option<Arc<dyn PackedWeight>>]>,
     cached: Option<Cached<'c>>,
+    /// Gets what goes into each block.
+    states: Option<&'a mut Vec<Tensor>>,
 }
 
 impl Pass<'_, '_> {
@@ -440,7 +471,7 @@ impl MaskPredictor for LladaModel {
         self.check(batch, positions)?;
         let in_windows = window_positions(batch, &cached, positions)?;
         let input = Input::windows(batch, cached.windows);
-        let hidden = self.run(&input, &in_windows, Some(cached))?;
+        let hidden = self.run(&input, &in_windows, Some(cached), None)?;
         self.choose(&hidden, None, rule, noise)
     }
 
@@ -511,6 +542,7 @@ impl Trainable for LladaModel {
             parameters: &self.parameters,
             packed: None,
             cached: None,
+            states: None,
         };
         let hidden = self.hidden(&mut pass, &Input::new(batch), positions)?;
         let head = pass.parameter(self.head.weight);
