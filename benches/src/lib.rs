@@ -139,7 +139,7 @@ pub fn forward_flops(shape: &Shape, rows: usize) -> u64 {
     let (d, f) = (shape.d_model, shape.mlp_hidden_size);
     let product = |n: usize, k: usize| matmul::cost(1, shape.tokens(), n, k, 4).flops;
     let heads = shape.n_heads;
-    let attention = attention::cost(&shape.offsets(), heads, heads, shape.head_dim()).flops;
+    let attention = attention::cost(&shape.offsets(), None, heads, heads, shape.head_dim()).flops;
     let layer = 4 * product(d, d) + 3 * product(d, f) + attention;
     shape.n_layers as u64 * layer + cross_entropy::cost(rows, shape.vocab_size, d).flops
 }

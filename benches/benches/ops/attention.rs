@@ -17,10 +17,10 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
         key_offsets: None,
         n_heads: heads,
         n_kv_heads: heads,
-        causal: false,
+        block_size: None,
         key_bias: None,
     };
-    let work = cost(&offsets, heads, heads, dim);
+    let work = cost(&offsets, None, heads, heads, dim);
     let mut forward = || {
         let args = AttentionArgs {
             q: &q,
@@ -36,7 +36,7 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
     forward();
     b.run("fwd/f32", shape, work, forward);
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| b.empty(&size));
-    let work = backward_cost(&offsets, heads, heads, dim);
+    let work = backward_cost(&offsets, None, heads, heads, dim);
     b.run("bwd/f32", shape, work, || {
         let args = AttentionBackwardArgs {
             q: &q,

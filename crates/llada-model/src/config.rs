@@ -1,5 +1,6 @@
 //! `config.json` of the published checkpoints, with the field names of the reference.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,10 @@ pub struct ModelConfig {
     /// Causal attention: for the autoregressive baseline only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub causal: bool,
+    /// Positions of a block of block-causal attention, which sees its own block and those before;
+    /// `None`: attention sees everything. Set in code: no published LLaDA model has the field.
+    #[serde(skip)]
+    pub block_size: Option<NonZeroUsize>,
     /// All other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,

@@ -1,5 +1,6 @@
 //! A model for inference: each weight in the layout of the backend, and nothing else.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use llada_diffusion::{
@@ -11,9 +12,9 @@ use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{Precision, Tape, Tensor, Var};
 
-use crate::ModelConfig;
 use crate::network::{FrozenWeight, Network, Parameters, Pass};
 use crate::window::{Input, window_positions};
+use crate::{ModelConfig, Result};
 
 /// A LLaDA mask predictor that is not trained further: its matrices are packed for products, in
 /// bf16 if that is the precision, and there is no other copy of them.
@@ -51,10 +52,35 @@ impl FrozenModel {
         self.weights.iter().map(of).sum()
     }
 
+    /// The same model with attention that is causal by blocks of `block_size` positions: each sees
+    /// its own block and those before it, as in block-diffusion models (`LLaDA2`, Fast-dLLM v2).
+    /// Calls with caches are then errors.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn block_causal(mut self, block_size: NonZeroUsize) -> Result<Self> {
+        self.network = Arc::new(self.network.block_causal(block_size)?);
+        Ok(self)
+    }
+
+    /// Hidden states `[T, D]` of all tokens: the embeddings, then what each block gives, the last
+    /// one after the norm `ln_f`; `output_hidden_states` of the reference.
+    ///
+    /// # Errors
+    /// If a token or a length is out of range.
+    pub fn hidden_states(&self, batch: &TokenBatch) -> DiffusionResult<Vec<Tensor>> {
+        self.network.check(batch, &[])?;
+        let positions: Vec<usize> = (0..batch.n_tokens()).collect();
+        let mut states = Vec::new();
+        let last = self.run(&Input::new(batch), &positions, None, Some(&mut states))?;
+        states.push(last);
+        Ok(states)
+    }
+
     /// Hidden states of positions, `[N, D]`.
     fn infer(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Tensor> {
         self.network.check(batch, positions)?;
-        self.run(&Input::new(batch), positions, None)
+        self.run(&Input::new(batch), positions, None, None)
     }
 
     fn run(
@@ -62,12 +88,14 @@ impl FrozenModel {
         input: &Input,
         positions: &[usize],
         cached: Option<Cached<'_>>,
+        states: Option<&mut Vec<Tensor>>,
     ) -> DiffusionResult<Tensor> {
         let mut tape = Tape::inference(&self.network.device, self.network.precision);
         let mut pass = Pass {
             tape: &mut tape,
             parameters: Parameters::Frozen(&self.weights),
             cached,
+            states,
         };
         let hidden = self.network.hidden(&mut pass, input, positions)?;
         Ok(hidden.value().clone())
@@ -80,6 +108,7 @@ impl FrozenModel {
             tape: &mut tape,
             parameters: Parameters::Frozen(&self.weights),
             cached: None,
+            states: None,
         };
         let logits = pass.linear(&Var::constant(hidden.clone()), self.network.head)?;
         Ok(logits.value().to_vec_f32())
@@ -150,7 +179,7 @@ impl MaskPredictor for FrozenModel {
         self.network.check(batch, positions)?;
         let in_windows = window_positions(batch, &cached, positions)?;
         let input = Input::windows(batch, cached.windows);
-        let hidden = self.run(&input, &in_windows, Some(cached))?;
+        let hidden = self.run(&input, &in_windows, Some(cached), None)?;
         self.choose(&hidden, None, rule, noise)
     }
 

@@ -1,5 +1,6 @@
 //! The model as it is trained.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
@@ -91,6 +92,24 @@ impl LladaModel {
     #[must_use]
     pub fn precision(&self) -> Precision {
         self.network.precision
+    }
+
+    /// As [`FrozenModel::block_causal`].
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn block_causal(mut self, block_size: NonZeroUsize) -> Result<Self> {
+        self.network = Arc::new(self.network.block_causal(block_size)?);
+        self.frozen.take();
+        Ok(self)
+    }
+
+    /// As [`FrozenModel::hidden_states`].
+    ///
+    /// # Errors
+    /// If a token or a length is out of range.
+    pub fn hidden_states(&self, batch: &TokenBatch) -> DiffusionResult<Vec<Tensor>> {
+        self.frozen()?.hidden_states(batch)
     }
 
     /// The model as it is now, for inference.
@@ -195,6 +214,7 @@ impl Trainable for LladaModel {
             tape,
             parameters: Parameters::Trained(&self.parameters),
             cached: None,
+            states: None,
         };
         let hidden = self
             .network

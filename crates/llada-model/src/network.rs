@@ -2,6 +2,7 @@
 //!
 //! Source: `LLaDAModel` and `LLaDALlamaBlock` of the reference's `modeling_llada.py`.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llada_diffusion::{
@@ -167,6 +168,15 @@ impl Network {
         }
     }
 
+    /// The same with attention that is causal by blocks.
+    pub(crate) fn block_causal(&self, block_size: NonZeroUsize) -> Result<Self> {
+        let config = ModelConfig {
+            block_size: Some(block_size),
+            ..self.config.clone()
+        };
+        Self::new(config, &self.device, self.precision)
+    }
+
     /// The rotary table for at least `n` positions.
     fn rope(&self, n: usize) -> llada_tensor::Result<RopeTable> {
         let mut table = self.rope.lock().unwrap_or_else(PoisonError::into_inner);
@@ -237,6 +247,9 @@ impl Network {
         let wte = pass.parameter(self.wte.weight);
         let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
         for (layer, block) in self.blocks.iter().enumerate() {
+            if let Some(states) = &mut pass.states {
+                states.push(x.value().clone());
+            }
             let last = layer + 1 == self.blocks.len();
             let mut y = self.attend(pass, layer, &x, input, &rope)?; // [T, D]
             if last {
@@ -265,6 +278,7 @@ impl Network {
         rope: &RopeTable,
     ) -> TensorVar {
         let block = &self.blocks[layer];
+        let causal = self.config.causal.then_some(NonZeroUsize::MIN);
         let h = self.norm(pass, x, block.attn_norm)?;
         let q = pass.linear(&h, block.q_proj)?; // [T, H * E]
         let k = pass.linear(&h, block.k_proj)?; // [T, K * E]
@@ -276,7 +290,7 @@ impl Network {
             key_offsets: None,
             n_heads: self.config.n_heads,
             n_kv_heads: self.config.kv_heads(),
-            causal: self.config.causal,
+            block_size: causal.or(self.config.block_size),
             key_bias: None,
         };
         match &mut pass.cached {
@@ -306,6 +320,8 @@ pub(crate) struct Pass<'a, 'c> {
     pub(crate) tape: &'a mut Tape,
     pub(crate) parameters: Parameters<'a>,
     pub(crate) cached: Option<Cached<'c>>,
+    /// Gets what goes into each block.
+    pub(crate) states: Option<&'a mut Vec<Tensor>>,
 }
 
 impl Pass<'_, '_> {

@@ -5,6 +5,8 @@
 //! register blocks; then blocks of queries visit blocks of keys, with an online softmax.
 //! All products are register blocks of `f32`.
 
+use std::num::NonZeroUsize;
+
 use super::matmul::Context;
 use super::simd::block::{Lhs, block};
 use super::simd::{Kernel, Simd};
@@ -43,7 +45,7 @@ struct Place<'a> {
     first_key: usize,
     n_keys: usize,
     head_dim: usize,
-    causal: bool,
+    block_size: Option<NonZeroUsize>,
     key_bias: Option<&'a [f32]>,
 }
 
@@ -64,6 +66,13 @@ impl<'a> Place<'a> {
             first: self.first_key,
             ..self.rows(data, heads, head)
         }
+    }
+
+    /// How many keys a query sees: the first ones.
+    fn seen(&self, query: usize) -> usize {
+        let up_to_block = |size: NonZeroUsize| (query / size + 1).saturating_mul(size.get());
+        self.block_size
+            .map_or(self.n_keys, |size| up_to_block(size).min(self.n_keys))
     }
 
     fn scale(&self) -> f32 {
@@ -200,11 +209,7 @@ fn mask_scores(
                 *x += b;
             }
         }
-        let seen = if place.causal {
-            q.0 + i + 1
-        } else {
-            place.n_keys
-        };
+        let seen = place.seen(q.0 + i);
         row[seen.saturating_sub(k.0).min(k.1)..].fill(f32::NEG_INFINITY);
     }
 }
@@ -258,7 +263,7 @@ impl Kernel for ForwardHead<'_> {
             let mut state = [(f32::NEG_INFINITY, 0.0_f32); 64];
             out.fill(0.0);
             for (k0, m) in sizes.key_blocks() {
-                if place.causal && k0 >= q0 + n {
+                if k0 >= place.seen(q0 + n - 1) {
                     break;
                 }
                 let a = (&queries[..], place.head_dim, 1);
@@ -336,7 +341,7 @@ fn places<'a>(
             first_key: keys[0],
             n_keys: keys[1] - keys[0],
             head_dim,
-            causal: shape.causal,
+            block_size: shape.block_size,
             key_bias: shape.key_bias,
         })
 }
@@ -416,7 +421,7 @@ impl Kernel for BackwardHead<'_> {
                 let dys = padded_rows(dy, q0, n, rows, e, 1.0);
                 dq.fill(0.0);
                 for (k0, m) in sizes.key_blocks() {
-                    if place.causal && k0 >= q0 + n {
+                    if k0 >= place.seen(q0 + n - 1) {
                         break;
                     }
                     let shape = [rows, m, place.head_dim];

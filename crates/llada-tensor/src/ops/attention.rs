@@ -1,8 +1,10 @@
 //! Fused scaled dot-product attention over ragged batches.
 //!
-//! Bidirectional; the causal flag is for the autoregressive baseline. Tiles with an online
-//! softmax, so that memory grows with the length; the backward pass recomputes probabilities
+//! Bidirectional; causal by blocks for block-diffusion models, and by single tokens for the
+//! autoregressive baseline. Tiles with an online softmax, so that memory grows with the length; the backward pass recomputes probabilities
 //! from the saved log-sum-exp.
+
+use std::num::NonZeroUsize;
 
 use super::Cost;
 use crate::{DType, Error, Result, Tape, Tensor, Var};
@@ -13,15 +15,16 @@ pub struct AttentionShape<'a> {
     /// `[B + 1]` boundaries of the sequences in `T`.
     pub offsets: &'a [usize],
     /// `[B + 1]` boundaries of the sequences in the keys and values, if they are not those of the
-    /// queries: a window of queries against all keys of a cache. Without a causal mask, and
+    /// queries: a window of queries against all keys of a cache. Without a `block_size`, and
     /// without a gradient.
     pub key_offsets: Option<&'a [usize]>,
     /// Query heads `H`.
     pub n_heads: usize,
     /// Key and value heads `K`; each serves `H / K` consecutive query heads.
     pub n_kv_heads: usize,
-    /// Query `i` sees keys `0..=i` of its sequence only.
-    pub causal: bool,
+    /// A query sees the keys of its own block of so many positions, and of the blocks before it:
+    /// 1 is causal. `None`: every query sees all keys of its sequence.
+    pub block_size: Option<NonZeroUsize>,
     /// `[T]`, added to the scores of each key (padding: a large negative number).
     pub key_bias: Option<&'a [f32]>,
 }
@@ -76,13 +79,23 @@ pub struct AttentionBackwardArgs<'a> {
     pub dv: &'a mut Tensor,
 }
 
-/// Work of one forward call: two products per pair of positions.
+/// Work of one forward call: two products per pair of a query and a key that it sees.
 #[must_use]
-pub fn cost(offsets: &[usize], n_heads: usize, n_kv_heads: usize, head_dim: usize) -> Cost {
-    let pairs: u64 = offsets
-        .windows(2)
-        .map(|w| ((w[1] - w[0]) as u64).pow(2))
-        .sum();
+pub fn cost(
+    offsets: &[usize],
+    block_size: Option<NonZeroUsize>,
+    n_heads: usize,
+    n_kv_heads: usize,
+    head_dim: usize,
+) -> Cost {
+    let pairs = |w: &[usize]| {
+        let n = (w[1] - w[0]) as u64;
+        // Block k of b queries sees (k + 1) b keys; an incomplete last one sees all.
+        let b = block_size.map_or(n, |size| n.min(size.get() as u64)).max(1);
+        let whole = n / b;
+        b * b * whole * (whole + 1) / 2 + n % b * n
+    };
+    let pairs: u64 = offsets.windows(2).map(pairs).sum();
     let tokens = offsets.last().copied().unwrap_or(0) as u64;
     let [h, kv, e] = [n_heads, n_kv_heads, head_dim].map(|x| x as u64);
     Cost {
@@ -91,15 +104,16 @@ pub fn cost(offsets: &[usize], n_heads: usize, n_kv_heads: usize, head_dim: usiz
     }
 }
 
-/// Work of one backward call: five products per pair of positions.
+/// Work of one backward call: five products per pair of a query and a key that it sees.
 #[must_use]
 pub fn backward_cost(
     offsets: &[usize],
+    block_size: Option<NonZeroUsize>,
     n_heads: usize,
     n_kv_heads: usize,
     head_dim: usize,
 ) -> Cost {
-    let forward = cost(offsets, n_heads, n_kv_heads, head_dim);
+    let forward = cost(offsets, block_size, n_heads, n_kv_heads, head_dim);
     Cost {
         flops: forward.flops / 2 * 5,
         bytes: forward.bytes * 2,
@@ -148,8 +162,8 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Resul
             let what = "key_offsets must ascend from 0, for as many sequences as offsets";
             return Err(Error::InvalidArgument { op, what });
         }
-        if shape.causal {
-            let what = "a window of queries against other keys cannot be causal";
+        if shape.block_size.is_some() {
+            let what = "a window of queries against other keys sees all of them: no block_size";
             return Err(Error::InvalidArgument { op, what });
         }
     }
@@ -160,7 +174,8 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Resul
 }
 
 impl Tape {
-    /// `y_i = sum_j softmax_j(q_i . k_j / sqrt(E) + bias_j) v_j` within each sequence and head.
+    /// `y_i = sum_j softmax_j(q_i . k_j / sqrt(E) + bias_j) v_j` within each sequence and head, over
+    /// all keys, or with a `block_size` `b` over those with `j / b <= i / b`.
     ///
     /// - `q`: `[T, H * E]`; `k`, `v`: `[T, K * E]`; returns `[T, H * E]`.
     ///
@@ -191,7 +206,7 @@ impl Tape {
         let (q_in, k_in, v_in, y_in) = (q.clone(), k.clone(), v.clone(), y.clone());
         let offsets = shape.offsets.to_vec();
         let key_bias = shape.key_bias.map(<[f32]>::to_vec);
-        let (n_heads, n_kv_heads, causal) = (shape.n_heads, shape.n_kv_heads, shape.causal);
+        let (n_heads, n_kv_heads, block_size) = (shape.n_heads, shape.n_kv_heads, shape.block_size);
         let is_window = shape.key_offsets.is_some();
         Ok(self.push(y, &[q, k, v], move |dy, sink| {
             if is_window {
@@ -212,7 +227,7 @@ impl Tape {
                         key_offsets: None,
                         n_heads,
                         n_kv_heads,
-                        causal,
+                        block_size,
                         key_bias,
                     },
                     y: &y_in,

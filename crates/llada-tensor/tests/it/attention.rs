@@ -1,6 +1,9 @@
 //! Fused attention and its gradient.
 
+use std::num::NonZeroUsize;
+
 use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
+use llada_tensor::ops::attention::{backward_cost, cost};
 use llada_tensor::{DType, Device, Precision, Tape, Tensor, Var};
 use proptest::prelude::*;
 
@@ -59,7 +62,7 @@ impl Inputs {
             key_offsets: None,
             n_heads: shape.n_heads,
             n_kv_heads: shape.n_kv_heads,
-            causal: shape.causal,
+            block_size: shape.block_size,
             key_bias: shape.key_bias.as_deref(),
         };
         let args = AttentionArgs {
@@ -94,7 +97,7 @@ pub(crate) fn attention(offsets: &[usize], heads: [usize; 2], head_dim: usize) -
         n_heads: heads[0],
         n_kv_heads: heads[1],
         head_dim,
-        causal: false,
+        block_size: None,
         key_bias: None,
     }
 }
@@ -116,11 +119,11 @@ fn check(shape: &Attention) {
         n_heads,
         n_kv_heads,
         head_dim,
-        causal,
+        block_size,
         key_bias,
     } = shape;
     let name = format!(
-        "attention {offsets:?} {n_heads}/{n_kv_heads}x{head_dim} causal {causal} bias {}",
+        "attention {offsets:?} {n_heads}/{n_kv_heads}x{head_dim} blocks of {block_size:?} bias {}",
         key_bias.is_some()
     );
     check_levels(&name, terms, &exact, |device| inputs.run(device, shape));
@@ -133,10 +136,13 @@ fn agrees_with_f64() {
     check(&attention(&[0, 0, 5, 5, 18], [2, 1], 16));
     check(&attention(&[0, 95, 191, 288], [2, 2], 8));
     check(&attention(&[0, 200], [4, 2], 72));
-    check(&Attention {
-        causal: true,
-        ..attention(&[0, 7, 200], [2, 1], 20)
-    });
+    // Causal; blocks smaller and larger than a block of queries, of keys, and than a sequence.
+    for size in [1, 5, 32, 96, 100, 150, 1000, usize::MAX] {
+        check(&Attention {
+            block_size: NonZeroUsize::new(size),
+            ..attention(&[0, 7, 200], [2, 1], 20)
+        });
+    }
 }
 
 /// Keys with a bias of minus infinity, or nearly so, are not there; a query without keys has no
@@ -155,7 +161,7 @@ fn padding_is_not_seen() {
         });
         check(&Attention {
             key_bias: Some(bias),
-            causal: hidden.is_infinite(),
+            block_size: hidden.is_infinite().then_some(NonZeroUsize::MIN),
             ..shape
         });
     }
@@ -208,12 +214,30 @@ fn a_window_of_queries_gets_the_rows_of_the_whole() {
             key_offsets: Some(&[0, 130, 151]),
             n_heads: 4,
             n_kv_heads: 2,
-            causal: false,
+            block_size: None,
             key_bias: None,
         };
         let mut tape = Tape::inference(device, Precision::F32);
         let y = tape.attention(&q, &k, &v, shape).expect("fits");
         same_bits(name, &y.value().to_vec_f32(), &windows(whole));
+    }
+}
+
+#[test]
+fn only_pairs_that_are_seen_cost() {
+    let offsets = [0, 0, 5, 18];
+    for size in [0, 1, 4, 5, 13, 100, usize::MAX].map(NonZeroUsize::new) {
+        let sees = |i: usize, j: usize| size.is_none_or(|size| j / size <= i / size);
+        let of_sequence = |n: usize| {
+            let seen = |i: usize| (0..n).filter(|&j| sees(i, j)).count();
+            (0..n).map(seen).sum::<usize>()
+        };
+        let pairs = (of_sequence(5) + of_sequence(13)) as u64;
+        assert_eq!(cost(&offsets, size, 4, 2, 8).flops, 4 * pairs * 4 * 8);
+        assert_eq!(
+            backward_cost(&offsets, size, 4, 2, 8).flops,
+            10 * pairs * 4 * 8
+        );
     }
 }
 
@@ -241,7 +265,7 @@ proptest! {
         n_kv_heads in 1usize..3,
         group in 1usize..4,
         half in 1usize..37,
-        causal: bool,
+        block_size in (0usize..120).prop_map(NonZeroUsize::new),
         biased: bool,
     ) {
         let ends = lengths.iter().scan(0, |end, n| {
@@ -251,6 +275,6 @@ proptest! {
         let offsets: Vec<usize> = std::iter::once(0).chain(ends).collect();
         let shape = attention(&offsets, [n_kv_heads * group, n_kv_heads], 2 * half);
         let key_bias = biased.then(|| normal(9, shape.tokens()));
-        check(&Attention { causal, key_bias, ..shape });
+        check(&Attention { block_size, key_bias, ..shape });
     }
 }

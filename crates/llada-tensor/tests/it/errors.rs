@@ -103,7 +103,7 @@ fn attention() {
         key_offsets: None,
         n_heads: 2,
         n_kv_heads: 1,
-        causal: false,
+        block_size: None,
         key_bias: None,
     };
     tape.attention(&q, &kv, &kv, good).expect("fits");
@@ -169,6 +169,14 @@ fn attention() {
             AttentionShape {
                 offsets: &[0, 2, 1, 3],
                 key_offsets: None,
+                ..good
+            },
+        ),
+        (
+            "InvalidArgument",
+            AttentionShape {
+                key_offsets: Some(&[0, 3]),
+                block_size: Some(std::num::NonZeroUsize::MIN),
                 ..good
             },
         ),

@@ -1,5 +1,7 @@
 //! Gradients of every op on the tape, by central differences.
 
+use std::num::NonZeroUsize;
+
 use llada_tensor::backend::AttentionShape;
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Gradients, Precision, Tape, Tensor, Var};
@@ -231,20 +233,20 @@ fn on_tape(shape: &Attention) -> AttentionShape<'_> {
         key_offsets: None,
         n_heads: shape.n_heads,
         n_kv_heads: shape.n_kv_heads,
-        causal: shape.causal,
+        block_size: shape.block_size,
         key_bias: shape.key_bias.as_deref(),
     }
 }
 
 #[test]
 fn of_attention() {
-    for causal in [false, true] {
+    for block_size in [0, 1, 4].map(NonZeroUsize::new) {
         let shape = Attention {
             offsets: vec![0, 3, 3, 9],
             n_heads: 4,
             n_kv_heads: 2,
             head_dim: 6,
-            causal,
+            block_size,
             key_bias: Some(normal(60, 9)),
         };
         let score = Score::new(9, 24);
@@ -290,7 +292,7 @@ fn of_a_block_with_tied_parameters() {
         n_heads: 2,
         n_kv_heads: 1,
         head_dim: 4,
-        causal: false,
+        block_size: None,
         key_bias: None,
     };
     let eps = 1e-5;

@@ -1,5 +1,7 @@
 //! The ops in `f64`, as their formulas say, one element after the other.
 
+use std::num::NonZeroUsize;
+
 /// `y = x wᵀ` for `x` `[T, K]` and `w` `[N, K]`.
 pub(crate) fn linear(x: &[f64], w: &[f64], k: usize) -> Vec<f64> {
     x.chunks_exact(k)
@@ -118,7 +120,8 @@ pub(crate) struct Attention {
     pub(crate) n_heads: usize,
     pub(crate) n_kv_heads: usize,
     pub(crate) head_dim: usize,
-    pub(crate) causal: bool,
+    /// Positions of a block of the mask.
+    pub(crate) block_size: Option<NonZeroUsize>,
     pub(crate) key_bias: Option<Vec<f32>>,
 }
 
@@ -150,7 +153,8 @@ impl Attention {
             for i in first..end {
                 for head in 0..h {
                     let score = |j: usize| {
-                        if self.causal && j > i {
+                        let block = |at: usize| self.block_size.map(|size| (at - first) / size);
+                        if block(j) > block(i) {
                             return f64::NEG_INFINITY;
                         }
                         let bias = self.key_bias.as_ref().map_or(0.0, |b| f64::from(b[j]));

@@ -110,6 +110,11 @@ impl Tensors {
         self.file().tensor(name).is_ok()
     }
 
+    pub(crate) fn names(&self) -> Vec<String> {
+        let file = self.file();
+        file.names().iter().map(|name| (*name).to_owned()).collect()
+    }
+
     pub(crate) fn shape(&self, name: &str) -> Vec<usize> {
         self.file().tensor(name).unwrap().shape().to_vec()
     }

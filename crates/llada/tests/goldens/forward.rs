@@ -1,6 +1,10 @@
-//! Logits of every checkpoint, with and without padding, at every CPU level.
+//! Logits and hidden states of every checkpoint, with and without padding, at every CPU level.
+
+use std::num::NonZeroUsize;
 
 use llada::diffusion::{MaskPredictor, TokenBatch};
+use llada::tensor::ops::rope::RopeTable;
+use llada::tensor::{Tape, Tensor, Var};
 use llada::{CpuLevel, LladaModel, Precision};
 use serde_json::Value;
 
@@ -45,6 +49,117 @@ fn check_padded(model: &LladaModel, tensors: &Tensors, kind: &str, width: usize)
         }
     }
     worst
+}
+
+/// The block size of a recorded attention bias `[1, 1, L, L]`, 1 where a query sees a key.
+fn block_size(tensors: &Tensors) -> NonZeroUsize {
+    let bias = tensors.rows("block_causal.attention_bias");
+    let size = bias[0].iter().take_while(|&&sees| sees == 1).count();
+    for (i, row) in bias.iter().enumerate() {
+        let sees = |j: usize| u32::from(j / size <= i / size);
+        assert!(
+            row.iter().copied().eq((0..row.len()).map(sees)),
+            "blocks of {size}: row {i}"
+        );
+    }
+    NonZeroUsize::new(size).unwrap()
+}
+
+/// Largest difference of each layer's hidden states, which are recorded for the first sequence.
+fn check_hidden(model: &LladaModel, tensors: &Tensors) -> f64 {
+    let batch = TokenBatch::new(&tensors.rows("seq.input_ids")[..1]).unwrap();
+    let states = model.hidden_states(&batch).unwrap();
+    assert!(
+        !tensors.has(&format!("seq.hidden.{:02}", states.len())),
+        "a layer is missing"
+    );
+    let of_layer = |(layer, state): (usize, &Tensor)| {
+        let recorded = tensors.f64s(&format!("seq.hidden.{layer:02}"));
+        max_difference(&state.to_vec_f32(), &recorded)
+    };
+    states.iter().enumerate().map(of_layer).fold(0.0, f64::max)
+}
+
+/// The checkpoints with a recorded tensor; at least one.
+#[expect(clippy::print_stdout, reason = "tells what is skipped")]
+fn checkpoints_with(tensor: &str) -> Vec<(String, Tensors)> {
+    let mut found = Vec::new();
+    for name in checkpoints() {
+        let tensors = Tensors::open(&format!("forward/{name}.safetensors"));
+        if tensors.has(tensor) {
+            found.push((name, tensors));
+        } else {
+            println!("skipped: {name} has no recorded {tensor}");
+        }
+    }
+    assert!(!found.is_empty(), "no checkpoint has {tensor}");
+    found
+}
+
+#[test]
+fn hidden_states_are_the_reference_s() {
+    for (name, tensors) in checkpoints_with("seq.hidden.00") {
+        for level in CpuLevel::available() {
+            let model = load(&name, &at_level(level), Precision::F32);
+            let error = check_hidden(&model, &tensors);
+            assert!(error <= 5e-4, "{name}, {level:?}: {error:e}");
+        }
+    }
+}
+
+#[test]
+fn block_causal_logits_are_the_reference_s() {
+    for (name, tensors) in checkpoints_with("block_causal.logits") {
+        for level in CpuLevel::available() {
+            let model = load(&name, &at_level(level), Precision::F32);
+            let model = model.block_causal(block_size(&tensors));
+            let sequence = &tensors.rows("block_causal.input_ids")[0];
+            let positions: Vec<usize> = (0..sequence.len()).collect();
+            let ours = logits(&model, sequence, &positions);
+            let error = max_difference(&ours, &tensors.f64s("block_causal.logits"));
+            assert!(error <= 5e-4, "{name}, {level:?}: {error:e}");
+        }
+    }
+}
+
+/// Rotating (1, 0) gives the tables: (cosine, sine).
+#[test]
+fn rotary_tables_are_the_reference_s() {
+    let tensors = Tensors::open("forward/rope.safetensors");
+    let positions: Vec<u32> = tensors.rows("positions").remove(0);
+    let length = *positions.iter().max().unwrap() as usize + 1;
+    let names = tensors.names();
+    let tables: Vec<&str> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(".cos"))
+        .collect();
+    assert!(!tables.is_empty());
+    for table in tables {
+        let (theta, head_dim) = table
+            .strip_prefix("theta")
+            .unwrap()
+            .split_once(".hd")
+            .unwrap();
+        let (theta, head_dim) = (theta.parse().unwrap(), head_dim.parse::<usize>().unwrap());
+        let unit = |at: usize| f32::from(at % head_dim < head_dim / 2);
+        let x: Vec<f32> = (0..positions.len() * head_dim).map(unit).collect();
+        // The reference's tables repeat each half.
+        let recorded = |part: &str| tensors.f64s(&format!("{table}.{part}"));
+        let expected: Vec<f64> = (recorded("cos")
+            .chunks(head_dim)
+            .zip(recorded("sin").chunks(head_dim)))
+        .flat_map(|(cos, sin)| [&cos[..head_dim / 2], &sin[head_dim / 2..]].concat())
+        .collect();
+        for level in CpuLevel::available() {
+            let device = at_level(level);
+            let rope = RopeTable::new(&device, length, head_dim, theta).unwrap();
+            let x = Tensor::from_f32(&device, &[positions.len(), head_dim], &x).unwrap();
+            let mut tape = Tape::inference(&device, Precision::F32);
+            let y = tape.rope(&Var::constant(x), &rope, &positions).unwrap();
+            let error = max_difference(&y.value().to_vec_f32(), &expected);
+            assert!(error <= 5e-4, "{table}, {level:?}: {error:e}");
+        }
+    }
 }
 
 #[test]
