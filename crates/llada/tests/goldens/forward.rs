@@ -112,7 +112,7 @@ fn block_causal_logits_are_the_reference_s() {
     for (name, tensors) in checkpoints_with("block_causal.logits") {
         for level in CpuLevel::available() {
             let model = load(&name, &at_level(level), Precision::F32);
-            let model = model.block_causal(block_size(&tensors));
+            let model = model.block_causal(block_size(&tensors)).unwrap();
             let sequence = &tensors.rows("block_causal.input_ids")[0];
             let positions: Vec<usize> = (0..sequence.len()).collect();
             let ours = logits(&model, sequence, &positions);
