@@ -94,7 +94,7 @@ impl Toy {
             .collect();
         let x = tape.embedding(&wte, &ids)?;
         let x = tape.rms_norm(&x, &norm, 1e-5)?;
-        Ok(tape.linear(&x, &linear, None, None)?)
+        Ok(tape.linear(&x, &linear, None)?)
     }
 }
 
@@ -108,7 +108,7 @@ impl MaskPredictor for Toy {
         let hidden = self.hidden(&mut tape, batch, positions)?;
         let head = tape.parameter(3, &self.parameters[3].value);
         Ok(tape
-            .linear(&hidden, &head, None, None)?
+            .linear(&hidden, &head, None)?
             .value()
             .to_vec_f32())
     }
