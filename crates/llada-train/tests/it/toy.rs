@@ -107,10 +107,7 @@ impl MaskPredictor for Toy {
         let mut tape = Tape::inference(&self.device, Precision::F32);
         let hidden = self.hidden(&mut tape, batch, positions)?;
         let head = tape.parameter(3, &self.parameters[3].value);
-        Ok(tape
-            .linear(&hidden, &head, None)?
-            .value()
-            .to_vec_f32())
+        Ok(tape.linear(&hidden, &head, None)?.value().to_vec_f32())
     }
 
     fn token_losses(

@@ -1,4 +1,5 @@
 //! The crates together, on small models.
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod batches;

@@ -1,5 +1,6 @@
 //! Damaged checkpoints: each is refused with an error that names the file and the tensor or
 //! field, without a panic, and without an allocation that is larger than its files.
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -36,7 +37,7 @@ const WTE: &str = "model.transformer.wte.weight";
 const Q_PROJ: &str = "model.transformer.blocks.1.q_proj.weight";
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-const SHARDS: &str = "gqa-qkvbias-bf16";
+const SHARD: &str = "model-00002-of-00003.safetensors";
 
 /// A copy of a good checkpoint that may be changed.
 struct Copy(TempDir);
@@ -123,22 +124,34 @@ fn length_of(bytes: &[u8]) -> usize {
 /// One after the other: the largest allocation is that of all threads.
 #[test]
 fn damaged_checkpoints_are_refused() {
-    let one = || Copy::of("mha-f32");
-    let sharded = || Copy::of(SHARDS);
-    let shard = "model-00002-of-00003.safetensors";
+    files_that_are_not_whole();
+    headers();
+    values();
+    indexes();
+    configurations();
+    tokenizers();
+}
 
-    // Files that are not whole.
+fn one() -> Copy {
+    Copy::of("mha-f32")
+}
+
+fn sharded() -> Copy {
+    Copy::of("gqa-qkvbias-bf16")
+}
+
+fn files_that_are_not_whole() {
     one()
         .change(SINGLE, |x| x[..x.len() - 1000].to_vec())
         .fails(&[SINGLE, "truncated"]);
     one().change(SINGLE, |_| Vec::new()).fails(&[SINGLE]);
     one().change(SINGLE, |x| x[..100].to_vec()).fails(&[SINGLE]);
     sharded()
-        .change(shard, |x| x[..x.len() / 2].to_vec())
-        .fails(&[shard]);
+        .change(SHARD, |x| x[..x.len() / 2].to_vec())
+        .fails(&[SHARD]);
     let missing = sharded();
-    fs::remove_file(missing.path(shard)).unwrap();
-    missing.fails(&[shard]);
+    fs::remove_file(missing.path(SHARD)).unwrap();
+    missing.fails(&[SHARD]);
     for (file, part) in [
         ("config.json", "config.json"),
         (SINGLE, SINGLE),
@@ -148,8 +161,9 @@ fn damaged_checkpoints_are_refused() {
         fs::remove_file(copy.path(file)).unwrap();
         copy.fails(&[part]);
     }
+}
 
-    // Headers.
+fn headers() {
     let length = |n: u64| move |x: Vec<u8>| [&n.to_le_bytes()[..], &x[8..]].concat();
     one().change(SINGLE, length(u64::MAX)).fails(&[SINGLE]);
     one().change(SINGLE, length(1 << 40)).fails(&[SINGLE]);
@@ -167,7 +181,7 @@ fn damaged_checkpoints_are_refused() {
     one().header(SINGLE, offsets(8, 0)).fails(&[SINGLE]);
     one()
         .header(SINGLE, |x| {
-            x[WTE]["shape"] = json!([1_u64 << 40, 1_u64 << 40])
+            x[WTE]["shape"] = json!([1_u64 << 40, 1_u64 << 40]);
         })
         .fails(&[SINGLE]);
     one()
@@ -193,8 +207,9 @@ fn damaged_checkpoints_are_refused() {
             x["model.extra.weight"] = json!({"dtype": "F32", "shape": [0], "data_offsets": [0, 0]});
         })
         .fails(&[SINGLE, "model.extra.weight"]);
+}
 
-    // Values.
+fn values() {
     let start = one().start(SINGLE, Q_PROJ);
     for bad in [f32::NAN, f32::INFINITY] {
         let write = |mut x: Vec<u8>| {
@@ -205,8 +220,9 @@ fn damaged_checkpoints_are_refused() {
             .change(SINGLE, write)
             .fails(&[SINGLE, Q_PROJ, "not finite"]);
     }
+}
 
-    // Indexes.
+fn indexes() {
     let maps = |to: &'static str| move |x: &mut Value| x["weight_map"][WTE] = json!(to);
     sharded().json(INDEX, maps(INDEX)).fails(&[INDEX, "shard"]);
     sharded()
@@ -224,15 +240,16 @@ fn damaged_checkpoints_are_refused() {
         })
         .fails(&[INDEX]);
     sharded()
-        .json(INDEX, |x| x["weight_map"] = json!({WTE: shard}))
+        .json(INDEX, |x| x["weight_map"] = json!({WTE: SHARD}))
         .fails(&["model.transformer", "missing"]);
     let twice = sharded();
-    fs::copy(twice.path(shard), twice.path("model-again.safetensors")).unwrap();
+    fs::copy(twice.path(SHARD), twice.path("model-again.safetensors")).unwrap();
     twice
         .json(INDEX, maps("model-again.safetensors"))
-        .fails(&["model-again", shard, "is in"]);
+        .fails(&["model-again", SHARD, "is in"]);
+}
 
-    // Configurations.
+fn configurations() {
     one()
         .change("config.json", |_| b"{\"d_model\":".to_vec())
         .fails(&["config.json"]);
@@ -250,8 +267,9 @@ fn damaged_checkpoints_are_refused() {
     field("mask_token_id", json!(1 << 20)).fails(&["config.json", "mask_token_id"]);
     field("activation_type", json!("gelu")).fails(&["config.json", "activation_type", "gelu"]);
     field("architectures", json!(["LlamaForCausalLM"])).fails(&["config.json", "architectures"]);
+}
 
-    // Tokenizers.
+fn tokenizers() {
     one()
         .change("tokenizer.json", |_| vec![0xff, 0xfe, 0])
         .fails(&["tokenizer.json"]);
