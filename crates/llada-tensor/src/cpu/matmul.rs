@@ -493,27 +493,29 @@ impl<S: Simd> BlockProduct for F32Block<'_, S> {
             row_stride: 1,
             k_stride: height,
         };
-        let start = self.right.offset(k_block, j);
-        let product = |b: &[f32]| {
-            let b = &b[..k * width];
-            // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c`
-            // by the caller's promise.
-            unsafe {
-                block(self.s, a, b.as_ptr(), width, k, c, ldc, accumulate);
+        let (start, len) = (self.right.offset(k_block, j), k * width);
+        let mut widened = Widened32::default();
+        let b = match self.b {
+            F32Panels::F32(b) => &b[start..][..len],
+            F32Panels::Bf16(b, cell) => {
+                widened = cell.take();
+                if widened.0 != Some(start) {
+                    widened.1.clear();
+                    widened
+                        .1
+                        .extend(b[start..][..len].iter().map(|x| x.to_f32()));
+                    widened.0 = Some(start);
+                }
+                &widened.1[..len]
             }
         };
-        match self.b {
-            F32Panels::F32(b) => product(&b[start..]),
-            F32Panels::Bf16(b, cell) => {
-                let (mut of, mut values) = cell.take();
-                if of != Some(start) {
-                    values.clear();
-                    values.extend(b[start..][..k * width].iter().map(|x| x.to_f32()));
-                    of = Some(start);
-                }
-                product(&values);
-                cell.set((of, values));
-            }
+        // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c` by
+        // the caller's promise.
+        unsafe {
+            block(self.s, a, b.as_ptr(), width, k, c, ldc, accumulate);
+        }
+        if let F32Panels::Bf16(_, cell) = self.b {
+            cell.set(widened);
         }
     }
 }
