@@ -35,7 +35,11 @@ fn check_error(field: &str, value: serde_json::Value, expected: &str) {
     json[field] = value;
     let bytes = serde_json::to_vec(&json).expect("valid");
     let error = ModelConfig::from_json(&bytes, Path::new("config.json")).expect_err(field);
-    assert_eq!(error.to_string(), expected);
+    let Error::Config { path, source } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(path, Path::new("config.json"));
+    assert_eq!(source.to_string(), expected);
 }
 
 #[test]
