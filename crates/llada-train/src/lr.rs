@@ -11,7 +11,7 @@ use crate::{DecayShape, OptimizationConfig};
 /// # Panics
 /// If `learning_rate_points` are none; a configuration that was read has one.
 ///
-/// Source: arXiv 2502.09992, section 2.2 and appendix B.1.
+/// Source: arXiv 2502.09992, sections 2.2 and 2.3.
 #[must_use]
 pub fn learning_rate(config: &OptimizationConfig, step: u64) -> f64 {
     if let Some(points) = &config.learning_rate_points {

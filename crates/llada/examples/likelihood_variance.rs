@@ -2,7 +2,8 @@
 //! against eq. 5 with 1000 (arXiv 2502.09992, section 2.4), on poems that the embedded model has
 //! not seen.
 //!
-//! `cargo run --release -p llada --example likelihood_variance`
+//! `cargo run --release -p llada --example likelihood_variance -- 16`: so many estimates of each
+//! kind, 2 without a number.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::num::NonZeroUsize;
@@ -17,10 +18,10 @@ const POEMS: [&str; 2] = [
     "垂緌饮清露，流响出疏桐。居高声自远，非是藉秋风。",
     "水如一匹练，此地即平天。耐可乘明月，看花上酒船。",
 ];
-/// Estimates of each kind.
-const REPETITIONS: u64 = 16;
 
 fn main() -> anyhow::Result<()> {
+    let repetitions: u64 = std::env::args().nth(1).map_or(Ok(2), |n| n.parse())?;
+    anyhow::ensure!(repetitions > 1, "a standard deviation takes two estimates");
     let device = Device::cpu(CpuConfig::default())?;
     let llada = llada::embedded(&device, Precision::Bf16)?;
     let kinds = [
@@ -52,19 +53,19 @@ fn main() -> anyhow::Result<()> {
                     mc_samples,
                     batch_size,
                     estimator,
-                    seed: poem * REPETITIONS + repetition,
+                    seed: poem * repetitions + repetition,
                     ..LikelihoodConfig::default()
                 };
                 let estimates = log_likelihood(&llada.model, &[sequence], &config)?;
                 anyhow::Ok(estimates[0].log_likelihood)
             };
-            let found = (0..REPETITIONS)
+            let found = (0..repetitions)
                 .map(estimate)
                 .collect::<Result<Vec<f64>, _>>()?;
-            let of_poem = found.iter().sum::<f64>() / REPETITIONS as f64;
+            let of_poem = found.iter().sum::<f64>() / repetitions as f64;
             let squares: f64 = found.iter().map(|x| (x - of_poem).powi(2)).sum();
             mean += of_poem / POEMS.len() as f64;
-            variance += squares / (REPETITIONS - 1) as f64 / POEMS.len() as f64;
+            variance += squares / (repetitions - 1) as f64 / POEMS.len() as f64;
         }
         println!("{name}, {mc_samples}: {mean:.2}, {:.2}", variance.sqrt());
     }
