@@ -227,7 +227,7 @@ pub(crate) struct ScoreArgs {
     /// Token ids that are given, used as they are
     #[arg(long, alias = "prompt_ids", value_delimiter = ',')]
     pub(crate) prompt_ids: Option<Vec<u32>>,
-    /// Text to score
+    /// Text to score; of a character model its end as well, as one more token
     #[arg(long, required_unless_present = "target_ids")]
     pub(crate) target: Option<String>,
     /// Token ids to score

@@ -11,14 +11,14 @@ use llada::diffusion::{
 use llada::sample::{Request, SampleConfig, sample};
 use serde_json::json;
 
+use super::generate::end_of_text;
 use crate::args::{EstimatorName, Format, ScoreArgs};
 use crate::config::{Misuse, load};
 use crate::output::print;
 
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let llada = load(&args.model)?;
-    let prompt = ids(args.prompt.as_deref(), args.prompt_ids.as_deref(), &llada)?;
-    let target = ids(args.target.as_deref(), args.target_ids.as_deref(), &llada)?;
+    let (prompt, target) = prompt_and_target(args, &llada)?;
     if target.is_empty() {
         return Err(Misuse::of("the target is empty: give at least one token"));
     }
@@ -85,6 +85,22 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
             ))
         }
     }
+}
+
+fn prompt_and_target(args: &ScoreArgs, llada: &Llada) -> Result<(Vec<u32>, Vec<u32>)> {
+    let mut prompt = ids(args.prompt.as_deref(), args.prompt_ids.as_deref(), llada)?;
+    let mut target = ids(args.target.as_deref(), args.target_ids.as_deref(), llada)?;
+    // Two texts are encoded as one, as in the reference: tokens may not end where the prompt does.
+    if let (Some(prompt_text), Some(target_text)) = (&args.prompt, &args.target)
+        && args.prompt_ids.is_none()
+        && args.target_ids.is_none()
+    {
+        (prompt, target) = llada.tokenizer.encode_pair(prompt_text, target_text)?;
+    }
+    let room = llada.model.info().max_sequence_length > prompt.len() + target.len();
+    let is_text = args.target_ids.is_none() && !target.is_empty();
+    target.extend(end_of_text(llada, room && is_text));
+    Ok((prompt, target))
 }
 
 fn ids(text: Option<&str>, ids: Option<&[u32]>, llada: &Llada) -> Result<Vec<u32>> {
