@@ -36,8 +36,7 @@ impl Stored<'_> {
     /// [`Error::NotFinite`].
     pub(crate) fn read(&self, device: &Device) -> Result<Tensor> {
         let mut values = vec![0.0; self.shape.iter().product()];
-        (self.fill)(0..self.rows(), &mut values);
-        self.expect_finite(is_finite(&values))?;
+        self.expect_finite(self.fill_once(0..self.rows(), &mut values))?;
         Ok(Tensor::from_f32(device, &self.shape, &values)?)
     }
 
@@ -58,8 +57,7 @@ impl Stored<'_> {
         for start in (0..n).step_by(ROWS) {
             let rows = start..(start + ROWS).min(n);
             let wide = &mut wide[..rows.len() * row];
-            (self.fill)(rows, wide);
-            self.expect_finite(is_finite(wide))?;
+            self.expect_finite(self.fill_once(rows, wide))?;
             values.extend(wide.iter().map(|&x| bf16::from_f32(x)));
         }
         Ok(Tensor::from_bf16(device, &self.shape, &values)?)
@@ -79,8 +77,7 @@ impl Stored<'_> {
         };
         let all_finite = AtomicBool::new(true);
         let fill = |rows: Range<usize>, out: &mut [f32]| {
-            (self.fill)(rows, out);
-            if !is_finite(out) {
+            if !self.fill_once(rows, out) {
                 all_finite.store(false, Ordering::Relaxed);
             }
         };
@@ -89,19 +86,27 @@ impl Stored<'_> {
         Ok(packed)
     }
 
-    /// Lets the system drop the pages of the file that have been read: they would count as memory
-    /// of this process, and a large file does not fit beside its weights.
-    pub(crate) fn release(&self) {
-        let Some((map, range)) = &self.range else {
-            return;
-        };
-        // SAFETY: the map is read-only and of a file; a dropped page is read again when touched.
-        #[expect(unsafe_code, reason = "advice about a mapped file")]
-        let advised = unsafe {
-            map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len())
-        };
-        // Without the advice there is only more memory in use.
-        let _ = advised;
+    /// Values of some rows. Then lets the system drop their pages of the file: they would count as
+    /// memory of this process, and a large file does not fit beside its weights.
+    fn fill_once(&self, rows: Range<usize>, out: &mut [f32]) -> bool {
+        /// More than the system maps around a page that is read.
+        const AROUND: usize = 1 << 18;
+        (self.fill)(rows.clone(), out);
+        if let Some((map, bytes)) = &self.range {
+            let place = |row: usize| bytes.start + bytes.len() * row / self.rows().max(1);
+            // Pages that were dropped come back when one beside them is read.
+            let start = place(rows.start).saturating_sub(AROUND).max(bytes.start);
+            let end = place(rows.end);
+            // SAFETY: the map is read-only and of a file; a dropped page is read again when touched.
+            #[expect(unsafe_code, reason = "advice about a mapped file")]
+            let advised = unsafe {
+                map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start)
+            };
+            // Without the advice there is only more memory in use.
+            let _ = advised;
+        }
+        // Without an early end, so that it is vectorized.
+        out.iter().fold(true, |all, x| all & x.is_finite())
     }
 
     fn rows(&self) -> usize {
@@ -117,8 +122,4 @@ impl Stored<'_> {
             path: self.path.to_owned(),
         })
     }
-}
-
-fn is_finite(values: &[f32]) -> bool {
-    values.iter().all(|x| x.is_finite())
 }

@@ -116,7 +116,6 @@ pub(crate) fn freeze(
             tensor: forms.tensor.then(read).transpose()?,
             packed: forms.packed.then(pack).transpose()?,
         });
-        tensor.release();
     }
     Ok(FrozenModel::new(network, weights))
 }
