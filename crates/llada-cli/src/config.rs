@@ -58,14 +58,20 @@ pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)
         DeviceName::Cuda => anyhow::bail!("--device cuda: CUDA is not built in"),
         DeviceName::Auto | DeviceName::Cpu => device(args.threads)?,
     };
-    let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
-    let precision = match (args.dtype, &dir) {
-        (Dtype::Auto, Some(dir)) => auto_precision(dir)?,
-        (Dtype::Auto, None) | (Dtype::F32, _) => Precision::F32,
-        (Dtype::Bf16, _) => Precision::Bf16,
-        (Dtype::Int8 | Dtype::Int4, _) => {
+    let precision = match args.dtype {
+        Dtype::Auto => None,
+        Dtype::F32 => Some(Precision::F32),
+        Dtype::Bf16 => Some(Precision::Bf16),
+        Dtype::Int8 | Dtype::Int4 => {
             anyhow::bail!("--dtype int8 and int4 are not supported yet, use f32 or bf16")
         }
+    };
+    // All that the flags alone can be wrong in was found before anything is downloaded.
+    let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
+    let precision = match (precision, &dir) {
+        (Some(precision), _) => precision,
+        (None, Some(dir)) => auto_precision(dir)?,
+        (None, None) => Precision::F32,
     };
     let llada = match &dir {
         Some(dir) => llada::load(dir, &device, precision)?,
