@@ -34,6 +34,8 @@ pub enum Task {
     Infill {
         /// The text.
         canvas: Vec<u32>,
+        /// Given tokens that follow the text and are no part of it; usually none.
+        suffix: Vec<u32>,
     },
 }
 
@@ -57,7 +59,10 @@ impl Request {
     #[must_use]
     pub fn infill(canvas: Vec<u32>, config: SampleConfig) -> Self {
         Self {
-            task: Task::Infill { canvas },
+            task: Task::Infill {
+                canvas,
+                suffix: Vec::new(),
+            },
             config,
             sequence: 0,
             draws: Draws::Philox,
@@ -72,7 +77,7 @@ pub struct Output {
     pub tokens: Vec<u32>,
     /// Length of the prompt; 0 for an infill.
     pub prompt_len: usize,
-    /// Length of the suffix; 0 for an infill.
+    /// Length of the suffix.
     pub suffix_len: usize,
     /// How often the predictor saw this sequence. Steps that reveal nothing need no call; guided
     /// calls count once, as in the reference.
@@ -87,7 +92,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The tokens between prompt and suffix.
+    /// The tokens between prompt and suffix; of an infill the text.
     #[must_use]
     pub fn answer(&self) -> &[u32] {
         &self.tokens[self.prompt_len..self.tokens.len() - self.suffix_len]

@@ -365,7 +365,7 @@ fn canvas(
             suffix,
             constraints,
         } => (prompt, request.config.gen_length, suffix, constraints),
-        Task::Infill { canvas } => (canvas, 0, &[], &[]),
+        Task::Infill { canvas, suffix } => (canvas, 0, suffix, &[]),
     };
     let max_sequence_length = info.max_sequence_length;
     let parts = [given.len(), gen_length, suffix.len()];
@@ -402,7 +402,7 @@ fn canvas(
     }
     let answer = match &request.task {
         Task::Generate { .. } => given.len()..given.len() + gen_length,
-        Task::Infill { .. } => 0..length,
+        Task::Infill { .. } => 0..given.len(),
     };
     Ok((canvas, answer))
 }

@@ -1,6 +1,6 @@
 //! Training of masked diffusion language models and of their autoregressive twins: data, batches,
-//! AdamW and Muon, the learning-rate schedule, checkpoints that survive a crash, metrics and the picture of
-//! the loss.
+//! AdamW and Muon, the learning-rate schedule, checkpoints that survive a crash, metrics and the
+//! picture of the loss.
 //!
 //! [`train`] sees a model only as [`llada_diffusion::Trainable`]. Everything that is drawn is a
 //! function of the seed and of a counter, so that a resumed run is bit-identical to one that was

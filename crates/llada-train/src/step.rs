@@ -28,7 +28,7 @@ pub struct StepReport {
     pub predicted: usize,
 }
 
-/// Forward process, loss, gradient, clipping, Optimizer: the optimizer step `step`, counted from 0.
+/// Forward process, loss, gradient, clipping, update: the optimizer step `step`, counted from 0.
 ///
 /// # Errors
 /// [`Error::NonFinite`] before anything is changed; errors of the model.

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
             ..Request::generate(Vec::new(), config)
         });
     }
-    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, false)
+    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format)
 }
 
 /// The fixed tokens of the answer. A word is encoded as after a space, as in the reference's demo;

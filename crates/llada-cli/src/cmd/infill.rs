@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use llada::diffusion::MaskPredictor as _;
-use llada::sample::Request;
+use llada::sample::{Request, Task};
 
 use super::generate::{Prompt, end_of_text, read_prompts};
 use crate::args::InfillArgs;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     };
     let mut requests = Vec::new();
     for Prompt {
-        ids: mut canvas,
+        ids: canvas,
         is_text,
     } in canvases
     {
@@ -45,8 +45,11 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
             )));
         }
         let config = sampler(&args.sampler, &llada, masks, true)?;
-        canvas.extend(end_of_text(&llada, is_text && length < limit));
-        requests.push(Request::infill(canvas, config));
+        let suffix = Vec::from_iter(end_of_text(&llada, is_text && length < limit));
+        requests.push(Request {
+            task: Task::Infill { canvas, suffix },
+            ..Request::infill(Vec::new(), config)
+        });
     }
-    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format, true)
+    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format)
 }

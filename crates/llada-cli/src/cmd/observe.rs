@@ -14,7 +14,7 @@ use llada::sample::{Error as SampleError, Output, Request, Revealed, StepEvent, 
 use serde_json::json;
 
 use crate::args::{Format, SamplerArgs};
-use crate::config::{Misuse, is_character_model};
+use crate::config::Misuse;
 use crate::output::{note, print};
 
 /// Sequences that run together.
@@ -22,14 +22,12 @@ const BATCH: usize = 64;
 /// Pause after a step that is watched in a terminal.
 const PAUSE: Duration = Duration::from_millis(80);
 
-/// Runs all requests and prints the results; `whole` reports the whole sequence, not only the
-/// generated part.
+/// Runs all requests and prints the results.
 pub(crate) fn run_all(
     llada: &Llada,
     requests: &[Request],
     sampler: &SamplerArgs,
     format: Format,
-    whole: bool,
 ) -> Result<()> {
     let mut observer = Observer::new(llada, sampler)?;
     let start = Instant::now();
@@ -46,7 +44,7 @@ pub(crate) fn run_all(
     let mut results = Vec::new();
     let mut n_tokens = 0;
     for output in &outputs {
-        let result = report(llada, output, whole)?;
+        let result = report(llada, output)?;
         if format == Format::Text {
             print(&format!(
                 "{}\n",
@@ -87,26 +85,16 @@ fn of_sampler(error: SampleError) -> anyhow::Error {
     }
 }
 
-fn report(llada: &Llada, output: &Output, whole: bool) -> Result<serde_json::Value> {
+fn report(llada: &Llada, output: &Output) -> Result<serde_json::Value> {
     let eos = llada.model.info().eos_token_id;
-    let tokens = match output.tokens.split_last() {
-        _ if !whole => output.answer(),
-        // The end that infill has added.
-        Some((&last, rest)) if last == eos && is_character_model(llada) => rest,
-        _ => &output.tokens[..],
-    };
+    let tokens = output.answer();
     let end = tokens
         .iter()
         .position(|&id| id == eos)
         .unwrap_or(tokens.len());
     let text = llada.tokenizer.decode(&tokens[..end], true)?;
-    let shown = if whole {
-        text.clone()
-    } else {
-        llada
-            .tokenizer
-            .decode(&output.tokens[..output.prompt_len + end], true)?
-    };
+    let shown = &output.tokens[..output.prompt_len + end];
+    let shown = llada.tokenizer.decode(shown, true)?;
     Ok(json!({ "text": text, "tokens": tokens, "shown": shown }))
 }
 

@@ -293,3 +293,20 @@ fn the_embedded_model_needs_no_files() {
     let text = result["outputs"][0]["text"].as_str().expect("a text");
     assert_eq!(text.chars().count(), 3);
 }
+
+/// Only an end that the command itself put after a text is left out of the result.
+#[test]
+fn an_infill_of_ids_reports_all_of_them() {
+    let dir = model();
+    let config = fs::read(dir.path().join("config.json")).expect("a model");
+    let config: Value = serde_json::from_slice(&config).expect("valid");
+    let [mask, eos] = ["mask_token_id", "eos_token_id"].map(|key| config[key].clone());
+    let lines = dir.path().join("lines.jsonl");
+    fs::write(&lines, json!({"prompt_ids": [mask, eos]}).to_string()).expect("writable");
+    let lines = lines.to_str().expect("a plain path");
+    let tokens = &run(dir.path(), "infill", &["--input", lines])["outputs"][0]["tokens"];
+    assert_eq!(
+        (tokens.as_array().map(Vec::len), &tokens[1]),
+        (Some(2), &eos)
+    );
+}

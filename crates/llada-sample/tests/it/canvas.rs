@@ -60,6 +60,7 @@ fn request() -> impl Strategy<Value = Request> {
         collection::vec(token.clone(), 0..4),
         collection::vec((0..24_usize, token), 0..4),
     );
+    let suffix = collection::vec(0..MASK, 0..3);
     let token = prop_oneof![1 => 0..MASK, 1 => Just(MASK)];
     let infill = collection::vec(token, 0..20).prop_map(|mut canvas| {
         canvas.insert(canvas.len() / 3, MASK);
@@ -71,7 +72,7 @@ fn request() -> impl Strategy<Value = Request> {
             suffix,
             constraints,
         }),
-        infill.prop_map(|canvas| Task::Infill { canvas }),
+        (infill, suffix).prop_map(|(canvas, suffix)| Task::Infill { canvas, suffix }),
     ];
     (task, config()).prop_map(|(mut task, config)| {
         if let Task::Generate { constraints, .. } = &mut task {
@@ -98,7 +99,7 @@ fn start(request: &Request) -> Vec<u32> {
             }
             [prompt.clone(), answer, suffix.clone()].concat()
         }
-        Task::Infill { canvas } => canvas.clone(),
+        Task::Infill { canvas, suffix } => [&canvas[..], suffix].concat(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Fused scaled dot-product attention over ragged batches.
 //!
 //! Bidirectional; causal by blocks for block-diffusion models, and by single tokens for the
-//! autoregressive baseline. Tiles with an online softmax, so that memory grows with the length; the backward pass recomputes probabilities
-//! from the saved log-sum-exp.
+//! autoregressive baseline. Tiles with an online softmax, so that memory grows with the length; the
+//! backward pass recomputes probabilities from the saved log-sum-exp.
 
 use std::num::NonZeroUsize;
 
