@@ -62,9 +62,8 @@ pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)
         Dtype::Auto => None,
         Dtype::F32 => Some(Precision::F32),
         Dtype::Bf16 => Some(Precision::Bf16),
-        Dtype::Int8 | Dtype::Int4 => {
-            anyhow::bail!("--dtype int8 and int4 are not supported yet, use f32 or bf16")
-        }
+        Dtype::Int8 => Some(Precision::Int8),
+        Dtype::Int4 => Some(Precision::Int4),
     };
     // All that the flags alone can be wrong in was found before anything is downloaded.
     let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;

@@ -10,6 +10,7 @@ pub(crate) mod level;
 mod matmul;
 mod panels;
 mod peak;
+mod quantized;
 mod rms_norm;
 mod rope;
 mod simd;
@@ -70,7 +71,7 @@ impl Backend for CpuBackend {
         precision: Precision,
         fill: FillRows<'_>,
     ) -> Result<Arc<dyn PackedWeight>> {
-        Ok(matmul::pack(self.context(), shape, precision, fill))
+        matmul::pack(self.context(), shape, precision, fill)
     }
     fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
         embedding::embedding(self.context(), table, ids, y)

@@ -15,6 +15,7 @@ use half::bf16;
 
 use super::level::CpuLevel;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels, pack_rows};
+use super::quantized::{self, QuantizedWeight};
 use super::simd::block::{Lhs, block};
 use super::simd::{Kernel, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -61,16 +62,19 @@ pub(crate) fn pack(
     [n, k]: [usize; 2],
     precision: Precision,
     fill: FillRows<'_>,
-) -> Arc<dyn PackedWeight> {
+) -> Result<Arc<dyn PackedWeight>> {
+    if precision.is_integer() {
+        return quantized::pack(cx, [n, k], precision, fill);
+    }
     let kind = Kind::of(cx.level, precision);
     let layout = Layout::new(kind, n, kind.columns(), k);
     let mut panels = cx.pool.take(layout.elements() * kind.packed_bytes());
     pack_rows(cx, kind, layout, fill, &mut panels);
-    Arc::new(CpuPacked {
+    Ok(Arc::new(CpuPacked {
         kind,
         layout,
         panels,
-    })
+    }))
 }
 
 /// See [`crate::backend::Backend::matmul`].
@@ -136,6 +140,7 @@ pub(crate) fn matmul_columns(
     let b = Widened::of(b);
     let right = match b.right(0)? {
         Right::Packed(packed, _) => Right::Packed(packed, columns.start),
+        Right::Quantized(packed, _) => Right::Quantized(packed, columns.start),
         Right::Matrix(matrix) => {
             let data = &matrix.data[columns.start * matrix.column_stride..];
             Right::Matrix(Matrix { data, ..matrix })
@@ -169,6 +174,9 @@ impl<'a> Widened<'a> {
                 Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(w), 0).transposed())
             }
             Rhs::Packed(w) => {
+                if let Some(quantized) = w.as_any().downcast_ref() {
+                    return Ok(Right::Quantized(quantized, 0));
+                }
                 let packed = w.as_any().downcast_ref();
                 let what = "the packed weight belongs to another backend";
                 Right::Packed(
@@ -184,6 +192,8 @@ enum Right<'a> {
     Matrix(Matrix<'a>),
     /// The columns of a packed weight from some column on.
     Packed(&'a CpuPacked, usize),
+    /// The same of a weight of integers.
+    Quantized(&'a QuantizedWeight, usize),
 }
 
 fn gemm(
@@ -200,6 +210,23 @@ fn gemm(
             c.fill(0.0);
         }
         return Ok(());
+    }
+    let wrong_weight = || {
+        let what = "the weight was packed for another precision or cpu level";
+        Err(Error::InvalidArgument { op: "matmul", what })
+    };
+    match *b {
+        Right::Quantized(weight, start) if precision.is_integer() => {
+            quantized::gemm(cx, a, weight, start, [m, n], c, accumulate);
+            return Ok(());
+        }
+        Right::Matrix(_) if precision.is_integer() => {
+            let what = "integers are only multiplied by packed weights";
+            return Err(Error::InvalidArgument { op: "matmul", what });
+        }
+        Right::Quantized(..) => return wrong_weight(),
+        Right::Packed(..) if precision.is_integer() => return wrong_weight(),
+        Right::Packed(..) | Right::Matrix(_) => {}
     }
     let kind = Kind::of(cx.level, precision);
     let left = Layout::new(kind, m, kind.rows(), k);
@@ -223,10 +250,7 @@ fn gemm(
             pack_panels(cx, kind, &[a_operand], &mut [&mut a_panels]);
             &packed.panels
         }
-        Right::Packed(..) => {
-            let what = "the weight was packed for another precision or cpu level";
-            return Err(Error::InvalidArgument { op: "matmul", what });
-        }
+        Right::Packed(..) | Right::Quantized(..) => return wrong_weight(),
         Right::Matrix(matrix) => {
             let matrix = matrix.transposed();
             let b_operand = Operand {
@@ -244,11 +268,11 @@ fn gemm(
             &*b_panels
         }
     };
+    // 256 left rows fit the second-level cache.
     let grid = TaskGrid::new(
         cx.workers.threads(),
-        left.n_panels(),
-        n.div_ceil(kind.columns()),
-        kind,
+        [left.n_panels(), n.div_ceil(kind.columns())],
+        [256 / kind.rows(), 512 / kind.columns()],
     );
     let c = Shared::new(c);
     cx.workers.for_each(grid.n_tasks(), |at| {
@@ -271,7 +295,7 @@ fn gemm(
 }
 
 /// Cuts the output into tasks of whole panels.
-struct TaskGrid {
+pub(super) struct TaskGrid {
     left: usize,
     right: usize,
     left_chunk: usize,
@@ -279,14 +303,17 @@ struct TaskGrid {
 }
 
 impl TaskGrid {
-    /// About 256 rows (their left panels fit the second-level cache) by 512 columns, smaller if
-    /// that leaves too few tasks for the threads.
-    fn new(threads: usize, left: usize, right: usize, kind: Kind) -> Self {
+    /// Tasks of `chunks` left and right panels, smaller if that leaves too few for the threads.
+    pub(super) fn new(
+        threads: usize,
+        [left, right]: [usize; 2],
+        [left_chunk, right_chunk]: [usize; 2],
+    ) -> Self {
         let mut grid = Self {
             left,
             right,
-            left_chunk: (256 / kind.rows()).max(1),
-            right_chunk: (512 / kind.columns()).max(1),
+            left_chunk: left_chunk.max(1),
+            right_chunk: right_chunk.max(1),
         };
         while threads > 1 && grid.n_tasks() < 4 * threads {
             if grid.right_chunk > 2 {
@@ -300,11 +327,11 @@ impl TaskGrid {
         grid
     }
 
-    fn n_tasks(&self) -> usize {
+    pub(super) fn n_tasks(&self) -> usize {
         self.left.div_ceil(self.left_chunk) * self.right.div_ceil(self.right_chunk)
     }
 
-    fn task(&self, at: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+    pub(super) fn task(&self, at: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
         let columns = self.right.div_ceil(self.right_chunk);
         let (i, j) = (
             at / columns * self.left_chunk,
