@@ -15,6 +15,7 @@ mod rms_norm;
 mod rope;
 mod simd;
 mod swiglu;
+mod tasks;
 mod workers;
 
 use std::sync::Arc;
@@ -64,6 +65,15 @@ impl Backend for CpuBackend {
     }
     fn matmul(&self, args: MatmulArgs<'_>) -> Result<()> {
         matmul::matmul(self.context(), args)
+    }
+    fn matmul_each(
+        &self,
+        a: &Tensor,
+        weights: &[&Arc<dyn PackedWeight>],
+        outputs: &mut [Tensor],
+        precision: Precision,
+    ) -> Result<()> {
+        matmul::matmul_each(self.context(), a, weights, outputs, precision)
     }
     fn pack(
         &self,

@@ -258,11 +258,12 @@ pub(super) fn pack_rows(
     cx.workers.for_each(layout.n_panels(), |panel| {
         let first = panel * layout.width;
         let rows = first..(first + layout.width).min(layout.size);
-        let mut values = vec![0.0; rows.len() * layout.k];
-        fill(rows.clone(), &mut values);
+        // Recycled: fresh memory would be cleared for every panel.
+        let mut values = cx.pool.take(rows.len() * layout.k * 4);
+        fill(rows.clone(), values.f32s_mut());
         let operand = Operand {
             matrix: Matrix {
-                data: &values,
+                data: values.f32s(),
                 row_stride: layout.k,
                 column_stride: 1,
             },

@@ -1,8 +1,9 @@
 //! The most that the register block can do: the roof over the matrix products.
 
-use super::matmul::{Context, Task};
+use super::matmul::Context;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels};
 use super::quantized;
+use super::tasks::Task;
 use super::workers::Shared;
 use crate::Precision;
 

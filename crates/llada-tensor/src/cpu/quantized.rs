@@ -9,12 +9,13 @@ use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::matmul::{Context, TaskGrid};
+use super::matmul::Context;
 use super::panels::Matrix;
 #[cfg(target_arch = "x86_64")]
 use super::simd::amx;
 use super::simd::int8::{self, BLOCK, Int8Kernel, OFFSET, STEP, STEP_BYTES, WIDTH, right_place};
 use super::simd::{Kernel, Simd};
+use super::tasks::TaskGrid;
 use super::workers::Shared;
 use crate::backend::{FillRows, PackedWeight};
 use crate::quantize::{INT4_GROUP, int4_row_inline, int8_row_inline, low_byte, symmetric_scale};
@@ -104,8 +105,9 @@ pub(super) fn pack(
     cx.workers.for_each(panels, |panel| {
         let first = panel * WIDTH;
         let rows = first..(first + WIDTH).min(n);
-        let mut values = vec![0.0; rows.len() * k];
-        fill(rows, &mut values);
+        // Recycled: fresh memory would be cleared for every panel.
+        let mut values = cx.pool.take(rows.len() * k * 4);
+        fill(rows, values.f32s_mut());
         // SAFETY: the ranges of different panels do not overlap.
         #[expect(unsafe_code, reason = "panels are written in parallel")]
         let out = unsafe {
@@ -116,7 +118,7 @@ pub(super) fn pack(
                 offsets: offsets.range(first, WIDTH),
             }
         };
-        let (values, is_int4) = (&values[..], is_int4);
+        let values = values.f32s();
         cx.level.run(PackPanel {
             values,
             k,
@@ -233,14 +235,15 @@ impl Kernel for Widen<'_> {
 }
 
 /// The rows of a left operand, rounded to 8 bits.
-struct Left {
+#[derive(Debug)]
+pub(super) struct Left {
     panels: Buffer,
     /// `[M]`
     scales: Buffer,
 }
 
 /// Rounds the `m` rows of `a` to 8 bits, in panels.
-fn quantize_rows(cx: Context<'_>, a: Matrix<'_>, [m, k]: [usize; 2]) -> Left {
+pub(super) fn quantize_rows(cx: Context<'_>, a: Matrix<'_>, [m, k]: [usize; 2]) -> Left {
     const ROWS_PER_TASK: usize = 8;
     let panel_bytes = k.div_ceil(STEP) * STEP_BYTES;
     let mut left = Left {
@@ -305,18 +308,17 @@ impl<'a, F: Fn(usize) -> &'a mut [u8]> Kernel for QuantizeRow<'_, F> {
     }
 }
 
-/// `c (+)= a w[columns]ᵀ` for `m` rows and the columns of the weight from `start` on, a multiple
+/// `c (+)= a wᵀ` for `m` rows and the columns of the weight from `start` on, a multiple
 /// of 32.
 pub(super) fn gemm(
     cx: Context<'_>,
-    a: Matrix<'_>,
+    left: &Left,
     weight: &QuantizedWeight,
     start: usize,
     [m, n]: [usize; 2],
     c: &mut [f32],
     accumulate: bool,
 ) {
-    let left = quantize_rows(cx, a, [m, weight.k]);
     let grid = TaskGrid::new(
         cx.workers.threads(),
         [m.div_ceil(WIDTH), n.div_ceil(WIDTH)],
@@ -329,7 +331,7 @@ pub(super) fn gemm(
         let task = Task {
             kernel,
             level: cx.level,
-            left: &left,
+            left,
             weight,
             a_range,
             b_range,
