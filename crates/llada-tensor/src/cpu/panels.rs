@@ -65,9 +65,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Of products without integers: with those, other operands are bf16.
     pub(super) fn of(level: CpuLevel, precision: Precision) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if let (CpuLevel::Amx | CpuLevel::Avx512Bf16, Precision::Bf16) = (level, precision) {
+        if matches!(level, CpuLevel::Amx | CpuLevel::Avx512Bf16) && precision != Precision::F32 {
             return Self::Tiles {
                 amx: level == CpuLevel::Amx,
             };
@@ -76,7 +77,7 @@ impl Kind {
         Self::F32 {
             rows,
             columns,
-            rounded: precision == Precision::Bf16,
+            rounded: precision != Precision::F32,
         }
     }
 
