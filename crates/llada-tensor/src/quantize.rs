@@ -8,6 +8,9 @@
 //! [`Precision::Int8`]: crate::Precision::Int8
 //! [`Precision::Int4`]: crate::Precision::Int4
 
+/// Values of a row that [`rotate`] mixes.
+pub const ROTATION: usize = 64;
+
 /// Values of a row that share a multiplier in [`int4_row`].
 pub const INT4_GROUP: usize = 32;
 
@@ -15,6 +18,41 @@ pub const INT4_GROUP: usize = 32;
 pub(crate) const INT8_MAX: f32 = 127.0;
 /// Largest multiplier: `-8 * 15` and `7 * 15` are 8-bit codes.
 const MULTIPLIER_MAX: f32 = 15.0;
+
+/// Rotates each [`ROTATION`] consecutive values by the Hadamard matrix `H / 8`, which is its own
+/// inverse: products of two rotated rows are those of the rows.
+///
+/// One large value among small ones, as activations have them, is spread over its neighbors, so
+/// that the scale of all need not be its own. Weights and the rows that are multiplied by them are
+/// both rotated before they are quantised.
+///
+/// Source: Ashkboos et al. 2024 (arXiv 2404.00456), with small blocks.
+///
+/// # Panics
+/// If the length is not a multiple of [`ROTATION`].
+pub fn rotate(values: &mut [f32]) {
+    rotate_inline(values);
+}
+
+#[inline(always)]
+pub(crate) fn rotate_inline(values: &mut [f32]) {
+    let (blocks, rest) = values.as_chunks_mut::<ROTATION>();
+    assert!(rest.is_empty(), "whole blocks are rotated");
+    for x in blocks {
+        // The wide strides first: whole vectors.
+        for half in [32, 16, 8, 4, 2, 1] {
+            let mut y = [0.0_f32; ROTATION];
+            for i in 0..ROTATION {
+                let (a, b) = (x[i & !half], x[i | half]);
+                y[i] = if i & half == 0 { a + b } else { a - b };
+            }
+            *x = y;
+        }
+        for x in x {
+            *x *= 0.125;
+        }
+    }
+}
 
 /// Quantises one row of a weight to 8 bits: `row[k] ≈ codes[k] * scale`, returns `scale`.
 ///

@@ -2,7 +2,7 @@
 //!
 //! A weight lies in panels of 32 columns of 8-bit codes, one layout for every level, or of 4-bit
 //! codes that are widened to 8 bits one panel at a time. The rows of the other operand are
-//! rounded to 8 bits with a scale each. The sums are exact, and become `f32` only at the end:
+//! rounded to 8 bits with a scale each; both are rotated first, see [`crate::quantize::rotate`]. The sums are exact, and become `f32` only at the end:
 //! results are the same at every level, for any number of threads, and for any other rows.
 
 use std::any::Any;
@@ -18,7 +18,9 @@ use super::simd::{Kernel, Simd};
 use super::tasks::TaskGrid;
 use super::workers::Shared;
 use crate::backend::{FillRows, PackedWeight};
-use crate::quantize::{INT4_GROUP, int4_row_inline, int8_row_inline, low_byte, symmetric_scale};
+use crate::quantize::{
+    INT4_GROUP, int4_row_inline, int8_row_inline, low_byte, rotate_inline, symmetric_scale,
+};
 use crate::storage::Buffer;
 use crate::{CpuLevel, Error, Precision, Result};
 
@@ -149,9 +151,10 @@ impl Kernel for PackPanel<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
-        let (k, out) = (self.k, self.out);
+        let (k, out) = (self.k.next_multiple_of(STEP), self.out);
         let mut codes = vec![0_i8; k];
-        let mut multipliers = vec![1_i8; k.div_ceil(STEP) * STEP / INT4_GROUP];
+        let mut multipliers = vec![1_i8; k / INT4_GROUP];
+        let mut rotated = vec![0.0_f32; k];
         if self.is_int4 {
             // The code of a value that is not there.
             out.codes.fill(0x88);
@@ -161,7 +164,11 @@ impl Kernel for PackPanel<'_> {
         }
         out.scales.fill(0.0);
         out.offsets.fill(0);
-        for (column, row) in self.values.chunks_exact(k.max(1)).enumerate() {
+        for (column, row) in self.values.chunks_exact(self.k.max(1)).enumerate() {
+            rotated[..self.k].copy_from_slice(row);
+            rotated[self.k..].fill(0.0);
+            rotate_inline(&mut rotated);
+            let row = &rotated[..];
             let mut sum = 0_i32;
             if self.is_int4 {
                 out.scales[column] = int4_row_inline(row, &mut codes, &mut multipliers);
@@ -254,6 +261,7 @@ pub(super) fn quantize_rows(cx: Context<'_>, a: Matrix<'_>, [m, k]: [usize; 2]) 
     let scales = Shared::new(left.scales.f32s_mut());
     cx.workers.for_each(m.div_ceil(ROWS_PER_TASK), |task| {
         let first = task * ROWS_PER_TASK;
+        let mut rotated = vec![0.0; k.next_multiple_of(STEP)];
         for row in first..(first + ROWS_PER_TASK).min(m) {
             let start = row / WIDTH * panel_bytes + row % WIDTH * STEP;
             // The row's pieces are a step of the panel apart; other rows lie between.
@@ -263,7 +271,14 @@ pub(super) fn quantize_rows(cx: Context<'_>, a: Matrix<'_>, [m, k]: [usize; 2]) 
                 let out = |step: usize| panels.range(start + step * STEP_BYTES, STEP);
                 (out, scales.range(row, 1))
             };
-            scale[0] = cx.level.run(QuantizeRow { a, row, k, out });
+            let rotated = &mut rotated[..];
+            scale[0] = cx.level.run(QuantizeRow {
+                a,
+                row,
+                k,
+                rotated,
+                out,
+            });
         }
     });
     left
@@ -273,34 +288,31 @@ struct QuantizeRow<'a, F> {
     a: Matrix<'a>,
     row: usize,
     k: usize,
+    /// Room for the rotated row.
+    rotated: &'a mut [f32],
     /// The bytes of one step.
     out: F,
 }
 
-impl<'a, F: Fn(usize) -> &'a mut [u8]> Kernel for QuantizeRow<'_, F> {
+impl<'b, F: Fn(usize) -> &'b mut [u8]> Kernel for QuantizeRow<'_, F> {
     type Output = f32;
     #[inline(always)]
     fn run<S: Simd>(self, _: S) -> f32 {
         let data = &self.a.data[self.row * self.a.row_stride..];
-        let gathered: Vec<f32>;
-        let values = match self.a.column_stride {
-            1 => &data[..self.k],
+        let values = &mut *self.rotated;
+        match self.a.column_stride {
+            1 => values[..self.k].copy_from_slice(&data[..self.k]),
             stride => {
-                gathered = (0..self.k).map(|at| data[at * stride]).collect();
-                &gathered[..]
-            }
-        };
-        let (scale, inverse) = symmetric_scale(values);
-        let (steps, rest) = values.as_chunks::<STEP>();
-        for (step, values) in steps.iter().enumerate() {
-            for (out, &x) in (self.out)(step).iter_mut().zip(values) {
-                *out = low_byte(x * inverse) ^ 0x80;
+                for (at, x) in values[..self.k].iter_mut().enumerate() {
+                    *x = data[at * stride];
+                }
             }
         }
-        if !rest.is_empty() {
-            let out = (self.out)(steps.len());
-            out.fill(0x80);
-            for (out, &x) in out.iter_mut().zip(rest) {
+        values[self.k..].fill(0.0);
+        rotate_inline(values);
+        let (scale, inverse) = symmetric_scale(values);
+        for (step, values) in values.as_chunks::<STEP>().0.iter().enumerate() {
+            for (out, &x) in (self.out)(step).iter_mut().zip(values) {
                 *out = low_byte(x * inverse) ^ 0x80;
             }
         }

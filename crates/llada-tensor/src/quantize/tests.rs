@@ -87,3 +87,22 @@ fn zeros_and_values_that_are_not_finite() {
         assert!(int4_row(&row, &mut codes, &mut multipliers).is_nan());
     }
 }
+
+#[test]
+fn a_rotation_is_its_own_inverse_and_keeps_products() {
+    let (x, y) = (normal(128), normal(256));
+    let y = &y[128..];
+    let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(a, b)| a * b).sum::<f32>();
+    let (mut rotated, mut other) = (x.clone(), y.to_vec());
+    rotate(&mut rotated);
+    rotate(&mut other);
+    assert!((dot(&rotated, &other) - dot(&x, y)).abs() < 1e-4);
+    rotate(&mut rotated);
+    for (a, b) in x.iter().zip(&rotated) {
+        assert!((a - b).abs() < 1e-6);
+    }
+    let mut spike = vec![0.0; 64];
+    spike[5] = 8.0;
+    rotate(&mut spike);
+    assert!(spike.iter().all(|x| x.abs() == 1.0));
+}

@@ -2,15 +2,19 @@
 
 use llada_tensor::backend::Rhs;
 use llada_tensor::ops::matmul::pack;
-use llada_tensor::quantize::{INT4_GROUP, int4_row, int8_row};
+use llada_tensor::quantize::{INT4_GROUP, ROTATION, int4_row, int8_row, rotate};
 use llada_tensor::{CpuConfig, CpuLevel, Device, Error, Precision, Tensor};
 use proptest::prelude::*;
 
 use crate::matmul::product;
 use crate::support::{devices, max_error, normal, of};
 
-/// The weights that the codes of a row stand for.
-fn rounded_weight(row: &[f32], precision: Precision) -> Vec<f64> {
+/// What the codes of a row stand for, rotated.
+fn rounded(row: &[f32], precision: Precision) -> Vec<f64> {
+    let mut row = row.to_vec();
+    row.resize(row.len().next_multiple_of(ROTATION), 0.0);
+    rotate(&mut row);
+    let row = &row[..];
     let mut codes = vec![0; row.len()];
     let mut multipliers = vec![1; row.len().div_ceil(INT4_GROUP)];
     let scale = match precision {
@@ -25,9 +29,7 @@ fn rounded_weight(row: &[f32], precision: Precision) -> Vec<f64> {
 
 fn exact(a: &[f32], w: &[f32], [m, n, k]: [usize; 3], precision: Precision) -> Vec<f64> {
     let rows = |x: &[f32], precision| -> Vec<Vec<f64>> {
-        x.chunks(k)
-            .map(|row| rounded_weight(row, precision))
-            .collect()
+        x.chunks(k).map(|row| rounded(row, precision)).collect()
     };
     let (a, w) = (rows(a, Precision::Int8), rows(w, precision));
     let dot = |i: usize, j: usize| a[i].iter().zip(&w[j]).map(|(x, y)| x * y).sum();
