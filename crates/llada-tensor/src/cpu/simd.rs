@@ -135,6 +135,20 @@ pub(crate) trait Kernel {
 }
 
 impl CpuLevel {
+    /// Makes [`CpuLevel::Amx`] available although the processor lacks AMX; without AVX512-BF16 it
+    /// stays as it is. For tests on an emulator, before anything else asks for levels.
+    ///
+    /// # Safety
+    /// AMX tile, bf16 and int8 instructions work in every thread of this process from now on.
+    #[doc(hidden)]
+    pub unsafe fn assume_amx() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: by the caller's promise.
+        unsafe {
+            amx::assume_amx();
+        }
+    }
+
     /// Runs a kernel with the vectors of this level.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {

@@ -2,10 +2,10 @@
 
 use llada_tensor::backend::{MatmulArgs, Rhs};
 use llada_tensor::ops::matmul::{matmul, pack};
-use llada_tensor::{CpuConfig, CpuLevel, DType, Device, Precision, Tensor, bf16};
+use llada_tensor::{CpuConfig, DType, Device, Precision, Tensor, bf16};
 use proptest::prelude::*;
 
-use crate::support::{devices, max_error, normal, of, scalar, tensor};
+use crate::support::{devices, levels, max_error, normal, of, scalar, tensor};
 
 /// `a b` in `f64`, of operands rounded as `precision` says.
 fn exact(a: &Tensor, b: &Tensor, precision: Precision) -> Vec<f64> {
@@ -150,7 +150,7 @@ fn accumulates_and_batches() {
 
 #[test]
 fn a_row_does_not_depend_on_the_other_rows_or_on_threads() {
-    for level in CpuLevel::available() {
+    for &level in levels() {
         let device = |threads| {
             Device::cpu(CpuConfig {
                 threads,

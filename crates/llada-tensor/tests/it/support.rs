@@ -4,9 +4,32 @@ use std::sync::LazyLock;
 
 use llada_tensor::{CpuConfig, CpuLevel, Device, Philox, Stream, Tensor};
 
+static LEVELS: LazyLock<Vec<CpuLevel>> = LazyLock::new(|| {
+    if amxsim::emulate() == amxsim::Amx::Emulated {
+        // SAFETY: the emulator executes AMX instructions from here on.
+        #[expect(unsafe_code, reason = "tests at the AMX level without AMX")]
+        unsafe {
+            CpuLevel::assume_amx();
+        }
+    }
+    let levels = CpuLevel::available();
+    if !levels.contains(&CpuLevel::Amx) {
+        #[expect(clippy::print_stderr, reason = "tells what is skipped")]
+        {
+            eprintln!("skipped: the AMX level, it needs AVX512-BF16 and x86-64 Linux");
+        }
+    }
+    levels
+});
+
+/// The levels of the machine, the lowest first, and AMX where it can be emulated.
+pub(crate) fn levels() -> &'static [CpuLevel] {
+    &LEVELS
+}
+
 static DEVICES: LazyLock<Vec<(String, Device)>> = LazyLock::new(|| {
     let mut devices = Vec::new();
-    for level in CpuLevel::available() {
+    for &level in levels() {
         for threads in [1, 2] {
             let device = Device::cpu(CpuConfig {
                 threads,
@@ -19,7 +42,7 @@ static DEVICES: LazyLock<Vec<(String, Device)>> = LazyLock::new(|| {
     devices
 });
 
-/// Per level of the machine, the lowest first, one device with one thread and one with two.
+/// Per level of [`levels`], the lowest first, one device with one thread and one with two.
 pub(crate) fn devices() -> &'static [(String, Device)] {
     &DEVICES
 }

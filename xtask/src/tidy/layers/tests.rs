@@ -42,7 +42,7 @@ fn allowed_edges_pass() {
     check_edges("llada-cli", &[("llada", Normal), ("clap", Normal)], &[]);
     check_edges(
         "llada-tensor",
-        &[("llada-testkit", Dev), ("proptest", Dev)],
+        &[("amxsim", Dev), ("llada-testkit", Dev), ("proptest", Dev)],
         &[],
     );
 }
@@ -62,11 +62,16 @@ fn a_lower_layer_does_not_use_a_higher_one() {
 }
 
 #[test]
-fn the_testkit_is_for_tests() {
+fn the_tools_of_tests_are_for_tests() {
     check_edges(
         "llada-model",
         &[("llada-testkit", Normal)],
         &["llada-testkit is a dependency"],
+    );
+    check_edges(
+        "llada-tensor",
+        &[("amxsim", Normal)],
+        &["amxsim is a dependency"],
     );
 }
 

@@ -2,10 +2,27 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether something else than the processor executes AMX instructions, see [`assume_amx`].
+static ASSUMED: AtomicBool = AtomicBool::new(false);
+
+/// See [`super::CpuLevel::assume_amx`].
+///
+/// # Safety
+/// AMX instructions work in every thread of this process from now on.
+pub(crate) unsafe fn assume_amx() {
+    // Panels are packed by AVX512-BF16, which nothing emulates.
+    ASSUMED.store(super::has_avx512_bf16(), Ordering::Relaxed);
+}
 
 /// Whether the processor has AMX bf16 and the system lets this process use it.
 pub(crate) fn has_amx() -> bool {
-    static HAS: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    static HAS: OnceLock<bool> = OnceLock::new();
+    if ASSUMED.load(Ordering::Relaxed) {
+        return true;
+    }
     *HAS.get_or_init(|| {
         super::has_avx512_bf16()
             && is_x86_feature_detected!("xsave")
