@@ -10,9 +10,9 @@ line for each number of threads.
 `forward` is llama-bench on a prompt. It computes the logits of the last position alone, so it
 compares with `llada bench forward --masked 1`.
 `generate` is llama-diffusion-cli: uncached, logits of all positions in every step.
-`sampling_seconds`, a part of `seconds`, is what it does with the logits. It counts as many blocks as
-prompt and answer have together, and runs one pass for each that lies past the end: those passes are
-taken off `seconds`.
+`sampling_seconds`, a part of `seconds`, is what it does with the logits. It counts as many blocks
+as prompt and answer have together, and runs one pass for each that lies past the end: those passes
+are taken off `seconds`.
 """
 
 import argparse
@@ -52,9 +52,9 @@ def build(args):
 
 def run(args, program, flags):
     program = args.folder / "build/bin" / program
-    result = subprocess.run(
-        [program, "-m", args.model, *map(str, flags)], capture_output=True, text=True, errors="replace"
-    )
+    command = [program, "-m", args.model, *map(str, flags)]
+    # A random answer is no UTF-8.
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if result.returncode:
         sys.exit(f"{program} failed:\n{result.stderr[-2000:]}")
     return result.stdout, result.stderr

@@ -116,7 +116,8 @@ def random_model(shape, dtype, seed=0):
 
 
 def random_ids(shape, *size, seed=0):
-    return torch.randint(shape["vocab_size"] - 512, size, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(shape["vocab_size"] - 512, size, generator=generator)
 
 
 def timed(run, rounds):

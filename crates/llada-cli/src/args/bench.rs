@@ -27,7 +27,8 @@ pub(crate) enum BenchCommand {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SubjectArgs {
     /// A shape in place of a model, with random weights made in memory: llada-1b, llada-8b, arm-1b,
-    /// arm-7b, llama3-8b or llada-25m [train: llada-25m, unless there is a --model]
+    /// arm-7b, llama3-8b or llada-25m; any other is a --model of nothing but a config.json [train:
+    /// llada-25m, unless there is a --model]
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) preset: Option<String>,
     /// Sequences that run together [default: 1; train: 16]
@@ -57,17 +58,15 @@ pub(crate) struct BenchForwardArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BenchGenerateArgs {
-    /// Tokens of each prompt
-    #[arg(long, alias = "prompt_length", default_value_t = 32)]
-    pub(crate) prompt_length: usize,
-    /// Tokens to generate
-    #[arg(
-        long,
-        alias = "gen_length",
-        visible_alias = "max-new-tokens",
-        default_value_t = 128
-    )]
-    pub(crate) gen_length: usize,
+    /// Tokens of each prompt [default: 32, or half of --length if that is less]
+    #[arg(long, alias = "prompt_length")]
+    pub(crate) prompt_length: Option<usize>,
+    /// Tokens to generate [default: 128, or what --length has room for]
+    #[arg(long, alias = "gen_length", visible_alias = "max-new-tokens")]
+    pub(crate) gen_length: Option<usize>,
+    /// Positions of prompt and answer together
+    #[arg(long, conflicts_with = "gen_length")]
+    pub(crate) length: Option<usize>,
     /// Denoising steps in all [default: one token a step]
     #[arg(long)]
     pub(crate) steps: Option<usize>,
@@ -90,6 +89,9 @@ pub(crate) struct BenchTrainArgs {
     /// Tokens of each sequence
     #[arg(long, default_value_t = 128)]
     pub(crate) length: usize,
+    /// Optimizer steps that are timed: another name of --rounds
+    #[arg(long, value_name = "N", conflicts_with = "rounds")]
+    pub(crate) steps: Option<NonZeroUsize>,
     #[command(flatten)]
     pub(crate) subject: SubjectArgs,
 }

@@ -1,5 +1,6 @@
 //! `llada bench`: what it reports, never how fast it was.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -128,6 +129,25 @@ fn generate_counts_new_tokens_and_what_was_computed() {
     let [_, flops] = pass(&cached);
     assert!(flops < 2.0 * (12.0 + 3.0 * 4.0) * (BLOCK + HEAD), "{flops}");
     assert_eq!(with(&["--threshold", "0"])["nfe"], 2);
+
+    let short = bench("generate", &[&flags[..2], &["--length", "10"]].concat());
+    assert_eq!(
+        (&short["prompt_length"], &short["gen_length"]),
+        (&json!(5), &json!(5))
+    );
+}
+
+#[test]
+fn a_folder_without_weights_is_a_shape() {
+    let dir = model();
+    let forward = || bench("forward", &["--model", path(dir.path()), "--length", "4"]);
+    let read = forward();
+    fs::remove_file(dir.path().join("model.safetensors")).expect("a writable folder");
+    let random = forward();
+    for field in ["model", "total_parameters", "dtype"] {
+        assert_eq!(random[field], read[field], "{field}");
+    }
+    near(pass(&random)[1], pass(&read)[1]);
 }
 
 #[test]
@@ -194,6 +214,11 @@ fn wrong_flags() {
     );
     check(&["generate", "--cache", "fast"], 2, &["prefix or dual"]);
     check(&["generate", "--steps", "0"], 2, &["--steps"]);
+    let no_answer = ["generate", "--length", "4", "--prompt-length", "4"];
+    check(&no_answer, 2, &["--length 4", "prompt of 4"]);
+    let gone = format!("{dir}/none");
+    let mut gone = llada(&["bench", "forward", "--model", &gone]);
+    fails(&mut gone, 1, &["none", "config.json"]);
 
     let mut unknown = llada(&["bench", "forward", "--preset", "gpt"]);
     fails(&mut unknown, 2, &["gpt", "llada-8b", "llada-25m"]);

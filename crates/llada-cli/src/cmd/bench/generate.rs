@@ -20,8 +20,8 @@ use crate::config::Misuse;
 
 pub(super) fn run(args: &BenchGenerateArgs) -> Result<()> {
     let subject = Subject::new(&args.subject, 1, None)?;
-    let (prompt_length, gen_length) = (args.prompt_length, args.gen_length);
-    let config = sample_config(args)?;
+    let (prompt_length, gen_length) = lengths(args)?;
+    let config = sample_config(args, gen_length)?;
     let length = prompt_length.saturating_add(gen_length);
     subject.check_length("--prompt-length and --gen-length", length)?;
     let model = subject.frozen(length)?;
@@ -58,11 +58,28 @@ pub(super) fn run(args: &BenchGenerateArgs) -> Result<()> {
     .print(args.subject.model.format)
 }
 
-fn sample_config(args: &BenchGenerateArgs) -> Result<SampleConfig> {
-    let steps = args.steps.unwrap_or(args.gen_length);
+/// Of the prompt and of the answer.
+fn lengths(args: &BenchGenerateArgs) -> Result<(usize, usize)> {
+    const PROMPT: usize = 32;
+    const ANSWER: usize = 128;
+    let Some(length) = args.length else {
+        let prompt = args.prompt_length.unwrap_or(PROMPT);
+        return Ok((prompt, args.gen_length.unwrap_or(ANSWER)));
+    };
+    let prompt = args.prompt_length.unwrap_or(PROMPT.min(length / 2));
+    match length.checked_sub(prompt) {
+        Some(answer) if answer > 0 => Ok((prompt, answer)),
+        _ => Err(Misuse::of(format!(
+            "--length {length}: no room for an answer after a prompt of {prompt}"
+        ))),
+    }
+}
+
+fn sample_config(args: &BenchGenerateArgs, gen_length: usize) -> Result<SampleConfig> {
+    let steps = args.steps.unwrap_or(gen_length);
     for (flag, value) in [
-        ("--prompt-length", args.prompt_length),
-        ("--gen-length", args.gen_length),
+        ("--prompt-length", args.prompt_length.unwrap_or(1)),
+        ("--gen-length", gen_length),
         ("--steps", steps),
         ("--block-length", args.block_length.unwrap_or(1)),
     ] {
@@ -73,7 +90,7 @@ fn sample_config(args: &BenchGenerateArgs) -> Result<SampleConfig> {
     let cache: Result<CacheMode, _> = args.cache.parse();
     Ok(SampleConfig {
         steps,
-        gen_length: args.gen_length,
+        gen_length,
         block_length: args.block_length,
         process: args.threshold.map_or(Process::Quota, Process::Threshold),
         cache: cache.map_err(Misuse::from_error)?,

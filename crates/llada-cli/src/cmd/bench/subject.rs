@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use llada::diffusion::TokenBatch;
-use llada::model::weights;
+use llada::model::{Error as ModelError, weights};
 use llada::tensor::{Philox, Stream};
 use llada::{Device, FrozenModel, LladaModel, ModelConfig, Precision};
 use serde_json::{Value, json};
@@ -13,10 +13,13 @@ use super::memory::check_room;
 use crate::args::{Dtype, SubjectArgs};
 use crate::config::{Misuse, auto_precision, model_device, precision, preset};
 
+const CONFIG: &str = "config.json";
+
 /// Where weights come from.
 #[derive(Debug)]
 enum Weights {
     Embedded,
+    /// The shape's name.
     Random(String),
     Path(PathBuf),
 }
@@ -43,12 +46,16 @@ impl Subject {
             (Some(name), _) => (Weights::Random(name.to_owned()), preset(name)?),
             (None, Some(model)) => {
                 let path = crate::hub::resolve(model)?;
-                let config = weights::check(&path)?;
-                (Weights::Path(path), config)
+                match weights::check(&path) {
+                    Err(ModelError::NotACheckpoint { missing, .. }) if missing != CONFIG => {
+                        let config = ModelConfig::from_file(&path.join(CONFIG))?;
+                        (Weights::Random(path.display().to_string()), config)
+                    }
+                    config => (Weights::Path(path), config?),
+                }
             }
             (None, None) => {
-                let path = Path::new("config.json");
-                let config = ModelConfig::from_json(llada::EMBEDDED_CONFIG, path)?;
+                let config = ModelConfig::from_json(llada::EMBEDDED_CONFIG, Path::new(CONFIG))?;
                 (Weights::Embedded, config)
             }
         };

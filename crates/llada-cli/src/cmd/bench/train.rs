@@ -28,7 +28,7 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
     let mut optimizer = Optimizer::new(model.parameters());
     // Always the first step, so that every round masks the same tokens.
     let pass = || Ok(train_step(&mut model, &mut optimizer, &batch, &config, 0)?);
-    let time = || Timing::of(args.subject.rounds, pass);
+    let time = || Timing::of(args.steps.or(args.subject.rounds), pass);
     let (peak, (timing, report)) = Peak::around(&subject.device, subject.precision, time)?;
     let tokens = batch.n_tokens();
     let bytes = |x: &llada::tensor::Tensor| x.numel() * x.dtype().size_bytes();
