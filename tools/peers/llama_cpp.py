@@ -20,6 +20,8 @@ import json
 import os
 import pathlib
 import re
+import resource
+import statistics
 import string
 import subprocess
 import sys
@@ -61,7 +63,11 @@ def run(args, program, flags):
 
 
 def report(args, **fields):
-    machine = {"model": args.model.name, "load_average": round(os.getloadavg()[0], 2)}
+    machine = {
+        "model": args.model.name,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "load_average": round(os.getloadavg()[0], 2),
+    }
     print(json.dumps({"peer": "llama.cpp", **fields, **machine}), flush=True)
 
 
@@ -70,7 +76,7 @@ def forward(args):
         flags = ["-p", args.length, "-n", 0, "-t", threads, "-r", args.rounds, "-o", "json"]
         for test in json.loads(run(args, "llama-bench", flags)[0]):
             samples = sorted(ns / 1e9 for ns in test["samples_ns"])
-            median = samples[len(samples) // 2]
+            median = statistics.median(samples)
             report(
                 args, what="forward", type=test["model_type"], threads=threads,
                 length=args.length, rounds=args.rounds, tokens_per_second=args.length / median,

@@ -6,6 +6,7 @@ SwiGLU, a head of its own); attention is PyTorch's fused one and sees all positi
 
 import json
 import os
+import resource
 import statistics
 import time
 
@@ -132,5 +133,9 @@ def timed(run, rounds):
 
 
 def report(**fields):
-    machine = {"torch": torch.__version__, "load_average": round(os.getloadavg()[0], 2)}
+    machine = {
+        "torch": torch.__version__,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "load_average": round(os.getloadavg()[0], 2),
+    }
     print(json.dumps({"peer": "pytorch", **fields, **machine}), flush=True)
