@@ -88,17 +88,19 @@ fn a_preset_has_random_weights_of_its_precision() {
         let flags = ["--preset", "llada-25m", "--length", "8", "--masked", "1"];
         bench("forward", &[&flags[..], &["--dtype", dtype]].concat())
     };
-    let [f32, bf16] = ["f32", "bf16"].map(forward);
-    let expected = (&json!("llada-25m"), &json!(25_172_352));
-    for (result, dtype) in [(&f32, "f32"), (&bf16, "bf16")] {
-        assert_eq!((&result["model"], &result["total_parameters"]), expected);
+    // The table of the embedding has two bytes a number in all of them.
+    let (table, packed) = (2.0 * 8192.0 * 384.0, 25_172_352.0 - 8192.0 * 384.0);
+    for (dtype, bytes) in [("f32", 4.0), ("bf16", 2.0), ("int8", 1.0), ("int4", 0.5)] {
+        let result = forward(dtype);
+        assert_eq!(
+            (&result["model"], &result["total_parameters"]),
+            (&json!("llada-25m"), &json!(25_172_352))
+        );
         assert_eq!(result["dtype"], dtype);
+        // Scales and edges of panels take their share.
+        let ratio = (number(&result, "weights_bytes") - table) / (packed * bytes);
+        assert!((1.0..1.2).contains(&ratio), "{dtype}: {ratio}");
     }
-    // The table of the embedding has two bytes a number in both.
-    let table = 2.0 * 8192.0 * 384.0;
-    let packed = [&f32, &bf16].map(|result| number(result, "weights_bytes") - table);
-    let ratio = packed[0] / packed[1];
-    assert!((1.9..2.1).contains(&ratio), "{packed:?}");
 }
 
 #[test]
@@ -212,6 +214,7 @@ fn wrong_flags() {
         2,
         &["too many"],
     );
+    check(&["train", "--length", "4", "--dtype", "int8"], 2, &["bf16"]);
     check(&["generate", "--cache", "fast"], 2, &["prefix or dual"]);
     check(&["generate", "--steps", "0"], 2, &["--steps"]);
     let no_answer = ["generate", "--length", "4", "--prompt-length", "4"];

@@ -10,7 +10,7 @@ use llada::{Device, FrozenModel, LladaModel, ModelConfig, Precision};
 use serde_json::{Value, json};
 
 use super::memory::check_room;
-use crate::args::{Dtype, SubjectArgs};
+use crate::args::SubjectArgs;
 use crate::config::{Misuse, auto_precision, model_device, precision, preset};
 
 const CONFIG: &str = "config.json";
@@ -32,7 +32,6 @@ pub(super) struct Subject {
     /// Sequences.
     pub(super) batch: usize,
     weights: Weights,
-    dtype: Dtype,
     threads: usize,
     pub(super) seed: u64,
 }
@@ -66,7 +65,6 @@ impl Subject {
             config,
             batch: args.batch.unwrap_or(batch),
             weights,
-            dtype: args.model.dtype,
             threads: match args.model.threads {
                 0 => cores(),
                 threads => threads,
@@ -85,7 +83,7 @@ impl Subject {
         json!({
             "model": model,
             "total_parameters": self.config.total_parameters(),
-            "dtype": format!("{:?}", self.precision).to_lowercase(),
+            "dtype": self.precision.name(),
             "device": self.device.backend().name(),
             "threads": self.threads,
             "batch": self.batch,
@@ -145,11 +143,11 @@ impl Subject {
 
     /// About what the weights and the tensors of a block take.
     fn inference_bytes(&self, length: usize) -> u64 {
-        let bits = match (self.dtype, self.precision) {
-            (Dtype::Int4, _) => 5,
-            (Dtype::Int8, _) => 8,
-            (_, Precision::F32) => 32,
-            _ => 16,
+        let bits = match self.precision {
+            Precision::F32 => 32,
+            Precision::Bf16 => 16,
+            Precision::Int8 => 8,
+            Precision::Int4 => 5,
         };
         let table = self.config.embedding_rows() * self.config.d_model;
         let packed = self.config.total_parameters() - table;

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Result;
-use llada::Precision;
 use llada::diffusion::Trainable as _;
 use llada::train::{Optimizer, TrainConfig, train_step};
 use serde_json::json;
@@ -48,16 +47,16 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
 }
 
 fn train_config(subject: &Subject, length: usize) -> Result<TrainConfig> {
-    let names = [(Precision::F32, "f32"), (Precision::Bf16, "bf16")];
-    let Some((_, precision)) = names.into_iter().find(|(p, _)| *p == subject.precision) else {
+    if subject.precision.is_integer() {
         return Err(Misuse::of("bench train: expected --dtype f32 or bf16"));
-    };
+    }
     // Masking ratios that are spread evenly: about half of the tokens are masked.
     let toml = format!(
         "[data]\ntrain = [\"random tokens\"]\nsequence_length = {length}\n\
-         [train]\nsteps = 1\nbatch_size = {}\nprecision = \"{precision}\"\n\
+         [train]\nsteps = 1\nbatch_size = {}\nprecision = \"{}\"\n\
          t_sampler = \"stratified\"\n",
-        subject.batch
+        subject.batch,
+        subject.precision.name()
     );
     let config = TrainConfig::from_toml(&toml, Path::new("bench"))?;
     let seed = subject.seed;
