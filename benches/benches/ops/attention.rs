@@ -1,6 +1,7 @@
 //! Attention over a batch of equal lengths.
 
 use llada_benches::Shape;
+use llada_tensor::Precision;
 use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
 use llada_tensor::ops::attention::{backward_cost, cost};
 
@@ -21,20 +22,23 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
         key_bias: None,
     };
     let work = cost(&offsets, None, heads, heads, dim);
-    let mut forward = || {
+    let mut forward = |precision| {
         let args = AttentionArgs {
             q: &q,
             k: &k,
             v: &v,
             shape: place,
+            precision,
             y: &mut y,
             lse: &mut lse,
         };
         device.backend().attention(args).expect("fits");
     };
     // A filter may leave out the benchmark, and the backward pass needs its outputs.
-    forward();
-    b.run("fwd/f32", shape, work, forward);
+    forward(Precision::F32);
+    b.run("fwd/f32", shape, work, || forward(Precision::F32));
+    b.run("fwd/bf16", shape, work, || forward(Precision::Bf16));
+    forward(Precision::F32);
     let [mut dq, mut dk, mut dv] = [(); 3].map(|()| b.empty(&size));
     let work = backward_cost(&offsets, None, heads, heads, dim);
     b.run("bwd/f32", shape, work, || {

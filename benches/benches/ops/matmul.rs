@@ -17,7 +17,14 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
     );
     let dy_t = dy.transpose(0, 1).expect("two axes");
     let (mut y, mut dw) = (b.empty(&[t, n]), b.random(&[n, k], 4));
-    for (precision, dtype) in [(Precision::F32, "f32"), (Precision::Bf16, "bf16")] {
+    let precisions = [
+        Precision::F32,
+        Precision::Bf16,
+        Precision::Int8,
+        Precision::Int4,
+    ];
+    for precision in precisions {
+        let dtype = precision.name();
         let packed = pack(&w, precision).expect("a matrix");
         // Operands are f32 in memory, whatever the precision of the products.
         let work = cost(1, t, n, k, 4);
@@ -25,6 +32,9 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
             ("fwd", Rhs::Weight(&w)),
             ("fwd-packed", Rhs::Packed(&packed)),
         ] {
+            if precision.is_integer() && !matches!(rhs, Rhs::Packed(_)) {
+                continue;
+            }
             b.run(&format!("{name}/{dtype}"), shape, work, || {
                 let args = MatmulArgs {
                     a: &x,
@@ -35,6 +45,9 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
                 };
                 matmul(args).expect("fits");
             });
+        }
+        if precision.is_integer() {
+            continue;
         }
         b.run(&format!("bwd/{dtype}"), shape, work, || {
             let args = MatmulArgs {

@@ -1,9 +1,15 @@
 //! Raw flags.
 
+mod bench;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+pub(crate) use bench::{
+    BenchArgs, BenchCommand, BenchForwardArgs, BenchGenerateArgs, BenchTrainArgs, SubjectArgs,
+};
 
 /// LLaDA, masked diffusion language models.
 #[derive(Debug, Parser)]
@@ -28,6 +34,8 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     /// Show what a checkpoint or a preset is
     Inspect(InspectArgs),
+    /// Measure the speed of a model or of a shape, beside the machine's limit
+    Bench(BenchArgs),
 }
 
 /// How results are printed.
@@ -276,7 +284,7 @@ pub(crate) struct InspectArgs {
     /// embedded poem model]
     #[arg(conflicts_with = "preset")]
     pub(crate) dir: Option<PathBuf>,
-    /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b
+    /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b; or llada-25m
     #[arg(long)]
     pub(crate) preset: Option<String>,
     /// How the result is printed

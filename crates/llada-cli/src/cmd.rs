@@ -1,5 +1,6 @@
 //! The commands.
 
+mod bench;
 mod generate;
 mod infill;
 mod inspect;
@@ -20,5 +21,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Train(args) => train::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Bench(args) => bench::run(args),
     }
 }

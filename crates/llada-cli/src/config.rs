@@ -1,12 +1,12 @@
 //! Checked configurations out of raw flags.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, PredictorInfo};
 use llada::sample::{CacheMode, Process, SampleConfig};
-use llada::{CpuConfig, CpuLevel, Device, Llada, Precision};
+use llada::{CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
 
 use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
 
@@ -52,25 +52,34 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
     load_with_dir(args).map(|(llada, _)| llada)
 }
 
-/// The model that the flags ask for, with its folder; the embedded one has none.
-pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)> {
-    let device = match args.device {
+/// The device that the flags of a model ask for.
+pub(crate) fn model_device(args: &ModelArgs) -> Result<Device> {
+    match args.device {
         DeviceName::Cuda => anyhow::bail!("--device cuda: CUDA is not built in"),
-        DeviceName::Auto | DeviceName::Cpu => device(args.threads)?,
-    };
+        DeviceName::Auto | DeviceName::Cpu => device(args.threads),
+    }
+}
+
+/// The precision that the flags ask for, if they ask for one.
+pub(crate) fn precision(args: &ModelArgs) -> Result<Option<Precision>> {
     let precision = match args.dtype {
         Dtype::Auto => None,
         Dtype::F32 => Some(Precision::F32),
         Dtype::Bf16 => Some(Precision::Bf16),
-        Dtype::Int8 | Dtype::Int4 => {
-            anyhow::bail!("--dtype int8 and int4 are not supported yet, use f32 or bf16")
-        }
+        Dtype::Int8 => Some(Precision::Int8),
+        Dtype::Int4 => Some(Precision::Int4),
     };
+    Ok(precision)
+}
+
+/// The model that the flags ask for, with its folder; the embedded one has none.
+pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)> {
+    let (device, precision) = (model_device(args)?, precision(args)?);
     // All that the flags alone can be wrong in was found before anything is downloaded.
     let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
     let precision = match (precision, &dir) {
         (Some(precision), _) => precision,
-        (None, Some(dir)) => auto_precision(dir)?,
+        (None, Some(dir)) => auto_precision(&llada::model::weights::check(dir)?),
         (None, None) => Precision::F32,
     };
     let llada = match &dir {
@@ -81,12 +90,19 @@ pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)
 }
 
 /// As exact as memory allows: models of more than a billion parameters are multiplied in bf16.
-fn auto_precision(model: &Path) -> Result<Precision> {
+pub(crate) fn auto_precision(config: &ModelConfig) -> Precision {
     const LARGE: usize = 1_000_000_000;
-    let config = llada::model::weights::check(model)?;
-    Ok(match config.total_parameters() > LARGE {
+    match config.total_parameters() > LARGE {
         true => Precision::Bf16,
         false => Precision::F32,
+    }
+}
+
+/// The configuration of a preset.
+pub(crate) fn preset(name: &str) -> Result<ModelConfig> {
+    llada::model::preset(name).ok_or_else(|| {
+        let known = llada::model::PRESETS.join(", ");
+        Misuse::of(format!("preset {name}: unknown, expected one of {known}"))
     })
 }
 

@@ -247,6 +247,35 @@ impl ModelConfig {
         self.total_parameters() - matrices * self.embedding_rows() * self.d_model
     }
 
+    /// FLOPs of a forward pass over `positions`, of which `asked` are predicted: two for each
+    /// parameter and position that meet, the input embedding left out. Only what is predicted goes
+    /// through the head and through the layers behind the last attention.
+    ///
+    /// The products within attention are not counted: they grow with the square of the length.
+    #[must_use]
+    pub fn forward_flops(&self, positions: usize, asked: usize) -> u64 {
+        let last = format!("blocks.{}.", self.n_layers.saturating_sub(1));
+        let times = |name: &str| {
+            let name = name.trim_start_matches("model.transformer.");
+            let is_one_of =
+                |name: &str, parts: &[&str]| parts.iter().any(|part| name.starts_with(part));
+            match name.strip_prefix(&last) {
+                Some(part) if is_one_of(part, &["attn_norm", "q_", "k_", "v_"]) => positions,
+                None if name.starts_with("blocks.") => positions,
+                None if name.starts_with("wte") && !self.weight_tying => 0,
+                _ => asked,
+            }
+        };
+        let flops = |(name, shape): &(String, Vec<usize>)| {
+            2 * shape
+                .iter()
+                .chain([&times(name)])
+                .map(|&n| n as u64)
+                .product::<u64>()
+        };
+        self.parameter_shapes().iter().map(flops).sum()
+    }
+
     /// Checks that this implementation computes what the configuration describes.
     ///
     /// # Errors

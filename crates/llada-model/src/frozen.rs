@@ -10,9 +10,11 @@ use llada_diffusion::{
 use llada_tensor::backend::{CandidateArgs, Rhs};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
-use llada_tensor::{Precision, Tape, Tensor, Var};
+use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
+use crate::init::uniform_parameters;
 use crate::network::{FrozenWeight, Network, Parameters, Pass};
+use crate::weights::freeze;
 use crate::window::{Input, window_positions};
 use crate::{ModelConfig, Result};
 
@@ -27,6 +29,22 @@ pub struct FrozenModel {
 impl FrozenModel {
     pub(crate) fn new(network: Arc<Network>, weights: Vec<FrozenWeight>) -> Self {
         Self { network, weights }
+    }
+
+    /// A model with random weights, for measurements of speed: each goes a panel at a time into
+    /// its packed form, so that a model of any size takes no more room than its packed weights.
+    ///
+    /// # Errors
+    /// If the configuration is not supported.
+    pub fn random(
+        config: ModelConfig,
+        device: &Device,
+        precision: Precision,
+        seed: u64,
+    ) -> Result<Self> {
+        config.check()?;
+        let tensors = uniform_parameters(&config, seed);
+        freeze(config, &tensors, device, precision)
     }
 
     /// The configuration.

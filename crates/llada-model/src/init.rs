@@ -1,7 +1,11 @@
 //! Initial parameters, as `init_fn: mitchell` of the reference.
 
+use std::ops::Range;
+use std::path::Path;
+
 use llada_tensor::{Device, Philox, Stream, Tensor};
 
+use crate::stored::Stored;
 use crate::{ModelConfig, Result};
 
 /// Draws the parameter `name`: normal with a standard deviation by its place, cut at three
@@ -38,6 +42,65 @@ pub(crate) fn initial_parameter(
     Ok(Tensor::from_f32(device, shape, &values)?)
 }
 
+/// All parameters with the standard deviations of [`initial_parameter`], but uniform and made row
+/// by row when they are asked for: quickly, and without room for more than a row.
+pub(crate) fn uniform_parameters(config: &ModelConfig, seed: u64) -> Vec<Stored<'static>> {
+    let of = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
+        let std = standard_deviation(config, &name, &shape);
+        let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 };
+        let width = shape.get(1).copied().unwrap_or(1);
+        let tensor = UniformRows {
+            rng: Philox::new(seed, Stream::Init),
+            tensor: index_u32(index),
+            width,
+        };
+        Stored {
+            name,
+            path: Path::new("random weights"),
+            shape,
+            is_bf16: true,
+            fill: Box::new(move |rows, out| match std {
+                Some(std) => tensor.fill(rows, std, out),
+                None => out.fill(constant),
+            }),
+            range: None,
+        }
+    };
+    let shapes = config.parameter_shapes();
+    shapes.into_iter().enumerate().map(of).collect()
+}
+
+/// A matrix of uniform draws around zero.
+struct UniformRows {
+    rng: Philox,
+    tensor: u32,
+    width: usize,
+}
+
+impl UniformRows {
+    /// Sixteen bits a value: a draw gives eight of them.
+    fn fill(&self, rows: Range<usize>, std: f64, out: &mut [f32]) {
+        #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
+        let unit = (std * 3.0_f64.sqrt() / 32_768.0) as f32;
+        for (row, out) in rows.zip(out.chunks_exact_mut(self.width)) {
+            for (at, out) in out.chunks_mut(8).enumerate() {
+                let words = self.rng.words([index_u32(at), index_u32(row), self.tensor]);
+                let halves = words.into_iter().flat_map(|word| {
+                    let [a, b, c, d] = word.to_le_bytes();
+                    [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])]
+                });
+                for (x, half) in out.iter_mut().zip(halves) {
+                    *x = (f32::from(half) - 32_767.5) * unit;
+                }
+            }
+        }
+    }
+}
+
+fn index_u32(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
 /// `None` for norms and biases.
 fn standard_deviation(config: &ModelConfig, name: &str, shape: &[usize]) -> Option<f64> {
     let [_, fan_in] = *shape else { return None };
@@ -55,3 +118,6 @@ fn standard_deviation(config: &ModelConfig, name: &str, shape: &[usize]) -> Opti
         None => 1.0 / d_model.sqrt(),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ use llada_diffusion::{
     Result as DiffusionResult, TokenBatch,
 };
 use llada_tensor::backend::{AttentionShape, PackedWeight};
+use llada_tensor::ops::matmul::linear_each;
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
@@ -260,8 +261,7 @@ impl Network {
             let y = pass.linear(&y, block.attn_out)?;
             x = pass.tape.add(&x, &y)?;
             let h = self.norm(pass, &x, block.ff_norm)?;
-            let gate = pass.linear(&h, block.ff_proj)?; // [., F]
-            let up = pass.linear(&h, block.up_proj)?;
+            let [gate, up] = pass.linear_each(&h, [block.ff_proj, block.up_proj])?; // [., F]
             let h = pass.tape.swiglu(&gate, &up)?;
             let y = pass.linear(&h, block.ff_out)?;
             x = pass.tape.add(&x, &y)?;
@@ -280,9 +280,8 @@ impl Network {
         let block = &self.blocks[layer];
         let causal = self.config.causal.then_some(NonZeroUsize::MIN);
         let h = self.norm(pass, x, block.attn_norm)?;
-        let q = pass.linear(&h, block.q_proj)?; // [T, H * E]
-        let k = pass.linear(&h, block.k_proj)?; // [T, K * E]
-        let v = pass.linear(&h, block.v_proj)?;
+        // [T, H * E], [T, K * E] twice
+        let [q, k, v] = pass.linear_each(&h, [block.q_proj, block.k_proj, block.v_proj])?;
         let q = pass.tape.rope(&q, rope, &input.places)?;
         let k = pass.tape.rope(&k, rope, &input.places)?;
         let shape = AttentionShape {
@@ -336,14 +335,39 @@ impl Pass<'_, '_> {
     }
 
     pub(crate) fn linear(&mut self, x: &Var, slot: Slot) -> TensorVar {
-        let bias = slot.bias.map(|bias| self.parameter(bias));
+        let [y] = self.linear_each(x, [slot])?;
+        Ok(y)
+    }
+
+    /// Linear layers of one input.
+    fn linear_each<const N: usize>(
+        &mut self,
+        x: &Var,
+        slots: [Slot; N],
+    ) -> llada_tensor::Result<[Var; N]> {
+        let mut outputs = Vec::with_capacity(N);
         if let Parameters::Frozen(all) = self.parameters {
-            let packed = all[slot.weight].packed.as_ref();
-            let weight = packed.expect("`Network::forms` says that it is used packed");
-            return self.tape.linear_packed(x, weight, bias.as_ref());
+            let weights = slots.map(|slot| {
+                let packed = all[slot.weight].packed.as_ref();
+                packed.expect("`Network::forms` says that it is used packed")
+            });
+            let products = linear_each(x.value(), weights, self.tape.precision())?;
+            for (y, slot) in products.into_iter().zip(slots) {
+                let y = Var::constant(y);
+                let bias = slot.bias.map(|bias| self.parameter(bias));
+                outputs.push(match bias {
+                    Some(bias) => self.tape.add(&y, &bias)?,
+                    None => y,
+                });
+            }
+        } else {
+            for slot in slots {
+                let bias = slot.bias.map(|bias| self.parameter(bias));
+                let weight = self.parameter(slot.weight);
+                outputs.push(self.tape.linear(x, &weight, bias.as_ref())?);
+            }
         }
-        let weight = self.parameter(slot.weight);
-        self.tape.linear(x, &weight, bias.as_ref())
+        Ok(outputs.try_into().expect("one output for each layer"))
     }
 }
 

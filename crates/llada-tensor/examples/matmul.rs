@@ -1,4 +1,5 @@
-//! Rate of matrix products in bf16 and f32: `matmul -- M N K [threads]`, such as
+//! Rate of matrix products in each precision, and its share of the GEMM peak that the same run
+//! measures: `matmul -- M N K [threads]`, such as
 //! `cargo run --release -p llada-tensor --example matmul -- 2048 1536 384 1`.
 
 #![expect(
@@ -32,7 +33,14 @@ fn main() -> Result<()> {
         Tensor::from_f32(&device, &[rows, columns], &values)
     };
     let (x, w, dy) = (random(m, k, 1)?, random(n, k, 2)?, random(m, n, 3)?);
-    for precision in [Precision::Bf16, Precision::F32] {
+    let all = [
+        Precision::Int4,
+        Precision::Int8,
+        Precision::Bf16,
+        Precision::F32,
+    ];
+    for precision in all {
+        let peak = peak(&device, precision)?;
         let packed = pack(&w, precision)?;
         let dy_t = dy.transpose(0, 1)?;
         for (name, a, b, shape) in [
@@ -41,6 +49,9 @@ fn main() -> Result<()> {
             ("dx = dy w", &dy, Rhs::Matrix(&w), [m, k]),
             ("dw = dy^T x", &dy_t, Rhs::Matrix(&x), [n, k]),
         ] {
+            if precision.is_integer() && !matches!(b, Rhs::Packed(_)) {
+                continue;
+            }
             let mut c = Tensor::zeros(&device, DType::F32, &shape);
             let mut best = f64::INFINITY;
             for _ in 0..20 {
@@ -56,10 +67,23 @@ fn main() -> Result<()> {
             }
             let gops = cost(1, m, n, k, 4).flops as f64 / best / 1e9;
             println!(
-                "{precision:?} {name:18} {:8.3} ms {gops:7.0} Gop/s",
-                best * 1e3
+                "{:4} {name:18} {:8.3} ms {gops:7.0} Gop/s {:4.0} %",
+                precision.name(),
+                best * 1e3,
+                100.0 * gops / peak
             );
         }
     }
     Ok(())
+}
+
+/// Gop/s of products in the nearest memory.
+fn peak(device: &Device, precision: Precision) -> Result<f64> {
+    let mut best = 0.0_f64;
+    for _ in 0..20 {
+        let start = Instant::now();
+        let flops = device.backend().gemm_peak(precision, 500)?;
+        best = best.max(flops as f64 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    Ok(best)
 }

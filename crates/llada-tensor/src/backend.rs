@@ -44,6 +44,19 @@ pub trait Backend: Send + Sync {
     /// If an operand is on another device or not in a supported layout.
     fn matmul(&self, args: MatmulArgs<'_>) -> Result<()>;
 
+    /// `outputs[i] = a weights[i]ᵀ`: several products of one left operand `[M, K]`, which is
+    /// prepared once.
+    ///
+    /// # Errors
+    /// As [`Self::matmul`].
+    fn matmul_each(
+        &self,
+        a: &Tensor,
+        weights: &[&Arc<dyn PackedWeight>],
+        outputs: &mut [Tensor],
+        precision: Precision,
+    ) -> Result<()>;
+
     /// Packs a weight `[N, K]` for products `x wᵀ`. It need not be in memory: `fill` is asked for
     /// some rows at a time, on any worker.
     ///

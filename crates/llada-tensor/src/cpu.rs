@@ -10,10 +10,12 @@ pub(crate) mod level;
 mod matmul;
 mod panels;
 mod peak;
+mod quantized;
 mod rms_norm;
 mod rope;
 mod simd;
 mod swiglu;
+mod tasks;
 mod workers;
 
 use std::sync::Arc;
@@ -64,13 +66,22 @@ impl Backend for CpuBackend {
     fn matmul(&self, args: MatmulArgs<'_>) -> Result<()> {
         matmul::matmul(self.context(), args)
     }
+    fn matmul_each(
+        &self,
+        a: &Tensor,
+        weights: &[&Arc<dyn PackedWeight>],
+        outputs: &mut [Tensor],
+        precision: Precision,
+    ) -> Result<()> {
+        matmul::matmul_each(self.context(), a, weights, outputs, precision)
+    }
     fn pack(
         &self,
         shape: [usize; 2],
         precision: Precision,
         fill: FillRows<'_>,
     ) -> Result<Arc<dyn PackedWeight>> {
-        Ok(matmul::pack(self.context(), shape, precision, fill))
+        matmul::pack(self.context(), shape, precision, fill)
     }
     fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
         embedding::embedding(self.context(), table, ids, y)

@@ -10,6 +10,7 @@ mod device;
 mod dtype;
 mod error;
 pub mod ops;
+pub mod quantize;
 mod rng;
 mod storage;
 mod tape;

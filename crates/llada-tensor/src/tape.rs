@@ -91,6 +91,11 @@ impl Tape {
         self.precision
     }
 
+    /// Whether gradients can be asked for.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.recording
+    }
+
     /// A parameter; its gradient is added to entry `index` of the [`Gradients`].
     #[must_use]
     pub fn parameter(&mut self, index: usize, value: &Tensor) -> Var {

@@ -8,16 +8,13 @@ use llada::{Gguf, ModelConfig};
 use serde_json::{Value, json};
 
 use crate::args::{Format, InspectArgs};
-use crate::config::Misuse;
+use crate::config::preset;
 use crate::output::print;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let mut tensor_types = None;
     let config = match (&args.preset, &args.dir) {
-        (Some(name), _) => llada::model::preset(name).ok_or_else(|| {
-            let known = llada::model::PRESETS.join(", ");
-            Misuse::of(format!("preset {name}: unknown, expected one of {known}"))
-        })?,
+        (Some(name), _) => preset(name)?,
         (None, Some(model)) => {
             let path = crate::hub::resolve(model)?;
             if is_gguf(&path) {

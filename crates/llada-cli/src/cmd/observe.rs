@@ -78,7 +78,7 @@ pub(crate) fn run_all(
 }
 
 /// All but a failing model is a wrong setting.
-fn of_sampler(error: SampleError) -> anyhow::Error {
+pub(super) fn of_sampler(error: SampleError) -> anyhow::Error {
     match error {
         SampleError::Predictor(_) | SampleError::NotANumber { .. } => error.into(),
         error => Misuse::from_error(error),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod bench;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;

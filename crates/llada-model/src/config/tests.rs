@@ -7,8 +7,16 @@ use crate::{PRESETS, preset};
 
 #[test]
 fn presets_have_the_sizes_of_the_paper() {
-    // Table 5 of arXiv 2502.09992: total and non-embedding parameters in units of 10^7.
-    let expected = [(149, 97), (802, 698), (149, 97), (683, 580), (803, 698)];
+    // Table 5 of arXiv 2502.09992: total and non-embedding parameters in units of 10^7; the last
+    // is ours.
+    let expected = [
+        (149, 97),
+        (802, 698),
+        (149, 97),
+        (683, 580),
+        (803, 698),
+        (3, 2),
+    ];
     for (name, expected) in PRESETS.into_iter().zip(expected) {
         let config = preset(name).expect("a preset");
         config.check().expect("presets are supported");
@@ -19,6 +27,26 @@ fn presets_have_the_sizes_of_the_paper() {
         );
         assert_eq!(got, expected, "{name}");
     }
+}
+
+#[test]
+fn a_pass_over_all_positions_uses_every_parameter_but_the_embedding() {
+    let config = preset("llada-25m").expect("a preset");
+    let (d, f, v) = (384, 1536, 8192);
+    let table = (v * d) as u64;
+    let used = config.total_parameters() as u64 - table;
+    assert_eq!(config.forward_flops(7, 7), 2 * 7 * used);
+    // One position pays for the head and for all that follows the last attention.
+    let behind = table + (d * d + 3 * d * f + 2 * d) as u64;
+    assert_eq!(
+        config.forward_flops(7, 1),
+        2 * (7 * (used - behind) + behind)
+    );
+    let tied = ModelConfig {
+        weight_tying: true,
+        ..config.clone()
+    };
+    assert_eq!(tied.forward_flops(7, 3), config.forward_flops(7, 3));
 }
 
 fn small() -> serde_json::Value {

@@ -3,11 +3,17 @@
 //! A task is one head of one sequence (forward) or one key head with all its query heads
 //! (backward). Its keys are copied transposed and its values as they are, padded to whole
 //! register blocks; then blocks of queries visit blocks of keys, with an online softmax.
-//! All products are register blocks of `f32`.
+//! All products are register blocks of `f32`; without a gradient to come, and where the machine
+//! multiplies bf16, [`tiles`] takes over.
+
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 use std::num::NonZeroUsize;
 
 use super::matmul::Context;
+#[cfg(target_arch = "x86_64")]
+use super::panels::Kind;
 use super::simd::block::{Lhs, block};
 use super::simd::{Kernel, Simd};
 use super::workers::Shared;
@@ -347,11 +353,11 @@ fn places<'a>(
 }
 
 /// See [`crate::backend::Backend::attention`].
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 pub(crate) fn attention(cx: Context<'_>, args: AttentionArgs<'_>) -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    if let Kind::Tiles { amx } = Kind::of(cx.level, args.precision) {
+        return tiles::attention(cx, amx, args);
+    }
     let shape = args.shape;
     let (q, k, v) = (args.q.f32s()?, args.k.f32s()?, args.v.f32s()?);
     let head_dim = args.q.shape()[1] / shape.n_heads;

@@ -1,6 +1,6 @@
 //! LM head with cross-entropy, in tiles over the vocabulary.
 
-use super::matmul::{Context, matmul_columns, matmul_into};
+use super::matmul::{Context, PackedLeft, matmul_columns, matmul_into};
 use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, MatmulArgs, Rhs};
@@ -10,48 +10,51 @@ use crate::{DType, Precision, Result, Tensor};
 /// the sum of a row does not depend on the other rows.
 const TILE: usize = 1024;
 
-/// Where the logits of a head come from.
+/// Hidden states and a head, which give logits in tiles.
 pub(crate) struct Head<'a> {
-    pub(crate) weight: Rhs<'a>,
-    pub(crate) bias: Option<&'a Tensor>,
-    pub(crate) precision: Precision,
+    weight: Rhs<'a>,
+    bias: Option<&'a Tensor>,
+    hidden: &'a Tensor,
+    left: PackedLeft,
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    pub(crate) fn new(
+        cx: Context<'_>,
+        hidden: &'a Tensor,
+        weight: Rhs<'a>,
+        bias: Option<&'a Tensor>,
+        precision: Precision,
+    ) -> Self {
+        Self {
+            weight,
+            bias,
+            hidden,
+            left: PackedLeft::new(cx, hidden, precision),
+        }
+    }
+
     /// Calls `visit(start, len, logits)` for one tile of the vocabulary after another; `logits`
     /// is `[rows, len]`.
     pub(crate) fn for_each_tile(
         &self,
         cx: Context<'_>,
-        hidden: &Tensor,
         mut visit: impl FnMut(usize, usize, &mut Tensor) -> Result<()>,
     ) -> Result<()> {
         let (_, vocab_size) = self.weight.k_n().unwrap_or_default();
         for start in (0..vocab_size).step_by(TILE) {
             let len = TILE.min(vocab_size - start);
-            visit(start, len, &mut self.tile(cx, hidden, start, len)?)?;
+            visit(start, len, &mut self.tile(cx, start, len)?)?;
         }
         Ok(())
     }
 
     /// The logits of `len` vocabulary entries from `start` on, `[rows, len]`.
-    pub(crate) fn tile(
-        &self,
-        cx: Context<'_>,
-        hidden: &Tensor,
-        start: usize,
-        len: usize,
-    ) -> Result<Tensor> {
-        let mut logits = Tensor::empty(hidden.device(), DType::F32, &[hidden.shape()[0], len]);
-        let out = logits.f32s_mut()?;
-        matmul_columns(
-            cx,
-            hidden,
-            self.weight,
-            start..start + len,
-            out,
-            self.precision,
-        )?;
+    pub(crate) fn tile(&self, cx: Context<'_>, start: usize, len: usize) -> Result<Tensor> {
+        let shape = [self.hidden.shape()[0], len];
+        let mut logits = Tensor::empty(self.hidden.device(), DType::F32, &shape);
+        let (columns, out) = (start..start + len, logits.f32s_mut()?);
+        matmul_columns(cx, &self.left, self.weight, columns, out)?;
         if let Some(bias) = self.bias {
             let bias = &bias.f32s()?[start..start + len];
             for row in logits.f32s_mut()?.chunks_exact_mut(len) {
@@ -106,12 +109,8 @@ pub(crate) fn cross_entropy(cx: Context<'_>, args: CrossEntropyArgs<'_>) -> Resu
     } = args;
     let rows = targets.len();
     let mut running = vec![(f32::NEG_INFINITY, 0.0_f32, 0.0_f32); rows];
-    let head = Head {
-        weight: head,
-        bias,
-        precision,
-    };
-    head.for_each_tile(cx, hidden, |start, len, logits| {
+    let head = Head::new(cx, hidden, head, bias, precision);
+    head.for_each_tile(cx, |start, len, logits| {
         let logits = logits.f32s()?;
         cx.workers.for_each_chunk(&mut running, 16, |i, running| {
             for (r, running) in running.iter_mut().enumerate() {
@@ -167,17 +166,13 @@ pub(crate) fn cross_entropy_backward(
 ) -> Result<()> {
     let lse = args.lse.f32s()?;
     let weight = Rhs::Weight(args.head);
-    let head = Head {
-        weight,
-        bias: args.bias,
-        precision: args.precision,
-    };
+    let head = Head::new(cx, args.hidden, weight, args.bias, args.precision);
     let d = args.hidden.shape()[1];
     let mut accumulate = false;
     let (dhidden, dhead) = (args.dhidden, args.dhead.f32s_mut()?);
     let dhead = Shared::new(dhead);
     let mut dbias = args.dbias;
-    head.for_each_tile(cx, args.hidden, |start, len, logits| {
+    head.for_each_tile(cx, |start, len, logits| {
         cx.workers
             .for_each_chunk(logits.f32s_mut()?, len * 16, |i, rows| {
                 for (r, row) in rows.chunks_exact_mut(len).enumerate() {

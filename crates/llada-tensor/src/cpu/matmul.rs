@@ -8,17 +8,12 @@
 //! on the number of threads nor on the other rows of the operand.
 
 use std::any::Any;
-use std::cell::Cell;
 use std::sync::Arc;
-
-use half::bf16;
 
 use super::level::CpuLevel;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels, pack_rows};
-use super::simd::block::{Lhs, block};
-use super::simd::{Kernel, Simd};
-#[cfg(target_arch = "x86_64")]
-use super::simd::{amx, dot, tiles::STEP_ELEMENTS};
+use super::quantized::{self, QuantizedWeight};
+use super::tasks::{Task, TaskGrid};
 use super::workers::{Shared, Workers};
 use crate::backend::{FillRows, MatmulArgs, PackedWeight, Rhs};
 use crate::storage::{Buffer, Pool};
@@ -61,16 +56,19 @@ pub(crate) fn pack(
     [n, k]: [usize; 2],
     precision: Precision,
     fill: FillRows<'_>,
-) -> Arc<dyn PackedWeight> {
+) -> Result<Arc<dyn PackedWeight>> {
+    if precision.is_integer() {
+        return quantized::pack(cx, [n, k], precision, fill);
+    }
     let kind = Kind::of(cx.level, precision);
     let layout = Layout::new(kind, n, kind.columns(), k);
     let mut panels = cx.pool.take(layout.elements() * kind.packed_bytes());
     pack_rows(cx, kind, layout, fill, &mut panels);
-    Arc::new(CpuPacked {
+    Ok(Arc::new(CpuPacked {
         kind,
         layout,
         panels,
-    })
+    }))
 }
 
 /// See [`crate::backend::Backend::matmul`].
@@ -118,30 +116,80 @@ pub(crate) fn matmul_into(
     Ok(())
 }
 
-/// `c = a b[:, columns]` for one matrix `a`; of a packed weight, `columns` starts at a multiple
-/// of 64.
+/// The left operand `[M, K]` of several products, packed once.
+#[derive(Debug)]
+pub(crate) struct PackedLeft {
+    precision: Precision,
+    size: [usize; 2],
+    panels: LeftPanels,
+}
+
+#[derive(Debug)]
+enum LeftPanels {
+    Values(Buffer),
+    Quantized(quantized::Left),
+}
+
+impl PackedLeft {
+    pub(crate) fn new(cx: Context<'_>, a: &Tensor, precision: Precision) -> Self {
+        let size = [a.shape()[0], a.shape()[1]];
+        Self::of(cx, Matrix::of(a, 0), size, precision)
+    }
+
+    fn of(cx: Context<'_>, a: Matrix<'_>, size: [usize; 2], precision: Precision) -> Self {
+        let panels = if size.contains(&0) {
+            LeftPanels::Values(cx.pool.take(0))
+        } else if precision.is_integer() {
+            LeftPanels::Quantized(quantized::quantize_rows(cx, a, size))
+        } else {
+            let kind = Kind::of(cx.level, precision);
+            let operand = left_operand(kind, a, size);
+            let mut panels = take(cx, kind, &operand.layout);
+            pack_panels(cx, kind, &[operand], &mut [&mut panels]);
+            LeftPanels::Values(panels)
+        };
+        Self {
+            precision,
+            size,
+            panels,
+        }
+    }
+}
+
+/// `c = a b[:, columns]`; of a packed weight, `columns` starts at a multiple of 64.
 pub(crate) fn matmul_columns(
     cx: Context<'_>,
-    a: &Tensor,
+    a: &PackedLeft,
     b: Rhs<'_>,
     columns: std::ops::Range<usize>,
     c: &mut [f32],
-    precision: Precision,
 ) -> Result<()> {
-    let (k, _) = b.k_n().unwrap_or_default();
-    let (m, n) = (a.shape()[0], columns.len());
-    if m * n == 0 {
-        return Ok(());
-    }
     let b = Widened::of(b);
     let right = match b.right(0)? {
         Right::Packed(packed, _) => Right::Packed(packed, columns.start),
+        Right::Quantized(packed, _) => Right::Quantized(packed, columns.start),
         Right::Matrix(matrix) => {
             let data = &matrix.data[columns.start * matrix.column_stride..];
             Right::Matrix(Matrix { data, ..matrix })
         }
     };
-    gemm(cx, precision, Matrix::of(a, 0), &right, [m, n, k], c, false)
+    gemm_packed(cx, a, &right, columns.len(), c, false)
+}
+
+/// See [`crate::backend::Backend::matmul_each`].
+pub(crate) fn matmul_each(
+    cx: Context<'_>,
+    a: &Tensor,
+    weights: &[&Arc<dyn PackedWeight>],
+    outputs: &mut [Tensor],
+    precision: Precision,
+) -> Result<()> {
+    let left = PackedLeft::new(cx, a, precision);
+    for (weight, c) in weights.iter().zip(outputs) {
+        let (b, columns) = (Rhs::Packed(weight), 0..weight.n());
+        matmul_columns(cx, &left, b, columns, c.f32s_mut()?)?;
+    }
+    Ok(())
 }
 
 /// A right operand, with a copy in `f32` if it is stored in another type.
@@ -169,6 +217,9 @@ impl<'a> Widened<'a> {
                 Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(w), 0).transposed())
             }
             Rhs::Packed(w) => {
+                if let Some(quantized) = w.as_any().downcast_ref() {
+                    return Ok(Right::Quantized(quantized, 0));
+                }
                 let packed = w.as_any().downcast_ref();
                 let what = "the packed weight belongs to another backend";
                 Right::Packed(
@@ -184,6 +235,8 @@ enum Right<'a> {
     Matrix(Matrix<'a>),
     /// The columns of a packed weight from some column on.
     Packed(&'a CpuPacked, usize),
+    /// The same of a weight of integers.
+    Quantized(&'a QuantizedWeight, usize),
 }
 
 fn gemm(
@@ -195,60 +248,141 @@ fn gemm(
     c: &mut [f32],
     accumulate: bool,
 ) -> Result<()> {
+    let Right::Matrix(matrix) = b else {
+        let a = PackedLeft::of(cx, a, [m, k], precision);
+        return gemm_packed(cx, &a, b, n, c, accumulate);
+    };
+    if k == 0 || precision.is_integer() {
+        let a = PackedLeft::of(cx, a, [m, k], precision);
+        return gemm_packed(cx, &a, b, n, c, accumulate);
+    }
+    // Both operands in one job.
+    let kind = Kind::of(cx.level, precision);
+    let (a, b) = (
+        left_operand(kind, a, [m, k]),
+        right_operand(kind, *matrix, [n, k]),
+    );
+    let (mut a_panels, mut b_panels) = (take(cx, kind, &a.layout), take(cx, kind, &b.layout));
+    pack_panels(cx, kind, &[a, b], &mut [&mut a_panels, &mut b_panels]);
+    let right = RightPanels {
+        panels: &b_panels,
+        layout: b.layout,
+        first: 0,
+        is_packed: false,
+    };
+    multiply(cx, kind, (&a_panels, a.layout), &right, n, c, accumulate);
+    Ok(())
+}
+
+/// The product with a left operand that is packed already.
+fn gemm_packed(
+    cx: Context<'_>,
+    a: &PackedLeft,
+    b: &Right<'_>,
+    n: usize,
+    c: &mut [f32],
+    accumulate: bool,
+) -> Result<()> {
+    let op = "matmul";
+    let [m, k] = a.size;
+    if m * n == 0 {
+        return Ok(());
+    }
     if k == 0 {
         if !accumulate {
             c.fill(0.0);
         }
         return Ok(());
     }
-    let kind = Kind::of(cx.level, precision);
-    let left = Layout::new(kind, m, kind.rows(), k);
-    let mut right = Layout::new(kind, n, kind.columns(), k);
-    let mut first_panel = 0;
-    let take = |layout: &Layout| cx.pool.take(layout.elements() * kind.element_bytes());
-    let mut a_panels = take(&left);
-    let a_operand = Operand {
-        matrix: a,
-        side: Side::Left,
-        layout: left,
-    };
-    let mut own_panels = None;
-    let b_is_packed = matches!(b, Right::Packed(..));
-    let b_panels = match *b {
-        Right::Packed(packed, start)
+    let kind = Kind::of(cx.level, a.precision);
+    let own_panels;
+    let (values, right) = match (&a.panels, b) {
+        (LeftPanels::Quantized(left), &Right::Quantized(weight, start)) => {
+            quantized::gemm(cx, left, weight, start, [m, n], c, accumulate);
+            return Ok(());
+        }
+        (LeftPanels::Quantized(_), Right::Matrix(_)) => {
+            let what = "integers are only multiplied by packed weights";
+            return Err(Error::InvalidArgument { op, what });
+        }
+        (LeftPanels::Values(values), &Right::Packed(packed, start))
             if packed.kind == kind && packed.layout.k == k && start % kind.columns() == 0 =>
         {
-            right = packed.layout;
-            first_panel = start / kind.columns();
-            pack_panels(cx, kind, &[a_operand], &mut [&mut a_panels]);
-            &packed.panels
-        }
-        Right::Packed(..) => {
-            let what = "the weight was packed for another precision or cpu level";
-            return Err(Error::InvalidArgument { op: "matmul", what });
-        }
-        Right::Matrix(matrix) => {
-            let matrix = matrix.transposed();
-            let b_operand = Operand {
-                matrix,
-                side: Side::Right,
-                layout: right,
+            let right = RightPanels {
+                panels: &packed.panels,
+                layout: packed.layout,
+                first: start / kind.columns(),
+                is_packed: true,
             };
-            let b_panels = own_panels.insert(take(&right));
-            pack_panels(
-                cx,
-                kind,
-                &[a_operand, b_operand],
-                &mut [&mut a_panels, b_panels],
-            );
-            &*b_panels
+            (values, right)
+        }
+        (LeftPanels::Values(values), Right::Matrix(matrix)) => {
+            let operand = right_operand(kind, *matrix, [n, k]);
+            let mut panels = take(cx, kind, &operand.layout);
+            pack_panels(cx, kind, &[operand], &mut [&mut panels]);
+            own_panels = panels;
+            let right = RightPanels {
+                panels: &own_panels,
+                layout: operand.layout,
+                first: 0,
+                is_packed: false,
+            };
+            (values, right)
+        }
+        _ => {
+            let what = "the weight was packed for another precision or cpu level";
+            return Err(Error::InvalidArgument { op, what });
         }
     };
+    let layout = Layout::new(kind, m, kind.rows(), k);
+    multiply(cx, kind, (values, layout), &right, n, c, accumulate);
+    Ok(())
+}
+
+fn left_operand(kind: Kind, matrix: Matrix<'_>, [m, k]: [usize; 2]) -> Operand<'_> {
+    Operand {
+        matrix,
+        side: Side::Left,
+        layout: Layout::new(kind, m, kind.rows(), k),
+    }
+}
+
+fn right_operand(kind: Kind, matrix: Matrix<'_>, [n, k]: [usize; 2]) -> Operand<'_> {
+    Operand {
+        matrix: matrix.transposed(),
+        side: Side::Right,
+        layout: Layout::new(kind, n, kind.columns(), k),
+    }
+}
+
+fn take(cx: Context<'_>, kind: Kind, layout: &Layout) -> Buffer {
+    cx.pool.take(layout.elements() * kind.element_bytes())
+}
+
+/// A right operand in panels, from some panel on.
+struct RightPanels<'a> {
+    panels: &'a Buffer,
+    layout: Layout,
+    first: usize,
+    /// Whether it is a packed weight, see [`Kind::packed_bytes`].
+    is_packed: bool,
+}
+
+/// `c (+)= a b` of panels, `c: [M, n]`.
+fn multiply(
+    cx: Context<'_>,
+    kind: Kind,
+    (a_panels, left): (&Buffer, Layout),
+    right: &RightPanels<'_>,
+    n: usize,
+    c: &mut [f32],
+    accumulate: bool,
+) {
+    // 256 left rows fit the second-level cache.
     let grid = TaskGrid::new(
         cx.workers.threads(),
-        left.n_panels(),
-        n.div_ceil(kind.columns()),
-        kind,
+        [left.n_panels(), n.div_ceil(kind.columns())],
+        [256 / kind.rows(), 512 / kind.columns()],
     );
     let c = Shared::new(c);
     cx.workers.for_each(grid.n_tasks(), |at| {
@@ -256,287 +390,15 @@ fn gemm(
         let task = Task {
             kind,
             left,
-            right,
+            right: right.layout,
             a_range,
             b_range,
-            first_panel,
-            b_is_packed,
+            first_panel: right.first,
+            b_is_packed: right.is_packed,
             n,
             accumulate,
             c,
         };
-        task.run(cx.level, &a_panels, b_panels);
+        task.run(cx.level, a_panels, right.panels);
     });
-    Ok(())
-}
-
-/// Cuts the output into tasks of whole panels.
-struct TaskGrid {
-    left: usize,
-    right: usize,
-    left_chunk: usize,
-    right_chunk: usize,
-}
-
-impl TaskGrid {
-    /// About 256 rows (their left panels fit the second-level cache) by 512 columns, smaller if
-    /// that leaves too few tasks for the threads.
-    fn new(threads: usize, left: usize, right: usize, kind: Kind) -> Self {
-        let mut grid = Self {
-            left,
-            right,
-            left_chunk: (256 / kind.rows()).max(1),
-            right_chunk: (512 / kind.columns()).max(1),
-        };
-        while threads > 1 && grid.n_tasks() < 4 * threads {
-            if grid.right_chunk > 2 {
-                grid.right_chunk = grid.right_chunk.div_ceil(2);
-            } else if grid.left_chunk > 2 {
-                grid.left_chunk = grid.left_chunk.div_ceil(2);
-            } else {
-                break;
-            }
-        }
-        grid
-    }
-
-    fn n_tasks(&self) -> usize {
-        self.left.div_ceil(self.left_chunk) * self.right.div_ceil(self.right_chunk)
-    }
-
-    fn task(&self, at: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let columns = self.right.div_ceil(self.right_chunk);
-        let (i, j) = (
-            at / columns * self.left_chunk,
-            at % columns * self.right_chunk,
-        );
-        (
-            i..(i + self.left_chunk).min(self.left),
-            j..(j + self.right_chunk).min(self.right),
-        )
-    }
-}
-
-/// One task: some left panels by some right panels, over all of k.
-pub(super) struct Task<'a> {
-    pub(super) kind: Kind,
-    pub(super) left: Layout,
-    pub(super) right: Layout,
-    pub(super) a_range: std::ops::Range<usize>,
-    /// Right panels, counted from `first_panel` on.
-    pub(super) b_range: std::ops::Range<usize>,
-    pub(super) first_panel: usize,
-    /// Whether right panels are those of a packed weight, see [`Kind::packed_bytes`].
-    pub(super) b_is_packed: bool,
-    /// Columns of the output.
-    pub(super) n: usize,
-    pub(super) accumulate: bool,
-    pub(super) c: Shared<'a, f32>,
-}
-
-/// Room for a register block at the edge of the output.
-const EDGE: usize = 32 * 32;
-
-impl Task<'_> {
-    pub(super) fn run(self, level: CpuLevel, a: &Buffer, b: &Buffer) {
-        match self.kind {
-            Kind::F32 { .. } => {
-                let b = match self.b_is_packed && self.kind.packed_bytes() == 2 {
-                    true => F32Panels::Bf16(bytemuck::cast_slice(b.bytes()), Cell::default()),
-                    false => F32Panels::F32(b.f32s()),
-                };
-                let a = a.f32s();
-                level.run(F32Task { a, b, task: self });
-            }
-            #[cfg(target_arch = "x86_64")]
-            Kind::Tiles { amx } => {
-                let (a, b): (&[u16], &[u16]) = (
-                    bytemuck::cast_slice(a.bytes()),
-                    bytemuck::cast_slice(b.bytes()),
-                );
-                // SAFETY: AMX is only asked for at `CpuLevel::Amx`, which detection has allowed.
-                #[expect(unsafe_code, reason = "AMX tiles")]
-                let tiles = amx.then(|| unsafe { amx::Tiles::configure() });
-                self.for_each_block(&TileBlock {
-                    a,
-                    b,
-                    tiles,
-                    left: self.left,
-                    right: self.right,
-                });
-            }
-        }
-    }
-
-    /// Runs every block of the task, with room for a whole register block: at the edges the
-    /// output is a scratch that is copied.
-    #[inline(always)]
-    fn for_each_block<B: BlockProduct>(&self, product: &B) {
-        let (height, width) = (self.left.width, self.right.width);
-        let mut edge = [0.0; EDGE];
-        for k_block in 0..self.left.n_blocks() {
-            let accumulate = self.accumulate || k_block > 0;
-            for j in self.b_range.clone() {
-                for i in self.a_range.clone() {
-                    let rows = (self.left.size - i * height).min(height);
-                    let columns = (self.n - j * width).min(width);
-                    let start = i * height * self.n + j * width;
-                    let panel = self.first_panel + j;
-                    if rows == height && columns == width {
-                        let len = (height - 1) * self.n + width;
-                        // SAFETY: blocks of different (i, j) share no element, and only this
-                        // task has this pair; the pointer reaches only elements of the block.
-                        #[expect(unsafe_code, reason = "disjoint blocks of the output")]
-                        let c = unsafe { self.c.block_ptr(start, len) };
-                        // SAFETY: the pointer has room for a block.
-                        #[expect(unsafe_code, reason = "see above")]
-                        unsafe {
-                            product.run([k_block, i, panel], rows, c, self.n, accumulate);
-                        }
-                        continue;
-                    }
-                    let part = |r: usize| {
-                        // SAFETY: as above, for the part of one row.
-                        #[expect(unsafe_code, reason = "disjoint blocks of the output")]
-                        unsafe {
-                            self.c.range(start + r * self.n, columns)
-                        }
-                    };
-                    if accumulate {
-                        for (r, values) in edge.chunks_exact_mut(width).enumerate().take(rows) {
-                            values[..columns].copy_from_slice(part(r));
-                        }
-                    }
-                    // SAFETY: the scratch has room for a block.
-                    #[expect(unsafe_code, reason = "see above")]
-                    unsafe {
-                        let c = edge.as_mut_ptr();
-                        product.run([k_block, i, panel], rows, c, width, accumulate);
-                    }
-                    for (r, values) in edge.chunks_exact(width).enumerate().take(rows) {
-                        part(r).copy_from_slice(&values[..columns]);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The product of one left panel and one right panel over one block of k.
-trait BlockProduct {
-    /// `c (+)= a b` for `[block of k, left panel, right panel]`; only the first `rows` rows count.
-    ///
-    /// # Safety
-    /// `c` has room for a whole register block at stride `ldc`.
-    #[expect(unsafe_code, reason = "the output is a pointer")]
-    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool);
-}
-
-#[cfg(target_arch = "x86_64")]
-struct TileBlock<'a> {
-    a: &'a [u16],
-    b: &'a [u16],
-    /// With AMX; without, the dot product of pairs.
-    tiles: Option<amx::Tiles>,
-    left: Layout,
-    right: Layout,
-}
-
-#[cfg(target_arch = "x86_64")]
-impl BlockProduct for TileBlock<'_> {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "AMX tiles and dot products")]
-    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool) {
-        let [k_block, i, j] = at;
-        let a = &self.a[self.left.offset(k_block, i)..][..self.left.panel_elements(k_block)];
-        let b = &self.b[self.right.offset(k_block, j)..][..self.right.panel_elements(k_block)];
-        let steps = a.len() / STEP_ELEMENTS;
-        let (a, b) = (a.as_ptr(), b.as_ptr());
-        // SAFETY: both panels have `steps` steps, as the slices show; `c` by the caller's promise;
-        // tiles are only made at levels with AVX512-BF16, which detection has allowed.
-        unsafe {
-            match &self.tiles {
-                Some(tiles) => tiles.block(a, b, steps, c, ldc, accumulate),
-                None => dot::block(a, b, [steps, rows], c, ldc, accumulate),
-            }
-        }
-    }
-}
-
-/// Right panels: as they are multiplied, or as bf16, of which one panel is widened at a time.
-enum F32Panels<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [bf16], Cell<Widened32>),
-}
-
-/// The start of a panel, and its values in `f32`.
-type Widened32 = (Option<usize>, Vec<f32>);
-
-struct F32Block<'a, S> {
-    s: S,
-    a: &'a [f32],
-    b: &'a F32Panels<'a>,
-    left: Layout,
-    right: Layout,
-}
-
-impl<S: Simd> BlockProduct for F32Block<'_, S> {
-    #[inline(always)]
-    #[expect(unsafe_code, reason = "the register block works on pointers")]
-    unsafe fn run(&self, at: [usize; 3], _: usize, c: *mut f32, ldc: usize, accumulate: bool) {
-        let [k_block, i, j] = at;
-        let (height, width) = (self.left.width, self.right.width);
-        let k = self.left.block_len(k_block);
-        let a = &self.a[self.left.offset(k_block, i)..][..k * height];
-        let a = Lhs {
-            data: a.as_ptr(),
-            row_stride: 1,
-            k_stride: height,
-        };
-        let (start, len) = (self.right.offset(k_block, j), k * width);
-        let mut widened = Widened32::default();
-        let b = match self.b {
-            F32Panels::F32(b) => &b[start..][..len],
-            F32Panels::Bf16(b, cell) => {
-                widened = cell.take();
-                if widened.0 != Some(start) {
-                    widened.1.clear();
-                    widened
-                        .1
-                        .extend(b[start..][..len].iter().map(|x| x.to_f32()));
-                    widened.0 = Some(start);
-                }
-                &widened.1[..len]
-            }
-        };
-        // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c` by
-        // the caller's promise.
-        unsafe {
-            block(self.s, a, b.as_ptr(), width, k, c, ldc, accumulate);
-        }
-        if let F32Panels::Bf16(_, cell) = self.b {
-            cell.set(widened);
-        }
-    }
-}
-
-struct F32Task<'a> {
-    a: &'a [f32],
-    b: F32Panels<'a>,
-    task: Task<'a>,
-}
-
-impl Kernel for F32Task<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let Task { left, right, .. } = self.task;
-        self.task.for_each_block(&F32Block {
-            s,
-            a: self.a,
-            b: &self.b,
-            left,
-            right,
-        });
-    }
 }

@@ -65,9 +65,10 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// Of products without integers: with those, other operands are bf16.
     pub(super) fn of(level: CpuLevel, precision: Precision) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if let (CpuLevel::Amx | CpuLevel::Avx512Bf16, Precision::Bf16) = (level, precision) {
+        if matches!(level, CpuLevel::Amx | CpuLevel::Avx512Bf16) && precision != Precision::F32 {
             return Self::Tiles {
                 amx: level == CpuLevel::Amx,
             };
@@ -76,7 +77,7 @@ impl Kind {
         Self::F32 {
             rows,
             columns,
-            rounded: precision == Precision::Bf16,
+            rounded: precision != Precision::F32,
         }
     }
 
@@ -258,11 +259,12 @@ pub(super) fn pack_rows(
     cx.workers.for_each(layout.n_panels(), |panel| {
         let first = panel * layout.width;
         let rows = first..(first + layout.width).min(layout.size);
-        let mut values = vec![0.0; rows.len() * layout.k];
-        fill(rows.clone(), &mut values);
+        // Recycled: fresh memory would be cleared for every panel.
+        let mut values = cx.pool.take(rows.len() * layout.k * 4);
+        fill(rows.clone(), values.f32s_mut());
         let operand = Operand {
             matrix: Matrix {
-                data: &values,
+                data: values.f32s(),
                 row_stride: layout.k,
                 column_stride: 1,
             },

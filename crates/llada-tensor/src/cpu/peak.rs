@@ -1,7 +1,9 @@
 //! The most that the register block can do: the roof over the matrix products.
 
-use super::matmul::{Context, Task};
+use super::matmul::Context;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels};
+use super::quantized;
+use super::tasks::Task;
 use super::workers::Shared;
 use crate::Precision;
 
@@ -10,6 +12,9 @@ const K: usize = 128;
 
 /// See [`crate::backend::Backend::gemm_peak`].
 pub(crate) fn gemm_peak(cx: Context<'_>, precision: Precision, rounds: usize) -> u64 {
+    if precision.is_integer() {
+        return quantized::gemm_peak(cx, rounds);
+    }
     let kind = Kind::of(cx.level, precision);
     let (m, n) = (2 * kind.rows(), kind.columns());
     // Neither zeros nor ones: processors may be faster on those.

@@ -17,6 +17,7 @@ mod avx512;
 pub(crate) mod block;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod dot;
+pub(crate) mod int8;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tiles;

@@ -7,7 +7,7 @@
 use std::num::NonZeroUsize;
 
 use super::Cost;
-use crate::{DType, Error, Result, Tape, Tensor, Var};
+use crate::{DType, Error, Precision, Result, Tape, Tensor, Var};
 
 /// Heads, sequences and masks of one attention call.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,9 @@ pub struct AttentionArgs<'a> {
     pub v: &'a Tensor,
     /// Heads, sequences and masks.
     pub shape: AttentionShape<'a>,
+    /// Whether a backend may round the operands of both products to bf16: in all but
+    /// [`Precision::F32`]. The gradient recomputes the probabilities without rounding.
+    pub precision: Precision,
     /// Output `[T, H * E]`.
     pub y: &'a mut Tensor,
     /// Output `[T, H]`: log-sum-exp of the scaled scores.
@@ -200,6 +203,10 @@ impl Tape {
             k: k.value(),
             v: v.value(),
             shape,
+            precision: match self.is_recording() {
+                true => Precision::F32,
+                false => self.precision(),
+            },
             y: &mut y,
             lse: &mut lse,
         })?;

@@ -152,6 +152,19 @@ pub fn reduce_logits(
     reducer.finish()
 }
 
+/// What a tile of logits adds to a row without noise.
+#[derive(Debug, Clone, Copy)]
+pub struct TileSummary {
+    /// The largest logit.
+    pub first: f32,
+    /// The second largest.
+    pub second: f32,
+    /// `Σ e^(x - first)`; NaN if a logit is.
+    pub sum: f32,
+    /// `Σ e^(x - first) (x - first)`.
+    pub weighted: f32,
+}
+
 /// Online reduction of one row over tiles of the vocabulary.
 #[derive(Debug, Clone, Copy)]
 pub struct RowReducer {
@@ -213,6 +226,34 @@ impl RowReducer {
                 self.count(logit);
             }
         }
+    }
+
+    /// Takes in a tile without noise whose ids all count, `start..start + tile.len()`.
+    pub fn merge(&mut self, tile: &[f32], start: usize, summary: TileSummary) {
+        let TileSummary { first, second, .. } = summary;
+        if summary.sum.is_nan() {
+            self.sum = f64::NAN;
+            self.weighted = f64::NAN;
+            return;
+        }
+        if first == f32::NEG_INFINITY {
+            return;
+        }
+        if f64::from(first) > self.best_score {
+            let at = tile.iter().position(|&x| x == first).unwrap_or(0);
+            self.best_score = f64::from(first);
+            self.token = u32::try_from(start + at).unwrap_or(u32::MAX);
+            self.token_logit = first;
+            self.token_counts = true;
+        }
+        let max = self.first.max(first);
+        let of = |before: f32| f64::from(before - max).exp();
+        let (sum, max_f64) = (f64::from(summary.sum), f64::from(first));
+        self.sum = self.sum * of(self.first) + sum * of(first);
+        self.weighted = self.weighted * of(self.first)
+            + (f64::from(summary.weighted) + sum * max_f64) * of(first);
+        self.second = self.second.max(second).max(self.first.min(first));
+        self.first = max;
     }
 
     /// Adds a logit to the running softmax: `sum = Σ e^(x - max)`, `weighted = Σ e^(x - max) x`.

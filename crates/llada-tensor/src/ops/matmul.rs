@@ -171,24 +171,36 @@ impl Tape {
             None => Ok(y),
         }
     }
+}
 
-    /// [`Self::linear`] with a weight in the backend's layout, without a gradient.
-    ///
-    /// # Errors
-    /// As [`matmul`].
-    pub fn linear_packed(
-        &mut self,
-        x: &Var,
-        weight: &Arc<dyn PackedWeight>,
-        bias: Option<&Var>,
-    ) -> Result<Var> {
-        let y = product(x.value(), Rhs::Packed(weight), self.precision())?;
-        let y = Var::constant(y);
-        match bias {
-            Some(bias) => self.add(&y, bias),
-            None => Ok(y),
-        }
+/// `x wᵀ` for several packed weights, without gradients; `x: [T, K]`, each weight `[N, K]`.
+///
+/// # Errors
+/// As [`matmul`].
+pub fn linear_each<const N: usize>(
+    x: &Tensor,
+    weights: [&Arc<dyn PackedWeight>; N],
+    precision: Precision,
+) -> Result<[Tensor; N]> {
+    let op = "linear_each";
+    let [rows, k] = *x.shape() else {
+        let (expected, shape) = (2, x.shape().to_vec());
+        return Err(Error::Rank {
+            op,
+            expected,
+            shape,
+        });
+    };
+    if let Some(other) = weights.iter().find(|weight| weight.k() != k) {
+        let (lhs, rhs) = (x.shape().to_vec(), vec![other.n(), other.k()]);
+        return Err(Error::ShapeMismatch { op, lhs, rhs });
     }
+    x.expect_f32(op)?;
+    let mut outputs =
+        weights.map(|weight| Tensor::empty(x.device(), DType::F32, &[rows, weight.n()]));
+    let backend = x.device().backend();
+    backend.matmul_each(x, &weights, &mut outputs, precision)?;
+    Ok(outputs)
 }
 
 /// `x b` in a new tensor, `x: [T, K]`.

@@ -8,7 +8,7 @@ use llada_tensor::{DType, Device, Precision, Tape, Tensor, Var};
 use proptest::prelude::*;
 
 use crate::reference::Attention;
-use crate::support::{check_levels, devices, normal, of, same_bits, widen};
+use crate::support::{check_levels, devices, max_error, normal, of, same_bits, widen};
 
 /// Queries, keys, values and the gradient of the output.
 pub(crate) struct Inputs {
@@ -46,6 +46,10 @@ impl Inputs {
 
     /// Outputs `y`, the log-sum-exp, `dq`, `dk` and `dv`.
     pub(crate) fn run(&self, device: &Device, shape: &Attention) -> Vec<Vec<f32>> {
+        self.run_in(device, shape, Precision::F32)
+    }
+
+    fn run_in(&self, device: &Device, shape: &Attention, precision: Precision) -> Vec<Vec<f32>> {
         let tokens = shape.tokens();
         let q_shape = [tokens, shape.n_heads * shape.head_dim];
         let k_shape = [tokens, shape.n_kv_heads * shape.head_dim];
@@ -70,6 +74,7 @@ impl Inputs {
             k: &k,
             v: &v,
             shape: heads,
+            precision,
             y: &mut y,
             lse: &mut lse,
         };
@@ -176,15 +181,21 @@ fn padding_is_not_seen() {
 fn a_sequence_does_not_depend_on_its_batch_mates() {
     let shape = attention(&[0, 33, 150, 161], [4, 2], 24);
     let inputs = Inputs::new(&shape);
-    for (name, device) in devices() {
-        let together = inputs.run(device, &shape);
+    let each = [Precision::F32, Precision::Bf16];
+    let cases = devices()
+        .iter()
+        .flat_map(|device| each.map(|p| (device, p)));
+    for ((name, device), precision) in cases {
+        let together = inputs.run_in(device, &shape, precision);
         for bounds in shape.offsets.windows(2) {
             let (first, end) = (bounds[0], bounds[1]);
             let alone = Attention {
                 offsets: vec![0, end - first],
                 ..shape.clone()
             };
-            let alone = inputs.part(&shape, first..end).run(device, &alone);
+            let alone = inputs
+                .part(&shape, first..end)
+                .run_in(device, &alone, precision);
             for (together, alone) in together.iter().zip(&alone) {
                 let width = together.len() / shape.tokens();
                 same_bits(name, &together[first * width..end * width], alone);
@@ -198,8 +209,12 @@ fn a_sequence_does_not_depend_on_its_batch_mates() {
 fn a_window_of_queries_gets_the_rows_of_the_whole() {
     let shape = attention(&[0, 130, 151], [4, 2], 24);
     let inputs = Inputs::new(&shape);
-    for (name, device) in devices() {
-        let whole = &inputs.run(device, &shape)[0];
+    let each = [Precision::F32, Precision::Bf16];
+    let cases = devices()
+        .iter()
+        .flat_map(|device| each.map(|p| (device, p)));
+    for ((name, device), precision) in cases {
+        let whole = &inputs.run_in(device, &shape, precision)[0];
         let (q_width, k_width) = (4 * 24, 2 * 24);
         let rows = |x: &[f32], range: std::ops::Range<usize>| {
             x[range.start * q_width..range.end * q_width].to_vec()
@@ -217,10 +232,72 @@ fn a_window_of_queries_gets_the_rows_of_the_whole() {
             block_size: None,
             key_bias: None,
         };
-        let mut tape = Tape::inference(device, Precision::F32);
+        let mut tape = Tape::inference(device, precision);
         let y = tape.attention(&q, &k, &v, shape).expect("fits");
         same_bits(name, &y.value().to_vec_f32(), &windows(whole));
     }
+}
+
+/// With operands rounded to bf16: a score is off by at most twice the rounding of its terms, a
+/// probability by twice the largest such error and its own rounding.
+#[track_caller]
+fn check_bf16(shape: &Attention) {
+    const ROUNDING: f64 = 1.0 / 256.0;
+    let inputs = Inputs::new(shape);
+    let [q, k, v] = [&inputs.q, &inputs.k, &inputs.v].map(|x| widen(x));
+    let exact = shape.forward(&q, &k, &v);
+    let largest = |x: &[f64]| x.iter().fold(0.0_f64, |max, x| x.abs().max(max));
+    let norm = |x: &[f64]| {
+        let rows = x.chunks_exact(shape.head_dim);
+        rows.map(|row| row.iter().map(|x| x * x).sum::<f64>().sqrt())
+            .fold(0.0, f64::max)
+    };
+    let score = ROUNDING * norm(&q) * norm(&k) / (shape.head_dim as f64).sqrt();
+    let bounds = [(2.0 * score + ROUNDING) * 2.0 * largest(&v), 2.0 * score];
+    let mut first: Vec<(bool, Vec<Vec<f32>>)> = Vec::new();
+    for (name, device) in devices() {
+        for precision in [Precision::Bf16, Precision::Int8] {
+            let outputs = inputs.run_in(device, shape, precision);
+            for ((output, exact), bound) in outputs.iter().zip(&exact).zip(bounds) {
+                let error = max_error(output, exact);
+                assert!(error <= bound, "{name} {shape:?}: {error:e} > {bound:e}");
+            }
+            let is_bf16 = name.contains("bf16") || name.contains("amx");
+            match first.iter().find(|(other, _)| *other == is_bf16) {
+                Some((_, outputs_before)) if is_bf16 => {
+                    for (x, y) in outputs_before.iter().zip(&outputs).take(2) {
+                        same_bits(name, x, y);
+                    }
+                }
+                _ => first.push((is_bf16, outputs)),
+            }
+        }
+    }
+}
+
+#[test]
+fn agrees_with_f64_in_bf16() {
+    check_bf16(&attention(&[0], [1, 1], 4));
+    check_bf16(&attention(&[0, 0, 5, 5, 18], [2, 1], 16));
+    check_bf16(&attention(&[0, 95, 191, 488], [2, 2], 8));
+    check_bf16(&attention(&[0, 300], [4, 2], 72));
+    for size in [1, 5, 32, 256, 300, usize::MAX] {
+        check_bf16(&Attention {
+            block_size: NonZeroUsize::new(size),
+            ..attention(&[0, 7, 400], [2, 1], 20)
+        });
+    }
+    let mut bias = vec![0.0; 330];
+    bias[..3].fill(f32::NEG_INFINITY);
+    bias[200..300].fill(-1e30);
+    check_bf16(&Attention {
+        key_bias: Some(bias),
+        ..attention(&[0, 30, 330], [2, 1], 40)
+    });
+    check_bf16(&Attention {
+        key_bias: Some(vec![f32::NEG_INFINITY; 100]),
+        ..attention(&[0, 100], [1, 1], 4)
+    });
 }
 
 #[test]

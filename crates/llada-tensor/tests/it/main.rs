@@ -12,6 +12,7 @@ mod gradients;
 mod matmul;
 mod memory;
 mod muon;
+mod quantized;
 mod reference;
 mod rms_norm;
 mod rope;

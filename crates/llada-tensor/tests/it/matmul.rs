@@ -10,8 +10,8 @@ use crate::support::{devices, levels, max_error, normal, of, scalar, tensor};
 /// `a b` in `f64`, of operands rounded as `precision` says.
 fn exact(a: &Tensor, b: &Tensor, precision: Precision) -> Vec<f64> {
     let round = |x: f32| match precision {
-        Precision::F32 => f64::from(x),
         Precision::Bf16 => bf16::from_f32(x).to_f64(),
+        _ => f64::from(x),
     };
     let ([m, k], n) = ([a.shape()[0], a.shape()[1]], b.shape()[1]);
     let (a, b) = (a.to_vec_f32(), b.to_vec_f32());
@@ -26,7 +26,7 @@ fn exact(a: &Tensor, b: &Tensor, precision: Precision) -> Vec<f64> {
     c
 }
 
-fn product(a: &Tensor, b: Rhs<'_>, n: usize, precision: Precision) -> Vec<f32> {
+pub(crate) fn product(a: &Tensor, b: Rhs<'_>, n: usize, precision: Precision) -> Vec<f32> {
     let mut c = Tensor::zeros(a.device(), DType::F32, &[a.shape()[0], n]);
     matmul(MatmulArgs {
         a,

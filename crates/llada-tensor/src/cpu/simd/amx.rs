@@ -1,4 +1,4 @@
-//! AMX: the 32 x 32 block product on the panels of [`super::tiles`].
+//! AMX: the 32 x 32 block products on the panels of [`super::tiles`] and of [`super::int8`].
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -38,6 +38,11 @@ fn cpu_has_tiles() -> bool {
     // SAFETY: xgetbv exists when OSXSAVE is set, which is checked first.
     let enabled = || unsafe { xcr0() } >> 17 & 3 == 3;
     bf16 && tile && os_saves && enabled()
+}
+
+/// Whether AMX has products of bytes, where [`has_amx`] holds.
+pub(crate) fn has_int8() -> bool {
+    __cpuid_count(7, 0).edx >> 25 & 1 == 1
 }
 
 #[target_feature(enable = "xsave")]
@@ -149,6 +154,68 @@ impl Tiles {
                 c = in(reg) c,
                 lower = in(reg) lower,
                 ldc = in(reg) ldc * 4,
+                row = in(reg) 64usize,
+                acc = in(reg) usize::from(accumulate),
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+}
+
+impl Tiles {
+    /// `c (+)= a b` for a 32 x 32 block of integers over `steps` steps of [`super::int8`].
+    ///
+    /// # Safety
+    /// - `a` and `b` are readable for `steps * STEP_BYTES` bytes.
+    /// - `c` is readable and writable for 32 rows of 32 `i32`.
+    #[inline]
+    pub(crate) unsafe fn block_int8(
+        &self,
+        a: *const u8,
+        b: *const i8,
+        steps: usize,
+        c: *mut i32,
+        accumulate: bool,
+    ) {
+        debug_assert!(steps > 0, "the loop body runs before the count is tested");
+        // SAFETY: the caller's promise covers every load and store; tiles are configured because
+        // `self` exists, and none is live outside of this block.
+        unsafe {
+            asm!(
+                "test {acc}, {acc}",
+                "jnz 2f",
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "jmp 3f",
+                "2:",
+                "tileloadd tmm0, [{c} + {ldc}]",
+                "tileloadd tmm1, [{c} + {ldc} + 64]",
+                "tileloadd tmm2, [{c} + {ldc} + 2048]",
+                "tileloadd tmm3, [{c} + {ldc} + 2112]",
+                ".p2align 5",
+                "3:",
+                "tileloadd tmm6, [{b} + {row}]",
+                "tileloaddt1 tmm4, [{a} + {row}]",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {row} + 1024]",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "tileloaddt1 tmm5, [{a} + {row} + 1024]",
+                "tdpbusd tmm2, tmm5, tmm6",
+                "tdpbusd tmm3, tmm5, tmm7",
+                "add {a}, 2048",
+                "add {b}, 2048",
+                "dec {steps}",
+                "jnz 3b",
+                "tilestored [{c} + {ldc}], tmm0",
+                "tilestored [{c} + {ldc} + 64], tmm1",
+                "tilestored [{c} + {ldc} + 2048], tmm2",
+                "tilestored [{c} + {ldc} + 2112], tmm3",
+                a = inout(reg) a => _,
+                b = inout(reg) b => _,
+                steps = inout(reg) steps => _,
+                c = in(reg) c,
+                ldc = in(reg) 128usize,
                 row = in(reg) 64usize,
                 acc = in(reg) usize::from(accumulate),
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,

@@ -2,7 +2,7 @@
 //!
 //! For each pair of values of k: load the pairs of 32 columns as two vectors, then for each row
 //! broadcast its pair and do two dot products of pairs into `f32` sums.
-//! The rows go in groups of 12, 12 and 8, so that all sums of a group stay in registers.
+//! The rows go in groups of at most 12, so that all sums of a group stay in registers.
 
 use std::arch::x86_64::*;
 
@@ -34,19 +34,23 @@ pub(crate) unsafe fn block(
     ldc: usize,
     accumulate: bool,
 ) {
-    // SAFETY: the groups are rows 0..12, 12..24 and 24..32 of the block that the caller promised.
-    unsafe {
-        group::<12>(a, b, steps, c, ldc, accumulate);
-        if rows > 12 {
-            group::<12>(a.add(12 * STEP), b, steps, c.add(12 * ldc), ldc, accumulate);
-        }
-        if rows > 24 {
-            group::<8>(a.add(24 * STEP), b, steps, c.add(24 * ldc), ldc, accumulate);
+    let mut row = 0;
+    while row < rows {
+        // SAFETY: groups end at row 32 at the latest, all inside the block that the caller promised.
+        unsafe {
+            let (a, c) = (a.add(row * STEP), c.add(row * ldc));
+            row += match rows - row {
+                1 => group::<1>(a, b, steps, c, ldc, accumulate),
+                2 => group::<2>(a, b, steps, c, ldc, accumulate),
+                3 | 4 => group::<4>(a, b, steps, c, ldc, accumulate),
+                5..=8 => group::<8>(a, b, steps, c, ldc, accumulate),
+                _ => group::<12>(a, b, steps, c, ldc, accumulate),
+            };
         }
     }
 }
 
-/// The rows `0..R` of a block, see [`block`]; `a` begins at the group's first row.
+/// The rows `0..R` of a block, see [`block`]; `a` begins at the group's first row. Returns `R`.
 ///
 /// # Safety
 /// As for [`block`], for `R` rows.
@@ -59,7 +63,7 @@ unsafe fn group<const R: usize>(
     c: *mut f32,
     ldc: usize,
     accumulate: bool,
-) {
+) -> usize {
     const PAIRS: usize = STEP / 2;
     let mut sums = [[_mm512_setzero_ps(); 2]; R];
     // SAFETY: rows of a left panel are `STEP` bf16 apart, also from one tile to the next; a right
@@ -90,6 +94,7 @@ unsafe fn group<const R: usize>(
             _mm512_storeu_ps(c.add(r * ldc + 16), sums[1]);
         }
     }
+    R
 }
 
 #[inline]

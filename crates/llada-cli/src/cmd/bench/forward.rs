@@ -1,0 +1,48 @@
+//! `llada bench forward`.
+
+use anyhow::Result;
+use llada::diffusion::{MaskPredictor as _, Noise};
+use llada::tensor::ops::candidates::CandidateRule;
+use serde_json::json;
+
+use super::measure::{Peak, Timing};
+use super::{Outcome, Subject};
+use crate::args::BenchForwardArgs;
+use crate::config::Misuse;
+
+pub(super) fn run(args: &BenchForwardArgs) -> Result<()> {
+    let (length, format) = (args.length, args.subject.model.format);
+    let subject = Subject::new(&args.subject, 1, None)?;
+    subject.check_length("--length", length)?;
+    let masked = args.masked.unwrap_or(length);
+    if !(1..=length).contains(&masked) {
+        return Err(Misuse::of(format!(
+            "--masked {masked}: expected 1 to {length}, the length"
+        )));
+    }
+    let model = subject.frozen(length)?;
+    let mut batch = subject.tokens(length)?;
+    // Spread evenly over each sequence.
+    let places = (0..masked).map(|i| i * length / masked);
+    let positions: Vec<usize> = (0..subject.batch)
+        .flat_map(|row| places.clone().map(move |at| row * length + at))
+        .collect();
+    for &position in &positions {
+        batch.ids_mut()[position] = subject.config.mask_token_id;
+    }
+    let (rule, noise) = (CandidateRule::default(), Noise::None);
+    let pass = || Ok(model.candidates(&batch, None, &positions, &rule, &noise)?);
+    let time = || Timing::of(args.subject.rounds, pass);
+    let (peak, (timing, _)) = Peak::around(&subject.device, subject.precision, time)?;
+    let tokens = batch.n_tokens();
+    Outcome {
+        subject: &subject,
+        settings: json!({ "length": length, "masked": masked }),
+        timing,
+        peak,
+        tokens,
+        flops: subject.config.forward_flops(tokens, positions.len()),
+        weights_bytes: model.bytes(),
+    }
+    .print(format)
+}

@@ -1,0 +1,261 @@
+//! 8-bit integers: the block product of 32 rows by 32 columns, exact in `i32`, and the layout
+//! that its kernels share.
+//!
+//! A step is 64 values of k. A panel of 32 rows of the left operand holds, for each step, 32 rows
+//! of 64 unsigned bytes: two AMX tiles. A panel of 32 columns of the right operand holds two tiles
+//! (columns 0..16 and 16..32), each 16 rows of 16 quads: row `r` has the values `k = 4r..4r + 4`
+//! of every column.
+//! The left operand is stored with 128 added, as the instructions multiply unsigned by signed
+//! bytes; whoever finishes a product takes `128 Σ_k w` off again.
+//! All kernels give the same integers.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use crate::CpuLevel;
+
+/// Values of k per step.
+pub(crate) const STEP: usize = 64;
+/// Rows of a left panel, columns of a right panel.
+pub(crate) const WIDTH: usize = 32;
+/// Bytes of one step of a panel.
+pub(crate) const STEP_BYTES: usize = WIDTH * STEP;
+/// Bytes of a tile.
+const TILE_BYTES: usize = STEP_BYTES / 2;
+/// Sums of a block: `[WIDTH][WIDTH]`.
+pub(crate) const BLOCK: usize = WIDTH * WIDTH;
+/// Added to values of the left operand.
+pub(crate) const OFFSET: i32 = 128;
+
+/// Place of the weight `(column, k)` of a step of a right panel.
+#[inline(always)]
+pub(crate) fn right_place(column: usize, k: usize) -> usize {
+    column / 16 * TILE_BYTES + k / 4 * 64 + column % 16 * 4 + k % 4
+}
+
+/// The best kernel of a level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Int8Kernel {
+    Scalar,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Vnni,
+    #[cfg(target_arch = "x86_64")]
+    Amx,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Int8Kernel {
+    pub(crate) fn of(level: CpuLevel) -> Self {
+        match level {
+            CpuLevel::Scalar => Self::Scalar,
+            CpuLevel::Avx2 => Self::Avx2,
+            CpuLevel::Amx if super::amx::has_int8() => Self::Amx,
+            _ if is_x86_feature_detected!("avx512vnni") => Self::Vnni,
+            _ => Self::Avx2,
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Int8Kernel {
+    pub(crate) fn of(_: CpuLevel) -> Self {
+        Self::Scalar
+    }
+}
+
+/// `c (+)= a b` for the first `rows` rows of a 32 x 32 block; the rows after them may be written
+/// too. Panels hold whole steps, of both operands alike.
+///
+/// # Panics
+/// If the panels differ in length or `rows` is above 32.
+#[inline(always)]
+pub(crate) fn block_scalar(
+    a: &[u8],
+    b: &[i8],
+    rows: usize,
+    c: &mut [i32; BLOCK],
+    accumulate: bool,
+) {
+    let c = &mut c.as_chunks_mut::<WIDTH>().0[..rows];
+    if !accumulate {
+        c.fill([0; WIDTH]);
+    }
+    let (b, _) = b.as_chunks::<STEP_BYTES>();
+    for (a, b) in a.chunks_exact(STEP_BYTES).zip(b) {
+        for (a, c) in a.chunks_exact(STEP).zip(c.iter_mut()) {
+            for (quad, a) in a.as_chunks::<4>().0.iter().enumerate() {
+                for half in [0, 1] {
+                    let b = &b[half * TILE_BYTES + quad * 64..][..64];
+                    for (c, b) in c[half * 16..].iter_mut().zip(b.as_chunks::<4>().0) {
+                        for (&a, &b) in a.iter().zip(b) {
+                            *c += i32::from(a) * i32::from(b);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// [`block_scalar`] with 16-bit products of AVX2: they cannot overflow, unlike those of bytes.
+///
+/// # Safety
+/// The machine has AVX2.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+pub(crate) unsafe fn block_avx2(
+    a: &[u8],
+    b: &[i8],
+    rows: usize,
+    c: &mut [i32; BLOCK],
+    accumulate: bool,
+) {
+    assert!(
+        a.len() == b.len() && rows <= WIDTH,
+        "panels of the same steps"
+    );
+    let steps = a.len() / STEP_BYTES;
+    for row in (0..rows).step_by(2) {
+        for half in [0, 1] {
+            // SAFETY: all rows and tiles of a panel exist, also those after `rows`; sums of two
+            // rows and 16 columns are inside the block.
+            unsafe {
+                let a = a.as_ptr().add(row * STEP);
+                let b = b.as_ptr().add(half * TILE_BYTES);
+                let c = c.as_mut_ptr().add(row * WIDTH + half * 16);
+                pair_avx2(a, b, steps, c, accumulate);
+            }
+        }
+    }
+}
+
+/// Two rows by 16 columns.
+///
+/// # Safety
+/// AVX2; `steps` steps at `a` and `b`, two rows of 16 sums at `c` at a stride of [`WIDTH`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn pair_avx2(a: *const u8, b: *const i8, steps: usize, c: *mut i32, accumulate: bool) {
+    // Lanes of a sum: two halves of the quad for each of four columns.
+    let mut sums = [[_mm256_setzero_si256(); 4]; 2];
+    for step in 0..steps {
+        for quad in 0..STEP / 4 {
+            let mut left = [_mm256_setzero_si256(); 2];
+            // SAFETY: by the caller's promise.
+            unsafe {
+                for (r, left) in left.iter_mut().enumerate() {
+                    let at = a.add(step * STEP_BYTES + r * STEP + quad * 4);
+                    let bytes = _mm_set1_epi32(at.cast::<i32>().read_unaligned());
+                    *left = _mm256_cvtepu8_epi16(bytes);
+                }
+                let at = b.add(step * STEP_BYTES + quad * 64);
+                for v in 0..4 {
+                    let right = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(16 * v).cast()));
+                    for (left, sums) in left.iter().zip(&mut sums) {
+                        sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(*left, right));
+                    }
+                }
+            }
+        }
+    }
+    for (r, sums) in sums.iter().enumerate() {
+        for v in 0..2 {
+            let pairs = _mm256_hadd_epi32(sums[2 * v], sums[2 * v + 1]);
+            // `hadd` works on 128-bit halves: columns 0 1 4 5 2 3 6 7.
+            let mut sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs);
+            // SAFETY: by the caller's promise.
+            unsafe {
+                let c = c.add(r * WIDTH + 8 * v).cast();
+                if accumulate {
+                    sum = _mm256_add_epi32(sum, _mm256_loadu_si256(c));
+                }
+                _mm256_storeu_si256(c, sum);
+            }
+        }
+    }
+}
+
+/// [`block_scalar`] with the dot product of quads of AVX-512 VNNI, in groups of rows whose sums
+/// stay in registers.
+///
+/// # Safety
+/// The machine has AVX-512 F and VNNI.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(crate) unsafe fn block_vnni(
+    a: &[u8],
+    b: &[i8],
+    rows: usize,
+    c: &mut [i32; BLOCK],
+    accumulate: bool,
+) {
+    assert!(
+        a.len() == b.len() && rows <= WIDTH,
+        "panels of the same steps"
+    );
+    let steps = a.len() / STEP_BYTES;
+    let mut row = 0;
+    while row < rows {
+        // SAFETY: groups end at row 32 at the latest, and all of a panel's rows exist.
+        unsafe {
+            let (a, b) = (a.as_ptr().add(row * STEP), b.as_ptr());
+            let c = c.as_mut_ptr().add(row * WIDTH);
+            row += match rows - row {
+                1 => group_vnni::<1>(a, b, steps, c, accumulate),
+                2 => group_vnni::<2>(a, b, steps, c, accumulate),
+                3 | 4 => group_vnni::<4>(a, b, steps, c, accumulate),
+                5..=8 => group_vnni::<8>(a, b, steps, c, accumulate),
+                _ => group_vnni::<12>(a, b, steps, c, accumulate),
+            };
+        }
+    }
+}
+
+/// `R` rows by 32 columns; returns `R`.
+///
+/// # Safety
+/// AVX-512 VNNI; `steps` steps at `a` and `b`, `R` rows of [`WIDTH`] sums at `c`.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn group_vnni<const R: usize>(
+    a: *const u8,
+    b: *const i8,
+    steps: usize,
+    c: *mut i32,
+    accumulate: bool,
+) -> usize {
+    let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    // SAFETY: by the caller's promise; rows of a left panel are `STEP` bytes apart.
+    unsafe {
+        if accumulate {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                *sums = [0, 16].map(|column| _mm512_loadu_si512(c.add(r * WIDTH + column).cast()));
+            }
+        }
+        for step in 0..steps {
+            let (a, b) = (a.add(step * STEP_BYTES), b.add(step * STEP_BYTES));
+            for quad in 0..STEP / 4 {
+                let columns =
+                    [0, TILE_BYTES].map(|half| _mm512_loadu_si512(b.add(half + quad * 64).cast()));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let row = a.add(r * STEP + quad * 4).cast::<i32>();
+                    let row = _mm512_set1_epi32(row.read_unaligned());
+                    *sums = [
+                        _mm512_dpbusd_epi32(sums[0], row, columns[0]),
+                        _mm512_dpbusd_epi32(sums[1], row, columns[1]),
+                    ];
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (v, &sum) in sums.iter().enumerate() {
+                _mm512_storeu_si512(c.add(r * WIDTH + 16 * v).cast(), sum);
+            }
+        }
+    }
+    R
+}

@@ -1,0 +1,289 @@
+//! Tasks of a matrix product: some left panels by some right panels, over all of k.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use half::bf16;
+
+use super::level::CpuLevel;
+use super::panels::{Kind, Layout};
+use super::simd::block::{Lhs, block};
+use super::simd::{Kernel, Simd};
+#[cfg(target_arch = "x86_64")]
+use super::simd::{amx, dot, tiles::STEP_ELEMENTS};
+use super::workers::Shared;
+use crate::storage::Buffer;
+
+/// Cuts the output into tasks of whole panels.
+pub(super) struct TaskGrid {
+    left: usize,
+    right: usize,
+    left_chunk: usize,
+    right_chunk: usize,
+}
+
+impl TaskGrid {
+    /// Tasks of `chunks` left and right panels, smaller if that leaves too few for the threads.
+    pub(super) fn new(
+        threads: usize,
+        [left, right]: [usize; 2],
+        [left_chunk, right_chunk]: [usize; 2],
+    ) -> Self {
+        let mut grid = Self {
+            left,
+            right,
+            left_chunk: left_chunk.max(1),
+            right_chunk: right_chunk.max(1),
+        };
+        while threads > 1 && grid.n_tasks() < 4 * threads {
+            if grid.right_chunk > 2 {
+                grid.right_chunk = grid.right_chunk.div_ceil(2);
+            } else if grid.left_chunk > 2 {
+                grid.left_chunk = grid.left_chunk.div_ceil(2);
+            } else {
+                break;
+            }
+        }
+        grid
+    }
+
+    pub(super) fn n_tasks(&self) -> usize {
+        self.left.div_ceil(self.left_chunk) * self.right.div_ceil(self.right_chunk)
+    }
+
+    pub(super) fn task(&self, at: usize) -> (Range<usize>, Range<usize>) {
+        let columns = self.right.div_ceil(self.right_chunk);
+        let (i, j) = (
+            at / columns * self.left_chunk,
+            at % columns * self.right_chunk,
+        );
+        (
+            i..(i + self.left_chunk).min(self.left),
+            j..(j + self.right_chunk).min(self.right),
+        )
+    }
+}
+
+/// One task: some left panels by some right panels, over all of k.
+pub(super) struct Task<'a> {
+    pub(super) kind: Kind,
+    pub(super) left: Layout,
+    pub(super) right: Layout,
+    pub(super) a_range: Range<usize>,
+    /// Right panels, counted from `first_panel` on.
+    pub(super) b_range: Range<usize>,
+    pub(super) first_panel: usize,
+    /// Whether right panels are those of a packed weight, see [`Kind::packed_bytes`].
+    pub(super) b_is_packed: bool,
+    /// Columns of the output.
+    pub(super) n: usize,
+    pub(super) accumulate: bool,
+    pub(super) c: Shared<'a, f32>,
+}
+
+/// Room for a register block at the edge of the output.
+const EDGE: usize = 32 * 32;
+
+impl Task<'_> {
+    pub(super) fn run(self, level: CpuLevel, a: &Buffer, b: &Buffer) {
+        match self.kind {
+            Kind::F32 { .. } => {
+                let b = match self.b_is_packed && self.kind.packed_bytes() == 2 {
+                    true => F32Panels::Bf16(bytemuck::cast_slice(b.bytes()), Cell::default()),
+                    false => F32Panels::F32(b.f32s()),
+                };
+                let a = a.f32s();
+                level.run(F32Task { a, b, task: self });
+            }
+            #[cfg(target_arch = "x86_64")]
+            Kind::Tiles { amx } => {
+                let (a, b): (&[u16], &[u16]) = (
+                    bytemuck::cast_slice(a.bytes()),
+                    bytemuck::cast_slice(b.bytes()),
+                );
+                // SAFETY: AMX is only asked for at `CpuLevel::Amx`, which detection has allowed.
+                #[expect(unsafe_code, reason = "AMX tiles")]
+                let tiles = amx.then(|| unsafe { amx::Tiles::configure() });
+                self.for_each_block(&TileBlock {
+                    a,
+                    b,
+                    tiles,
+                    left: self.left,
+                    right: self.right,
+                });
+            }
+        }
+    }
+
+    /// Runs every block of the task, with room for a whole register block: at the edges the
+    /// output is a scratch that is copied.
+    #[inline(always)]
+    fn for_each_block<B: BlockProduct>(&self, product: &B) {
+        let (height, width) = (self.left.width, self.right.width);
+        let mut edge = [0.0; EDGE];
+        for k_block in 0..self.left.n_blocks() {
+            let accumulate = self.accumulate || k_block > 0;
+            for j in self.b_range.clone() {
+                for i in self.a_range.clone() {
+                    let rows = (self.left.size - i * height).min(height);
+                    let columns = (self.n - j * width).min(width);
+                    let start = i * height * self.n + j * width;
+                    let panel = self.first_panel + j;
+                    if rows == height && columns == width {
+                        let len = (height - 1) * self.n + width;
+                        // SAFETY: blocks of different (i, j) share no element, and only this
+                        // task has this pair; the pointer reaches only elements of the block.
+                        #[expect(unsafe_code, reason = "disjoint blocks of the output")]
+                        let c = unsafe { self.c.block_ptr(start, len) };
+                        // SAFETY: the pointer has room for a block.
+                        #[expect(unsafe_code, reason = "see above")]
+                        unsafe {
+                            product.run([k_block, i, panel], rows, c, self.n, accumulate);
+                        }
+                        continue;
+                    }
+                    let part = |r: usize| {
+                        // SAFETY: as above, for the part of one row.
+                        #[expect(unsafe_code, reason = "disjoint blocks of the output")]
+                        unsafe {
+                            self.c.range(start + r * self.n, columns)
+                        }
+                    };
+                    if accumulate {
+                        for (r, values) in edge.chunks_exact_mut(width).enumerate().take(rows) {
+                            values[..columns].copy_from_slice(part(r));
+                        }
+                    }
+                    // SAFETY: the scratch has room for a block.
+                    #[expect(unsafe_code, reason = "see above")]
+                    unsafe {
+                        let c = edge.as_mut_ptr();
+                        product.run([k_block, i, panel], rows, c, width, accumulate);
+                    }
+                    for (r, values) in edge.chunks_exact(width).enumerate().take(rows) {
+                        part(r).copy_from_slice(&values[..columns]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The product of one left panel and one right panel over one block of k.
+trait BlockProduct {
+    /// `c (+)= a b` for `[block of k, left panel, right panel]`; only the first `rows` rows count.
+    ///
+    /// # Safety
+    /// `c` has room for a whole register block at stride `ldc`.
+    #[expect(unsafe_code, reason = "the output is a pointer")]
+    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool);
+}
+
+#[cfg(target_arch = "x86_64")]
+struct TileBlock<'a> {
+    a: &'a [u16],
+    b: &'a [u16],
+    /// With AMX; without, the dot product of pairs.
+    tiles: Option<amx::Tiles>,
+    left: Layout,
+    right: Layout,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl BlockProduct for TileBlock<'_> {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "AMX tiles and dot products")]
+    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool) {
+        let [k_block, i, j] = at;
+        let a = &self.a[self.left.offset(k_block, i)..][..self.left.panel_elements(k_block)];
+        let b = &self.b[self.right.offset(k_block, j)..][..self.right.panel_elements(k_block)];
+        let steps = a.len() / STEP_ELEMENTS;
+        let (a, b) = (a.as_ptr(), b.as_ptr());
+        // SAFETY: both panels have `steps` steps, as the slices show; `c` by the caller's promise;
+        // tiles are only made at levels with AVX512-BF16, which detection has allowed.
+        unsafe {
+            match &self.tiles {
+                Some(tiles) => tiles.block(a, b, steps, c, ldc, accumulate),
+                None => dot::block(a, b, [steps, rows], c, ldc, accumulate),
+            }
+        }
+    }
+}
+
+/// Right panels: as they are multiplied, or as bf16, of which one panel is widened at a time.
+enum F32Panels<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16], Cell<Widened32>),
+}
+
+/// The start of a panel, and its values in `f32`.
+type Widened32 = (Option<usize>, Vec<f32>);
+
+struct F32Block<'a, S> {
+    s: S,
+    a: &'a [f32],
+    b: &'a F32Panels<'a>,
+    left: Layout,
+    right: Layout,
+}
+
+impl<S: Simd> BlockProduct for F32Block<'_, S> {
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "the register block works on pointers")]
+    unsafe fn run(&self, at: [usize; 3], _: usize, c: *mut f32, ldc: usize, accumulate: bool) {
+        let [k_block, i, j] = at;
+        let (height, width) = (self.left.width, self.right.width);
+        let k = self.left.block_len(k_block);
+        let a = &self.a[self.left.offset(k_block, i)..][..k * height];
+        let a = Lhs {
+            data: a.as_ptr(),
+            row_stride: 1,
+            k_stride: height,
+        };
+        let (start, len) = (self.right.offset(k_block, j), k * width);
+        let mut widened = Widened32::default();
+        let b = match self.b {
+            F32Panels::F32(b) => &b[start..][..len],
+            F32Panels::Bf16(b, cell) => {
+                widened = cell.take();
+                if widened.0 != Some(start) {
+                    widened.1.clear();
+                    widened
+                        .1
+                        .extend(b[start..][..len].iter().map(|x| x.to_f32()));
+                    widened.0 = Some(start);
+                }
+                &widened.1[..len]
+            }
+        };
+        // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c` by
+        // the caller's promise.
+        unsafe {
+            block(self.s, a, b.as_ptr(), width, k, c, ldc, accumulate);
+        }
+        if let F32Panels::Bf16(_, cell) = self.b {
+            cell.set(widened);
+        }
+    }
+}
+
+struct F32Task<'a> {
+    a: &'a [f32],
+    b: F32Panels<'a>,
+    task: Task<'a>,
+}
+
+impl Kernel for F32Task<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Task { left, right, .. } = self.task;
+        self.task.for_each_block(&F32Block {
+            s,
+            a: self.a,
+            b: &self.b,
+            left,
+            right,
+        });
+    }
+}

@@ -1,0 +1,179 @@
+//! Products with weights of integers.
+
+use llada_tensor::backend::Rhs;
+use llada_tensor::ops::matmul::pack;
+use llada_tensor::quantize::{INT4_GROUP, ROTATION, int4_row, int8_row, rotate};
+use llada_tensor::{CpuConfig, CpuLevel, Device, Error, Precision, Tensor};
+use proptest::prelude::*;
+
+use crate::matmul::product;
+use crate::support::{devices, max_error, normal, of};
+
+/// What the codes of a row stand for, rotated.
+fn rounded(row: &[f32], precision: Precision) -> Vec<f64> {
+    let mut row = row.to_vec();
+    row.resize(row.len().next_multiple_of(ROTATION), 0.0);
+    rotate(&mut row);
+    let row = &row[..];
+    let mut codes = vec![0; row.len()];
+    let mut multipliers = vec![1; row.len().div_ceil(INT4_GROUP)];
+    let scale = match precision {
+        Precision::Int4 => int4_row(row, &mut codes, &mut multipliers),
+        _ => int8_row(row, &mut codes),
+    };
+    let value = |(k, &code): (usize, &i8)| {
+        f64::from(code) * f64::from(multipliers[k / INT4_GROUP]) * f64::from(scale)
+    };
+    codes.iter().enumerate().map(value).collect()
+}
+
+fn exact(a: &[f32], w: &[f32], [m, n, k]: [usize; 3], precision: Precision) -> Vec<f64> {
+    let rows = |x: &[f32], precision| -> Vec<Vec<f64>> {
+        x.chunks(k).map(|row| rounded(row, precision)).collect()
+    };
+    let (a, w) = (rows(a, Precision::Int8), rows(w, precision));
+    let dot = |i: usize, j: usize| a[i].iter().zip(&w[j]).map(|(x, y)| x * y).sum();
+    (0..m * n).map(|at| dot(at / n, at % n)).collect()
+}
+
+/// The sums are exact, so that only the scales and the last rounding differ from `f64`; every
+/// level gives the same bits.
+#[track_caller]
+fn check([m, n, k]: [usize; 3]) {
+    let (a, w) = (normal(1, m * k), normal(2, n * k));
+    for precision in [Precision::Int8, Precision::Int4] {
+        let exact = exact(&a, &w, [m, n, k], precision);
+        let bound = 4e-7 * exact.iter().fold(1.0, |max, x| x.abs().max(max));
+        let mut first: Option<Vec<f32>> = None;
+        for (name, device) in devices() {
+            let packed = pack(&of(device, &[n, k], &w), precision).expect("a matrix");
+            let a = of(device, &[m, k], &a);
+            let y = product(&a, Rhs::Packed(&packed), n, precision);
+            let error = max_error(&y, &exact);
+            assert!(
+                error <= bound,
+                "{name} {m}x{n}x{k} {precision:?}: {error:e}"
+            );
+            let first = first.get_or_insert_with(|| y.clone());
+            assert_eq!(*first, y, "{name} {m}x{n}x{k} {precision:?}");
+        }
+    }
+}
+
+#[test]
+fn sums_are_exact_and_the_same_at_every_level() {
+    for shape in [
+        [1, 1, 1],
+        [2, 3, 5],
+        [3, 33, 64],
+        [7, 32, 65],
+        [13, 40, 130],
+        [23, 64, 511],
+        [31, 31, 513],
+        [33, 100, 1100],
+        [70, 17, 96],
+        [257, 33, 40],
+    ] {
+        check(shape);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn odd_shapes(m in 1_usize..70, n in 1_usize..70, k in 1_usize..200) {
+        check([m, n, k]);
+    }
+}
+
+#[test]
+fn the_largest_values_do_not_overflow() {
+    let k = 1 << 16;
+    for (name, device) in devices() {
+        let packed = pack(&of(device, &[1, k], &vec![1.0; k]), Precision::Int8).expect("fits");
+        let y = product(
+            &of(device, &[1, k], &vec![2.0; k]),
+            Rhs::Packed(&packed),
+            1,
+            Precision::Int8,
+        );
+        let expected = 2.0 * k as f32;
+        assert!(
+            (y[0] - expected).abs() <= 1e-6 * expected,
+            "{name}: {}",
+            y[0]
+        );
+    }
+}
+
+#[test]
+fn rows_do_not_depend_on_threads_or_on_other_rows() {
+    let (m, n, k) = (75, 200, 300);
+    let (a, w) = (normal(3, m * k), normal(4, n * k));
+    for level in CpuLevel::available() {
+        let on = |threads: usize, rows: std::ops::Range<usize>| {
+            let device = Device::cpu(CpuConfig {
+                threads,
+                level: Some(level),
+            })
+            .expect("a level");
+            let packed = pack(&of(&device, &[n, k], &w), Precision::Int4).expect("a matrix");
+            let a = of(&device, &[rows.len(), k], &a[rows.start * k..rows.end * k]);
+            product(&a, Rhs::Packed(&packed), n, Precision::Int4)
+        };
+        let all = on(1, 0..m);
+        assert_eq!(all, on(2, 0..m), "{}", level.name());
+        assert_eq!(all[20 * n..29 * n], on(2, 20..29), "{}", level.name());
+    }
+}
+
+#[test]
+fn a_row_with_a_nan_gives_nan_and_no_other_row_does() {
+    for (name, device) in devices() {
+        let packed = pack(&of(device, &[5, 40], &normal(1, 200)), Precision::Int8).expect("fits");
+        let mut a = normal(2, 120);
+        a[50] = f32::INFINITY;
+        let y = product(
+            &of(device, &[3, 40], &a),
+            Rhs::Packed(&packed),
+            5,
+            Precision::Int8,
+        );
+        let is_nan: Vec<bool> = y
+            .chunks(5)
+            .map(|row| row.iter().all(|x| x.is_nan()))
+            .collect();
+        assert_eq!(is_nan, [false, true, false], "{name}");
+    }
+}
+
+#[test]
+fn integers_need_a_packed_weight_of_their_kind() {
+    let device = crate::support::scalar();
+    let (a, w) = (
+        of(device, &[2, 8], &normal(1, 16)),
+        of(device, &[3, 8], &normal(2, 24)),
+    );
+    let of_f32 = pack(&w, Precision::F32).expect("a matrix");
+    let of_int8 = pack(&w, Precision::Int8).expect("a matrix");
+    for (b, precision) in [
+        (Rhs::Weight(&w), Precision::Int8),
+        (Rhs::Packed(&of_f32), Precision::Int8),
+        (Rhs::Packed(&of_int8), Precision::F32),
+    ] {
+        let mut c = Tensor::zeros(device, llada_tensor::DType::F32, &[2, 3]);
+        let (a, c, accumulate) = (&a, &mut c, false);
+        let args = llada_tensor::backend::MatmulArgs {
+            a,
+            b,
+            c,
+            accumulate,
+            precision,
+        };
+        let result = llada_tensor::ops::matmul::matmul(args);
+        assert!(
+            matches!(result, Err(Error::InvalidArgument { .. })),
+            "{result:?}"
+        );
+    }
+}

@@ -1,0 +1,140 @@
+"""Writes a GGUF file of the architecture `llada` with random weights, for the speed of llama.cpp.
+
+    python tools/peers/random_gguf.py OUT.gguf --preset llada-8b --type Q8_0
+
+All matrices have the type, embedding and head too. The vocabulary is that of bytes and of made-up
+tokens up to the size of the shape; the chat template repeats what it is given. A row of a
+quantised tensor has whole blocks of 32, so a width of the MLP that has not is cut (5634 to 5632):
+llama.cpp would keep such a tensor in F16. Needs numpy and gguf.
+"""
+
+import argparse
+import pathlib
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Type
+from gguf import GGUFWriter, TokenType
+from gguf.quants import quant_shape_to_byte_shape, quantize
+
+from shapes import MAX_SEQUENCE_LENGTH, PRESETS, RMS_NORM_EPS, ROPE_THETA, special_ids
+
+TYPES = ("Q8_0", "Q4_0", "BF16", "F16", "F32")
+
+
+def tensors(shape):
+    """Names and shapes."""
+    d, f, v = shape["d_model"], shape["mlp_hidden_size"], shape["vocab_size"]
+    kv = d // shape["n_heads"] * shape["n_kv_heads"]
+    yield "token_embd.weight", (v, d)
+    for layer in range(shape["n_layers"]):
+        for part, size in {
+            "attn_norm": (d,), "attn_q": (d, d), "attn_k": (kv, d), "attn_v": (kv, d),
+            "attn_output": (d, d), "ffn_norm": (d,), "ffn_gate": (f, d), "ffn_up": (f, d),
+            "ffn_down": (d, f),
+        }.items():  # fmt: skip
+            yield f"blk.{layer}.{part}.weight", size
+    yield "output_norm.weight", (d,)
+    yield "output.weight", (v, d)
+
+
+def byte_tokens():
+    """The characters that stand for bytes in a GPT-2 vocabulary."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in plain]
+    return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(others))]
+
+
+def add_vocabulary(w, shape):
+    mask, eos = special_ids(shape)
+    tokens = byte_tokens()
+    space = chr(256 + 32)
+    tokens += [f"{space}a"]
+    tokens += [f"<token {i}>" for i in range(len(tokens), shape["vocab_size"])]
+    types = [TokenType.NORMAL] * len(tokens)
+    for i, name in {mask: "<|mdm_mask|>", eos: "<|endoftext|>"}.items():
+        tokens[i], types[i] = name, TokenType.CONTROL
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre("gpt-2")
+    w.add_token_list(tokens)
+    w.add_token_types(types)
+    w.add_token_merges([f"{space} a"])
+    w.add_bos_token_id(eos)
+    w.add_eos_token_id(eos)
+    w.add_pad_token_id(eos)
+    w.add_mask_token_id(mask)
+    w.add_add_bos_token(False)
+    w.add_chat_template("{% for message in messages %}{{ message['content'] }}{% endfor %}")
+
+
+def write(path, shape, kind, seed):
+    w = GGUFWriter(path, "llada")
+    w.add_context_length(MAX_SEQUENCE_LENGTH)
+    w.add_embedding_length(shape["d_model"])
+    w.add_block_count(shape["n_layers"])
+    w.add_feed_forward_length(shape["mlp_hidden_size"])
+    w.add_head_count(shape["n_heads"])
+    w.add_head_count_kv(shape["n_kv_heads"])
+    w.add_rope_freq_base(ROPE_THETA)
+    w.add_rope_dimension_count(shape["d_model"] // shape["n_heads"])
+    w.add_layer_norm_rms_eps(RMS_NORM_EPS)
+    w.add_vocab_size(shape["vocab_size"])
+    w.add_causal_attention(False)
+    w.add_diffusion_shift_logits(False)
+    w.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.name}" if kind != Type.F32 else "ALL_F32"])
+    add_vocabulary(w, shape)
+    # Blocks are drawn once and laid out from random places: fast, and no two tensors are alike.
+    rng = np.random.default_rng(seed)
+    draws = rng.standard_normal((1 << 17, 32), dtype=np.float32) * np.float32(0.02)
+    draws = quantize(draws, kind).view(np.uint8)  # [blocks of 32 values, bytes]
+    sizes = dict(tensors(shape))
+    for name, size in sizes.items():
+        if len(size) == 1:
+            w.add_tensor_info(name, size, np.dtype(np.float32), 4 * size[0])
+            continue
+        n_bytes = int(np.prod(quant_shape_to_byte_shape(size, kind)))
+        if kind in (Type.F16, Type.F32):
+            dtype = np.dtype(np.float16 if kind == Type.F16 else np.float32)
+            w.add_tensor_info(name, size, dtype, n_bytes)
+        else:
+            bytes_shape = quant_shape_to_byte_shape(size, kind)
+            w.add_tensor_info(name, bytes_shape, np.dtype(np.uint8), n_bytes, raw_dtype=kind)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_ti_data_to_file()
+    for name, size in sizes.items():
+        if len(size) == 1:
+            w.write_tensor_data(np.ones(size, np.float32))
+        else:
+            w.write_tensor_data(laid_out(draws, int(np.prod(size)), rng))
+    w.close()
+
+
+def laid_out(draws, n_values, rng):
+    """Bytes of `n_values` values."""
+    n_bytes = n_values // 32 * draws.shape[1]
+    out, at = np.empty(n_bytes, np.uint8), 0
+    while at < n_bytes:
+        part = draws[rng.integers(len(draws) // 2) :].reshape(-1)[: n_bytes - at]
+        out[at : at + len(part)] = part
+        at += len(part)
+    return out
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("out", type=pathlib.Path)
+    p.add_argument("--preset", choices=PRESETS, default="llada-1b")
+    p.add_argument("--type", choices=TYPES, default="Q8_0")
+    p.add_argument("--seed", type=int, default=0)
+    args = p.parse_args()
+    shape, kind = dict(PRESETS[args.preset]), Type[args.type]
+    if gguf.GGML_QUANT_SIZES[kind][0] > 1:
+        shape["mlp_hidden_size"] -= shape["mlp_hidden_size"] % 32
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write(args.out, shape, kind, args.seed)
+    print(args.out, f"{args.out.stat().st_size / 1e9:.2f} GB, mlp {shape['mlp_hidden_size']}")
+
+
+if __name__ == "__main__":
+    main()
