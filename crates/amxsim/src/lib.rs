@@ -3,7 +3,7 @@
 //! A processor without AMX raises an invalid-opcode fault on its instructions, which Linux delivers
 //! as `SIGILL`. [`emulate`] installs a handler that executes the instruction on tile registers in
 //! software, one set per thread, and goes on behind it. The code under test is the machine code
-//! that ships: neither it nor its callers can tell, but for the time, about two microseconds per
+//! that ships: neither it nor its callers can tell, but for the time, up to ten microseconds per
 //! instruction.
 //!
 //! It knows AMX-TILE (`LDTILECFG`, `STTILECFG`, `TILELOADD`, `TILELOADDT1`, `TILESTORED`,

@@ -3,11 +3,11 @@
 use llada_tensor::backend::Rhs;
 use llada_tensor::ops::matmul::pack;
 use llada_tensor::quantize::{INT4_GROUP, ROTATION, int4_row, int8_row, rotate};
-use llada_tensor::{CpuConfig, CpuLevel, Device, Error, Precision, Tensor};
+use llada_tensor::{CpuConfig, Device, Error, Precision, Tensor};
 use proptest::prelude::*;
 
 use crate::matmul::product;
-use crate::support::{devices, max_error, normal, of};
+use crate::support::{devices, levels, max_error, normal, of};
 
 /// What the codes of a row stand for, rotated.
 fn rounded(row: &[f32], precision: Precision) -> Vec<f64> {
@@ -110,7 +110,7 @@ fn the_largest_values_do_not_overflow() {
 fn rows_do_not_depend_on_threads_or_on_other_rows() {
     let (m, n, k) = (75, 200, 300);
     let (a, w) = (normal(3, m * k), normal(4, n * k));
-    for level in CpuLevel::available() {
+    for &level in levels() {
         let on = |threads: usize, rows: std::ops::Range<usize>| {
             let device = Device::cpu(CpuConfig {
                 threads,
