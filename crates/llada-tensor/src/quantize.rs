@@ -31,35 +31,19 @@ const MULTIPLIER_MAX: f32 = 15.0;
 /// # Panics
 /// If the length is not a multiple of [`ROTATION`].
 pub fn rotate(values: &mut [f32]) {
-    rotate_inline(values);
-}
-
-#[inline(always)]
-pub(crate) fn rotate_inline(values: &mut [f32]) {
     let (blocks, rest) = values.as_chunks_mut::<ROTATION>();
     assert!(rest.is_empty(), "whole blocks are rotated");
     for x in blocks {
-        let mut y = butterflies::<32>(x);
-        y = butterflies::<16>(&y);
-        y = butterflies::<8>(&y);
-        y = butterflies::<4>(&y);
-        y = butterflies::<2>(&y);
-        y = butterflies::<1>(&y);
-        for (x, y) in x.iter_mut().zip(y) {
-            *x = y * 0.125;
+        // All levels add the same pairs in the same order: their results are the same bits.
+        for half in [32, 16, 8, 4, 2, 1] {
+            for i in (0..ROTATION).filter(|i| i & half == 0) {
+                (x[i], x[i + half]) = (x[i] + x[i + half], x[i] - x[i + half]);
+            }
+        }
+        for x in x {
+            *x *= 0.125;
         }
     }
-}
-
-/// Sums and differences of values that are `HALF` apart; the constant makes the shuffles constant.
-#[inline(always)]
-fn butterflies<const HALF: usize>(x: &[f32; ROTATION]) -> [f32; ROTATION] {
-    let mut y = [0.0; ROTATION];
-    for i in 0..ROTATION {
-        let (a, b) = (x[i & !HALF], x[i | HALF]);
-        y[i] = if i & HALF == 0 { a + b } else { a - b };
-    }
-    y
 }
 
 /// Quantises one row of a weight to 8 bits: `row[k] ≈ codes[k] * scale`, returns `scale`.

@@ -19,7 +19,7 @@ use super::tasks::TaskGrid;
 use super::workers::Shared;
 use crate::backend::{FillRows, PackedWeight};
 use crate::quantize::{
-    INT4_GROUP, int4_row_inline, int8_row_inline, low_byte, rotate_inline, symmetric_scale,
+    INT4_GROUP, ROTATION, int4_row_inline, int8_row_inline, low_byte, rotate, symmetric_scale,
 };
 use crate::storage::Buffer;
 use crate::{CpuLevel, Error, Precision, Result};
@@ -150,7 +150,7 @@ struct PackPanel<'a> {
 impl Kernel for PackPanel<'_> {
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
+    fn run<S: Simd>(self, s: S) {
         let (k, out) = (self.k.next_multiple_of(STEP), self.out);
         let mut codes = vec![0_i8; k];
         let mut multipliers = vec![1_i8; k / INT4_GROUP];
@@ -167,7 +167,7 @@ impl Kernel for PackPanel<'_> {
         for (column, row) in self.values.chunks_exact(self.k.max(1)).enumerate() {
             rotated[..self.k].copy_from_slice(row);
             rotated[self.k..].fill(0.0);
-            rotate_inline(&mut rotated);
+            rotate_with(s, &mut rotated);
             let row = &rotated[..];
             let mut sum = 0_i32;
             if self.is_int4 {
@@ -197,6 +197,56 @@ impl Kernel for PackPanel<'_> {
             out.offsets[column] = OFFSET * sum;
         }
     }
+}
+
+/// [`crate::quantize::rotate`] with vectors: the same sums.
+#[inline(always)]
+fn rotate_with<S: Simd>(s: S, values: &mut [f32]) {
+    if S::LANES == 1 {
+        return rotate(values);
+    }
+    // Room for the narrowest vectors.
+    let mut x = [s.splat(0.0); ROTATION / 8];
+    let n = ROTATION / S::LANES;
+    for block in values.as_chunks_mut::<ROTATION>().0 {
+        for (x, values) in x.iter_mut().zip(block.chunks_exact(S::LANES)) {
+            *x = s.load(values, 0.0);
+        }
+        let mut half = n / 2;
+        while half > 0 {
+            for i in 0..n {
+                if i & half == 0 {
+                    (x[i], x[i + half]) = (s.add(x[i], x[i + half]), s.sub(x[i], x[i + half]));
+                }
+            }
+            half /= 2;
+        }
+        for x in &mut x[..n] {
+            if S::LANES > 8 {
+                *x = butterfly::<S, 8>(s, *x);
+            }
+            *x = butterfly::<S, 4>(s, *x);
+            *x = butterfly::<S, 2>(s, *x);
+            *x = butterfly::<S, 1>(s, *x);
+        }
+        for (x, values) in x.iter().zip(block.chunks_exact_mut(S::LANES)) {
+            s.store(values, s.mul(*x, s.splat(0.125)));
+        }
+    }
+}
+
+/// Lane `i` becomes the sum with lane `i ^ DISTANCE`, or for the upper of both the difference.
+#[inline(always)]
+fn butterfly<S: Simd, const DISTANCE: usize>(s: S, x: S::V) -> S::V {
+    const { assert!(DISTANCE < 16) }
+    let mut signs = [1.0; 16];
+    for (i, sign) in signs.iter_mut().enumerate() {
+        if i & DISTANCE != 0 {
+            *sign = -1.0;
+        }
+    }
+    // The product is exact, fused or not.
+    s.fma(x, s.load(&signs, 0.0), s.exchange::<DISTANCE>(x))
 }
 
 /// Widens a panel of 4-bit codes: `(code - 8) * multiplier`.
@@ -297,7 +347,7 @@ struct QuantizeRow<'a, F> {
 impl<'b, F: Fn(usize) -> &'b mut [u8]> Kernel for QuantizeRow<'_, F> {
     type Output = f32;
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> f32 {
+    fn run<S: Simd>(self, s: S) -> f32 {
         let data = &self.a.data[self.row * self.a.row_stride..];
         let values = &mut *self.rotated;
         match self.a.column_stride {
@@ -309,7 +359,7 @@ impl<'b, F: Fn(usize) -> &'b mut [u8]> Kernel for QuantizeRow<'_, F> {
             }
         }
         values[self.k..].fill(0.0);
-        rotate_inline(values);
+        rotate_with(s, values);
         let (scale, inverse) = symmetric_scale(values);
         for (step, values) in values.as_chunks::<STEP>().0.iter().enumerate() {
             for (out, &x) in (self.out)(step).iter_mut().zip(values) {

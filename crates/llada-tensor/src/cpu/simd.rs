@@ -62,6 +62,8 @@ pub(crate) trait Simd: Copy + Send + Sync {
     fn pow2(self, n: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, a: Self::V) -> f32;
+    /// The lanes `i ^ DISTANCE`, for a power of two below [`Self::LANES`].
+    fn exchange<const DISTANCE: usize>(self, a: Self::V) -> Self::V;
     /// Largest lane.
     fn max_lane(self, a: Self::V) -> f32;
 

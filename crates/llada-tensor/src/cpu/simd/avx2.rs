@@ -87,6 +87,17 @@ impl Simd for Avx2 {
         ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]))
     }
     #[inline(always)]
+    fn exchange<const DISTANCE: usize>(self, a: Self::V) -> Self::V {
+        unsafe {
+            match DISTANCE {
+                1 => _mm256_permute_ps::<0b10_11_00_01>(a),
+                2 => _mm256_permute_ps::<0b01_00_11_10>(a),
+                4 => _mm256_permute2f128_ps::<1>(a, a),
+                _ => unreachable!("eight lanes"),
+            }
+        }
+    }
+    #[inline(always)]
     fn max_lane(self, a: Self::V) -> f32 {
         lanes(a).into_iter().fold(f32::NEG_INFINITY, f32::max)
     }

@@ -90,6 +90,18 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_add_ps(a) }
     }
     #[inline(always)]
+    fn exchange<const DISTANCE: usize>(self, a: Self::V) -> Self::V {
+        unsafe {
+            match DISTANCE {
+                1 => _mm512_permute_ps::<0b10_11_00_01>(a),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(a),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(a, a),
+                8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(a, a),
+                _ => unreachable!("sixteen lanes"),
+            }
+        }
+    }
+    #[inline(always)]
     fn max_lane(self, a: Self::V) -> f32 {
         unsafe { _mm512_reduce_max_ps(a) }
     }

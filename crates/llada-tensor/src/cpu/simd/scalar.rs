@@ -51,6 +51,9 @@ impl Simd for Scalar {
     fn sum(self, a: f32) -> f32 {
         a
     }
+    fn exchange<const DISTANCE: usize>(self, _: f32) -> f32 {
+        unreachable!("a single lane")
+    }
     fn max_lane(self, a: f32) -> f32 {
         a
     }
