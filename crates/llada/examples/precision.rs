@@ -1,6 +1,6 @@
 //! What a smaller weight costs: error of the logits, the bound on held-out poems, and agreement of
 //! generated tokens, of the embedded poem model in each precision, and with weights rounded as
-//! llama.cpp's Q8_0 and Q4_0 store them (blocks of 32 with a scale in f16; nothing else rounded).
+//! llama.cpp's `Q8_0` and `Q4_0` store them (blocks of 32 with a scale in f16; nothing else rounded).
 //!
 //! `cargo run --release -p llada --example precision -- [POEMS] [DATA_DIR]`: so many held-out poems
 //! (100 without a number); `cargo xtask data poems` makes the data, in `data/poems`.

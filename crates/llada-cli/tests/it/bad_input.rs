@@ -71,7 +71,6 @@ fn wrong_flags() {
         1,
         &["not built in"],
     );
-    fails(&mut generate(dir, &["春", "--dtype", "int3"]), 2, &["int8"]);
     fails(
         &mut generate(dir, &["春", "--remasking", "best"]),
         2,

@@ -240,7 +240,7 @@ impl RowReducer {
             return;
         }
         if f64::from(first) > self.best_score {
-            let at = tile.iter().position(|&x| x == first).unwrap_or(0);
+            let at = tile.iter().position(|&x| x >= first).unwrap_or(0);
             self.best_score = f64::from(first);
             self.token = u32::try_from(start + at).unwrap_or(u32::MAX);
             self.token_logit = first;
