@@ -41,7 +41,15 @@ fn main() -> Result<()> {
     ];
     for precision in all {
         let peak = peak(&device, precision)?;
+        let start = Instant::now();
         let packed = pack(&w, precision)?;
+        let seconds = start.elapsed().as_secs_f64();
+        println!(
+            "{:4} pack w             {:8.3} ms {:7.0} M values/s",
+            precision.name(),
+            seconds * 1e3,
+            (n * k) as f64 / seconds / 1e6
+        );
         let dy_t = dy.transpose(0, 1)?;
         for (name, a, b, shape) in [
             ("y = x w^T, packed", &x, Rhs::Packed(&packed), [m, n]),
