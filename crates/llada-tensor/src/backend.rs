@@ -16,6 +16,7 @@ pub use crate::ops::matmul::{MatmulArgs, Rhs};
 pub use crate::ops::rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
 pub use crate::ops::rope::RopeArgs;
 pub use crate::ops::swiglu::{SwigluArgs, SwigluBackwardArgs};
+pub use crate::quantize::RowCodes;
 
 /// A weight matrix in the layout of the backend's best kernel, made by [`Backend::pack`].
 pub trait PackedWeight: Debug + Send + Sync {
@@ -31,6 +32,9 @@ pub trait PackedWeight: Debug + Send + Sync {
 
 /// Writes the given rows of a weight as `f32`.
 pub type FillRows<'a> = &'a (dyn Fn(Range<usize>, &mut [f32]) + Sync);
+
+/// Writes the codes of the given rows of a weight.
+pub type FillCodes<'a> = &'a (dyn Fn(Range<usize>, RowCodes<'_>) + Sync);
 
 /// The ops of a device. All methods are deterministic, and on the CPU independent of the number
 /// of threads.
@@ -68,6 +72,29 @@ pub trait Backend: Send + Sync {
         precision: Precision,
         fill: FillRows<'_>,
     ) -> Result<Arc<dyn PackedWeight>>;
+
+    /// [`Self::pack`] for a weight `[N, K]` whose codes are known.
+    ///
+    /// # Errors
+    /// As [`Self::pack`]; if `precision` has no codes.
+    fn pack_codes(
+        &self,
+        shape: [usize; 2],
+        precision: Precision,
+        fill: FillCodes<'_>,
+    ) -> Result<Arc<dyn PackedWeight>>;
+
+    /// The codes that [`Self::pack`] makes of rows of `k` values, as many as there are scales.
+    ///
+    /// # Errors
+    /// If `precision` has no codes, or the lengths do not fit.
+    fn quantize_rows(
+        &self,
+        precision: Precision,
+        values: &[f32],
+        k: usize,
+        out: RowCodes<'_>,
+    ) -> Result<()>;
 
     /// `y[i] = table[ids[i]]`; also gathers rows of activations.
     ///

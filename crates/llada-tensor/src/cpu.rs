@@ -22,11 +22,13 @@ use std::sync::Arc;
 
 use crate::backend::{
     AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
-    CrossEntropyArgs, CrossEntropyBackwardArgs, FillRows, MatmulArgs, PackedWeight, RmsNormArgs,
-    RmsNormBackwardArgs, RopeArgs, SwigluArgs, SwigluBackwardArgs,
+    CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
+    RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, SwigluArgs, SwigluBackwardArgs,
 };
-use crate::{CpuConfig, CpuLevel, Pool, Precision, Result, Tensor};
+use crate::quantize::{INT4_GROUP, padded};
+use crate::{CpuConfig, CpuLevel, Error, Pool, Precision, Result, Tensor};
 use matmul::Context;
+use quantized::Source;
 use workers::Workers;
 
 #[derive(Debug)]
@@ -53,6 +55,12 @@ impl CpuBackend {
             pool: &self.pool,
         }
     }
+}
+
+fn expect_integer(op: &'static str, precision: Precision) -> Result<()> {
+    let what = "only weights of integers have codes";
+    let is_integer = precision.is_integer().then_some(());
+    is_integer.ok_or(Error::InvalidArgument { op, what })
 }
 
 impl Backend for CpuBackend {
@@ -82,6 +90,38 @@ impl Backend for CpuBackend {
         fill: FillRows<'_>,
     ) -> Result<Arc<dyn PackedWeight>> {
         matmul::pack(self.context(), shape, precision, fill)
+    }
+    fn pack_codes(
+        &self,
+        shape: [usize; 2],
+        precision: Precision,
+        fill: FillCodes<'_>,
+    ) -> Result<Arc<dyn PackedWeight>> {
+        expect_integer("pack_codes", precision)?;
+        quantized::pack(self.context(), shape, precision, Source::Codes(fill))
+    }
+    fn quantize_rows(
+        &self,
+        precision: Precision,
+        values: &[f32],
+        k: usize,
+        out: RowCodes<'_>,
+    ) -> Result<()> {
+        let op = "quantize_rows";
+        expect_integer(op, precision)?;
+        let rows = out.scales.len();
+        let groups = match precision {
+            Precision::Int4 => padded(k) / INT4_GROUP,
+            _ => 0,
+        };
+        let got = [values.len(), out.codes.len(), out.multipliers.len()];
+        let expected = [k, padded(k), groups].map(|x| rows * x);
+        if got != expected {
+            let (lhs, rhs) = (got.to_vec(), expected.to_vec());
+            return Err(Error::ShapeMismatch { op, lhs, rhs });
+        }
+        quantized::quantize_weight_rows(self.context(), precision, values, k, out);
+        Ok(())
     }
     fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
         embedding::embedding(self.context(), table, ids, y)

@@ -14,6 +14,45 @@ pub const ROTATION: usize = 64;
 /// Values of a row that share a multiplier in [`int4_row`].
 pub const INT4_GROUP: usize = 32;
 
+/// Codes of some rows of a weight, rotated and padded to whole blocks of [`ROTATION`] values: of
+/// `K` values come [`padded`]`(K)` codes.
+#[derive(Debug)]
+pub struct RowCodes<'a> {
+    /// `[rows, padded(K)]`: 8-bit codes, or 4-bit codes in `-8..=7`.
+    pub codes: &'a mut [i8],
+    /// `[rows, padded(K) / 32]` of 4-bit codes, in `-15..=15`; empty of 8-bit ones.
+    pub multipliers: &'a mut [i8],
+    /// `[rows]`.
+    pub scales: &'a mut [f32],
+}
+
+/// Codes of a row of `k` values.
+#[must_use]
+pub fn padded(k: usize) -> usize {
+    k.next_multiple_of(ROTATION)
+}
+
+/// The values that the codes of one row stand for: `out[k]`, rotated back; `multipliers` is empty
+/// of 8-bit codes.
+///
+/// # Panics
+/// If there are fewer codes than [`padded`]`(out.len())`, or fewer multipliers than groups.
+pub fn dequantize_row(codes: &[i8], multipliers: &[i8], scale: f32, out: &mut [f32]) {
+    let mut block = [0.0; ROTATION];
+    for (at, out) in out.chunks_mut(ROTATION).enumerate() {
+        for (i, x) in block.iter_mut().enumerate() {
+            let k = at * ROTATION + i;
+            let multiplier = match multipliers {
+                [] => 1,
+                _ => multipliers[k / INT4_GROUP],
+            };
+            *x = f32::from(i16::from(codes[k]) * i16::from(multiplier)) * scale;
+        }
+        rotate(&mut block);
+        out.copy_from_slice(&block[..out.len()]);
+    }
+}
+
 /// Largest magnitude of an 8-bit code; -128 is not used.
 pub(crate) const INT8_MAX: f32 = 127.0;
 /// Largest multiplier: `-8 * 15` and `7 * 15` are 8-bit codes.

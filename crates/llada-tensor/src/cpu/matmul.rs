@@ -58,7 +58,8 @@ pub(crate) fn pack(
     fill: FillRows<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
     if precision.is_integer() {
-        return quantized::pack(cx, [n, k], precision, fill);
+        let source = quantized::Source::Values(fill);
+        return quantized::pack(cx, [n, k], precision, source);
     }
     let kind = Kind::of(cx.level, precision);
     let layout = Layout::new(kind, n, kind.columns(), k);

@@ -5,31 +5,30 @@
 //! rounded to 8 bits with a scale each; both are rotated first, see [`crate::quantize::rotate`]. The sums are exact, and become `f32` only at the end:
 //! results are the same at every level, for any number of threads, and for any other rows.
 
+mod pack;
+
 use std::any::Any;
 use std::ops::Range;
-use std::sync::Arc;
 
 use super::matmul::Context;
 use super::panels::Matrix;
 #[cfg(target_arch = "x86_64")]
 use super::simd::amx;
-use super::simd::int8::{self, BLOCK, Int8Kernel, OFFSET, STEP, STEP_BYTES, WIDTH, right_place};
+use super::simd::int8::{self, BLOCK, Int8Kernel, STEP, STEP_BYTES, WIDTH};
 use super::simd::{Kernel, Simd};
 use super::tasks::TaskGrid;
 use super::workers::Shared;
-use crate::backend::{FillRows, PackedWeight};
-use crate::quantize::{
-    INT4_GROUP, ROTATION, int4_row_inline, int8_row_inline, low_byte, rotate, symmetric_scale,
-};
+use crate::CpuLevel;
+use crate::backend::PackedWeight;
+use crate::quantize::{INT4_GROUP, low_byte, symmetric_scale};
 use crate::storage::Buffer;
-use crate::{CpuLevel, Error, Precision, Result};
+use pack::rotate_with;
+pub(super) use pack::{Source, pack, quantize_rows as quantize_weight_rows};
 
 /// Steps per block of k: 16 KiB of a right panel, half of a first-level cache.
 const BLOCK_STEPS: usize = 8;
 /// Left panels of a task: 256 rows.
 const LEFT_PANELS: usize = 8;
-/// Values of k whose products of bytes, 255 x 127 at most, fit a sum of 32 bits.
-const MAX_K: usize = 1 << 16;
 /// Bytes of the multipliers of a step: two groups of 32 values for 32 columns.
 const STEP_MULTIPLIERS: usize = STEP / INT4_GROUP * WIDTH;
 
@@ -73,180 +72,6 @@ impl QuantizedWeight {
     fn steps(&self) -> usize {
         self.k.div_ceil(STEP)
     }
-}
-
-/// See [`crate::backend::Backend::pack`].
-pub(super) fn pack(
-    cx: Context<'_>,
-    [n, k]: [usize; 2],
-    precision: Precision,
-    fill: FillRows<'_>,
-) -> Result<Arc<dyn PackedWeight>> {
-    if k > MAX_K {
-        let what = "a row of integers is too long for sums of 32 bits";
-        return Err(Error::InvalidArgument { op: "pack", what });
-    }
-    let is_int4 = precision == Precision::Int4;
-    let (panels, steps) = (n.div_ceil(WIDTH), k.div_ceil(STEP));
-    let panel_bytes = steps * STEP_BYTES / if is_int4 { 2 } else { 1 };
-    let multiplier_bytes = if is_int4 { steps * STEP_MULTIPLIERS } else { 0 };
-    let mut weight = QuantizedWeight {
-        n,
-        k,
-        is_int4,
-        codes: cx.pool.take(panels * panel_bytes),
-        multipliers: cx.pool.take(panels * multiplier_bytes),
-        scales: cx.pool.take(panels * WIDTH * 4),
-        offsets: cx.pool.take(panels * WIDTH * 4),
-    };
-    let codes = Shared::new(weight.codes.bytes_mut());
-    let multipliers = Shared::new(weight.multipliers.bytes_mut());
-    let scales = Shared::new(weight.scales.f32s_mut());
-    let offsets: &mut [i32] = bytemuck::cast_slice_mut(weight.offsets.bytes_mut());
-    let offsets = Shared::new(offsets);
-    cx.workers.for_each(panels, |panel| {
-        let first = panel * WIDTH;
-        let rows = first..(first + WIDTH).min(n);
-        // Recycled: fresh memory would be cleared for every panel.
-        let mut values = cx.pool.take(rows.len() * k * 4);
-        fill(rows, values.f32s_mut());
-        // SAFETY: the ranges of different panels do not overlap.
-        #[expect(unsafe_code, reason = "panels are written in parallel")]
-        let out = unsafe {
-            PanelOut {
-                codes: codes.range(panel * panel_bytes, panel_bytes),
-                multipliers: multipliers.range(panel * multiplier_bytes, multiplier_bytes),
-                scales: scales.range(first, WIDTH),
-                offsets: offsets.range(first, WIDTH),
-            }
-        };
-        let values = values.f32s();
-        cx.level.run(PackPanel {
-            values,
-            k,
-            is_int4,
-            out,
-        });
-    });
-    Ok(Arc::new(weight))
-}
-
-/// Where a panel of a weight goes.
-struct PanelOut<'a> {
-    codes: &'a mut [u8],
-    multipliers: &'a mut [u8],
-    scales: &'a mut [f32],
-    offsets: &'a mut [i32],
-}
-
-/// Quantises up to 32 rows of `k` values.
-struct PackPanel<'a> {
-    values: &'a [f32],
-    k: usize,
-    is_int4: bool,
-    out: PanelOut<'a>,
-}
-
-impl Kernel for PackPanel<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let (k, out) = (self.k.next_multiple_of(STEP), self.out);
-        let mut codes = vec![0_i8; k];
-        let mut multipliers = vec![1_i8; k / INT4_GROUP];
-        let mut rotated = vec![0.0_f32; k];
-        if self.is_int4 {
-            // The code of a value that is not there.
-            out.codes.fill(0x88);
-            out.multipliers.fill(1);
-        } else {
-            out.codes.fill(0);
-        }
-        out.scales.fill(0.0);
-        out.offsets.fill(0);
-        for (column, row) in self.values.chunks_exact(self.k.max(1)).enumerate() {
-            rotated[..self.k].copy_from_slice(row);
-            rotated[self.k..].fill(0.0);
-            rotate_with(s, &mut rotated);
-            let row = &rotated[..];
-            let mut sum = 0_i32;
-            if self.is_int4 {
-                out.scales[column] = int4_row_inline(row, &mut codes, &mut multipliers);
-                for (g, &m) in multipliers.iter().enumerate() {
-                    out.multipliers[g * WIDTH + column] = m.cast_unsigned();
-                }
-                for (at, &code) in codes.iter().enumerate() {
-                    let place = right_place(column, at % STEP);
-                    let byte =
-                        &mut out.codes[at / STEP * STEP_BYTES / 2 + place % (STEP_BYTES / 2)];
-                    let nibble = (code + 8).cast_unsigned();
-                    *byte = match place < STEP_BYTES / 2 {
-                        true => *byte & 0xf0 | nibble,
-                        false => *byte & 0x0f | nibble << 4,
-                    };
-                    sum += i32::from(code) * i32::from(multipliers[at / INT4_GROUP]);
-                }
-            } else {
-                out.scales[column] = int8_row_inline(row, &mut codes);
-                for (at, &code) in codes.iter().enumerate() {
-                    let place = at / STEP * STEP_BYTES + right_place(column, at % STEP);
-                    out.codes[place] = code.cast_unsigned();
-                    sum += i32::from(code);
-                }
-            }
-            out.offsets[column] = OFFSET * sum;
-        }
-    }
-}
-
-/// [`crate::quantize::rotate`] with vectors: the same sums.
-#[inline(always)]
-fn rotate_with<S: Simd>(s: S, values: &mut [f32]) {
-    if S::LANES == 1 {
-        return rotate(values);
-    }
-    // Room for the narrowest vectors.
-    let mut x = [s.splat(0.0); ROTATION / 8];
-    let n = ROTATION / S::LANES;
-    for block in values.as_chunks_mut::<ROTATION>().0 {
-        for (x, values) in x.iter_mut().zip(block.chunks_exact(S::LANES)) {
-            *x = s.load(values, 0.0);
-        }
-        let mut half = n / 2;
-        while half > 0 {
-            for i in 0..n {
-                if i & half == 0 {
-                    (x[i], x[i + half]) = (s.add(x[i], x[i + half]), s.sub(x[i], x[i + half]));
-                }
-            }
-            half /= 2;
-        }
-        for x in &mut x[..n] {
-            if S::LANES > 8 {
-                *x = butterfly::<S, 8>(s, *x);
-            }
-            *x = butterfly::<S, 4>(s, *x);
-            *x = butterfly::<S, 2>(s, *x);
-            *x = butterfly::<S, 1>(s, *x);
-        }
-        for (x, values) in x.iter().zip(block.chunks_exact_mut(S::LANES)) {
-            s.store(values, s.mul(*x, s.splat(0.125)));
-        }
-    }
-}
-
-/// Lane `i` becomes the sum with lane `i ^ DISTANCE`, or for the upper of both the difference.
-#[inline(always)]
-fn butterfly<S: Simd, const DISTANCE: usize>(s: S, x: S::V) -> S::V {
-    const { assert!(DISTANCE < 16) }
-    let mut signs = [1.0; 16];
-    for (i, sign) in signs.iter_mut().enumerate() {
-        if i & DISTANCE != 0 {
-            *sign = -1.0;
-        }
-    }
-    // The product is exact, fused or not.
-    s.fma(x, s.load(&signs, 0.0), s.exchange::<DISTANCE>(x))
 }
 
 /// Widens a panel of 4-bit codes: `(code - 8) * multiplier`.

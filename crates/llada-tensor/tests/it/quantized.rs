@@ -2,7 +2,9 @@
 
 use llada_tensor::backend::Rhs;
 use llada_tensor::ops::matmul::pack;
-use llada_tensor::quantize::{INT4_GROUP, ROTATION, int4_row, int8_row, rotate};
+use llada_tensor::quantize::{
+    INT4_GROUP, ROTATION, RowCodes, dequantize_row, int4_row, int8_row, padded, rotate,
+};
 use llada_tensor::{CpuConfig, Device, Error, Precision, Tensor};
 use proptest::prelude::*;
 
@@ -175,5 +177,47 @@ fn integers_need_a_packed_weight_of_their_kind() {
             matches!(result, Err(Error::InvalidArgument { .. })),
             "{result:?}"
         );
+    }
+}
+
+/// Codes that were kept give the same weight, and values close to those that were quantised.
+#[test]
+fn codes_can_be_kept() {
+    let (n, k) = (37, 100);
+    let (w, a) = (normal(1, n * k), normal(2, 3 * k));
+    for (precision, groups, steps) in [(Precision::Int8, 0, 1.0), (Precision::Int4, 4, 15.0)] {
+        for (name, device) in devices() {
+            let padded = padded(k);
+            let (mut codes, mut scales) = (vec![0; n * padded], vec![0.0; n]);
+            let mut multipliers = vec![0; n * groups];
+            let out = RowCodes {
+                codes: &mut codes,
+                multipliers: &mut multipliers,
+                scales: &mut scales,
+            };
+            let backend = device.backend();
+            backend.quantize_rows(precision, &w, k, out).expect("fits");
+            let fill = |rows: std::ops::Range<usize>, out: RowCodes<'_>| {
+                let of = |width: usize| rows.start * width..rows.end * width;
+                out.codes.copy_from_slice(&codes[of(padded)]);
+                out.multipliers.copy_from_slice(&multipliers[of(groups)]);
+                out.scales.copy_from_slice(&scales[of(1)]);
+            };
+            let kept = backend.pack_codes([n, k], precision, &fill).expect("fits");
+            let packed = pack(&of(device, &[n, k], &w), precision).expect("a matrix");
+            let a = of(device, &[3, k], &a);
+            let [y, expected] = [&kept, &packed].map(|w| product(&a, Rhs::Packed(w), n, precision));
+            assert_eq!(y, expected, "{name}");
+            let mut row = vec![0.0; k];
+            for at in 0..n {
+                let multipliers = &multipliers[at * groups..][..groups];
+                dequantize_row(&codes[at * padded..], multipliers, scales[at], &mut row);
+                // A rotation keeps lengths: half a step at most, on average.
+                let squares = row.iter().zip(&w[at * k..]).map(|(x, w)| (x - w).powi(2));
+                let error = (squares.sum::<f32>() / padded as f32).sqrt();
+                let half = 0.5 * steps * scales[at];
+                assert!(error < half, "{name} {precision:?}: {error} > {half}");
+            }
+        }
     }
 }
