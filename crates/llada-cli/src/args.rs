@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     /// Show what a checkpoint or a preset is
     Inspect(InspectArgs),
+    /// Write a model in another type: f32, bf16, int8 or int4
+    Convert(ConvertArgs),
     /// Measure the speed of a model or of a shape, beside the machine's limit
     Bench(BenchArgs),
 }
@@ -94,7 +96,8 @@ pub(crate) struct ModelArgs {
     /// Where to compute: auto, cpu or cuda[:N]
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceName,
-    /// Precision of the matrix products; auto: f32, and bf16 for more than a billion parameters
+    /// Precision of the matrix products; auto: that of a converted model, else f32, and bf16 for
+    /// more than a billion parameters
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) dtype: Dtype,
     /// Worker threads; 0 means one per core
@@ -287,6 +290,26 @@ pub(crate) struct InspectArgs {
     /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b; or llada-25m
     #[arg(long)]
     pub(crate) preset: Option<String>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConvertArgs {
+    /// Folder of a checkpoint, GGUF file, or ORG/NAME[@REV] of the Hugging Face Hub
+    pub(crate) source: PathBuf,
+    /// Folder that gets the model; it must not hold one
+    pub(crate) target: PathBuf,
+    /// Type of the weights; int8 and int4 for the matrices but the embedding
+    #[arg(long, value_enum)]
+    pub(crate) dtype: Dtype,
+    /// Compare the logits of so many random positions with those of the source; 0: don't
+    #[arg(long, default_value_t = 32)]
+    pub(crate) compare: usize,
+    /// Worker threads; 0 means one per core
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,

@@ -1,6 +1,7 @@
 //! The commands.
 
 mod bench;
+mod convert;
 mod generate;
 mod infill;
 mod inspect;
@@ -21,6 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Train(args) => train::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
     }
 }

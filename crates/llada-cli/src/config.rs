@@ -61,20 +61,19 @@ pub(crate) fn model_device(args: &ModelArgs) -> Result<Device> {
 }
 
 /// The precision that the flags ask for, if they ask for one.
-pub(crate) fn precision(args: &ModelArgs) -> Result<Option<Precision>> {
-    let precision = match args.dtype {
+pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
+    match dtype {
         Dtype::Auto => None,
         Dtype::F32 => Some(Precision::F32),
         Dtype::Bf16 => Some(Precision::Bf16),
         Dtype::Int8 => Some(Precision::Int8),
         Dtype::Int4 => Some(Precision::Int4),
-    };
-    Ok(precision)
+    }
 }
 
 /// The model that the flags ask for, with its folder; the embedded one has none.
 pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)> {
-    let (device, precision) = (model_device(args)?, precision(args)?);
+    let (device, precision) = (model_device(args)?, precision(args.dtype));
     // All that the flags alone can be wrong in was found before anything is downloaded.
     let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
     let precision = match (precision, &dir) {
@@ -89,9 +88,13 @@ pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)
     Ok((llada, dir))
 }
 
-/// As exact as memory allows: models of more than a billion parameters are multiplied in bf16.
+/// That of a converted model; else as exact as memory allows: models of more than a billion
+/// parameters are multiplied in bf16.
 pub(crate) fn auto_precision(config: &ModelConfig) -> Precision {
     const LARGE: usize = 1_000_000_000;
+    if let Ok(Some(precision)) = config.quantized() {
+        return precision;
+    }
     match config.total_parameters() > LARGE {
         true => Precision::Bf16,
         false => Precision::F32,

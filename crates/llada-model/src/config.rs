@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use llada_tensor::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -156,6 +157,14 @@ impl ModelConfig {
     #[must_use]
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).expect("plain fields and strings") + "\n"
+    }
+
+    /// The precision of a checkpoint of integers, see [`crate::convert`].
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedField`] if its weights were quantised in another way.
+    pub fn quantized(&self) -> Result<Option<Precision>> {
+        crate::quantized::of_config(self)
     }
 
     /// Key and value heads.

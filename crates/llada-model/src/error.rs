@@ -56,6 +56,20 @@ pub enum Error {
         /// What is supported.
         expected: String,
     },
+    /// The codes of a quantised matrix are not what a quantiser writes.
+    #[error("{}: the codes of {name} are damaged: a scale is not finite or a multiplier above 15; convert the model again", path.display())]
+    BadCodes {
+        /// The tensor.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A model is not converted into a folder that holds one.
+    #[error("{} holds a model already: choose another folder or remove it", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A safetensors file is truncated or malformed.
     #[error("{} is not a valid safetensors file (truncated or damaged?)", path.display())]
     SafeTensors {

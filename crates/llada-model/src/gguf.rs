@@ -136,6 +136,7 @@ impl Gguf {
             shape: shape.clone(),
             is_bf16: kind == Kind::Bf16,
             fill,
+            codes: None,
             range: Some((&self.map, bytes.clone())),
         })
     }

@@ -63,6 +63,7 @@ pub(crate) fn uniform_parameters(config: &ModelConfig, seed: u64) -> Vec<Stored<
                 Some(std) => tensor.fill(rows, std, out),
                 None => out.fill(constant),
             }),
+            codes: None,
             range: None,
         }
     };

@@ -3,6 +3,7 @@
 //! safetensors, or a GGUF file.
 
 pub mod config;
+pub mod convert;
 mod error;
 mod frozen;
 pub mod gguf;
@@ -10,6 +11,7 @@ mod init;
 mod model;
 mod network;
 mod presets;
+mod quantized;
 mod stored;
 pub mod weights;
 mod window;

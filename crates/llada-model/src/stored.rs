@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::bf16;
-use llada_tensor::backend::PackedWeight;
+use llada_tensor::backend::{PackedWeight, RowCodes};
 use llada_tensor::{Device, Precision, Tensor};
 use memmap2::{Mmap, UncheckedAdvice};
 
+use crate::quantized::StoredCodes;
 use crate::{Error, Result};
 
 /// Writes the given rows of a tensor as `f32`; a vector has one value a row.
@@ -25,6 +26,8 @@ pub(crate) struct Stored<'a> {
     /// Whether all values are bf16.
     pub(crate) is_bf16: bool,
     pub(crate) fill: Fill<'a>,
+    /// The codes that the values stand for, of a matrix that was quantised.
+    pub(crate) codes: Option<StoredCodes<'a>>,
     /// The bytes, if they are mapped.
     pub(crate) range: Option<(&'a Mmap, Range<usize>)>,
 }
@@ -75,6 +78,17 @@ impl Stored<'_> {
         let &[n, k] = &*self.shape else {
             unreachable!("only matrices are packed, and shapes were checked")
         };
+        if let Some(codes) = self
+            .codes
+            .as_ref()
+            .filter(|codes| codes.precision == precision)
+        {
+            let fill = |rows: Range<usize>, out: RowCodes<'_>| {
+                codes.read(rows.clone(), out);
+                self.drop_pages(rows);
+            };
+            return Ok(device.backend().pack_codes([n, k], precision, &fill)?);
+        }
         let all_finite = AtomicBool::new(true);
         let fill = |rows: Range<usize>, out: &mut [f32]| {
             if !self.fill_once(rows, out) {
@@ -86,12 +100,19 @@ impl Stored<'_> {
         Ok(packed)
     }
 
-    /// Values of some rows. Then lets the system drop their pages of the file: they would count as
-    /// memory of this process, and a large file does not fit beside its weights.
-    fn fill_once(&self, rows: Range<usize>, out: &mut [f32]) -> bool {
+    /// Values of some rows, and whether all are finite.
+    pub(crate) fn fill_once(&self, rows: Range<usize>, out: &mut [f32]) -> bool {
+        (self.fill)(rows.clone(), out);
+        self.drop_pages(rows);
+        // Without an early end, so that it is vectorized.
+        out.iter().fold(true, |all, x| all & x.is_finite())
+    }
+
+    /// Lets the system drop the pages of rows that were read: they would count as memory of this
+    /// process, and a large file does not fit beside its weights.
+    fn drop_pages(&self, rows: Range<usize>) {
         /// More than the system maps around a page that is read.
         const AROUND: usize = 1 << 18;
-        (self.fill)(rows.clone(), out);
         if let Some((map, bytes)) = &self.range {
             let place = |row: usize| bytes.start + bytes.len() * row / self.rows().max(1);
             // Pages that were dropped come back when one beside them is read.
@@ -105,15 +126,20 @@ impl Stored<'_> {
             // Without the advice there is only more memory in use.
             let _ = advised;
         }
-        // Without an early end, so that it is vectorized.
-        out.iter().fold(true, |all, x| all & x.is_finite())
     }
 
-    fn rows(&self) -> usize {
+    /// Bytes in the file, or in `f32` if that is not known.
+    pub(crate) fn bytes(&self) -> u64 {
+        let numel: usize = self.shape.iter().product();
+        let in_file = self.range.as_ref().map(|(_, bytes)| bytes.len());
+        in_file.unwrap_or(4 * numel) as u64
+    }
+
+    pub(crate) fn rows(&self) -> usize {
         self.shape.first().copied().unwrap_or(1)
     }
 
-    fn expect_finite(&self, is_finite: bool) -> Result<()> {
+    pub(crate) fn expect_finite(&self, is_finite: bool) -> Result<()> {
         if is_finite {
             return Ok(());
         }

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,18 +16,21 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::gguf::{Gguf, is_gguf};
 use crate::network::{FrozenWeight, Network, kind};
+use crate::quantized::{self, StoredCodes};
 use crate::stored::Stored;
 use crate::{Error, FrozenModel, LladaModel, ModelConfig, Result};
 
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(crate) const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Loads a model to be trained: `config.json` and the weights of a folder, or a GGUF file.
 ///
 /// # Errors
 /// One that names the file and the tensor.
 pub fn load(path: &Path, device: &Device, precision: Precision) -> Result<LladaModel> {
-    with_tensors(path, |config, tensors| {
+    with_tensors(path, |mut config, tensors| {
+        // What is trained are the values that codes stand for.
+        quantized::set_config(&mut config.other, Precision::F32);
         let values = tensors.iter().map(|tensor| tensor.read(device));
         LladaModel::new(config, device, precision, values.collect::<Result<_>>()?)
     })
@@ -73,7 +77,7 @@ pub fn from_bytes(
 }
 
 /// Calls `build` with the configuration and the tensors of a folder or of a GGUF file.
-fn with_tensors<T>(
+pub(crate) fn with_tensors<T>(
     path: &Path,
     build: impl FnOnce(ModelConfig, Vec<Stored<'_>>) -> Result<T>,
 ) -> Result<T> {
@@ -193,20 +197,29 @@ struct File<'a> {
     map: Option<&'a Mmap>,
 }
 
+impl<'a> File<'a> {
+    /// Where the bytes of a tensor are mapped.
+    fn range(&self, view: &TensorView<'a>) -> Option<(&'a Mmap, Range<usize>)> {
+        let (map, data) = (self.map?, view.data());
+        let start = data.as_ptr() as usize - map.as_ptr() as usize;
+        Some((map, start..start + data.len()))
+    }
+}
+
 /// The tensors of a configuration, in its order: all there, of the right shapes, and no others.
 fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stored<'a>>> {
-    let mut found: BTreeMap<String, Stored<'a>> = BTreeMap::new();
+    let precision = quantized::of_config(config)?;
+    let mut found: BTreeMap<String, (TensorView<'a>, &File<'a>)> = BTreeMap::new();
     for file in files {
         let read = |source| Error::SafeTensors {
             path: file.path.to_owned(),
             source,
         };
-        for (name, view) in SafeTensors::deserialize(file.bytes)
+        let tensors = SafeTensors::deserialize(file.bytes)
             .map_err(read)?
-            .tensors()
-        {
-            let tensor = stored(name.clone(), &view, file)?;
-            if let Some(other) = found.insert(name.clone(), tensor) {
+            .tensors();
+        for (name, view) in tensors {
+            if let Some((_, other)) = found.insert(name.clone(), (view, file)) {
                 let (first, second) = (other.path.to_owned(), file.path.to_owned());
                 return Err(Error::TensorTwice {
                     name,
@@ -231,33 +244,54 @@ fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stor
     }
     let mut tensors = Vec::new();
     for (name, expected) in config.parameter_shapes() {
-        let Some(tensor) = found.remove(&name) else {
+        let Some((view, file)) = found.remove(&name) else {
             return Err(Error::MissingTensor {
                 name,
                 path: folder.to_owned(),
             });
         };
-        if tensor.shape != expected {
-            let (path, got) = (tensor.path.to_owned(), tensor.shape);
-            return Err(Error::WrongShape {
-                name,
-                path,
-                expected,
-                got,
-            });
-        }
+        let tensor = match (precision, view.dtype(), &expected[..]) {
+            (Some(precision), Dtype::I8 | Dtype::U8, &[n, k]) => {
+                let mut parts = BTreeMap::from([(name.clone(), view)]);
+                for end in [quantized::SCALE, quantized::MULTIPLIER] {
+                    let part = format!("{name}{end}");
+                    if let Some((view, _)) = found.remove(&part) {
+                        parts.insert(part, view);
+                    }
+                }
+                let at = (&*name, file.path);
+                let part = |name: &str| parts.get(name).cloned();
+                let codes = StoredCodes::new(precision, at, [n, k], part)?;
+                Stored {
+                    fill: codes.fill(),
+                    codes: Some(codes),
+                    is_bf16: false,
+                    range: file.range(&parts[&name]),
+                    name,
+                    path: file.path,
+                    shape: expected,
+                }
+            }
+            _ => stored(name, &view, file, expected)?,
+        };
         tensors.push(tensor);
     }
     match found.into_iter().next() {
-        Some((name, tensor)) => Err(Error::UnexpectedTensor {
+        Some((name, (_, file))) => Err(Error::UnexpectedTensor {
             name,
-            path: tensor.path.to_owned(),
+            path: file.path.to_owned(),
         }),
         None => Ok(tensors),
     }
 }
 
-fn stored<'a>(name: String, view: &TensorView<'a>, file: &File<'a>) -> Result<Stored<'a>> {
+/// A tensor of values.
+fn stored<'a>(
+    name: String,
+    view: &TensorView<'a>,
+    file: &File<'a>,
+    expected: Vec<usize>,
+) -> Result<Stored<'a>> {
     type Widen = fn(&[u8], &mut [f32]);
     let (size, widen): (usize, Widen) = match view.dtype() {
         Dtype::F32 => (4, |bytes, out| widen_into(bytes, out, f32::from_le_bytes)),
@@ -273,18 +307,24 @@ fn stored<'a>(name: String, view: &TensorView<'a>, file: &File<'a>) -> Result<St
         }
     };
     let (data, shape) = (view.data(), view.shape().to_vec());
+    if shape != expected {
+        let (path, got) = (file.path.to_owned(), shape);
+        return Err(Error::WrongShape {
+            name,
+            path,
+            expected,
+            got,
+        });
+    }
     let row = size * shape[1.min(shape.len())..].iter().product::<usize>();
-    let range = file.map.map(|map| {
-        let start = data.as_ptr() as usize - map.as_ptr() as usize;
-        (map, start..start + data.len())
-    });
     Ok(Stored {
         name,
         path: file.path,
         shape,
         is_bf16: view.dtype() == Dtype::BF16,
         fill: Box::new(move |rows, out| widen(&data[rows.start * row..rows.end * row], out)),
-        range,
+        codes: None,
+        range: file.range(view),
     })
 }
 
@@ -368,14 +408,22 @@ pub fn save(model: &LladaModel, dir: &Path, dtype: DType) -> Result<()> {
     )
 }
 
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+/// A temporary file that becomes a file of a model, readable as others are.
+pub(crate) fn temporary_file(dir: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(dir)
+}
+
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let io = |source| Error::Io {
         action: "writing",
         path: path.to_owned(),
         source,
     };
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io)?;
+    let mut file = temporary_file(dir).map_err(io)?;
     file.write_all(bytes)
         .and_then(|()| file.as_file().sync_all())
         .map_err(io)?;

@@ -16,9 +16,13 @@ const SPECIAL: [(&str, &str); 4] = [
 
 pub(crate) fn load(file: &Gguf, device: &Device, precision: Precision) -> Result<Llada, LoadError> {
     // The vocabulary first: it is quick to fail.
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary(file)?, file.path())?;
+    let tokenizer = tokenizer(file)?;
     let model = file.load_frozen(device, precision)?;
     Ok(Llada { model, tokenizer })
+}
+
+pub(crate) fn tokenizer(file: &Gguf) -> Result<Tokenizer, LoadError> {
+    Ok(Tokenizer::from_vocabulary(&vocabulary(file)?, file.path())?)
 }
 
 fn vocabulary(file: &Gguf) -> Result<Vocabulary<'_>, Error> {

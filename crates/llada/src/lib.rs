@@ -1,11 +1,13 @@
 //! LLaDA (arXiv 2502.09992) in Rust: the crates of the workspace under one name.
 #![forbid(unsafe_code)]
 
+mod convert;
 mod embedded;
 mod gguf;
 
 use std::path::Path;
 
+pub use convert::convert;
 pub use embedded::{EMBEDDED_CONFIG, embedded};
 pub use llada_diffusion as diffusion;
 pub use llada_model as model;

@@ -1,0 +1,104 @@
+//! `llada convert`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use llada::diffusion::{MaskPredictor as _, TokenBatch};
+use llada::tensor::{Philox, Stream};
+use llada::{Device, Precision};
+use serde_json::{Value, json};
+
+use crate::args::{ConvertArgs, Format};
+use crate::config::{Misuse, auto_precision, device, precision};
+use crate::output::{note, print};
+
+pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
+    let precision = precision(args.dtype)
+        .ok_or_else(|| Misuse::of("--dtype: choose f32, bf16, int8 or int4 to convert to"))?;
+    let device = device(args.threads)?;
+    let source = crate::hub::resolve(&args.source)?;
+    let start = Instant::now();
+    let mut progress = |done: usize, of: usize| {
+        let mut stderr = std::io::stderr();
+        if stderr.is_terminal() {
+            let end = if done == of { "\n" } else { "" };
+            let _ = write!(stderr, "\r{done} of {of} tensors{end}");
+        }
+    };
+    let report = llada::convert(&source, &args.target, precision, &device, &mut progress)?;
+    let mut result = json!({
+        "dtype": precision.name(),
+        "source_bytes": report.source_bytes,
+        "bytes": report.bytes,
+        "files": report.files,
+        "relative_error": report.relative_error,
+        "seconds": start.elapsed().as_secs_f64(),
+    });
+    if args.compare > 0 {
+        let config = llada::model::weights::check(&source)?;
+        note("comparing logits with the source");
+        let of_source = logits(&source, auto_precision(&config), args.compare, &device)
+            .context("comparing with the source (the model was converted; --compare 0 skips it)")?;
+        let converted = logits(&args.target, precision, args.compare, &device)?;
+        let (error, top) = compare(&of_source, &converted);
+        result["compared_positions"] = json!(of_source.len());
+        result["mean_logit"] = json!(mean(&of_source, |x| x.abs()));
+        result["mean_logit_error"] = json!(error);
+        result["top1_agreement"] = json!(top);
+    }
+    match args.format {
+        Format::Json => print(&format!("{result}\n")),
+        Format::Text => {
+            for (field, value) in result.as_object().into_iter().flatten() {
+                let value = match value {
+                    Value::String(text) => text.clone(),
+                    other => other.to_string(),
+                };
+                print(&format!("{field:20} {value}\n"))?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Logits of each of `n` random tokens, every second one masked.
+fn logits(path: &Path, precision: Precision, n: usize, device: &Device) -> Result<Vec<Vec<f32>>> {
+    let model = llada::model::weights::load_frozen(path, device, precision)?;
+    let info = model.info();
+    let n = n.min(info.max_sequence_length);
+    let philox = Philox::new(0, Stream::Test);
+    let id = |at: usize| match at % 2 {
+        0 => info.mask_token_id,
+        _ => philox.below(info.vocab_size as u64, [at as u32, 0, 0]) as u32,
+    };
+    let batch = TokenBatch::new(&[(0..n).map(id).collect::<Vec<u32>>()])?;
+    let positions: Vec<usize> = (0..n).collect();
+    let logits = model.logits(&batch, &positions)?;
+    Ok(logits
+        .chunks_exact(info.vocab_size)
+        .map(<[f32]>::to_vec)
+        .collect())
+}
+
+/// Mean difference of the logits, and the share of positions whose best token is the same.
+fn compare(x: &[Vec<f32>], y: &[Vec<f32>]) -> (f64, f64) {
+    let best = |row: &[f32]| {
+        let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+        best.map_or(0, |(at, _)| at)
+    };
+    let (mut error, mut same) = (0.0, 0);
+    for (x, y) in x.iter().zip(y) {
+        let of_row: f64 = x.iter().zip(y).map(|(a, b)| f64::from((a - b).abs())).sum();
+        error += of_row / x.len() as f64;
+        same += usize::from(best(x) == best(y));
+    }
+    let n = x.len().max(1) as f64;
+    (error / n, f64::from(u32::try_from(same).unwrap_or(0)) / n)
+}
+
+fn mean(rows: &[Vec<f32>], of: impl Fn(f32) -> f32) -> f64 {
+    let sum: f64 = rows.iter().flatten().map(|&x| f64::from(of(x))).sum();
+    sum / rows.iter().map(Vec::len).sum::<usize>().max(1) as f64
+}
