@@ -34,12 +34,13 @@ pub(crate) fn candidates(cx: Context<'_>, args: CandidateArgs<'_>) -> Result<Vec
             }
         }
         let all_count = in_tile(args.rule.suppress_confidence).is_empty();
-        let is_plain = all_count && args.rule.temperature <= 0.0;
         let logits = &*logits;
         cx.workers.for_each_chunk(&mut reducers, 1, |row, reducer| {
             let tile = &logits[row * len..(row + 1) * len];
-            if is_plain {
-                reducer[0].merge(tile, start, cx.level.run(Summarize(tile)));
+            if all_count {
+                let summary = cx.level.run(Summarize(tile));
+                let noise = (args.rule.temperature, args.noise);
+                reducer[0].merge(tile, (start, row, vocab_size), summary, noise);
             } else {
                 reducer[0].push(tile, start, row, vocab_size, args.rule, args.noise);
             }

@@ -52,20 +52,27 @@ pub enum Noise<'a> {
 impl Noise<'_> {
     /// The uniform draw of one vocabulary entry.
     fn uniform(&self, row: usize, token: usize, vocab_size: usize) -> f64 {
+        self.uniform_pair(row, token, vocab_size)[token % 2]
+    }
+
+    /// The draws of an even entry and of the one after it, of which `token` is one.
+    fn uniform_pair(&self, row: usize, token: usize, vocab_size: usize) -> [f64; 2] {
         match self {
-            Self::None => 0.5,
-            Self::Recorded(draws) => draws[row * vocab_size + token],
+            Self::None => [0.5; 2],
+            Self::Recorded(draws) => {
+                let draws = &draws[row * vocab_size..(row + 1) * vocab_size];
+                [token & !1, token | 1].map(|at| draws.get(at).copied().unwrap_or(0.5))
+            }
             Self::Philox { seeds, keys } => {
                 let [sequence, position, step] = keys[row];
                 // Position and step share a word: 2^20 positions, 2^12 steps before they wrap.
                 let place = (position << 12) ^ step;
                 let token = u32::try_from(token).unwrap_or(u32::MAX);
-                let pair = Philox::new(seeds[row], Stream::Gumbel).uniform_f64_pair([
+                Philox::new(seeds[row], Stream::Gumbel).uniform_f64_pair([
                     token / 2,
                     place,
                     sequence,
-                ]);
-                pair[token as usize % 2]
+                ])
             }
         }
     }
@@ -228,8 +235,49 @@ impl RowReducer {
         }
     }
 
-    /// Takes in a tile without noise whose ids all count, `start..start + tile.len()`.
-    pub fn merge(&mut self, tile: &[f32], start: usize, summary: TileSummary) {
+    /// Takes in a tile whose ids all count, `start..start + tile.len()`, and that [`Self::push`]
+    /// would take one by one: a few of its tokens can be chosen, and only those cost a logarithm.
+    pub fn merge(
+        &mut self,
+        tile: &[f32],
+        (start, row, vocab_size): (usize, usize, usize),
+        summary: TileSummary,
+        (temperature, noise): (f64, &Noise<'_>),
+    ) {
+        self.count_tile(summary);
+        let mut choose = |at: usize, score: f64| {
+            if score > self.best_score {
+                self.best_score = score;
+                self.token = u32::try_from(start + at).unwrap_or(u32::MAX);
+                self.token_logit = tile[at];
+                self.token_counts = true;
+            }
+        };
+        if temperature <= 0.0 {
+            let first = summary.first;
+            if let Some(at) = tile.iter().position(|&x| x >= first) {
+                choose(at, f64::from(first));
+            }
+            return;
+        }
+        let mut best = f64::NEG_INFINITY;
+        let mut pair = [0.0; 2];
+        for (at, &logit) in tile.iter().enumerate() {
+            let token = start + at;
+            if token % 2 == 0 || at == 0 {
+                pair = noise.uniform_pair(row, token, vocab_size);
+            }
+            let u = pair[token % 2];
+            if f64::from(logit) + temperature * gumbel_bound(u) < best {
+                continue;
+            }
+            let score = f64::from(logit) - temperature * (-u.ln()).ln();
+            best = best.max(score);
+            choose(at, score);
+        }
+    }
+
+    fn count_tile(&mut self, summary: TileSummary) {
         let TileSummary { first, second, .. } = summary;
         if summary.sum.is_nan() {
             self.sum = f64::NAN;
@@ -238,13 +286,6 @@ impl RowReducer {
         }
         if first == f32::NEG_INFINITY {
             return;
-        }
-        if f64::from(first) > self.best_score {
-            let at = tile.iter().position(|&x| x >= first).unwrap_or(0);
-            self.best_score = f64::from(first);
-            self.token = u32::try_from(start + at).unwrap_or(u32::MAX);
-            self.token_logit = first;
-            self.token_counts = true;
         }
         let max = self.first.max(first);
         let of = |before: f32| f64::from(before - max).exp();
@@ -296,6 +337,14 @@ impl RowReducer {
             entropy,
         }
     }
+}
+
+/// At least the Gumbel noise `-ln(-ln u)`, without a logarithm: `-ln u >= 1 - u`, and the exponent
+/// of that bounds it by a power of two.
+fn gumbel_bound(u: f64) -> f64 {
+    let exponent = ((1.0 - u).to_bits() >> 52) as i32 - 1023;
+    // A hair more, for the rounding of the product.
+    f64::from(-exponent) * (std::f64::consts::LN_2 + 1e-12) + 1e-12
 }
 
 /// Work of one call: the product of `[N, D]` and `[V, D]`; the reduction is not counted.
