@@ -14,7 +14,7 @@ use super::matmul::Context;
 use super::panels::Matrix;
 #[cfg(target_arch = "x86_64")]
 use super::simd::amx;
-use super::simd::int8::{self, BLOCK, Int8Kernel, STEP, STEP_BYTES, WIDTH};
+use super::simd::int8::{self, Ahead, BLOCK, Int8Kernel, STEP, STEP_BYTES, WIDTH};
 use super::simd::{Kernel, Simd};
 use super::tasks::TaskGrid;
 use super::workers::Shared;
@@ -258,12 +258,13 @@ impl Task<'_> {
         for j in self.b_range.clone() {
             let panel = self.first_panel + j;
             let b = self.panel(panel, &mut wide);
+            let ahead = |at: usize| self.ahead(panel, at);
             for at in (0..panel_bytes).step_by(BLOCK_STEPS * STEP_BYTES) {
                 let block = at..(at + BLOCK_STEPS * STEP_BYTES).min(panel_bytes);
                 for (i, sums) in self.a_range.clone().zip(&mut sums) {
                     let rows = (m - i * WIDTH).min(WIDTH);
                     let a = &left[i * panel_bytes..][block.clone()];
-                    products.block(a, &b[block.clone()], rows, sums, at > 0);
+                    products.block(a, &b[block.clone()], rows, sums, (at > 0, ahead(at)));
                 }
             }
             for (i, sums) in self.a_range.clone().zip(&sums) {
@@ -282,6 +283,24 @@ impl Task<'_> {
                 });
             }
         }
+    }
+
+    /// What is read after the block of k at byte `at` of a panel: the next block, or of 4-bit codes
+    /// the same block of the next panel.
+    fn ahead(&self, panel: usize, at: usize) -> Ahead {
+        let steps = self.weight.steps();
+        let (at, step_bytes) = match self.weight.is_int4 {
+            true => (
+                (panel + 1) * steps * STEP_BYTES / 2 + at / 2,
+                STEP_BYTES / 2,
+            ),
+            false => (
+                panel * steps * STEP_BYTES + at + BLOCK_STEPS * STEP_BYTES,
+                STEP_BYTES,
+            ),
+        };
+        let data = self.weight.codes.bytes().as_ptr().wrapping_add(at);
+        Ahead { data, step_bytes }
     }
 
     /// The 8-bit codes of a panel.
@@ -322,7 +341,14 @@ impl Products {
 
     /// See [`int8::block_scalar`].
     #[expect(unsafe_code, reason = "instructions that were detected")]
-    fn block(&self, a: &[u8], b: &[i8], rows: usize, c: &mut [i32; BLOCK], accumulate: bool) {
+    fn block(
+        &self,
+        a: &[u8],
+        b: &[i8],
+        rows: usize,
+        c: &mut [i32; BLOCK],
+        (accumulate, ahead): (bool, Ahead),
+    ) {
         match self.kernel {
             Int8Kernel::Scalar => int8::block_scalar(a, b, rows, c, accumulate),
             #[cfg(target_arch = "x86_64")]
@@ -330,7 +356,7 @@ impl Products {
             Int8Kernel::Avx2 => unsafe { int8::block_avx2(a, b, rows, c, accumulate) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Int8Kernel::Vnni => unsafe { int8::block_vnni(a, b, rows, c, accumulate) },
+            Int8Kernel::Vnni => unsafe { int8::block_vnni(a, b, rows, c, accumulate, ahead) },
             #[cfg(target_arch = "x86_64")]
             Int8Kernel::Amx => {
                 assert!(
@@ -413,9 +439,11 @@ pub(super) fn gemm_peak(cx: Context<'_>, rounds: usize) -> u64 {
     let threads = cx.workers.threads();
     cx.workers.for_each(threads, |_| {
         let products = Products::new(kernel);
+        let (data, step_bytes) = (a.as_ptr(), STEP_BYTES);
+        let ahead = Ahead { data, step_bytes };
         let mut sums = [0; BLOCK];
         for _ in 0..rounds {
-            products.block(&a, &b, WIDTH, &mut sums, false);
+            products.block(&a, &b, WIDTH, &mut sums, (false, ahead));
         }
         std::hint::black_box(&sums);
     });

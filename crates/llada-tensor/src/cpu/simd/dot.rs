@@ -39,24 +39,28 @@ pub(crate) unsafe fn block(
         // SAFETY: groups end at row 32 at the latest, all inside the block that the caller promised.
         unsafe {
             let (a, c) = (a.add(row * STEP), c.add(row * ldc));
-            row += match rows - row {
-                1 => group::<1>(a, b, steps, c, ldc, accumulate),
-                2 => group::<2>(a, b, steps, c, ldc, accumulate),
-                3 | 4 => group::<4>(a, b, steps, c, ldc, accumulate),
-                5..=8 => group::<8>(a, b, steps, c, ldc, accumulate),
-                _ => group::<12>(a, b, steps, c, ldc, accumulate),
+            row += match (rows - row, row) {
+                (1, _) => group::<1, 3>(a, b, steps, c, ldc, accumulate),
+                (2, _) => group::<2, 3>(a, b, steps, c, ldc, accumulate),
+                (3 | 4, _) => group::<4, 3>(a, b, steps, c, ldc, accumulate),
+                (5..=8, 24) => group::<8, 2>(a, b, steps, c, ldc, accumulate),
+                (5..=8, _) => group::<8, 3>(a, b, steps, c, ldc, accumulate),
+                (_, 0) => group::<12, 0>(a, b, steps, c, ldc, accumulate),
+                _ => group::<12, 1>(a, b, steps, c, ldc, accumulate),
             };
         }
     }
 }
 
-/// The rows `0..R` of a block, see [`block`]; `a` begins at the group's first row. Returns `R`.
+/// The rows `0..R` of a block, see [`block`]; `a` begins at the group's first row. Returns
+/// `R`. Fetches the lines of the panel behind `b` whose number is `PART` modulo 3: the three groups of
+/// a whole block fetch all of them while they compute.
 ///
 /// # Safety
 /// As for [`block`], for `R` rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn group<const R: usize>(
+unsafe fn group<const R: usize, const PART: usize>(
     a: *const u16,
     b: *const u16,
     steps: usize,
@@ -77,6 +81,12 @@ unsafe fn group<const R: usize>(
         for step in 0..steps {
             let (a, b) = (a.add(step * STEP_ELEMENTS), b.add(step * STEP_ELEMENTS));
             for pair in 0..PAIRS {
+                if pair % 3 == PART {
+                    for half in [0, STEP_ELEMENTS / 2] {
+                        let next = b.wrapping_add(steps * STEP_ELEMENTS + half + pair * WIDTH);
+                        _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                    }
+                }
                 let columns = [0, STEP_ELEMENTS / 2]
                     .map(|half| as_bf16(_mm512_loadu_si512(b.add(half + pair * WIDTH).cast())));
                 for (r, sums) in sums.iter_mut().enumerate() {

@@ -22,6 +22,16 @@ pub(crate) const WIDTH: usize = 32;
 pub(crate) const STEP_BYTES: usize = WIDTH * STEP;
 /// Bytes of a tile.
 const TILE_BYTES: usize = STEP_BYTES / 2;
+/// What comes next: lines of memory that a kernel fetches while it computes, evenly, so that reading
+/// the weights costs no time of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ahead {
+    /// May point anywhere.
+    pub(crate) data: *const u8,
+    /// Bytes for each step of the block.
+    pub(crate) step_bytes: usize,
+}
+
 /// Sums of a block: `[WIDTH][WIDTH]`.
 pub(crate) const BLOCK: usize = WIDTH * WIDTH;
 /// Added to values of the left operand.
@@ -191,6 +201,7 @@ pub(crate) unsafe fn block_vnni(
     rows: usize,
     c: &mut [i32; BLOCK],
     accumulate: bool,
+    ahead: Ahead,
 ) {
     assert!(
         a.len() == b.len() && rows <= WIDTH,
@@ -203,30 +214,34 @@ pub(crate) unsafe fn block_vnni(
         unsafe {
             let (a, b) = (a.as_ptr().add(row * STEP), b.as_ptr());
             let c = c.as_mut_ptr().add(row * WIDTH);
-            row += match rows - row {
-                1 => group_vnni::<1>(a, b, steps, c, accumulate),
-                2 => group_vnni::<2>(a, b, steps, c, accumulate),
-                3 | 4 => group_vnni::<4>(a, b, steps, c, accumulate),
-                5..=8 => group_vnni::<8>(a, b, steps, c, accumulate),
-                _ => group_vnni::<12>(a, b, steps, c, accumulate),
+            row += match (rows - row, row) {
+                (1, _) => group_vnni::<1, 3>(a, b, steps, c, accumulate, ahead),
+                (2, _) => group_vnni::<2, 3>(a, b, steps, c, accumulate, ahead),
+                (3 | 4, _) => group_vnni::<4, 3>(a, b, steps, c, accumulate, ahead),
+                (5..=8, 24) => group_vnni::<8, 2>(a, b, steps, c, accumulate, ahead),
+                (5..=8, _) => group_vnni::<8, 3>(a, b, steps, c, accumulate, ahead),
+                (_, 0) => group_vnni::<12, 0>(a, b, steps, c, accumulate, ahead),
+                _ => group_vnni::<12, 1>(a, b, steps, c, accumulate, ahead),
             };
         }
     }
 }
 
-/// `R` rows by 32 columns; returns `R`.
+/// `R` rows by 32 columns; returns `R`. Fetches the lines ahead whose number is `PART` modulo 3: the
+/// three groups of a whole block fetch all of them.
 ///
 /// # Safety
 /// AVX-512 VNNI; `steps` steps at `a` and `b`, `R` rows of [`WIDTH`] sums at `c`.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn group_vnni<const R: usize>(
+unsafe fn group_vnni<const R: usize, const PART: usize>(
     a: *const u8,
     b: *const i8,
     steps: usize,
     c: *mut i32,
     accumulate: bool,
+    ahead: Ahead,
 ) -> usize {
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
     // SAFETY: by the caller's promise; rows of a left panel are `STEP` bytes apart.
@@ -239,6 +254,13 @@ unsafe fn group_vnni<const R: usize>(
         for step in 0..steps {
             let (a, b) = (a.add(step * STEP_BYTES), b.add(step * STEP_BYTES));
             for quad in 0..STEP / 4 {
+                if quad % 3 == PART {
+                    let line = ahead.data.wrapping_add(step * ahead.step_bytes + quad * 64);
+                    _mm_prefetch::<_MM_HINT_T0>(line.cast());
+                    if ahead.step_bytes == STEP_BYTES {
+                        _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(TILE_BYTES).cast());
+                    }
+                }
                 let columns =
                     [0, TILE_BYTES].map(|half| _mm512_loadu_si512(b.add(half + quad * 64).cast()));
                 for (r, sums) in sums.iter_mut().enumerate() {
