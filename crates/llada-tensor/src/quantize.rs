@@ -275,13 +275,15 @@ fn moments(w: &Group, q: &Group) -> (f32, f32) {
 
 #[inline(always)]
 fn fold(x: [f32; 16]) -> f32 {
-    let mut x = x;
-    for n in [8, 4, 2, 1] {
-        for i in 0..n {
-            x[i] += x[i + n];
-        }
+    // Lengths that the compiler knows: a loop over them would not be vectorized.
+    let (mut a, mut b) = ([0.0; 8], [0.0; 4]);
+    for i in 0..8 {
+        a[i] = x[i] + x[i + 8];
     }
-    x[0]
+    for i in 0..4 {
+        b[i] = a[i] + a[i + 4];
+    }
+    (b[0] + b[2]) + (b[1] + b[3])
 }
 
 /// The multiplier next to `fit / scale` with the least squared error, and the codes.
