@@ -2,8 +2,9 @@
 //! generated tokens, of the embedded poem model in each precision, and with weights rounded as
 //! llama.cpp's `Q8_0` and `Q4_0` store them (blocks of 32 with a scale in f16; nothing else rounded).
 //!
-//! `cargo run --release -p llada --example precision -- [POEMS] [DATA_DIR]`: so many held-out poems
-//! (100 without a number); `cargo xtask data poems` makes the data, in `data/poems`.
+//! `cargo run --release -p llada --example precision -- [POEMS [DATA_DIR]]`: so many held-out poems
+//! out of the data that `cargo xtask data poems` makes, in `data/poems`; two that are in this file
+//! without a number.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::ops::ControlFlow;
@@ -20,18 +21,26 @@ use llada::{CpuConfig, Device, FrozenModel, Precision, Tokenizer};
 use llada_tensor::bf16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+/// Held-out quatrains.
+const POEMS: [&str; 2] = [
+    "垂緌饮清露，流响出疏桐。居高声自远，非是藉秋风。",
+    "水如一匹练，此地即平天。耐可乘明月，看花上酒船。",
+];
+
 const ASSETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/poems");
 
 fn main() -> anyhow::Result<()> {
     let mut args = env::args().skip(1);
-    let n_poems: usize = args.next().map_or(Ok(100), |n| n.parse())?;
+    let n_poems: Option<usize> = args.next().map(|n| n.parse()).transpose()?;
     let data = args.next().unwrap_or_else(|| "data/poems".to_owned());
-    let read = |name: &str| {
-        let path = Path::new(&data).join(name);
-        let context = || format!("{}: make it with `cargo xtask data poems`", path.display());
-        fs::read_to_string(&path).with_context(context)
+    let held_out = match n_poems {
+        None => POEMS.join("\n"),
+        Some(_) => {
+            let path = Path::new(&data).join("heldout.txt");
+            let context = || format!("{}: make it with `cargo xtask data poems`", path.display());
+            fs::read_to_string(&path).with_context(context)?
+        }
     };
-    let held_out = read("heldout.txt")?;
     let asset = |name: &str| fs::read(Path::new(ASSETS).join(name));
     let (config, weights) = (asset("config.json")?, asset("model.safetensors")?);
     let tokenizer = Tokenizer::from_bytes(&asset("tokenizer.json")?)?;
@@ -51,7 +60,7 @@ fn main() -> anyhow::Result<()> {
             of(&rounded(&weights, q4_0)?, Precision::F32)?,
         ),
     ];
-    let texts = texts(&tokenizer, &models[0].1, &held_out, n_poems)?;
+    let texts = texts(&tokenizer, &models[0].1, &held_out, n_poems.unwrap_or(2))?;
     let baseline = Baseline::of(&models[0].1, &texts)?;
     println!(
         "| weights | MB | mean logit error | top-1 as f32 | bound, nats | as f32 | tokens as f32 |"
