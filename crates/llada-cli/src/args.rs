@@ -133,6 +133,35 @@ pub(crate) struct SamplerArgs {
     /// is not used
     #[arg(long, conflicts_with = "steps", allow_negative_numbers = true)]
     pub(crate) factor: Option<f32>,
+    /// Reveal the most tokens, the surest first, whose entropies without the largest add up to no
+    /// more nats than this; 0 is one a step; --steps is not used
+    #[arg(long, value_name = "NATS", conflicts_with_all = ["threshold", "factor", "steps"])]
+    pub(crate) eb_gamma: Option<f32>,
+    /// Reveal what --steps says, and every token of an entropy below this
+    #[arg(long, value_name = "NATS", conflicts_with_all = ["threshold", "factor", "eb_gamma"])]
+    pub(crate) entropy_exit: Option<f32>,
+    /// A lower --threshold close to tokens that reach it
+    #[arg(long, value_name = "P", requires = "threshold")]
+    pub(crate) relaxed_threshold: Option<f32>,
+    /// How many positions count as close for --relaxed-threshold [default: 4]
+    #[arg(long, value_name = "N", requires = "relaxed_threshold")]
+    pub(crate) leap_radius: Option<usize>,
+    /// A lower --threshold for the surest token of every run of masks
+    #[arg(
+        long,
+        value_name = "P",
+        requires = "threshold",
+        conflicts_with = "relaxed_threshold"
+    )]
+    pub(crate) low_threshold: Option<f32>,
+    /// The share that --threshold loses while a block fills
+    #[arg(
+        long,
+        value_name = "SHARE",
+        requires = "threshold",
+        conflicts_with_all = ["relaxed_threshold", "low_threshold"]
+    )]
+    pub(crate) threshold_fall: Option<f32>,
     /// End an answer at an end-of-document token without masks before it
     #[arg(long, alias = "early_stop")]
     pub(crate) early_stop: bool,

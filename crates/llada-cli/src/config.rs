@@ -96,6 +96,36 @@ pub(crate) fn is_character_model(llada: &Llada) -> bool {
     llada.tokenizer.unk_token_id().is_some()
 }
 
+/// Which flags exclude each other is said where they are declared.
+fn process(args: &SamplerArgs) -> Process {
+    /// As published (arXiv 2510.07081).
+    const LEAP_RADIUS: usize = 4;
+    if let Some(threshold) = args.threshold {
+        return if let Some(relaxed) = args.relaxed_threshold {
+            Process::LocalLeap {
+                threshold,
+                relaxed,
+                radius: args.leap_radius.unwrap_or(LEAP_RADIUS),
+            }
+        } else if let Some(low) = args.low_threshold {
+            Process::Hierarchical {
+                high: threshold,
+                low,
+            }
+        } else if let Some(fall) = args.threshold_fall {
+            Process::FallingThreshold { threshold, fall }
+        } else {
+            Process::Threshold(threshold)
+        };
+    }
+    match (args.factor, args.eb_gamma, args.entropy_exit) {
+        (Some(factor), _, _) => Process::Factor(factor),
+        (None, Some(gamma), _) => Process::EntropyBound(gamma),
+        (None, None, Some(bound)) => Process::EntropyExit(bound),
+        (None, None, None) => Process::Quota,
+    }
+}
+
 /// The sampler's configuration; `gen_length` is the number of masks to fill.
 pub(crate) fn sampler(
     args: &SamplerArgs,
@@ -112,11 +142,7 @@ pub(crate) fn sampler(
         .cache
         .parse()
         .map_err(|error| Misuse::of(format!("{error}")))?;
-    let process = match (args.threshold, args.factor) {
-        (Some(threshold), _) => Process::Threshold(threshold),
-        (None, Some(factor)) => Process::Factor(factor),
-        (None, None) => Process::Quota,
-    };
+    let process = process(args);
     let steps = args.steps.unwrap_or(gen_length);
     for (flag, value) in [("--gen-length", gen_length), ("--steps", steps)] {
         if value == 0 {

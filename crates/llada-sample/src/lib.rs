@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod commit;
 mod config;
 mod draws;
 mod error;

@@ -7,7 +7,8 @@ use llada_diffusion::{
 };
 
 use crate::block::{Block, blocks};
-use crate::remask::{above_threshold, by_factor, highest, ranked, score};
+use crate::commit::{Predicted, committed};
+use crate::remask::{highest, ranked, score};
 use crate::{
     CacheMode, Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task,
 };
@@ -29,6 +30,8 @@ pub(crate) struct Run<'a> {
     block: usize,
     /// Tokens to reveal in each step of the current block.
     quotas: Vec<usize>,
+    /// Masks of the current block at its start.
+    block_masks: usize,
     /// Step within the current block.
     block_step: usize,
     /// Step within the run.
@@ -80,6 +83,7 @@ impl<'a> Run<'a> {
             blocks,
             block: 0,
             quotas: Vec::new(),
+            block_masks: 0,
             block_step: 0,
             step: 0,
             nfe: 0,
@@ -157,7 +161,7 @@ impl<'a> Run<'a> {
         self.positions.clear();
         self.positions
             .extend((start..block.end).filter(|&at| self.canvas[at] == self.mask_token_id));
-        if config.process.is_parallel() {
+        if config.process.is_parallel() || matches!(config.process, Process::EntropyExit(_)) {
             // Which ones stay is known when their confidences are.
         } else if config.process == Process::Reverse {
             let p = self.reveal_probability()?;
@@ -189,7 +193,7 @@ impl<'a> Run<'a> {
     fn quota(&self) -> usize {
         let is_last = self.block_step + 1 == self.quotas.len();
         match self.request.config.process {
-            Process::BlockQuota if is_last => usize::MAX,
+            Process::BlockQuota | Process::EntropyExit(_) if is_last => usize::MAX,
             _ => self.quotas[self.block_step],
         }
     }
@@ -212,18 +216,18 @@ impl<'a> Run<'a> {
                 step,
             });
         }
-        let mut order = ranked(&scores);
-        let confidences = || -> Vec<f32> {
-            let order = order.iter();
-            order.map(|&i| self.candidates[i].confidence).collect()
+        let block = self.blocks[self.block].range.clone();
+        let step = Predicted {
+            positions: &self.positions,
+            candidates: &self.candidates,
+            order: &ranked(&scores),
+            quota: match config.process.is_parallel() {
+                true => 1,
+                false => self.quota(),
+            },
+            mask_ratio: self.n_masks(block) as f32 / self.block_masks.max(1) as f32,
         };
-        let quota = match config.process {
-            Process::Quota | Process::BlockQuota => self.quota(),
-            Process::Reverse => scores.len(),
-            Process::Threshold(threshold) => above_threshold(&confidences(), threshold),
-            Process::Factor(factor) => by_factor(&confidences(), factor),
-        };
-        order.truncate(quota);
+        let mut order = committed(config.process, &step);
         order.sort_unstable();
         self.revealed.clear();
         for i in order {
@@ -251,11 +255,7 @@ impl<'a> Run<'a> {
             steps: self.steps,
             block: self.block,
             blocks: self.blocks.len(),
-            masked: self
-                .canvas
-                .iter()
-                .filter(|&&id| id == self.mask_token_id)
-                .count(),
+            masked: self.n_masks(0..self.canvas.len()),
             revealed: &self.revealed,
             canvas: &self.canvas,
         }
@@ -266,19 +266,22 @@ impl<'a> Run<'a> {
         self.step += 1;
         self.block_step += 1;
         let block = &self.blocks[self.block];
+        let is_full = !self.has_mask(block.range.clone());
         let is_over = match self.request.config.process {
             // A step that reveals nothing, as the mask itself won, would repeat itself.
-            Process::Threshold(_) | Process::Factor(_) => {
-                self.revealed.is_empty() || !self.has_mask(block.range.clone())
-            }
-            Process::Quota | Process::BlockQuota | Process::Reverse => {
-                self.block_step == block.steps
-            }
+            process if process.is_parallel() => self.revealed.is_empty() || is_full,
+            Process::EntropyExit(_) if is_full => true,
+            _ => self.block_step == block.steps,
         };
         if is_over {
             self.block += 1;
             self.begin_block();
         }
+    }
+
+    fn n_masks(&self, range: Range<usize>) -> usize {
+        let ids = self.canvas[range].iter();
+        ids.filter(|&&id| id == self.mask_token_id).count()
     }
 
     fn has_mask(&self, range: Range<usize>) -> bool {
@@ -317,12 +320,9 @@ impl<'a> Run<'a> {
     fn begin_block(&mut self) {
         self.block_step = 0;
         if let Some(block) = self.blocks.get(self.block) {
-            let of_block = &self.canvas[block.range.clone()];
-            let masked = of_block
-                .iter()
-                .filter(|&&id| id == self.mask_token_id)
-                .count();
-            self.quotas = num_transfer_tokens(masked, block.steps);
+            let (range, steps) = (block.range.clone(), block.steps);
+            self.block_masks = self.n_masks(range);
+            self.quotas = num_transfer_tokens(self.block_masks, steps);
         }
     }
 
