@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Error, Result};
+use crate::{Error, RefreshPolicy, Result};
 
 /// Which of the predicted tokens stay; the others are masked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,7 +90,7 @@ pub enum Process {
     /// ends when it is full; its last step takes all that is left.
     EntropyExit(f32),
     /// As [`Process::Threshold`], with a lower bar close to tokens that reach it: sure tokens make
-    /// their neighborhood sure (LocalLeap, arXiv 2510.07081).
+    /// their neighborhood sure (`LocalLeap`, arXiv 2510.07081).
     LocalLeap {
         /// The bar; a mask that reaches it is an anchor.
         threshold: f32,
@@ -198,11 +198,14 @@ pub enum CacheMode {
     Prefix,
     /// Those of all positions outside of the block.
     Dual,
+    /// Those of all tokens that are known, but for new ones: a step computes the masks of the
+    /// block, and tokens for [`crate::RefreshPolicy::keep_active`] calls after their first.
+    Activity,
 }
 
 impl CacheMode {
     /// All modes.
-    pub const ALL: [Self; 3] = [Self::None, Self::Prefix, Self::Dual];
+    pub const ALL: [Self; 4] = [Self::None, Self::Prefix, Self::Dual, Self::Activity];
 
     /// The name on the command line.
     #[must_use]
@@ -211,6 +214,7 @@ impl CacheMode {
             Self::None => "none",
             Self::Prefix => "prefix",
             Self::Dual => "dual",
+            Self::Activity => "activity",
         }
     }
 }
@@ -252,6 +256,8 @@ pub struct SampleConfig {
     pub process: Process,
     /// Which keys and values are taken from earlier steps. Without guidance only.
     pub cache: CacheMode,
+    /// How far a step sees, and how soon the cache is computed anew.
+    pub refresh: RefreshPolicy,
     /// Whether an answer ends as soon as an EOS stands in it with no mask before it: the rest is
     /// then filled with EOS.
     pub early_stop: bool,
@@ -279,6 +285,7 @@ impl Default for SampleConfig {
             remasking: Remasking::LowConfidence,
             process: Process::Quota,
             cache: CacheMode::None,
+            refresh: RefreshPolicy::default(),
             early_stop: false,
             seed: 0,
             suppress_mask: false,
@@ -330,10 +337,29 @@ impl SampleConfig {
         for (what, bounds, x) in self.process.numbers() {
             check(what, bounds.contains(x), bounds.expected(), f64::from(x))?;
         }
-        if self.cache != CacheMode::None && self.cfg_scale > 0.0 {
+        let refresh = &self.refresh;
+        at_least_one("prompt_interval", refresh.prompt_interval)?;
+        at_least_one("refresh_interval", refresh.refresh_interval.unwrap_or(1))?;
+        if self.uses_plans() && self.cfg_scale > 0.0 {
             return Err(Error::GuidedCache { request });
         }
-        Ok(())
+        let what = [
+            (refresh.prompt_interval > 1, "prompt_interval"),
+            (refresh.vicinity > 0, "vicinity"),
+            (refresh.refresh_interval.is_some(), "refresh_interval"),
+        ];
+        let without_cache = what.into_iter().find(|(is_set, _)| *is_set);
+        match without_cache {
+            Some((_, what)) if self.cache == CacheMode::None => {
+                Err(Error::NeedsCache { request, what })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a step may compute or see less than the whole canvas.
+    pub(crate) fn uses_plans(&self) -> bool {
+        self.cache != CacheMode::None || self.refresh.suffix_window.is_some()
     }
 }
 

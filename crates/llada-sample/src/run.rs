@@ -3,15 +3,14 @@
 use std::ops::Range;
 
 use llada_diffusion::{
-    Candidate, KvCache, PredictorInfo, StepKey, num_transfer_tokens, reveal_probability,
+    Candidate, KvCache, PredictorInfo, RowPlan, StepKey, num_transfer_tokens, reveal_probability,
 };
 
 use crate::block::{Block, blocks};
 use crate::commit::{Predicted, committed};
+use crate::refresh::{Canvas, Refreshed};
 use crate::remask::{highest, ranked, score};
-use crate::{
-    CacheMode, Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task,
-};
+use crate::{Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task};
 
 /// A request, its canvas, and the state of its current step.
 #[derive(Debug)]
@@ -44,6 +43,12 @@ pub(crate) struct Run<'a> {
     ended: bool,
     /// With a cache mode: keys and values as the last call saw them.
     pub(crate) cache: KvCache,
+    refreshed: Refreshed,
+    /// The call, from 1, that revealed each token; 0 for none.
+    revealed_in: Vec<usize>,
+    /// What this step computes and sees.
+    pub(crate) plan: RowPlan,
+    rows: usize,
     /// Positions to be evaluated in this step, ascending.
     pub(crate) positions: Vec<usize>,
     /// Their candidates.
@@ -73,6 +78,7 @@ impl<'a> Run<'a> {
             mask_token_id: info.mask_token_id,
             eos_token_id: info.eos_token_id,
             answer,
+            revealed_in: vec![0; canvas.len()],
             canvas,
             steps: if is_parallel {
                 is_masked.iter().filter(|&&masked| masked).count()
@@ -90,6 +96,9 @@ impl<'a> Run<'a> {
             stopped: false,
             ended: false,
             cache: KvCache::default(),
+            refreshed: Refreshed::default(),
+            plan: RowPlan::default(),
+            rows: 0,
             positions: Vec::new(),
             candidates: Vec::new(),
             revealed: Vec::new(),
@@ -139,28 +148,40 @@ impl<'a> Run<'a> {
         self.canvas.iter().zip(&self.is_given).map(hidden).collect()
     }
 
-    /// With a cache mode: the positions that this step computes.
-    pub(crate) fn window(&self) -> Range<usize> {
-        let (block, length) = (&self.blocks[self.block].range, self.canvas.len());
-        match self.request.config.cache {
-            _ if self.block_step == 0 => 0..length,
-            CacheMode::None => 0..length,
-            CacheMode::Prefix => block.start..length,
-            CacheMode::Dual => block.clone(),
+    /// What this step computes and sees: everything, but for a cache or a suffix window.
+    fn plan(&self) -> RowPlan {
+        let (config, length) = (&self.request.config, self.canvas.len());
+        if !config.uses_plans() {
+            return RowPlan::window(0..length, length);
         }
+        let canvas = Canvas {
+            is_masked: (self.canvas.iter())
+                .map(|&id| id == self.mask_token_id)
+                .collect(),
+            prompt: (self.is_given.iter())
+                .position(|given| !given)
+                .unwrap_or(length),
+            block: self.blocks[self.block].range.clone(),
+            block_index: self.block,
+            revealed_in: &self.revealed_in,
+        };
+        self.refreshed.plan(config, &canvas)
     }
 
     /// Sets `positions` to those whose tokens this step needs: all masks before the end of the
     /// block, or only those to be revealed where that is known beforehand.
     pub(crate) fn choose_positions(&mut self) -> Result<()> {
+        self.plan = self.plan();
         let (config, block) = (&self.request.config, &self.blocks[self.block].range);
         let start = match config.process {
             Process::BlockQuota => block.start,
-            _ => self.window().start,
+            _ => 0,
         };
+        let competes =
+            |at: &usize| (start..block.end).contains(at) && self.canvas[*at] == self.mask_token_id;
         self.positions.clear();
         self.positions
-            .extend((start..block.end).filter(|&at| self.canvas[at] == self.mask_token_id));
+            .extend(self.plan.positions().filter(competes));
         if config.process.is_parallel() || matches!(config.process, Process::EntropyExit(_)) {
             // Which ones stay is known when their confidences are.
         } else if config.process == Process::Reverse {
@@ -200,8 +221,12 @@ impl<'a> Run<'a> {
 
     /// Puts this step's tokens into the canvas. Where the mask itself won, the mask stays.
     pub(crate) fn reveal(&mut self) -> Result<()> {
-        self.nfe += usize::from(!self.positions.is_empty());
         let config = &self.request.config;
+        if !self.positions.is_empty() {
+            self.nfe += 1;
+            self.rows += self.plan.n_rows() * if config.cfg_scale > 0.0 { 2 } else { 1 };
+            self.refreshed.called(config, self.block);
+        }
         let scores: Vec<f32> = self
             .candidates
             .iter()
@@ -236,6 +261,7 @@ impl<'a> Run<'a> {
             } = self.candidates[i];
             if token != self.mask_token_id {
                 self.canvas[self.positions[i]] = token;
+                self.revealed_in[self.positions[i]] = self.nfe;
                 self.revealed.push(Revealed {
                     position: self.positions[i],
                     token,
@@ -341,6 +367,7 @@ impl<'a> Run<'a> {
             suffix_len: self.canvas.len() - self.answer.end,
             tokens: self.canvas,
             nfe: self.nfe,
+            rows: self.rows,
             steps: self.step,
             saved_steps: if self.ended && !is_parallel {
                 self.steps - self.step

@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use llada_sample::{CacheMode, Output, Process, Remasking, Request, SampleConfig, Task, sample};
+use llada_sample::{
+    CacheMode, Output, Process, RefreshPolicy, Remasking, Request, SampleConfig, Task, sample,
+};
 use llada_testkit::ToyPredictor;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::{collection, option, prop_assert, prop_assert_eq, proptest};
@@ -59,6 +61,7 @@ fn config() -> impl Strategy<Value = SampleConfig> {
         remasking: kinds.0,
         process: kinds.1,
         cache: CacheMode::None,
+        refresh: RefreshPolicy::default(),
         early_stop: false,
         seed: numbers.3,
         suppress_mask: flags.0,
