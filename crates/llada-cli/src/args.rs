@@ -133,10 +133,26 @@ pub(crate) struct SamplerArgs {
     /// Which masks are revealed first: `low_confidence`, random, margin or entropy
     #[arg(long, default_value = "low_confidence")]
     pub(crate) remasking: String,
-    /// Keys and values taken from earlier steps: none, prefix (those before the block) or dual
-    /// (all but the block's)
+    /// Keys and values taken from earlier steps: none, prefix (those before the block), dual (all
+    /// but the block's) or activity (all but those of masks and of new tokens)
     #[arg(long, default_value = "none")]
     pub(crate) cache: String,
+    /// Compute and see only so many positions after the block, and the last one
+    #[arg(long, value_name = "N")]
+    pub(crate) suffix_window: Option<usize>,
+    /// Compute the prompt anew in every N-th block only; with a --cache
+    #[arg(long, value_name = "N")]
+    pub(crate) prompt_interval: Option<usize>,
+    /// Compute N positions on either side of the block with it; with a --cache
+    #[arg(long, value_name = "N")]
+    pub(crate) vicinity: Option<usize>,
+    /// Compute everything but the prompt anew every N calls; with a --cache [default: in the first
+    /// call of a block; activity: 8]
+    #[arg(long, value_name = "N")]
+    pub(crate) refresh_interval: Option<usize>,
+    /// Compute new tokens for N more calls; with --cache activity [default: 1]
+    #[arg(long, value_name = "N")]
+    pub(crate) keep_active: Option<usize>,
     /// Reveal every token that is this sure, at least one a step; --steps is not used
     #[arg(long, value_name = "P", conflicts_with_all = ["factor", "steps"])]
     pub(crate) threshold: Option<f32>,
@@ -144,6 +160,25 @@ pub(crate) struct SamplerArgs {
     /// is not used
     #[arg(long, conflicts_with = "steps", allow_negative_numbers = true)]
     pub(crate) factor: Option<f32>,
+    /// Reveal the most tokens, the surest first, whose entropies without the largest add up to no
+    /// more nats than this; 0 is one a step; --steps is not used
+    #[arg(long, value_name = "NATS")]
+    pub(crate) eb_gamma: Option<f32>,
+    /// Reveal what --steps says, and every token of an entropy below this
+    #[arg(long, value_name = "NATS")]
+    pub(crate) entropy_exit: Option<f32>,
+    /// A lower --threshold close to tokens that reach it
+    #[arg(long, value_name = "P")]
+    pub(crate) relaxed_threshold: Option<f32>,
+    /// How many positions count as close for --relaxed-threshold [default: 4]
+    #[arg(long, value_name = "N")]
+    pub(crate) leap_radius: Option<usize>,
+    /// A lower --threshold for the surest token of every run of masks
+    #[arg(long, value_name = "P")]
+    pub(crate) low_threshold: Option<f32>,
+    /// The share that --threshold loses while a block fills
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) threshold_fall: Option<f32>,
     /// End an answer at an end-of-document token without masks before it
     #[arg(long, alias = "early_stop")]
     pub(crate) early_stop: bool,

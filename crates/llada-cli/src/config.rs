@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, PredictorInfo};
-use llada::sample::{CacheMode, Process, SampleConfig};
+use llada::sample::{CacheMode, Process, RefreshPolicy, SampleConfig};
 use llada::{CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
 
 use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
@@ -115,6 +115,118 @@ pub(crate) fn is_character_model(llada: &Llada) -> bool {
     llada.tokenizer.unk_token_id().is_some()
 }
 
+/// The first of the flags that is set.
+fn first_set(flags: &[(&'static str, bool)]) -> Option<&'static str> {
+    let found = flags.iter().find(|(_, is_set)| *is_set);
+    found.map(|(flag, _)| *flag)
+}
+
+/// Refuses flags of the commit rules that contradict each other.
+fn check_process(args: &SamplerArgs) -> Result<()> {
+    let rules = [
+        ("--threshold", args.threshold.is_some()),
+        ("--factor", args.factor.is_some()),
+        ("--eb-gamma", args.eb_gamma.is_some()),
+        ("--entropy-exit", args.entropy_exit.is_some()),
+    ];
+    let variants = [
+        ("--relaxed-threshold", args.relaxed_threshold.is_some()),
+        ("--low-threshold", args.low_threshold.is_some()),
+        ("--threshold-fall", args.threshold_fall.is_some()),
+    ];
+    for group in [&rules[..], &variants] {
+        let mut set = group.iter().filter(|(_, is_set)| *is_set);
+        if let (Some((one, _)), Some((other, _))) = (set.next(), set.next()) {
+            return Err(Misuse::of(format!("{one} cannot be used with {other}")));
+        }
+    }
+    let needs = |flag: &str, needed: &str| Err(Misuse::of(format!("{flag} needs {needed}")));
+    match first_set(&variants) {
+        Some(flag) if args.threshold.is_none() => return needs(flag, "--threshold"),
+        _ => {}
+    }
+    if args.leap_radius.is_some() && args.relaxed_threshold.is_none() {
+        return needs("--leap-radius", "--relaxed-threshold");
+    }
+    // Clap refuses the others.
+    if args.eb_gamma.is_some() && args.steps.is_some() {
+        return Err(Misuse::of("--eb-gamma cannot be used with --steps"));
+    }
+    Ok(())
+}
+
+fn process(args: &SamplerArgs) -> Result<Process> {
+    /// As published (arXiv 2510.07081).
+    const LEAP_RADIUS: usize = 4;
+    check_process(args)?;
+    if let Some(threshold) = args.threshold {
+        let of = (
+            args.relaxed_threshold,
+            args.low_threshold,
+            args.threshold_fall,
+        );
+        return Ok(match of {
+            (Some(relaxed), _, _) => Process::LocalLeap {
+                threshold,
+                relaxed,
+                radius: args.leap_radius.unwrap_or(LEAP_RADIUS),
+            },
+            (None, Some(low), _) => Process::Hierarchical {
+                high: threshold,
+                low,
+            },
+            (None, None, Some(fall)) => Process::FallingThreshold { threshold, fall },
+            (None, None, None) => Process::Threshold(threshold),
+        });
+    }
+    Ok(match (args.factor, args.eb_gamma, args.entropy_exit) {
+        (Some(factor), _, _) => Process::Factor(factor),
+        (None, Some(gamma), _) => Process::EntropyBound(gamma),
+        (None, None, Some(bound)) => Process::EntropyExit(bound),
+        (None, None, None) => Process::Quota,
+    })
+}
+
+/// How far a step sees and how soon a cache is computed anew.
+fn refresh(args: &SamplerArgs, cache: CacheMode) -> Result<RefreshPolicy> {
+    /// As of dKV-Cache (arXiv 2505.15781): never would let errors grow.
+    const ACTIVITY_INTERVAL: usize = 8;
+    let is_cached = cache != CacheMode::None;
+    let of_cache = [
+        ("--prompt-interval", args.prompt_interval.is_some()),
+        ("--vicinity", args.vicinity.is_some()),
+        ("--refresh-interval", args.refresh_interval.is_some()),
+    ];
+    match first_set(&of_cache) {
+        Some(flag) if !is_cached => {
+            return Err(Misuse::of(format!(
+                "{flag} needs --cache prefix, dual or activity"
+            )));
+        }
+        _ => {}
+    }
+    if args.keep_active.is_some() && cache != CacheMode::Activity {
+        return Err(Misuse::of("--keep-active needs --cache activity"));
+    }
+    for (flag, value) in [
+        ("--prompt-interval", args.prompt_interval),
+        ("--refresh-interval", args.refresh_interval),
+    ] {
+        if value == Some(0) {
+            return Err(Misuse::of(format!("{flag} must be at least 1")));
+        }
+    }
+    let usual = RefreshPolicy::default();
+    let interval = (cache == CacheMode::Activity).then_some(ACTIVITY_INTERVAL);
+    Ok(RefreshPolicy {
+        suffix_window: args.suffix_window,
+        prompt_interval: args.prompt_interval.unwrap_or(usual.prompt_interval),
+        vicinity: args.vicinity.unwrap_or(usual.vicinity),
+        refresh_interval: args.refresh_interval.or(interval),
+        keep_active: args.keep_active.unwrap_or(usual.keep_active),
+    })
+}
+
 /// The sampler's configuration; `gen_length` is the number of masks to fill.
 pub(crate) fn sampler(
     args: &SamplerArgs,
@@ -131,11 +243,7 @@ pub(crate) fn sampler(
         .cache
         .parse()
         .map_err(|error| Misuse::of(format!("{error}")))?;
-    let process = match (args.threshold, args.factor) {
-        (Some(threshold), _) => Process::Threshold(threshold),
-        (None, Some(factor)) => Process::Factor(factor),
-        (None, None) => Process::Quota,
-    };
+    let process = process(args)?;
     let steps = args.steps.unwrap_or(gen_length);
     for (flag, value) in [("--gen-length", gen_length), ("--steps", steps)] {
         if value == 0 {
@@ -165,6 +273,7 @@ pub(crate) fn sampler(
         remasking,
         process,
         cache,
+        refresh: refresh(args, cache)?,
         early_stop: args.early_stop,
         seed: args.seed,
         // As in the reference, a mask may win in a published model; a character vocabulary is ours.

@@ -21,7 +21,7 @@ pub use likelihood::{
 };
 pub use loss::{diffusion_loss_weights, uniform_loss_weights};
 pub use predictor::{
-    Cached, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, Trainable,
+    Cached, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, RowPlan, Trainable,
     cross_entropies, guide_all,
 };
 pub use reverse::{StepKey, reveal_probability, reverse_transition};

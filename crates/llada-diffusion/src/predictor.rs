@@ -28,16 +28,69 @@ pub struct PredictorInfo {
 pub struct KvCache {
     /// Keys (rotated) and values of each layer, `[L, K * E]`; for predictors to fill.
     pub layers: Vec<[Tensor; 2]>,
+    /// `[L]`: positions whose keys and values have been computed; for predictors to fill.
+    pub known: Vec<bool>,
+}
+
+/// What a call computes of one sequence, and what it sees: ascending ranges of positions that do
+/// not touch each other. Positions are those of the whole sequence, whatever is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowPlan {
+    /// Positions that are computed; their keys and values are replaced.
+    pub rows: Vec<Range<usize>>,
+    /// Positions that every row attends to: the rows, and others that were computed before.
+    pub keys: Vec<Range<usize>>,
+}
+
+impl RowPlan {
+    /// One window of a sequence of `length` positions, all of which are seen.
+    #[must_use]
+    pub fn window(window: Range<usize>, length: usize) -> Self {
+        Self {
+            rows: vec![window],
+            keys: std::iter::once(0..length).collect(),
+        }
+    }
+
+    /// The plan of positions that are chosen one by one: `[L]` each.
+    #[must_use]
+    pub fn of(is_row: &[bool], is_key: &[bool]) -> Self {
+        Self {
+            rows: ranges(is_row),
+            keys: ranges(is_key),
+        }
+    }
+
+    /// How many positions are computed.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.rows.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Positions that are computed, ascending.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().cloned().flatten()
+    }
+}
+
+/// The stretches of `true`.
+fn ranges(chosen: &[bool]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for at in (0..chosen.len()).filter(|&at| chosen[at]) {
+        match ranges.last_mut() {
+            Some(last) if last.end == at => last.end += 1,
+            _ => ranges.push(at..at + 1),
+        }
+    }
+    ranges
 }
 
 /// What a call with caches computes of each sequence of its batch.
 #[derive(Debug)]
 pub struct Cached<'a> {
-    /// Positions that are computed, one range for each sequence. The first call of a cache must
-    /// compute the whole sequence.
-    pub windows: &'a [Range<usize>],
-    /// The cache of each sequence: keys and values of its window are replaced, all others are
-    /// taken as they are.
+    /// What is computed and seen, for each sequence.
+    pub plans: &'a [RowPlan],
+    /// The cache of each sequence.
     pub caches: &'a mut [&'a mut KvCache],
 }
 
@@ -82,13 +135,13 @@ pub trait MaskPredictor {
             .collect())
     }
 
-    /// As [`Self::candidates`] without guidance, with keys and values from caches for positions
-    /// outside of each sequence's window: an approximation, as they change with every token.
+    /// As [`Self::candidates`] without guidance, for the rows of each sequence's plan; keys and
+    /// values of the others come from caches: an approximation, as they change with every token.
     ///
-    /// `positions` lie in the windows.
+    /// `positions` are among the rows.
     ///
     /// # Errors
-    /// As [`Self::logits`]; [`Error::Unsupported`] if the predictor has no caches.
+    /// As [`Self::logits`]; if a plan sees what was never computed; [`Error::Unsupported`] if the predictor has no caches.
     fn candidates_cached(
         &self,
         _batch: &TokenBatch,

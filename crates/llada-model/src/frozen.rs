@@ -15,7 +15,7 @@ use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 use crate::init::uniform_parameters;
 use crate::network::{FrozenWeight, Network, Parameters, Pass};
 use crate::weights::freeze;
-use crate::window::{Input, window_positions};
+use crate::window::{Input, planned_positions};
 use crate::{ModelConfig, Result};
 
 /// A LLaDA mask predictor that is not trained further: its matrices are packed for products, in
@@ -189,15 +189,15 @@ impl MaskPredictor for FrozenModel {
     fn candidates_cached(
         &self,
         batch: &TokenBatch,
-        cached: Cached<'_>,
+        mut cached: Cached<'_>,
         positions: &[usize],
         rule: &CandidateRule<'_>,
         noise: &Noise<'_>,
     ) -> DiffusionResult<Vec<Candidate>> {
         self.network.check(batch, positions)?;
-        let in_windows = window_positions(batch, &cached, positions)?;
-        let input = Input::windows(batch, cached.windows);
-        let hidden = self.run(&input, &in_windows, Some(cached), None)?;
+        let at_rows = planned_positions(batch, &mut cached, positions)?;
+        let input = Input::planned(batch, cached.plans);
+        let hidden = self.run(&input, &at_rows, Some(cached), None)?;
         self.choose(&hidden, None, rule, noise)
     }
 

@@ -231,7 +231,7 @@ impl Network {
     }
 
     /// Hidden states of the given positions after the last norm, `[N, D]`. With caches `T` counts
-    /// the tokens of all windows, and positions are indexes into them.
+    /// the rows of all plans, and positions are indexes into them.
     pub(crate) fn hidden(
         &self,
         pass: &mut Pass<'_, '_>,

@@ -1,9 +1,11 @@
-//! Windows of sequences: what a forward pass computes, with keys and values of all other positions
-//! from a cache.
+//! Row plans: what a forward pass computes of its sequences, with keys and values of all other
+//! positions from a cache.
 
 use std::ops::Range;
 
-use llada_diffusion::{Cached, Error as DiffusionError, Result as DiffusionResult, TokenBatch};
+use llada_diffusion::{
+    Cached, Error as DiffusionError, KvCache, Result as DiffusionResult, RowPlan, TokenBatch,
+};
 use llada_tensor::backend::AttentionShape;
 use llada_tensor::ops::embedding::write_rows;
 use llada_tensor::{DType, Tape, Tensor, Var};
@@ -23,16 +25,17 @@ pub(crate) struct Input {
 impl Input {
     /// All tokens of a batch.
     pub(crate) fn new(batch: &TokenBatch) -> Self {
-        let windows: Vec<Range<usize>> = batch.sequences().map(|s| 0..s.len()).collect();
-        Self::windows(batch, &windows)
+        let whole = |sequence: &[u32]| RowPlan::window(0..sequence.len(), sequence.len());
+        let plans: Vec<RowPlan> = batch.sequences().map(whole).collect();
+        Self::planned(batch, &plans)
     }
 
-    /// One window of each sequence.
-    pub(crate) fn windows(batch: &TokenBatch, windows: &[Range<usize>]) -> Self {
+    /// The rows of each sequence's plan.
+    pub(crate) fn planned(batch: &TokenBatch, plans: &[RowPlan]) -> Self {
         let (mut ids, mut places, mut offsets) = (Vec::new(), Vec::new(), vec![0]);
-        for (sequence, window) in batch.sequences().zip(windows) {
-            ids.extend_from_slice(&sequence[window.clone()]);
-            places.extend(window.clone().map(index_u32));
+        for (sequence, plan) in batch.sequences().zip(plans) {
+            ids.extend(plan.positions().map(|at| sequence[at]));
+            places.extend(plan.positions().map(index_u32));
             offsets.push(ids.len());
         }
         Self {
@@ -43,7 +46,7 @@ impl Input {
     }
 }
 
-/// Attention of each sequence's window to all of its keys: those of the window are written into
+/// Attention of each sequence's rows to the keys of its plan: those of the rows are written into
 /// the cache, the others are there from earlier calls.
 pub(crate) fn attend_cached(
     tape: &mut Tape,
@@ -53,44 +56,62 @@ pub(crate) fn attend_cached(
     shape: AttentionShape<'_>,
 ) -> llada_tensor::Result<Tensor> {
     let mut y = Tensor::empty(tape.device(), DType::F32, q.value().shape());
-    let windows = cached.windows.iter().zip(cached.caches.iter_mut());
-    for (bounds, (window, cache)) in shape.offsets.windows(2).zip(windows) {
+    let plans = cached.plans.iter().zip(cached.caches.iter_mut());
+    for (bounds, (plan, cache)) in shape.offsets.windows(2).zip(plans) {
         let (start, len) = (bounds[0], bounds[1] - bounds[0]);
-        let of_window = |x: &Var| x.value().narrow(0, start, len);
-        let new = [of_window(k)?, of_window(v)?];
+        if len == 0 {
+            continue;
+        }
+        let length = cache.known.len();
+        let of_rows = |x: &Var| x.value().narrow(0, start, len);
+        let new = [of_rows(k)?, of_rows(v)?];
         if cache.layers.len() <= layer {
-            let empty = |x: &Tensor| Tensor::empty(x.device(), DType::F32, x.shape());
-            cache.layers.push([empty(&new[0]), empty(&new[1])]);
+            let empty = |x: &Tensor| Tensor::empty(x.device(), DType::F32, &[length, x.shape()[1]]);
+            cache.layers.push(new.each_ref().map(empty));
         }
         let layer = &mut cache.layers[layer];
         for (table, new) in layer.iter_mut().zip(&new) {
-            write_rows(table, window.start, new)?;
+            let mut done = 0;
+            for range in &plan.rows {
+                write_rows(table, range.start, &new.narrow(0, done, range.len())?)?;
+                done += range.len();
+            }
         }
-        let [keys, values] = layer.each_ref().map(|x| Var::constant(x.clone()));
+        let keys = gather(tape, &layer[0], &plan.keys)?;
+        let values = gather(tape, &layer[1], &plan.keys)?;
         let one = AttentionShape {
             offsets: &[0, len],
             key_offsets: Some(&[0, keys.value().shape()[0]]),
             ..shape
         };
-        let out = tape.attention(&Var::constant(of_window(q)?), &keys, &values, one)?;
+        let out = tape.attention(&Var::constant(of_rows(q)?), &keys, &values, one)?;
         write_rows(&mut y, start, out.value())?;
     }
     Ok(y)
 }
 
-/// Checks windows and caches, and returns the positions as indexes into all windows.
-pub(crate) fn window_positions(
+/// Rows of a table: a view where they are one range.
+fn gather(tape: &mut Tape, table: &Tensor, ranges: &[Range<usize>]) -> llada_tensor::Result<Var> {
+    if let [range] = ranges {
+        return Ok(Var::constant(table.narrow(0, range.start, range.len())?));
+    }
+    let rows: Vec<u32> = ranges.iter().cloned().flatten().map(index_u32).collect();
+    tape.embedding(&Var::constant(table.clone()), &rows)
+}
+
+/// Checks plans and caches, notes what the caches will know, and returns the positions as indexes
+/// into the rows of all plans.
+pub(crate) fn planned_positions(
     batch: &TokenBatch,
-    cached: &Cached<'_>,
+    cached: &mut Cached<'_>,
     positions: &[usize],
 ) -> DiffusionResult<Vec<usize>> {
-    let n = batch.n_sequences();
+    let expected = batch.n_sequences();
     for (what, got) in [
-        ("windows", cached.windows.len()),
+        ("plans", cached.plans.len()),
         ("caches", cached.caches.len()),
     ] {
-        if got != n {
-            let expected = n;
+        if got != expected {
             return Err(DiffusionError::LengthMismatch {
                 what,
                 expected,
@@ -98,39 +119,72 @@ pub(crate) fn window_positions(
             });
         }
     }
-    let mut at_windows = Vec::with_capacity(positions.len());
-    let (mut positions, mut start) = (positions.iter().peekable(), 0);
-    let sequences = batch.offsets().windows(2).zip(cached.windows);
-    for ((bounds, window), cache) in sequences.zip(cached.caches.iter()) {
-        let length = bounds[1] - bounds[0];
-        let expected = if cache.layers.is_empty() {
-            length
-        } else {
-            window.len()
-        };
-        let known = cache
-            .layers
-            .first()
-            .map_or(length, |[keys, _]| keys.shape()[0]);
-        let what = "a cache of another length, or a first window that is not all of its sequence";
-        if window.end > length || window.len() != expected || known != length {
-            let (expected, got) = (length, window.len());
-            return Err(DiffusionError::LengthMismatch {
-                what,
-                expected,
-                got,
-            });
-        }
-        while let Some(&at) = positions.next_if(|&&at| at < bounds[1]) {
-            let place = at - bounds[0];
-            if !window.contains(&place) {
-                let (op, limit) = ("positions", window.end);
-                let index = place;
-                return Err(llada_tensor::Error::IndexOutOfRange { op, index, limit }.into());
+    let lengths = batch.sequences().map(<[u32]>::len);
+    for ((length, plan), cache) in lengths.zip(cached.plans).zip(cached.caches.iter()) {
+        check_plan(plan, cache, length)?;
+    }
+    let mut at_rows = Vec::with_capacity(positions.len());
+    let (mut positions, mut next) = (positions.iter().peekable(), 0);
+    for (bounds, plan) in batch.offsets().windows(2).zip(cached.plans) {
+        for place in plan.positions() {
+            if positions.next_if(|&&at| at == bounds[0] + place).is_some() {
+                at_rows.push(next);
             }
-            at_windows.push(start + place - window.start);
+            next += 1;
         }
-        start += window.len();
     }
-    Ok(at_windows)
+    if let Some(&&index) = positions.peek() {
+        let (op, limit) = ("positions (ascending, among the rows)", batch.n_tokens());
+        return Err(llada_tensor::Error::IndexOutOfRange { op, index, limit }.into());
+    }
+    // Only now can nothing be refused any more.
+    let lengths = batch.sequences().map(<[u32]>::len);
+    for ((length, plan), cache) in lengths.zip(cached.plans).zip(cached.caches.iter_mut()) {
+        cache.known.resize(length, false);
+        plan.positions().for_each(|at| cache.known[at] = true);
+    }
+    Ok(at_rows)
+}
+
+/// Ranges are ascending and inside, rows are keys, and the other keys are in the cache.
+fn check_plan(plan: &RowPlan, cache: &KvCache, length: usize) -> DiffusionResult<()> {
+    let mismatch = |what, got| DiffusionError::LengthMismatch {
+        what,
+        expected: length,
+        got,
+    };
+    if !cache.known.is_empty() && cache.known.len() != length {
+        return Err(mismatch("a cache of another length", cache.known.len()));
+    }
+    let mut is_row = vec![false; length];
+    for (ranges, what) in [
+        (&plan.rows, "rows that do not ascend within a sequence"),
+        (&plan.keys, "keys that do not ascend within a sequence"),
+    ] {
+        let mut end = 0;
+        for range in ranges {
+            if range.start < end || range.end < range.start || range.end > length {
+                return Err(mismatch(what, range.end));
+            }
+            end = range.end;
+        }
+    }
+    plan.positions().for_each(|at| is_row[at] = true);
+    let is_known = |at: usize| is_row[at] || cache.known.get(at) == Some(&true);
+    if let Some(at) = plan
+        .keys
+        .iter()
+        .cloned()
+        .flatten()
+        .find(|&at| !is_known(at))
+    {
+        return Err(mismatch("a key that no call has computed", at));
+    }
+    let mut is_key = vec![false; length];
+    let keys = plan.keys.iter().cloned().flatten();
+    keys.for_each(|at| is_key[at] = true);
+    match plan.positions().find(|&at| !is_key[at]) {
+        Some(at) => Err(mismatch("a row that is no key", at)),
+        None => Ok(()),
+    }
 }

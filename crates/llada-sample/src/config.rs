@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{Error, Result};
+use crate::{Error, RefreshPolicy, Result};
 
 /// Which of the predicted tokens stay; the others are masked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -81,12 +81,109 @@ pub enum Process {
     /// below `1 - factor / (k + 1)`; if that is the last one, it stays too. Until the block is
     /// full; the number of steps is not used (`factor` of Fast-dLLM).
     Factor(f32),
+    /// The most tokens, the best first, whose entropies without the largest of them add up to no
+    /// more than this many nats, and the best one in any case. The sum bounds what is lost by
+    /// choosing them apart from each other; 0 is one token a step. The number of steps is not used
+    /// (EB-Sampler, arXiv 2505.24857).
+    EntropyBound(f32),
+    /// As [`Process::Quota`], and every other token of an entropy below this many nats. A block
+    /// ends when it is full; its last step takes all that is left.
+    EntropyExit(f32),
+    /// As [`Process::Threshold`], with a lower bar close to tokens that reach it: sure tokens make
+    /// their neighborhood sure (`LocalLeap`, arXiv 2510.07081).
+    LocalLeap {
+        /// The bar; a mask that reaches it is an anchor.
+        threshold: f32,
+        /// The bar of masks near an anchor, not above `threshold`.
+        relaxed: f32,
+        /// How far an anchor reaches, in positions; 0 is [`Process::Threshold`].
+        radius: usize,
+    },
+    /// As [`Process::Threshold`], and the surest token of every run of neighboring masks if it
+    /// reaches a lower bar, so that long runs are broken up (dInfer, arXiv 2510.08666).
+    Hierarchical {
+        /// The bar of all masks.
+        high: f32,
+        /// The bar of the surest of a run, not above `high`; if equal: [`Process::Threshold`].
+        low: f32,
+    },
+    /// As [`Process::Threshold`] with `threshold * (1 - fall * (1 - r))`, where `r` is the share of
+    /// the block's masks that are left (Streaming-dLLM, arXiv 2601.17917).
+    FallingThreshold {
+        /// The bar of an empty block.
+        threshold: f32,
+        /// The share that the bar has lost at the end of the block, in [0, 1].
+        fall: f32,
+    },
 }
 
 impl Process {
     /// Whether a block takes as many steps as it needs.
     pub(crate) fn is_parallel(self) -> bool {
-        matches!(self, Self::Threshold(_) | Self::Factor(_))
+        match self {
+            Self::Quota | Self::BlockQuota | Self::Reverse | Self::EntropyExit(_) => false,
+            Self::Threshold(_)
+            | Self::Factor(_)
+            | Self::EntropyBound(_)
+            | Self::LocalLeap { .. }
+            | Self::Hierarchical { .. }
+            | Self::FallingThreshold { .. } => true,
+        }
+    }
+
+    /// Name, bounds and value of every number of the process.
+    fn numbers(self) -> Vec<(&'static str, Bounds, f32)> {
+        match self {
+            Self::Quota | Self::BlockQuota | Self::Reverse => Vec::new(),
+            Self::Threshold(x) => vec![("threshold", Bounds::Unit, x)],
+            Self::Factor(x) => vec![("factor", Bounds::Positive, x)],
+            Self::EntropyBound(x) => vec![("eb_gamma", Bounds::NotNegative, x)],
+            Self::EntropyExit(x) => vec![("entropy_exit", Bounds::NotNegative, x)],
+            Self::LocalLeap {
+                threshold, relaxed, ..
+            } => vec![
+                ("threshold", Bounds::Unit, threshold),
+                ("relaxed_threshold", Bounds::UpTo(threshold), relaxed),
+            ],
+            Self::Hierarchical { high, low } => vec![
+                ("threshold", Bounds::Unit, high),
+                ("low_threshold", Bounds::UpTo(high), low),
+            ],
+            Self::FallingThreshold { threshold, fall } => vec![
+                ("threshold", Bounds::Unit, threshold),
+                ("threshold_fall", Bounds::Unit, fall),
+            ],
+        }
+    }
+}
+
+/// What a number may be.
+#[derive(Debug, Clone, Copy)]
+enum Bounds {
+    Unit,
+    /// From 0 to the threshold.
+    UpTo(f32),
+    Positive,
+    NotNegative,
+}
+
+impl Bounds {
+    fn contains(self, x: f32) -> bool {
+        match self {
+            Self::Unit => (0.0..=1.0).contains(&x),
+            Self::UpTo(limit) => (0.0..=limit).contains(&x),
+            Self::Positive => x.is_finite() && x > 0.0,
+            Self::NotNegative => x.is_finite() && x >= 0.0,
+        }
+    }
+
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Unit => "in [0, 1]",
+            Self::UpTo(_) => "from 0 to the threshold",
+            Self::Positive => "a positive number",
+            Self::NotNegative => "a number, 0 or more",
+        }
     }
 }
 
@@ -101,11 +198,14 @@ pub enum CacheMode {
     Prefix,
     /// Those of all positions outside of the block.
     Dual,
+    /// Those of all tokens that are known, but for new ones: a step computes the masks of the
+    /// block, and tokens for [`crate::RefreshPolicy::keep_active`] calls after their first.
+    Activity,
 }
 
 impl CacheMode {
     /// All modes.
-    pub const ALL: [Self; 3] = [Self::None, Self::Prefix, Self::Dual];
+    pub const ALL: [Self; 4] = [Self::None, Self::Prefix, Self::Dual, Self::Activity];
 
     /// The name on the command line.
     #[must_use]
@@ -114,6 +214,7 @@ impl CacheMode {
             Self::None => "none",
             Self::Prefix => "prefix",
             Self::Dual => "dual",
+            Self::Activity => "activity",
         }
     }
 }
@@ -155,6 +256,8 @@ pub struct SampleConfig {
     pub process: Process,
     /// Which keys and values are taken from earlier steps. Without guidance only.
     pub cache: CacheMode,
+    /// How far a step sees, and how soon the cache is computed anew.
+    pub refresh: RefreshPolicy,
     /// Whether an answer ends as soon as an EOS stands in it with no mask before it: the rest is
     /// then filled with EOS.
     pub early_stop: bool,
@@ -182,6 +285,7 @@ impl Default for SampleConfig {
             remasking: Remasking::LowConfidence,
             process: Process::Quota,
             cache: CacheMode::None,
+            refresh: RefreshPolicy::default(),
             early_stop: false,
             seed: 0,
             suppress_mask: false,
@@ -230,21 +334,32 @@ impl SampleConfig {
         at_least_one("block_length", self.block_length.unwrap_or(1))?;
         scale("temperature", self.temperature)?;
         scale("cfg_scale", f64::from(self.cfg_scale))?;
-        match self.process {
-            Process::Threshold(x) => {
-                let is_ok = (0.0..=1.0).contains(&x);
-                check("threshold", is_ok, "in [0, 1]", f64::from(x))?;
-            }
-            Process::Factor(x) => {
-                let is_ok = x.is_finite() && x > 0.0;
-                check("factor", is_ok, "a positive number", f64::from(x))?;
-            }
-            Process::Quota | Process::BlockQuota | Process::Reverse => {}
+        for (what, bounds, x) in self.process.numbers() {
+            check(what, bounds.contains(x), bounds.expected(), f64::from(x))?;
         }
-        if self.cache != CacheMode::None && self.cfg_scale > 0.0 {
+        let refresh = &self.refresh;
+        at_least_one("prompt_interval", refresh.prompt_interval)?;
+        at_least_one("refresh_interval", refresh.refresh_interval.unwrap_or(1))?;
+        if self.uses_plans() && self.cfg_scale > 0.0 {
             return Err(Error::GuidedCache { request });
         }
-        Ok(())
+        let what = [
+            (refresh.prompt_interval > 1, "prompt_interval"),
+            (refresh.vicinity > 0, "vicinity"),
+            (refresh.refresh_interval.is_some(), "refresh_interval"),
+        ];
+        let without_cache = what.into_iter().find(|(is_set, _)| *is_set);
+        match without_cache {
+            Some((_, what)) if self.cache == CacheMode::None => {
+                Err(Error::NeedsCache { request, what })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a step may compute or see less than the whole canvas.
+    pub(crate) fn uses_plans(&self) -> bool {
+        self.cache != CacheMode::None || self.refresh.suffix_window.is_some()
     }
 }
 

@@ -95,17 +95,25 @@ pub enum Error {
         name: String,
     },
     /// No such cache mode.
-    #[error("unknown cache {name:?}: expected none, prefix or dual")]
+    #[error("unknown cache {name:?}: expected none, prefix, dual or activity")]
     UnknownCache {
         /// What came.
         name: String,
     },
     /// Caches hold the keys and values of one canvas, and guidance needs two.
     #[error(
-        "request {request}: a cache cannot be used with cfg_scale: set one of them to none or 0"
+        "request {request}: a cache or a suffix window cannot be used with cfg_scale: leave one out"
     )]
     GuidedCache {
         /// Which request.
         request: usize,
+    },
+    /// A setting says how a cache is computed anew, and there is none.
+    #[error("request {request}: {what} needs a cache: prefix, dual or activity")]
+    NeedsCache {
+        /// Which request.
+        request: usize,
+        /// Which setting.
+        what: &'static str,
     },
 }

@@ -1,12 +1,10 @@
 //! Calls of the predictor: runs that follow the same rule share a batch.
 
-use std::ops::Range;
-
-use llada_diffusion::{Cached, Error, KvCache, MaskPredictor, Noise, TokenBatch};
+use llada_diffusion::{Cached, Error, KvCache, MaskPredictor, Noise, RowPlan, TokenBatch};
 use llada_tensor::ops::candidates::CandidateRule;
 
 use crate::run::Run;
-use crate::{CacheMode, Draws, Result, SampleConfig};
+use crate::{Draws, Result, SampleConfig};
 
 /// What runs must have in common to share a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,7 +28,7 @@ impl<'a> Rule<'a> {
             logits_eos_inf: &config.logits_eos_inf,
             confidence_eos_eot_inf: &config.confidence_eos_eot_inf,
             is_recorded: matches!(run.request.draws, Draws::Recorded(_)),
-            is_cached: config.cache != CacheMode::None,
+            is_cached: config.uses_plans(),
         }
     }
 }
@@ -82,10 +80,10 @@ fn evaluate_group(
     let draws = GumbelDraws::new(rule, runs, info.vocab_size);
     let noise = draws.noise(rule);
     let candidates = if rule.is_cached {
-        let windows: Vec<Range<usize>> = runs.iter().map(|run| run.window()).collect();
+        let plans: Vec<RowPlan> = runs.iter().map(|run| run.plan.clone()).collect();
         let mut caches: Vec<&mut KvCache> = runs.iter_mut().map(|run| &mut run.cache).collect();
         let cached = Cached {
-            windows: &windows,
+            plans: &plans,
             caches: &mut caches,
         };
         predictor.candidates_cached(&batch, cached, &positions, &candidate_rule, &noise)?

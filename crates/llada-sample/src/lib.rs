@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 mod block;
+mod commit;
 mod config;
 mod draws;
 mod error;
 mod evaluate;
+mod refresh;
 mod remask;
 mod request;
 mod run;
@@ -15,5 +17,6 @@ mod sample;
 pub use config::{CacheMode, Process, Remasking, SampleConfig};
 pub use draws::{Draws, RecordedDraws};
 pub use error::{Error, Result};
+pub use refresh::RefreshPolicy;
 pub use request::{Output, Request, Task};
 pub use sample::{Revealed, StepEvent, sample};

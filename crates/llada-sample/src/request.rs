@@ -82,10 +82,13 @@ pub struct Output {
     /// How often the predictor saw this sequence. Steps that reveal nothing need no call; guided
     /// calls count once, as in the reference.
     pub nfe: usize,
+    /// Positions that all calls have computed; a guided call computes each twice. What a cache or a
+    /// suffix window leaves out is not counted.
+    pub rows: usize,
     /// Steps that were run.
     pub steps: usize,
     /// Steps that were left when an EOS ended the answer early; 0 where the number of steps is not
-    /// fixed ([`crate::Process::Threshold`], [`crate::Process::Factor`]).
+    /// fixed ([`crate::Process::Threshold`] and its like).
     pub saved_steps: usize,
     /// Whether an observer stopped the request before its last step.
     pub stopped: bool,

@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use llada_diffusion::{
-    Candidate, KvCache, PredictorInfo, StepKey, num_transfer_tokens, reveal_probability,
+    Candidate, KvCache, PredictorInfo, RowPlan, StepKey, num_transfer_tokens, reveal_probability,
 };
 
 use crate::block::{Block, blocks};
-use crate::remask::{above_threshold, by_factor, highest, ranked, score};
-use crate::{
-    CacheMode, Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task,
-};
+use crate::commit::{Predicted, committed};
+use crate::refresh::{Canvas, Refreshed};
+use crate::remask::{highest, ranked, score};
+use crate::{Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task};
 
 /// A request, its canvas, and the state of its current step.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub(crate) struct Run<'a> {
     block: usize,
     /// Tokens to reveal in each step of the current block.
     quotas: Vec<usize>,
+    /// Masks of the current block at its start.
+    block_masks: usize,
     /// Step within the current block.
     block_step: usize,
     /// Step within the run.
@@ -41,6 +43,12 @@ pub(crate) struct Run<'a> {
     ended: bool,
     /// With a cache mode: keys and values as the last call saw them.
     pub(crate) cache: KvCache,
+    refreshed: Refreshed,
+    /// The call, from 1, that revealed each token; 0 for none.
+    revealed_in: Vec<usize>,
+    /// What this step computes and sees.
+    pub(crate) plan: RowPlan,
+    rows: usize,
     /// Positions to be evaluated in this step, ascending.
     pub(crate) positions: Vec<usize>,
     /// Their candidates.
@@ -70,6 +78,7 @@ impl<'a> Run<'a> {
             mask_token_id: info.mask_token_id,
             eos_token_id: info.eos_token_id,
             answer,
+            revealed_in: vec![0; canvas.len()],
             canvas,
             steps: if is_parallel {
                 is_masked.iter().filter(|&&masked| masked).count()
@@ -80,12 +89,16 @@ impl<'a> Run<'a> {
             blocks,
             block: 0,
             quotas: Vec::new(),
+            block_masks: 0,
             block_step: 0,
             step: 0,
             nfe: 0,
             stopped: false,
             ended: false,
             cache: KvCache::default(),
+            refreshed: Refreshed::default(),
+            plan: RowPlan::default(),
+            rows: 0,
             positions: Vec::new(),
             candidates: Vec::new(),
             revealed: Vec::new(),
@@ -135,29 +148,41 @@ impl<'a> Run<'a> {
         self.canvas.iter().zip(&self.is_given).map(hidden).collect()
     }
 
-    /// With a cache mode: the positions that this step computes.
-    pub(crate) fn window(&self) -> Range<usize> {
-        let (block, length) = (&self.blocks[self.block].range, self.canvas.len());
-        match self.request.config.cache {
-            _ if self.block_step == 0 => 0..length,
-            CacheMode::None => 0..length,
-            CacheMode::Prefix => block.start..length,
-            CacheMode::Dual => block.clone(),
+    /// What this step computes and sees: everything, but for a cache or a suffix window.
+    fn plan(&self) -> RowPlan {
+        let (config, length) = (&self.request.config, self.canvas.len());
+        if !config.uses_plans() {
+            return RowPlan::window(0..length, length);
         }
+        let canvas = Canvas {
+            is_masked: (self.canvas.iter())
+                .map(|&id| id == self.mask_token_id)
+                .collect(),
+            prompt: (self.is_given.iter())
+                .position(|given| !given)
+                .unwrap_or(length),
+            block: self.blocks[self.block].range.clone(),
+            block_index: self.block,
+            revealed_in: &self.revealed_in,
+        };
+        self.refreshed.plan(config, &canvas)
     }
 
     /// Sets `positions` to those whose tokens this step needs: all masks before the end of the
     /// block, or only those to be revealed where that is known beforehand.
     pub(crate) fn choose_positions(&mut self) -> Result<()> {
+        self.plan = self.plan();
         let (config, block) = (&self.request.config, &self.blocks[self.block].range);
         let start = match config.process {
             Process::BlockQuota => block.start,
-            _ => self.window().start,
+            _ => 0,
         };
+        let competes =
+            |at: &usize| (start..block.end).contains(at) && self.canvas[*at] == self.mask_token_id;
         self.positions.clear();
         self.positions
-            .extend((start..block.end).filter(|&at| self.canvas[at] == self.mask_token_id));
-        if config.process.is_parallel() {
+            .extend(self.plan.positions().filter(competes));
+        if config.process.is_parallel() || matches!(config.process, Process::EntropyExit(_)) {
             // Which ones stay is known when their confidences are.
         } else if config.process == Process::Reverse {
             let p = self.reveal_probability()?;
@@ -189,15 +214,19 @@ impl<'a> Run<'a> {
     fn quota(&self) -> usize {
         let is_last = self.block_step + 1 == self.quotas.len();
         match self.request.config.process {
-            Process::BlockQuota if is_last => usize::MAX,
+            Process::BlockQuota | Process::EntropyExit(_) if is_last => usize::MAX,
             _ => self.quotas[self.block_step],
         }
     }
 
     /// Puts this step's tokens into the canvas. Where the mask itself won, the mask stays.
     pub(crate) fn reveal(&mut self) -> Result<()> {
-        self.nfe += usize::from(!self.positions.is_empty());
         let config = &self.request.config;
+        if !self.positions.is_empty() {
+            self.nfe += 1;
+            self.rows += self.plan.n_rows() * if config.cfg_scale > 0.0 { 2 } else { 1 };
+            self.refreshed.called(config, self.block);
+        }
         let scores: Vec<f32> = self
             .candidates
             .iter()
@@ -212,18 +241,18 @@ impl<'a> Run<'a> {
                 step,
             });
         }
-        let mut order = ranked(&scores);
-        let confidences = || -> Vec<f32> {
-            let order = order.iter();
-            order.map(|&i| self.candidates[i].confidence).collect()
+        let block = self.blocks[self.block].range.clone();
+        let step = Predicted {
+            positions: &self.positions,
+            candidates: &self.candidates,
+            order: &ranked(&scores),
+            quota: match config.process.is_parallel() {
+                true => 1,
+                false => self.quota(),
+            },
+            mask_ratio: self.n_masks(block) as f32 / self.block_masks.max(1) as f32,
         };
-        let quota = match config.process {
-            Process::Quota | Process::BlockQuota => self.quota(),
-            Process::Reverse => scores.len(),
-            Process::Threshold(threshold) => above_threshold(&confidences(), threshold),
-            Process::Factor(factor) => by_factor(&confidences(), factor),
-        };
-        order.truncate(quota);
+        let mut order = committed(config.process, &step);
         order.sort_unstable();
         self.revealed.clear();
         for i in order {
@@ -232,6 +261,7 @@ impl<'a> Run<'a> {
             } = self.candidates[i];
             if token != self.mask_token_id {
                 self.canvas[self.positions[i]] = token;
+                self.revealed_in[self.positions[i]] = self.nfe;
                 self.revealed.push(Revealed {
                     position: self.positions[i],
                     token,
@@ -251,11 +281,7 @@ impl<'a> Run<'a> {
             steps: self.steps,
             block: self.block,
             blocks: self.blocks.len(),
-            masked: self
-                .canvas
-                .iter()
-                .filter(|&&id| id == self.mask_token_id)
-                .count(),
+            masked: self.n_masks(0..self.canvas.len()),
             revealed: &self.revealed,
             canvas: &self.canvas,
         }
@@ -266,19 +292,22 @@ impl<'a> Run<'a> {
         self.step += 1;
         self.block_step += 1;
         let block = &self.blocks[self.block];
+        let is_full = !self.has_mask(block.range.clone());
         let is_over = match self.request.config.process {
             // A step that reveals nothing, as the mask itself won, would repeat itself.
-            Process::Threshold(_) | Process::Factor(_) => {
-                self.revealed.is_empty() || !self.has_mask(block.range.clone())
-            }
-            Process::Quota | Process::BlockQuota | Process::Reverse => {
-                self.block_step == block.steps
-            }
+            process if process.is_parallel() => self.revealed.is_empty() || is_full,
+            Process::EntropyExit(_) if is_full => true,
+            _ => self.block_step == block.steps,
         };
         if is_over {
             self.block += 1;
             self.begin_block();
         }
+    }
+
+    fn n_masks(&self, range: Range<usize>) -> usize {
+        let ids = self.canvas[range].iter();
+        ids.filter(|&&id| id == self.mask_token_id).count()
     }
 
     fn has_mask(&self, range: Range<usize>) -> bool {
@@ -317,12 +346,9 @@ impl<'a> Run<'a> {
     fn begin_block(&mut self) {
         self.block_step = 0;
         if let Some(block) = self.blocks.get(self.block) {
-            let of_block = &self.canvas[block.range.clone()];
-            let masked = of_block
-                .iter()
-                .filter(|&&id| id == self.mask_token_id)
-                .count();
-            self.quotas = num_transfer_tokens(masked, block.steps);
+            let (range, steps) = (block.range.clone(), block.steps);
+            self.block_masks = self.n_masks(range);
+            self.quotas = num_transfer_tokens(self.block_masks, steps);
         }
     }
 
@@ -341,6 +367,7 @@ impl<'a> Run<'a> {
             suffix_len: self.canvas.len() - self.answer.end,
             tokens: self.canvas,
             nfe: self.nfe,
+            rows: self.rows,
             steps: self.step,
             saved_steps: if self.ended && !is_parallel {
                 self.steps - self.step

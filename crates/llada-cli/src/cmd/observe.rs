@@ -54,7 +54,7 @@ pub(crate) fn run_all(
         n_tokens += output.answer().len();
         results.push(json!({
             "text": result["text"], "tokens": result["tokens"],
-            "prompt_tokens": output.prompt_len, "nfe": output.nfe, "steps": output.steps,
+            "prompt_tokens": output.prompt_len, "nfe": output.nfe, "rows": output.rows, "steps": output.steps,
             "saved_steps": output.saved_steps,
         }));
     }

@@ -63,6 +63,56 @@ fn wrong_prompts() {
 }
 
 #[test]
+fn flags_of_the_sampler_that_contradict_each_other() {
+    let dir = model();
+    let dir = dir.path();
+    let cases: [(&[&str], &[&str]); 12] = [
+        (
+            &["--suffix-window", "4", "--cfg-scale", "1"],
+            &["suffix window", "cfg_scale"],
+        ),
+        (&["--vicinity", "2"], &["--vicinity", "--cache"]),
+        (
+            &["--prompt-interval", "2"],
+            &["--prompt-interval", "--cache"],
+        ),
+        (
+            &["--refresh-interval", "2", "--cache", "none"],
+            &["--refresh-interval", "--cache"],
+        ),
+        (
+            &["--refresh-interval", "0", "--cache", "dual"],
+            &["--refresh-interval", "at least 1"],
+        ),
+        (
+            &["--keep-active", "2", "--cache", "dual"],
+            &["--keep-active", "activity"],
+        ),
+        (&["--relaxed-threshold", "0.5"], &["--threshold"]),
+        (
+            &["--threshold", "0.5", "--relaxed-threshold", "0.7"],
+            &["relaxed_threshold", "threshold"],
+        ),
+        (
+            &["--threshold", "0.5", "--leap-radius", "2"],
+            &["--relaxed-threshold"],
+        ),
+        (
+            &["--eb-gamma", "0.1", "--threshold", "0.9"],
+            &["--eb-gamma", "--threshold"],
+        ),
+        (
+            &["--eb-gamma", "0.1", "--steps", "3"],
+            &["--eb-gamma", "--steps"],
+        ),
+        (&["--entropy-exit", "NaN"], &["entropy_exit", "0 or more"]),
+    ];
+    for (flags, words) in cases {
+        fails(&mut generate(dir, &[&["春"], flags].concat()), 2, words);
+    }
+}
+
+#[test]
 fn wrong_flags() {
     let dir = model();
     let dir = dir.path();
@@ -79,7 +129,7 @@ fn wrong_flags() {
     fails(
         &mut generate(dir, &["春", "--cache", "fast"]),
         2,
-        &["none, prefix or dual"],
+        &["none, prefix, dual or activity"],
     );
     let guided = ["春", "--cache", "dual", "--cfg-scale", "1"];
     fails(&mut generate(dir, &guided), 2, &["cache", "cfg_scale"]);

@@ -215,7 +215,7 @@ fn wrong_flags() {
         &["too many"],
     );
     check(&["train", "--length", "4", "--dtype", "int8"], 2, &["bf16"]);
-    check(&["generate", "--cache", "fast"], 2, &["prefix or dual"]);
+    check(&["generate", "--cache", "fast"], 2, &["dual or activity"]);
     check(&["generate", "--steps", "0"], 2, &["--steps"]);
     let no_answer = ["generate", "--length", "4", "--prompt-length", "4"];
     check(&no_answer, 2, &["--length 4", "prompt of 4"]);

@@ -23,6 +23,7 @@ fn generate_reports_the_tokens() {
         "tokens",
         "prompt_tokens",
         "nfe",
+        "rows",
         "steps",
         "saved_steps",
     ];

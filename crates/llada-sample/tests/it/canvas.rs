@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use llada_sample::{CacheMode, Output, Process, Remasking, Request, SampleConfig, Task, sample};
+use llada_sample::{
+    CacheMode, Output, Process, RefreshPolicy, Remasking, Request, SampleConfig, Task, sample,
+};
 use llada_testkit::ToyPredictor;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::{collection, option, prop_assert, prop_assert_eq, proptest};
@@ -30,6 +32,21 @@ fn config() -> impl Strategy<Value = SampleConfig> {
             Just(Process::Reverse),
             Just(Process::Threshold(0.2)),
             Just(Process::Factor(1.3)),
+            Just(Process::EntropyBound(1.0)),
+            Just(Process::EntropyExit(1.2)),
+            Just(Process::LocalLeap {
+                threshold: 0.5,
+                relaxed: 0.2,
+                radius: 2
+            }),
+            Just(Process::Hierarchical {
+                high: 0.5,
+                low: 0.2
+            }),
+            Just(Process::FallingThreshold {
+                threshold: 0.6,
+                fall: 0.5
+            }),
         ],
         prop_oneof![Just(0.0), Just(0.7)],
         prop_oneof![Just(0.0_f32), Just(1.5)],
@@ -44,6 +61,7 @@ fn config() -> impl Strategy<Value = SampleConfig> {
         remasking: kinds.0,
         process: kinds.1,
         cache: CacheMode::None,
+        refresh: RefreshPolicy::default(),
         early_stop: false,
         seed: numbers.3,
         suppress_mask: flags.0,
@@ -133,8 +151,9 @@ proptest! {
                 let is_fixed = masks(&start(&request)[answer]) == 0;
                 prop_assert_eq!(output.steps, if is_fixed { 0 } else { request.config.steps });
             }
+            Process::EntropyExit(_) => prop_assert!(output.steps <= request.config.steps),
             // A step without a token ends its block.
-            Process::Threshold(_) | Process::Factor(_) => {
+            _ => {
                 prop_assert!(output.steps <= masks(&start(&request)) + request.config.gen_length);
             }
         }

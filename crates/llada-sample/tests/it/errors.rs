@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::ops::{ControlFlow, Range};
 
 use llada_diffusion::{MaskPredictor, PredictorInfo, TokenBatch};
-use llada_sample::{Draws, Output, RecordedDraws, Request, Result, SampleConfig, Task, sample};
+use llada_sample::{
+    Draws, Output, RecordedDraws, RefreshPolicy, Request, Result, SampleConfig, Task, sample,
+};
 use llada_testkit::ToyPredictor;
 
 fn config() -> SampleConfig {
@@ -87,6 +89,18 @@ fn bad_requests_are_refused() {
             },
         ),
         "request 0: 3 steps are too few for 4 blocks",
+    );
+    let refresh = RefreshPolicy {
+        vicinity: 1,
+        ..RefreshPolicy::default()
+    };
+    let uncached = SampleConfig {
+        refresh,
+        ..config()
+    };
+    check(
+        Request::generate(vec![], uncached),
+        "request 0: vicinity needs a cache: prefix, dual or activity",
     );
     check(
         Request::infill(vec![1, 2, 3], config()),

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 use llada::diffusion::{
-    Cached, Candidate, KvCache, MaskPredictor, Noise, PredictorInfo, Result, TokenBatch,
+    Cached, Candidate, KvCache, MaskPredictor, Noise, PredictorInfo, Result, RowPlan, TokenBatch,
 };
 use llada::sample::{CacheMode, Process, Request, SampleConfig, sample};
 use llada::tensor::ops::candidates::CandidateRule;
@@ -45,7 +45,9 @@ impl MaskPredictor for Recorder {
         rule: &CandidateRule<'_>,
         noise: &Noise<'_>,
     ) -> Result<Vec<Candidate>> {
-        let computed = batch.ids()[cached.windows[0].clone()].to_vec();
+        let computed = (cached.plans[0].positions())
+            .map(|at| batch.ids()[at])
+            .collect();
         self.calls.borrow_mut().push(computed);
         self.model
             .candidates_cached(batch, cached, positions, rule, noise)
@@ -127,7 +129,7 @@ fn a_cached_call_gives_the_recorded_logits() {
         let mut call = |batch: &TokenBatch, window: std::ops::Range<usize>| {
             let positions: Vec<usize> = window.clone().collect();
             let cached = Cached {
-                windows: &[window],
+                plans: &[RowPlan::window(window, length)],
                 caches: &mut [&mut cache],
             };
             model

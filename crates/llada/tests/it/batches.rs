@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use llada::sample::{CacheMode, Process, Request, SampleConfig, sample};
+use llada::sample::{CacheMode, Process, RefreshPolicy, Request, SampleConfig, sample};
 use llada::{CpuConfig, Device, Llada, Precision};
 
 /// Position, token and bits of the confidence of everything that a step reveals.
@@ -66,6 +66,33 @@ fn batches_of_mixed_lengths_equal_single_runs() {
     check(&SampleConfig {
         cache: CacheMode::Dual,
         process: Process::Threshold(0.5),
+        block_length: Some(4),
+        ..SampleConfig::default()
+    });
+    check(&SampleConfig {
+        cache: CacheMode::Activity,
+        refresh: RefreshPolicy {
+            suffix_window: Some(3),
+            prompt_interval: 2,
+            vicinity: 1,
+            refresh_interval: Some(3),
+            keep_active: 1,
+        },
+        process: Process::LocalLeap {
+            threshold: 0.3,
+            relaxed: 0.1,
+            radius: 2,
+        },
+        temperature: 0.7,
+        block_length: Some(4),
+        ..SampleConfig::default()
+    });
+    check(&SampleConfig {
+        refresh: RefreshPolicy {
+            suffix_window: Some(2),
+            ..RefreshPolicy::default()
+        },
+        process: Process::EntropyBound(6.0),
         block_length: Some(4),
         ..SampleConfig::default()
     });

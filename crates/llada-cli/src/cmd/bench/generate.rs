@@ -1,12 +1,13 @@
 //! `llada bench generate`.
 
 use std::cell::Cell;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use anyhow::Result;
 use llada::FrozenModel;
 use llada::diffusion::{
-    Cached, Candidate, MaskPredictor, Noise, PredictorInfo, Result as DiffusionResult, TokenBatch,
+    Cached, Candidate, MaskPredictor, Noise, PredictorInfo, Result as DiffusionResult, RowPlan,
+    TokenBatch,
 };
 use llada::sample::{CacheMode, Output, Process, Request, SampleConfig, sample};
 use llada::tensor::ops::candidates::CandidateRule;
@@ -152,7 +153,7 @@ impl MaskPredictor for Counting<'_> {
         rule: &CandidateRule<'_>,
         noise: &Noise<'_>,
     ) -> DiffusionResult<Vec<Candidate>> {
-        let computed = cached.windows.iter().map(Range::len).sum();
+        let computed = cached.plans.iter().map(RowPlan::n_rows).sum();
         self.count(computed, positions.len());
         self.model
             .candidates_cached(batch, cached, positions, rule, noise)
