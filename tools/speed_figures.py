@@ -33,19 +33,18 @@ def bench(binary, preset, dtype, length, rounds, **flags):
 
 
 def measure(binary, threads):
-    runs = {"length": [], "masked": [], "batch": []}
+    runs = {"length": [], "masked": [], "batch": [], "memory": []}
     for dtype in DTYPES:
         for length in LENGTHS:
-            run = bench(binary, "llada-1b", dtype, length, 3, threads=threads)
+            run = bench(binary, "llada-25m", dtype, length, 10, threads=threads)
             runs["length"].append(run)
-    for dtype in DTYPES[1:]:
         for masked in MASKED:
-            run = bench(binary, "llada-1b", dtype, 256, 3, masked=masked, threads=threads)
+            run = bench(binary, "llada-25m", dtype, 256, 10, masked=masked, threads=threads)
             runs["masked"].append(run)
-    for dtype in DTYPES:
         for batch in BATCHES:
-            run = bench(binary, "llada-25m", dtype, 64, 20, batch=batch, threads=threads)
+            run = bench(binary, "llada-25m", dtype, 64, 10, batch=batch, threads=threads)
             runs["batch"].append(run)
+        runs["memory"].append(bench(binary, "llada-1b", dtype, 128, 2, threads=threads))
     return runs
 
 
@@ -54,8 +53,8 @@ def draw(runs, folder):
     plt.rcParams.update({"grid.alpha": 0.3, "figure.figsize": (5.2, 3.4)})
     plt.rcParams.update({"svg.hashsalt": "llada"})
     lines = [
-        ("length", "positions", lambda r: r["length"], "LLaDA-1B, one sequence, all masked"),
-        ("masked", "masked positions", lambda r: r["masked"], "LLaDA-1B, 256 positions"),
+        ("length", "positions", lambda r: r["length"], "25 M, one sequence, all masked"),
+        ("masked", "masked positions", lambda r: r["masked"], "25 M, 256 positions"),
         ("batch", "sequences of 64", lambda r: r["batch"], "25 M, all masked"),
     ]
     for name, label, x, title in lines:
@@ -71,7 +70,7 @@ def draw(runs, folder):
         axes.legend()
         save(figure, folder / f"{name}.svg")
     figure, axes = plt.subplots()
-    of = {r["dtype"]: r for r in runs["length"] if r["length"] == 128}
+    of = {r["dtype"]: r for r in runs["memory"]}
     for i, dtype in enumerate(DTYPES):
         peak, weights = of[dtype]["peak_memory_bytes"], of[dtype]["weights_bytes"]
         axes.bar(i, peak / 1e9, color="#dddddd", label="peak" if i == 0 else None)
