@@ -1,10 +1,11 @@
 //! What caches and parallel decoding save, and what they cost: each setting against one token a
 //! step without a cache.
 //!
-//! `cargo run --release -p llada --example agreement -- [--model DIR] [--lines N] [DATA_DIR]`:
-//! poems of N lines (4) are completed from their first one, which the model has drawn itself, a line
-//! in a block. With the folder that `cargo xtask data poems` makes, the famous quatrains are
-//! recalled from their last line too, which takes as long again.
+//! `cargo run --release -p llada --example agreement -- [--model DIR] [--prompts N] [--lines N]
+//! [DATA_DIR]`: poems of so many lines (4) are completed from their first one, which the model has
+//! drawn itself, a line in a block. A table that means something takes 200 prompts or more; without
+//! the flag there are 4. With the folder that `cargo xtask data poems` makes, the famous quatrains are
+//! recalled from their last line too.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::{env, fs, ops::ControlFlow, path::Path, time::Instant};
@@ -14,7 +15,6 @@ use llada::diffusion::{LikelihoodConfig, MaskPredictor as _, ScoredSequence, log
 use llada::sample::{CacheMode, Output, Process, RefreshPolicy, Request, SampleConfig};
 use llada::{CpuConfig, Device, Llada, Precision};
 
-const PROMPTS: u64 = 200;
 /// Five characters and a mark.
 const LINE: usize = 6;
 const MARKS: [char; 7] = ['，', '。', '？', '！', '；', '：', '、'];
@@ -144,8 +144,8 @@ fn sample(llada: &Llada, requests: &[Request]) -> anyhow::Result<Vec<Output>> {
     Ok(llada::sample::sample(&llada.model, requests, observer)?)
 }
 
-/// First lines that the model draws: no data is needed, and none of them is a text it was shown.
-fn prompts(llada: &Llada, lines: usize) -> anyhow::Result<Vec<Vec<u32>>> {
+/// First lines that the model draws, so that no data is needed. Many are of poems that it knows.
+fn prompts(llada: &Llada, n: u64, lines: usize) -> anyhow::Result<Vec<Vec<u32>>> {
     let base = &settings()[0];
     let request = |seed| {
         let config = SampleConfig {
@@ -155,7 +155,7 @@ fn prompts(llada: &Llada, lines: usize) -> anyhow::Result<Vec<Vec<u32>>> {
         };
         closed(Request::generate(Vec::new(), config), llada)
     };
-    let requests: Vec<Request> = (0..PROMPTS).map(request).collect();
+    let requests: Vec<Request> = (0..n).map(request).collect();
     let outputs = sample(llada, &requests)?;
     Ok(outputs.iter().map(|o| o.tokens[..LINE].to_vec()).collect())
 }
@@ -269,6 +269,11 @@ fn main() -> anyhow::Result<()> {
         Some(lines) => lines.parse().context("--lines needs a number")?,
         None => 4,
     };
+    let n_prompts: u64 = match take(&mut args, "--prompts")? {
+        Some(n) => n.parse().context("--prompts needs a number")?,
+        None => 4,
+    };
+    anyhow::ensure!(n_prompts > 0, "--prompts must be at least 1");
     anyhow::ensure!(lines > 1, "--lines must be at least 2");
     let llada = match take(&mut args, "--model")? {
         Some(dir) => llada::load(Path::new(&dir), &device, Precision::F32)?,
@@ -278,8 +283,8 @@ fn main() -> anyhow::Result<()> {
         Some(data) => quatrains(&llada, Path::new(data))?,
         None => Vec::new(),
     };
-    let prompts = prompts(&llada, lines)?;
-    println!("{PROMPTS} prompts, {} famous quatrains", famous.len());
+    let prompts = prompts(&llada, n_prompts, lines)?;
+    println!("{n_prompts} prompts, {} famous quatrains", famous.len());
     println!(
         "| flags | forwards | rows | seconds | same text % | first difference | nats a token | form % | recall % |"
     );
