@@ -6,8 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use half::bf16;
-use llada_tensor::backend::RowCodes;
-use llada_tensor::quantize::{INT4_GROUP, dequantize_row, padded};
+use llada_tensor::quantize::{RowCodes, dequantize_row, groups, padded, quantize_rows};
 use llada_tensor::{Device, Precision};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
@@ -15,7 +14,7 @@ use serde_json::json;
 use crate::gguf::is_gguf;
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::weights::{INDEX, SINGLE, temporary_file, with_tensors, write_file};
+use crate::weights::{INDEX, SINGLE, persist, temporary_file, with_tensors, write_file};
 use crate::{Error, Result};
 
 /// Bytes of a shard, if it has more than one tensor.
@@ -190,7 +189,7 @@ fn converted(
         shape: shape.to_vec(),
         data,
     };
-    let (width, groups) = (padded(k), padded(k) / INT4_GROUP);
+    let (width, groups) = (padded(k), groups(precision, k));
     let data = parts.data;
     if !becomes_integers(tensor, precision) {
         let dtype = if is_f32 { Dtype::F32 } else { Dtype::BF16 };
@@ -224,10 +223,7 @@ impl Parts {
         squares: &mut [f64; 2],
     ) -> Result<()> {
         let is_int4 = precision == Precision::Int4;
-        let (width, groups) = match is_int4 {
-            true => (padded(k), padded(k) / INT4_GROUP),
-            false => (padded(k), 0),
-        };
+        let (width, groups) = (padded(k), groups(precision, k));
         let mut codes = vec![0; rows * width];
         let mut multipliers = vec![0; rows * groups];
         let mut scales = vec![0.0; rows];
@@ -236,7 +232,7 @@ impl Parts {
             multipliers: &mut multipliers,
             scales: &mut scales,
         };
-        device.backend().quantize_rows(precision, values, k, out)?;
+        quantize_rows(device, precision, values, k, out)?;
         let mut row = vec![0.0; k];
         for at in (0..rows).step_by(COMPARED) {
             let (codes, multipliers) = (&codes[at * width..], &multipliers[at * groups..]);
@@ -279,11 +275,7 @@ fn write_shard(path: &Path, parts: &[Part]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let file = temporary_file(dir).map_err(|error| io("writing", path, error))?;
     safetensors::serialize_to_file(views, Some(metadata), file.path()).map_err(safetensors)?;
-    let synced = fs::File::open(file.path()).and_then(|file| file.sync_all());
-    synced.map_err(|error| io("writing", path, error))?;
-    let persisted = file.persist(path);
-    persisted.map_err(|error| io("writing", path, error.error))?;
-    Ok(())
+    persist(file, path).map_err(|error| io("writing", path, error))
 }
 
 /// Copies the files that are neither weights nor the configuration.

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use llada_tensor::Precision;
 use llada_tensor::backend::RowCodes;
-use llada_tensor::quantize::{INT4_GROUP, ROTATION, dequantize_row, padded};
+use llada_tensor::quantize::{INT4_GROUP, ROTATION, dequantize_row, groups, padded};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
 
@@ -112,7 +112,7 @@ impl<'a> StoredCodes<'a> {
             false => of("", Dtype::I8, vec![n, padded(k)])?,
         };
         let multipliers = match is_int4 {
-            true => of(MULTIPLIER, Dtype::I8, vec![n, padded(k) / INT4_GROUP])?,
+            true => of(MULTIPLIER, Dtype::I8, vec![n, groups(precision, k)])?,
             false => &[],
         };
         let scales = of(SCALE, Dtype::F32, vec![n])?;
@@ -142,7 +142,7 @@ impl<'a> StoredCodes<'a> {
         reason = "outputs come by mutable reference inside"
     )]
     pub(crate) fn read(&self, rows: Range<usize>, out: RowCodes<'_>) {
-        let (width, groups) = (padded(self.k), padded(self.k) / INT4_GROUP);
+        let (width, groups) = (padded(self.k), groups(self.precision, self.k));
         if self.precision == Precision::Int4 {
             let bytes = &self.codes[rows.start * width / 2..rows.end * width / 2];
             for (pair, byte) in out.codes.chunks_exact_mut(2).zip(bytes) {
@@ -167,10 +167,7 @@ impl<'a> StoredCodes<'a> {
     /// The values that the codes stand for.
     pub(crate) fn fill(&self) -> Fill<'a> {
         let stored = Self { ..*self };
-        let groups = match stored.precision {
-            Precision::Int4 => padded(stored.k) / INT4_GROUP,
-            _ => 0,
-        };
+        let groups = groups(stored.precision, stored.k);
         Box::new(move |rows, out| {
             let (mut codes, mut scales) = (vec![0; padded(stored.k)], [0.0]);
             let mut multipliers = vec![0; groups];

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::bf16;
-use llada_tensor::backend::{PackedWeight, RowCodes};
+use llada_tensor::backend::PackedWeight;
+use llada_tensor::quantize::{RowCodes, pack_codes};
 use llada_tensor::{Device, Precision, Tensor};
 use memmap2::{Mmap, UncheckedAdvice};
 
@@ -87,7 +88,7 @@ impl Stored<'_> {
                 codes.read(rows.clone(), out);
                 self.drop_pages(rows);
             };
-            return Ok(device.backend().pack_codes([n, k], precision, &fill)?);
+            return Ok(pack_codes(device, [n, k], precision, &fill)?);
         }
         let all_finite = AtomicBool::new(true);
         let fill = |rows: Range<usize>, out: &mut [f32]| {

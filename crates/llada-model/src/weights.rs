@@ -424,9 +424,13 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let dir = path.parent().unwrap_or(Path::new("."));
     let mut file = temporary_file(dir).map_err(io)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
+    file.write_all(bytes).map_err(io)?;
+    persist(file, path).map_err(io)
+}
+
+/// Gives a temporary file its name once its contents are on the disk.
+pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
+    file.as_file().sync_all()?;
+    file.persist(path)?;
     Ok(())
 }

@@ -37,7 +37,6 @@ pub(crate) struct Run<'a> {
     step: usize,
     /// Steps at most.
     steps: usize,
-    nfe: usize,
     stopped: bool,
     /// An EOS has ended the answer.
     ended: bool,
@@ -92,7 +91,6 @@ impl<'a> Run<'a> {
             block_masks: 0,
             block_step: 0,
             step: 0,
-            nfe: 0,
             stopped: false,
             ended: false,
             cache: KvCache::default(),
@@ -223,7 +221,6 @@ impl<'a> Run<'a> {
     pub(crate) fn reveal(&mut self) -> Result<()> {
         let config = &self.request.config;
         if !self.positions.is_empty() {
-            self.nfe += 1;
             self.rows += self.plan.n_rows() * if config.cfg_scale > 0.0 { 2 } else { 1 };
             self.refreshed.called(config, self.block);
         }
@@ -261,7 +258,7 @@ impl<'a> Run<'a> {
             } = self.candidates[i];
             if token != self.mask_token_id {
                 self.canvas[self.positions[i]] = token;
-                self.revealed_in[self.positions[i]] = self.nfe;
+                self.revealed_in[self.positions[i]] = self.refreshed.calls;
                 self.revealed.push(Revealed {
                     position: self.positions[i],
                     token,
@@ -366,7 +363,7 @@ impl<'a> Run<'a> {
             prompt_len: self.answer.start,
             suffix_len: self.canvas.len() - self.answer.end,
             tokens: self.canvas,
-            nfe: self.nfe,
+            nfe: self.refreshed.calls,
             rows: self.rows,
             steps: self.step,
             saved_steps: if self.ended && !is_parallel {

@@ -76,7 +76,7 @@ pub trait Backend: Send + Sync {
     /// [`Self::pack`] for a weight `[N, K]` whose codes are known.
     ///
     /// # Errors
-    /// As [`Self::pack`]; if `precision` has no codes.
+    /// As [`Self::pack`].
     fn pack_codes(
         &self,
         shape: [usize; 2],
@@ -87,7 +87,7 @@ pub trait Backend: Send + Sync {
     /// The codes that [`Self::pack`] makes of rows of `k` values, as many as there are scales.
     ///
     /// # Errors
-    /// If `precision` has no codes, or the lengths do not fit.
+    /// If the device fails.
     fn quantize_rows(
         &self,
         precision: Precision,

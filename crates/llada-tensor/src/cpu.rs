@@ -25,8 +25,7 @@ use crate::backend::{
     CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
     RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, SwigluArgs, SwigluBackwardArgs,
 };
-use crate::quantize::{INT4_GROUP, padded};
-use crate::{CpuConfig, CpuLevel, Error, Pool, Precision, Result, Tensor};
+use crate::{CpuConfig, CpuLevel, Pool, Precision, Result, Tensor};
 use matmul::Context;
 use quantized::Source;
 use workers::Workers;
@@ -55,12 +54,6 @@ impl CpuBackend {
             pool: &self.pool,
         }
     }
-}
-
-fn expect_integer(op: &'static str, precision: Precision) -> Result<()> {
-    let what = "only weights of integers have codes";
-    let is_integer = precision.is_integer().then_some(());
-    is_integer.ok_or(Error::InvalidArgument { op, what })
 }
 
 impl Backend for CpuBackend {
@@ -97,7 +90,6 @@ impl Backend for CpuBackend {
         precision: Precision,
         fill: FillCodes<'_>,
     ) -> Result<Arc<dyn PackedWeight>> {
-        expect_integer("pack_codes", precision)?;
         quantized::pack(self.context(), shape, precision, Source::Codes(fill))
     }
     fn quantize_rows(
@@ -107,20 +99,7 @@ impl Backend for CpuBackend {
         k: usize,
         out: RowCodes<'_>,
     ) -> Result<()> {
-        let op = "quantize_rows";
-        expect_integer(op, precision)?;
-        let rows = out.scales.len();
-        let groups = match precision {
-            Precision::Int4 => padded(k) / INT4_GROUP,
-            _ => 0,
-        };
-        let got = [values.len(), out.codes.len(), out.multipliers.len()];
-        let expected = [k, padded(k), groups].map(|x| rows * x);
-        if got != expected {
-            let (lhs, rhs) = (got.to_vec(), expected.to_vec());
-            return Err(Error::ShapeMismatch { op, lhs, rhs });
-        }
-        quantized::quantize_weight_rows(self.context(), precision, values, k, out);
+        quantized::quantize_rows(self.context(), precision, values, k, out);
         Ok(())
     }
     fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {

@@ -4,9 +4,11 @@
 //! No scale changes inside a row's 8-bit codes, so that a product is one sum of integers: the
 //! groups of the 4-bit format differ by a small integer factor, and `code * multiplier` is again
 //! an 8-bit code.
-//!
-//! [`Precision::Int8`]: crate::Precision::Int8
-//! [`Precision::Int4`]: crate::Precision::Int4
+
+use std::sync::Arc;
+
+use crate::backend::{FillCodes, PackedWeight};
+use crate::{Device, Error, Precision, Result};
 
 /// Values of a row that [`rotate`] mixes.
 pub const ROTATION: usize = 64;
@@ -30,6 +32,59 @@ pub struct RowCodes<'a> {
 #[must_use]
 pub fn padded(k: usize) -> usize {
     k.next_multiple_of(ROTATION)
+}
+
+/// Multipliers of a row of `k` values: none of 8-bit codes.
+#[must_use]
+pub fn groups(precision: Precision, k: usize) -> usize {
+    match precision {
+        Precision::Int4 => padded(k) / INT4_GROUP,
+        _ => 0,
+    }
+}
+
+/// The codes that packing makes of rows of `k` values, as many rows as `out` has scales.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if `precision` has no codes, [`Error::ShapeMismatch`] if the lengths
+/// do not fit.
+pub fn quantize_rows(
+    device: &Device,
+    precision: Precision,
+    values: &[f32],
+    k: usize,
+    out: RowCodes<'_>,
+) -> Result<()> {
+    let op = "quantize_rows";
+    expect_codes(op, precision)?;
+    let rows = out.scales.len();
+    let got = [values.len(), out.codes.len(), out.multipliers.len()];
+    let expected = [k, padded(k), groups(precision, k)].map(|x| rows * x);
+    if got != expected {
+        let (lhs, rhs) = (got.to_vec(), expected.to_vec());
+        return Err(Error::ShapeMismatch { op, lhs, rhs });
+    }
+    device.backend().quantize_rows(precision, values, k, out)
+}
+
+/// Packs a weight `[N, K]` whose codes are known.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if `precision` has no codes or a row is too long.
+pub fn pack_codes(
+    device: &Device,
+    shape: [usize; 2],
+    precision: Precision,
+    fill: FillCodes<'_>,
+) -> Result<Arc<dyn PackedWeight>> {
+    expect_codes("pack_codes", precision)?;
+    device.backend().pack_codes(shape, precision, fill)
+}
+
+fn expect_codes(op: &'static str, precision: Precision) -> Result<()> {
+    let what = "only weights of integers have codes";
+    let is_integer = precision.is_integer().then_some(());
+    is_integer.ok_or(Error::InvalidArgument { op, what })
 }
 
 /// The values that the codes of one row stand for: `out[k]`, rotated back; `multipliers` is empty

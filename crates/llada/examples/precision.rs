@@ -61,13 +61,13 @@ fn main() -> anyhow::Result<()> {
         ),
     ];
     let texts = texts(&tokenizer, &models[0].1, &held_out, n_poems.unwrap_or(2))?;
-    let baseline = Baseline::of(&models[0].1, &texts)?;
+    let baseline = Figures::of(&models[0].1, &texts)?;
     println!(
         "| weights | MB | mean logit error | top-1 as f32 | bound, nats | as f32 | tokens as f32 |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for (name, model) in &models {
-        let row = Baseline::of(model, &texts)?;
+        let row = Figures::of(model, &texts)?;
         let error = mean(
             row.logits
                 .iter()
@@ -113,7 +113,7 @@ fn texts(
 }
 
 /// What is compared.
-struct Baseline {
+struct Figures {
     /// Of every other token of each text, masked.
     logits: Vec<f32>,
     top: Vec<usize>,
@@ -123,7 +123,7 @@ struct Baseline {
     tokens: Vec<u32>,
 }
 
-impl Baseline {
+impl Figures {
     fn of(model: &FrozenModel, texts: &[Vec<u32>]) -> anyhow::Result<Self> {
         let info = model.info();
         let (mut logits, mut top) = (Vec::new(), Vec::new());

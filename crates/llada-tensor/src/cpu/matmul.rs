@@ -141,7 +141,7 @@ impl PackedLeft {
         let panels = if size.contains(&0) {
             LeftPanels::Values(cx.pool.take(0))
         } else if precision.is_integer() {
-            LeftPanels::Quantized(quantized::quantize_rows(cx, a, size))
+            LeftPanels::Quantized(quantized::Left::new(cx, a, size))
         } else {
             let kind = Kind::of(cx.level, precision);
             let operand = left_operand(kind, a, size);
@@ -249,14 +249,13 @@ fn gemm(
     c: &mut [f32],
     accumulate: bool,
 ) -> Result<()> {
-    let Right::Matrix(matrix) = b else {
-        let a = PackedLeft::of(cx, a, [m, k], precision);
-        return gemm_packed(cx, &a, b, n, c, accumulate);
+    let matrix = match b {
+        Right::Matrix(matrix) if k > 0 && !precision.is_integer() => matrix,
+        _ => {
+            let a = PackedLeft::of(cx, a, [m, k], precision);
+            return gemm_packed(cx, &a, b, n, c, accumulate);
+        }
     };
-    if k == 0 || precision.is_integer() {
-        let a = PackedLeft::of(cx, a, [m, k], precision);
-        return gemm_packed(cx, &a, b, n, c, accumulate);
-    }
     // Both operands in one job.
     let kind = Kind::of(cx.level, precision);
     let (a, b) = (

@@ -23,7 +23,7 @@ use crate::backend::PackedWeight;
 use crate::quantize::{INT4_GROUP, low_byte, symmetric_scale};
 use crate::storage::Buffer;
 use pack::rotate_with;
-pub(super) use pack::{Source, pack, quantize_rows as quantize_weight_rows};
+pub(super) use pack::{Source, pack, quantize_rows};
 
 /// Steps per block of k: 16 KiB of a right panel, half of a first-level cache.
 const BLOCK_STEPS: usize = 8;
@@ -124,39 +124,41 @@ pub(super) struct Left {
     scales: Buffer,
 }
 
-/// Rounds the `m` rows of `a` to 8 bits, in panels.
-pub(super) fn quantize_rows(cx: Context<'_>, a: Matrix<'_>, [m, k]: [usize; 2]) -> Left {
-    const ROWS_PER_TASK: usize = 8;
-    let panel_bytes = k.div_ceil(STEP) * STEP_BYTES;
-    let mut left = Left {
-        panels: cx.pool.take(m.div_ceil(WIDTH) * panel_bytes),
-        scales: cx.pool.take(m * 4),
-    };
-    let panels = Shared::new(left.panels.bytes_mut());
-    let scales = Shared::new(left.scales.f32s_mut());
-    cx.workers.for_each(m.div_ceil(ROWS_PER_TASK), |task| {
-        let first = task * ROWS_PER_TASK;
-        let mut rotated = vec![0.0; k.next_multiple_of(STEP)];
-        for row in first..(first + ROWS_PER_TASK).min(m) {
-            let start = row / WIDTH * panel_bytes + row % WIDTH * STEP;
-            // The row's pieces are a step of the panel apart; other rows lie between.
-            // SAFETY: pieces of different rows do not overlap, and only this task has this row.
-            #[expect(unsafe_code, reason = "rows are written in parallel")]
-            let (out, scale) = unsafe {
-                let out = |step: usize| panels.range(start + step * STEP_BYTES, STEP);
-                (out, scales.range(row, 1))
-            };
-            let rotated = &mut rotated[..];
-            scale[0] = cx.level.run(QuantizeRow {
-                a,
-                row,
-                k,
-                rotated,
-                out,
-            });
-        }
-    });
-    left
+impl Left {
+    /// Rounds the `m` rows of `a` to 8 bits, in panels.
+    pub(super) fn new(cx: Context<'_>, a: Matrix<'_>, [m, k]: [usize; 2]) -> Self {
+        const ROWS_PER_TASK: usize = 8;
+        let panel_bytes = k.div_ceil(STEP) * STEP_BYTES;
+        let mut left = Self {
+            panels: cx.pool.take(m.div_ceil(WIDTH) * panel_bytes),
+            scales: cx.pool.take(m * 4),
+        };
+        let panels = Shared::new(left.panels.bytes_mut());
+        let scales = Shared::new(left.scales.f32s_mut());
+        cx.workers.for_each(m.div_ceil(ROWS_PER_TASK), |task| {
+            let first = task * ROWS_PER_TASK;
+            let mut rotated = vec![0.0; k.next_multiple_of(STEP)];
+            for row in first..(first + ROWS_PER_TASK).min(m) {
+                let start = row / WIDTH * panel_bytes + row % WIDTH * STEP;
+                // The row's pieces are a step of the panel apart; other rows lie between.
+                // SAFETY: pieces of different rows do not overlap, and only this task has this row.
+                #[expect(unsafe_code, reason = "rows are written in parallel")]
+                let (out, scale) = unsafe {
+                    let out = |step: usize| panels.range(start + step * STEP_BYTES, STEP);
+                    (out, scales.range(row, 1))
+                };
+                let rotated = &mut rotated[..];
+                scale[0] = cx.level.run(QuantizeRow {
+                    a,
+                    row,
+                    k,
+                    rotated,
+                    out,
+                });
+            }
+        });
+        left
+    }
 }
 
 struct QuantizeRow<'a, F> {

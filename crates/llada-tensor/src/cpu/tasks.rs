@@ -8,9 +8,9 @@ use half::bf16;
 use super::level::CpuLevel;
 use super::panels::{Kind, Layout};
 use super::simd::block::{Lhs, block};
-use super::simd::{Kernel, Simd};
 #[cfg(target_arch = "x86_64")]
-use super::simd::{amx, dot, tiles::STEP_ELEMENTS};
+use super::simd::tiles::Products;
+use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::storage::Buffer;
 
@@ -101,13 +101,14 @@ impl Task<'_> {
                     bytemuck::cast_slice(a.bytes()),
                     bytemuck::cast_slice(b.bytes()),
                 );
-                // SAFETY: AMX is only asked for at `CpuLevel::Amx`, which detection has allowed.
-                #[expect(unsafe_code, reason = "AMX tiles")]
-                let tiles = amx.then(|| unsafe { amx::Tiles::configure() });
+                // SAFETY: tiles are only made at levels with AVX512-BF16, and with AMX at
+                // `CpuLevel::Amx`, which detection has allowed.
+                #[expect(unsafe_code, reason = "AVX-512 and AMX")]
+                let products = unsafe { Products::new(amx) };
                 self.for_each_block(&TileBlock {
                     a,
                     b,
-                    tiles,
+                    products,
                     left: self.left,
                     right: self.right,
                 });
@@ -183,8 +184,7 @@ trait BlockProduct {
 struct TileBlock<'a> {
     a: &'a [u16],
     b: &'a [u16],
-    /// With AMX; without, the dot product of pairs.
-    tiles: Option<amx::Tiles>,
+    products: Products,
     left: Layout,
     right: Layout,
 }
@@ -197,16 +197,8 @@ impl BlockProduct for TileBlock<'_> {
         let [k_block, i, j] = at;
         let a = &self.a[self.left.offset(k_block, i)..][..self.left.panel_elements(k_block)];
         let b = &self.b[self.right.offset(k_block, j)..][..self.right.panel_elements(k_block)];
-        let steps = a.len() / STEP_ELEMENTS;
-        let (a, b) = (a.as_ptr(), b.as_ptr());
-        // SAFETY: both panels have `steps` steps, as the slices show; `c` by the caller's promise;
-        // tiles are only made at levels with AVX512-BF16, which detection has allowed.
-        unsafe {
-            match &self.tiles {
-                Some(tiles) => tiles.block(a, b, steps, c, ldc, accumulate),
-                None => dot::block(a, b, [steps, rows], c, ldc, accumulate),
-            }
-        }
+        // SAFETY: `c` by the caller's promise.
+        unsafe { self.products.block(a, b, rows, c, ldc, accumulate) };
     }
 }
 

@@ -3,7 +3,8 @@
 use llada_tensor::backend::Rhs;
 use llada_tensor::ops::matmul::pack;
 use llada_tensor::quantize::{
-    INT4_GROUP, ROTATION, RowCodes, dequantize_row, int4_row, int8_row, padded, rotate,
+    INT4_GROUP, ROTATION, RowCodes, dequantize_row, int4_row, int8_row, pack_codes, padded,
+    quantize_rows, rotate,
 };
 use llada_tensor::{CpuConfig, Device, Error, Precision, Tensor};
 use proptest::prelude::*;
@@ -195,15 +196,14 @@ fn codes_can_be_kept() {
                 multipliers: &mut multipliers,
                 scales: &mut scales,
             };
-            let backend = device.backend();
-            backend.quantize_rows(precision, &w, k, out).expect("fits");
+            quantize_rows(device, precision, &w, k, out).expect("fits");
             let fill = |rows: std::ops::Range<usize>, out: RowCodes<'_>| {
                 let of = |width: usize| rows.start * width..rows.end * width;
                 out.codes.copy_from_slice(&codes[of(padded)]);
                 out.multipliers.copy_from_slice(&multipliers[of(groups)]);
                 out.scales.copy_from_slice(&scales[of(1)]);
             };
-            let kept = backend.pack_codes([n, k], precision, &fill).expect("fits");
+            let kept = pack_codes(device, [n, k], precision, &fill).expect("fits");
             let packed = pack(&of(device, &[n, k], &w), precision).expect("a matrix");
             let a = of(device, &[3, k], &a);
             let [y, expected] = [&kept, &packed].map(|w| product(&a, Rhs::Packed(w), n, precision));

@@ -24,7 +24,13 @@ fn run(llada: &Llada, requests: &[Request]) -> Vec<Steps> {
 #[track_caller]
 fn check(config: &SampleConfig) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/models/mha-f32");
-    for precision in [Precision::F32, Precision::Bf16] {
+    let all = [
+        Precision::F32,
+        Precision::Bf16,
+        Precision::Int8,
+        Precision::Int4,
+    ];
+    for precision in all {
         let load = |threads| {
             let level = None;
             let device = Device::cpu(CpuConfig { threads, level }).unwrap();
@@ -87,6 +93,32 @@ fn batches_of_mixed_lengths_equal_single_runs() {
         block_length: Some(4),
         ..SampleConfig::default()
     });
+    check(&SampleConfig {
+        cache: CacheMode::Dual,
+        refresh: RefreshPolicy {
+            vicinity: 2,
+            ..RefreshPolicy::default()
+        },
+        process: Process::Hierarchical {
+            high: 0.4,
+            low: 0.1,
+        },
+        block_length: Some(4),
+        ..SampleConfig::default()
+    });
+    for process in [
+        Process::EntropyExit(2.0),
+        Process::FallingThreshold {
+            threshold: 0.5,
+            fall: 0.8,
+        },
+    ] {
+        check(&SampleConfig {
+            process,
+            block_length: Some(4),
+            ..SampleConfig::default()
+        });
+    }
     check(&SampleConfig {
         refresh: RefreshPolicy {
             suffix_window: Some(2),

@@ -6,8 +6,8 @@
 //! probabilities are rounded for the second product.
 
 use super::super::matmul::Context;
-use super::super::simd::tiles::{self, STEP, STEP_ELEMENTS, WIDTH};
-use super::super::simd::{Kernel, Simd, amx, dot};
+use super::super::simd::tiles::{self, Products, STEP, STEP_ELEMENTS, WIDTH};
+use super::super::simd::{Kernel, Simd};
 use super::super::workers::Shared;
 use super::{HeadRows, Place, mask_scores, padded_rows, places, scale_row, softmax_row};
 use crate::Result;
@@ -182,26 +182,20 @@ struct QueryBlock<'a> {
     has_amx: bool,
 }
 
-/// The block product, by AMX or by the dot product of pairs.
-struct Products(Option<amx::Tiles>);
-
-impl Products {
-    /// `c (+)= a b` for 32 rows by 32 columns, of which the first `rows` rows count.
-    #[inline(always)]
-    fn block(&self, a: &[u16], b: &[u16], rows: usize, c: (&mut [f32], usize), accumulate: bool) {
-        let (c, ldc) = c;
-        let steps = a.len() / STEP_ELEMENTS;
-        assert!(a.len() == b.len() && steps > 0, "panels of the same steps");
-        assert!((WIDTH - 1) * ldc + WIDTH <= c.len(), "a block fits");
-        let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
-        // SAFETY: the asserts cover all that a block reaches; the levels were detected.
-        #[expect(unsafe_code, reason = "AMX tiles and dot products")]
-        unsafe {
-            match &self.0 {
-                Some(tiles) => tiles.block(a, b, steps, c, ldc, accumulate),
-                None => dot::block(a, b, [steps, rows], c, ldc, accumulate),
-            }
-        }
+/// `c (+)= a b` for 32 rows by 32 columns, of which the first `rows` rows count.
+#[inline(always)]
+fn multiply(
+    products: &Products,
+    [a, b]: [&[u16]; 2],
+    rows: usize,
+    (c, ldc): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    assert!((WIDTH - 1) * ldc + WIDTH <= c.len(), "a block fits");
+    // SAFETY: the assert covers all that a block reaches.
+    #[expect(unsafe_code, reason = "the block product works on pointers")]
+    unsafe {
+        products.block(a, b, rows, c.as_mut_ptr(), ldc, accumulate);
     }
 }
 
@@ -213,9 +207,9 @@ impl Kernel for QueryBlock<'_> {
         let n = (place.len - self.first).min(WIDTH);
         let sizes = Sizes::of(&place);
         let (key_panel, value_panel) = (sizes.head * STEP_ELEMENTS, sizes.keys * STEP_ELEMENTS);
-        // SAFETY: AMX is only asked for where it was detected.
-        #[expect(unsafe_code, reason = "AMX tiles")]
-        let products = Products(self.has_amx.then(|| unsafe { amx::Tiles::configure() }));
+        // SAFETY: the module is only used at levels that were detected, with AMX where it was.
+        #[expect(unsafe_code, reason = "AVX-512 and AMX")]
+        let products = unsafe { Products::new(self.has_amx) };
         let width = sizes.head * WIDTH;
         let queries = padded_rows(self.q, self.first, n, WIDTH, width, place.scale());
         let queries = pack_left(&queries, width, n, width);
@@ -231,7 +225,7 @@ impl Kernel for QueryBlock<'_> {
             let keys = &self.keys[k0 / WIDTH * key_panel..];
             for (j, panel) in keys.chunks_exact(key_panel).enumerate().take(panels) {
                 let c = (&mut scores[j * WIDTH..], KEYS);
-                products.block(&queries, panel, n, c, false);
+                multiply(&products, [&queries, panel], n, c, false);
             }
             mask_scores(place, &mut scores, KEYS, (self.first, n), (k0, m));
             for (i, (max, sum)) in state.iter_mut().enumerate().take(n) {
@@ -248,7 +242,7 @@ impl Kernel for QueryBlock<'_> {
             for (j, panel) in self.values.chunks_exact(value_panel).enumerate() {
                 let panel = &panel[start..start + panels * STEP_ELEMENTS];
                 let c = (&mut out[j * WIDTH..], width);
-                products.block(&probabilities, panel, n, c, true);
+                multiply(&products, [&probabilities, panel], n, c, true);
             }
         }
         for (i, &(max, sum)) in state.iter().enumerate().take(n) {

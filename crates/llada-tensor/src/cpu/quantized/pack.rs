@@ -9,7 +9,7 @@ use super::super::workers::Shared;
 use super::{QuantizedWeight, STEP_MULTIPLIERS};
 use crate::backend::{FillCodes, FillRows, PackedWeight};
 use crate::quantize::{
-    INT4_GROUP, ROTATION, RowCodes, int4_row_inline, int8_row_inline, padded, rotate,
+    INT4_GROUP, ROTATION, RowCodes, groups, int4_row_inline, int8_row_inline, padded, rotate,
 };
 use crate::{Error, Precision, Result};
 
@@ -52,7 +52,7 @@ pub(in super::super) fn pack(
     let scales = Shared::new(weight.scales.f32s_mut());
     let offsets: &mut [i32] = bytemuck::cast_slice_mut(weight.offsets.bytes_mut());
     let offsets = Shared::new(offsets);
-    let groups = if is_int4 { padded(k) / INT4_GROUP } else { 0 };
+    let groups = groups(precision, k);
     cx.workers.for_each(panels, |panel| {
         let first = panel * WIDTH;
         let rows = first..(first + WIDTH).min(n);
@@ -107,7 +107,7 @@ pub(in super::super) fn quantize_rows(
 ) {
     const ROWS_PER_TASK: usize = 8;
     let is_int4 = precision == Precision::Int4;
-    let groups = if is_int4 { padded(k) / INT4_GROUP } else { 0 };
+    let groups = groups(precision, k);
     let n = out.scales.len();
     let codes = Shared::new(out.codes);
     let multipliers = Shared::new(out.multipliers);

@@ -85,6 +85,53 @@ const CONFIG: TileConfig = {
     TileConfig(bytes)
 };
 
+/// `c (+)= a b` for a 32 x 32 block over `$steps` steps of 2 KiB a side, `$ldc` bytes between rows of
+/// `c`: four accumulators, and each step loads two tiles of each side for four products.
+macro_rules! block {
+    ($load_left:literal, $product:literal, [$a:expr, $b:expr, $steps:expr], $c:expr, $ldc:expr, $accumulate:expr) => {
+        asm!(
+            "test {acc}, {acc}",
+            "jnz 2f",
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "jmp 3f",
+            "2:",
+            "tileloadd tmm0, [{c} + {ldc}]",
+            "tileloadd tmm1, [{c} + {ldc} + 64]",
+            "tileloadd tmm2, [{lower} + {ldc}]",
+            "tileloadd tmm3, [{lower} + {ldc} + 64]",
+            ".p2align 5",
+            "3:",
+            "tileloadd tmm6, [{b} + {row}]",
+            concat!($load_left, " tmm4, [{a} + {row}]"),
+            concat!($product, " tmm0, tmm4, tmm6"),
+            "tileloadd tmm7, [{b} + {row} + 1024]",
+            concat!($product, " tmm1, tmm4, tmm7"),
+            concat!($load_left, " tmm5, [{a} + {row} + 1024]"),
+            concat!($product, " tmm2, tmm5, tmm6"),
+            concat!($product, " tmm3, tmm5, tmm7"),
+            "add {a}, 2048",
+            "add {b}, 2048",
+            "dec {steps}",
+            "jnz 3b",
+            "tilestored [{c} + {ldc}], tmm0",
+            "tilestored [{c} + {ldc} + 64], tmm1",
+            "tilestored [{lower} + {ldc}], tmm2",
+            "tilestored [{lower} + {ldc} + 64], tmm3",
+            a = inout(reg) $a => _,
+            b = inout(reg) $b => _,
+            steps = inout(reg) $steps => _,
+            c = in(reg) $c,
+            lower = in(reg) $c.byte_add(16 * $ldc),
+            ldc = in(reg) $ldc,
+            row = in(reg) 64usize,
+            acc = in(reg) usize::from($accumulate),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
 /// The tile registers of this thread, configured; released on drop.
 #[derive(Debug)]
 pub(crate) struct Tiles(());
@@ -98,9 +145,7 @@ impl Tiles {
         Self(())
     }
 
-    /// `c (+)= a b` for a 32 x 32 block over `steps` steps.
-    ///
-    /// Four accumulators; each step loads two tiles of each side for four products.
+    /// `c (+)= a b` for a 32 x 32 block over `steps` steps of [`super::tiles`].
     ///
     /// # Safety
     /// - `a` and `b` are readable for `steps * STEP_ELEMENTS` bf16.
@@ -119,52 +164,17 @@ impl Tiles {
         // SAFETY: the caller's promise covers every load and store; tiles are configured because
         // `self` exists, and none is live outside of this block.
         unsafe {
-            let lower = c.add(16 * ldc);
-            asm!(
-                "test {acc}, {acc}",
-                "jnz 2f",
-                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                "jmp 3f",
-                "2:",
-                "tileloadd tmm0, [{c} + {ldc}]",
-                "tileloadd tmm1, [{c} + {ldc} + 64]",
-                "tileloadd tmm2, [{lower} + {ldc}]",
-                "tileloadd tmm3, [{lower} + {ldc} + 64]",
-                ".p2align 5",
-                "3:",
-                "tileloadd tmm6, [{b} + {row}]",
-                "tileloadd tmm4, [{a} + {row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {row} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{a} + {row} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 2048",
-                "add {b}, 2048",
-                "dec {steps}",
-                "jnz 3b",
-                "tilestored [{c} + {ldc}], tmm0",
-                "tilestored [{c} + {ldc} + 64], tmm1",
-                "tilestored [{lower} + {ldc}], tmm2",
-                "tilestored [{lower} + {ldc} + 64], tmm3",
-                a = inout(reg) a => _,
-                b = inout(reg) b => _,
-                steps = inout(reg) steps => _,
-                c = in(reg) c,
-                lower = in(reg) lower,
-                ldc = in(reg) ldc * 4,
-                row = in(reg) 64usize,
-                acc = in(reg) usize::from(accumulate),
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
+            block!(
+                "tileloadd",
+                "tdpbf16ps",
+                [a, b, steps],
+                c,
+                4 * ldc,
+                accumulate
             );
         }
     }
-}
 
-impl Tiles {
     /// `c (+)= a b` for a 32 x 32 block of integers over `steps` steps of [`super::int8`].
     ///
     /// # Safety
@@ -180,47 +190,15 @@ impl Tiles {
         accumulate: bool,
     ) {
         debug_assert!(steps > 0, "the loop body runs before the count is tested");
-        // SAFETY: the caller's promise covers every load and store; tiles are configured because
-        // `self` exists, and none is live outside of this block.
+        // SAFETY: as in `block`.
         unsafe {
-            asm!(
-                "test {acc}, {acc}",
-                "jnz 2f",
-                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                "jmp 3f",
-                "2:",
-                "tileloadd tmm0, [{c} + {ldc}]",
-                "tileloadd tmm1, [{c} + {ldc} + 64]",
-                "tileloadd tmm2, [{c} + {ldc} + 2048]",
-                "tileloadd tmm3, [{c} + {ldc} + 2112]",
-                ".p2align 5",
-                "3:",
-                "tileloadd tmm6, [{b} + {row}]",
-                "tileloaddt1 tmm4, [{a} + {row}]",
-                "tdpbusd tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {row} + 1024]",
-                "tdpbusd tmm1, tmm4, tmm7",
-                "tileloaddt1 tmm5, [{a} + {row} + 1024]",
-                "tdpbusd tmm2, tmm5, tmm6",
-                "tdpbusd tmm3, tmm5, tmm7",
-                "add {a}, 2048",
-                "add {b}, 2048",
-                "dec {steps}",
-                "jnz 3b",
-                "tilestored [{c} + {ldc}], tmm0",
-                "tilestored [{c} + {ldc} + 64], tmm1",
-                "tilestored [{c} + {ldc} + 2048], tmm2",
-                "tilestored [{c} + {ldc} + 2112], tmm3",
-                a = inout(reg) a => _,
-                b = inout(reg) b => _,
-                steps = inout(reg) steps => _,
-                c = in(reg) c,
-                ldc = in(reg) 128usize,
-                row = in(reg) 64usize,
-                acc = in(reg) usize::from(accumulate),
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
+            block!(
+                "tileloaddt1",
+                "tdpbusd",
+                [a, b, steps],
+                c,
+                128usize,
+                accumulate
             );
         }
     }

@@ -8,12 +8,58 @@
 
 use std::arch::x86_64::*;
 
+use super::{amx, dot};
+
 /// Values of k per step.
 pub(crate) const STEP: usize = 32;
 /// Rows of a left panel, columns of a right panel.
 pub(crate) const WIDTH: usize = 32;
 /// Elements (bf16) of one step of a panel.
 pub(crate) const STEP_ELEMENTS: usize = WIDTH * STEP;
+
+/// The product of two panels, by AMX or by the dot product of pairs.
+#[derive(Debug)]
+pub(crate) struct Products(Option<amx::Tiles>);
+
+impl Products {
+    /// # Safety
+    /// [`super::has_avx512_bf16`] holds, and [`super::has_amx`] if `amx` is set.
+    pub(crate) unsafe fn new(amx: bool) -> Self {
+        // SAFETY: by the caller's promise.
+        Self(amx.then(|| unsafe { amx::Tiles::configure() }))
+    }
+
+    /// `c (+)= a b` for a block of 32 x 32 over all steps of the panels; the rows after the first
+    /// `rows` may be written too.
+    ///
+    /// # Panics
+    /// If the panels differ in their steps or have none.
+    ///
+    /// # Safety
+    /// `c` is readable and writable for 32 rows of 32 `f32` at a stride of `ldc` `f32`.
+    #[inline(always)]
+    pub(crate) unsafe fn block(
+        &self,
+        a: &[u16],
+        b: &[u16],
+        rows: usize,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+    ) {
+        let steps = a.len() / STEP_ELEMENTS;
+        assert!(a.len() == b.len() && steps > 0, "panels of the same steps");
+        let (a, b) = (a.as_ptr(), b.as_ptr());
+        // SAFETY: both panels have `steps` steps; `c` by the caller's promise; the instructions by
+        // that of `new`.
+        unsafe {
+            match &self.0 {
+                Some(tiles) => tiles.block(a, b, steps, c, ldc, accumulate),
+                None => dot::block(a, b, [steps, rows], c, ldc, accumulate),
+            }
+        }
+    }
+}
 
 /// Which index runs along the 64-byte rows of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
