@@ -14,11 +14,11 @@ use serde_json::json;
 use crate::gguf::is_gguf;
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::weights::{INDEX, SINGLE, persist, temporary_file, with_tensors, write_file};
+use crate::weights::{INDEX, SINGLE, TEMPORARY, with_tensors, write_file};
 use crate::{Error, Result};
 
-/// Bytes of a shard, if it has more than one tensor.
-const SHARD_BYTES: usize = 2 << 30;
+/// Bytes of a shard, if it has more than one tensor; twice as many are in memory while it is written.
+const SHARD_BYTES: usize = 1 << 30;
 /// Values that are wide at once.
 const CHUNK: usize = 1 << 22;
 /// Of so many rows one is compared with its source.
@@ -65,6 +65,7 @@ pub fn convert(
     with_tensors(source, |mut config, tensors| {
         config.check()?;
         fs::create_dir_all(target).map_err(|error| io("creating", target, error))?;
+        remove_leftovers(target)?;
         if !is_gguf(source) {
             copy_others(source, target)?;
         }
@@ -256,7 +257,6 @@ impl Parts {
     }
 }
 
-/// Writes one file through a temporary one.
 fn write_shard(path: &Path, parts: &[Part]) -> Result<()> {
     let safetensors = |source| Error::SafeTensors {
         path: path.to_owned(),
@@ -272,10 +272,20 @@ fn write_shard(path: &Path, parts: &[Part]) -> Result<()> {
     let metadata = [("format".to_owned(), "pt".to_owned())]
         .into_iter()
         .collect();
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let file = temporary_file(dir).map_err(|error| io("writing", path, error))?;
-    safetensors::serialize_to_file(views, Some(metadata), file.path()).map_err(safetensors)?;
-    persist(file, path).map_err(|error| io("writing", path, error))
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(safetensors)?;
+    write_file(path, &bytes)
+}
+
+/// Removes what an interrupted conversion was writing.
+fn remove_leftovers(target: &Path) -> Result<()> {
+    let entries = fs::read_dir(target).map_err(|error| io("reading", target, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| io("reading", target, error))?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            fs::remove_file(entry.path()).map_err(|error| io("removing", &entry.path(), error))?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies the files that are neither weights nor the configuration.

@@ -21,6 +21,8 @@ use crate::stored::Stored;
 use crate::{Error, FrozenModel, LladaModel, ModelConfig, Result};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
+/// How the names of files begin that are being written.
+pub(crate) const TEMPORARY: &str = ".llada-tmp";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Loads a model to be trained: `config.json` and the weights of a folder, or a GGUF file.
@@ -408,14 +410,6 @@ pub fn save(model: &LladaModel, dir: &Path, dtype: DType) -> Result<()> {
     )
 }
 
-/// A temporary file that becomes a file of a model, readable as others are.
-pub(crate) fn temporary_file(dir: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(dir)
-}
-
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let io = |source| Error::Io {
         action: "writing",
@@ -423,14 +417,15 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         source,
     };
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = temporary_file(dir).map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    persist(file, path).map_err(io)
-}
-
-/// Gives a temporary file its name once its contents are on the disk.
-pub(crate) fn persist(file: tempfile::NamedTempFile, path: &Path) -> std::io::Result<()> {
-    file.as_file().sync_all()?;
-    file.persist(path)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(TEMPORARY);
+    // Readable as other files are: a temporary one is private.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.tempfile_in(dir).map_err(io)?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(io)?;
+    file.persist(path).map_err(|error| io(error.error))?;
     Ok(())
 }

@@ -68,6 +68,26 @@ fn a_converted_model_is_the_model_that_is_converted_on_load() {
     }
 }
 
+/// An interrupted conversion leaves no configuration, and perhaps a file that it was writing.
+#[test]
+fn a_conversion_starts_again() {
+    let dir = model();
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let leftover = out.path().join(".llada-tmp123");
+    fs::write(&leftover, "half of the weights").expect("a writable folder");
+    convert(dir.path(), out.path(), "int8");
+    assert!(!leftover.exists());
+    let names = fs::read_dir(out.path()).expect("a folder");
+    let mut names: Vec<_> = names
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["config.json", "model.safetensors", "tokenizer.json"]
+    );
+}
+
 #[test]
 fn bad_targets_and_types() {
     let dir = model();
