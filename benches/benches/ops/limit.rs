@@ -12,7 +12,14 @@ const BYTES: usize = 1 << 28;
 
 pub(crate) fn bench(criterion: &mut Criterion, device: &Device, device_name: &str) {
     let mut group = criterion.benchmark_group("limit");
-    for (precision, dtype) in [(Precision::F32, "f32"), (Precision::Bf16, "bf16")] {
+    let precisions = [
+        Precision::F32,
+        Precision::Bf16,
+        Precision::Int8,
+        Precision::Int4,
+    ];
+    for precision in precisions {
+        let dtype = precision.name();
         let peak = || device.backend().gemm_peak(precision, ROUNDS).expect("runs");
         group.throughput(Throughput::Elements(peak()));
         group.bench_function(format!("gemm/{dtype}/{device_name}"), |b| b.iter(peak));

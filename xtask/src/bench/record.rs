@@ -86,7 +86,7 @@ impl<'a> Limits<'a> {
         let dtype = outcome
             .name
             .split('/')
-            .find(|part| ["f32", "bf16"].contains(part));
+            .find(|part| ["f32", "bf16", "int8", "int4"].contains(part));
         let peak = dtype.and_then(|dtype| limit(&format!("limit/gemm/{dtype}/"))?.gops());
         let read = limit("limit/read/").and_then(|limit| limit.gigabytes_per_second());
         let ratio = |rate: Option<f64>, limit: Option<f64>| Some(rate? / limit?);
