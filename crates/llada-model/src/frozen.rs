@@ -129,7 +129,7 @@ impl FrozenModel {
             states: None,
         };
         let logits = pass.linear(&Var::constant(hidden.clone()), self.network.head)?;
-        Ok(logits.value().to_vec_f32())
+        logits.value().to_vec_f32()
     }
 
     /// The head's choice for each row of hidden states `[N, D]`.
@@ -210,7 +210,7 @@ impl MaskPredictor for FrozenModel {
         let hidden = self.infer(batch, positions)?;
         let (head, bias) = self.head();
         let (losses, _) = cross_entropy(&hidden, head, bias, targets, self.network.precision)?;
-        Ok(losses.to_vec_f32())
+        Ok(losses.to_vec_f32()?)
     }
 
     fn guided_token_losses(

@@ -55,7 +55,7 @@ pub(crate) fn attend_cached(
     [q, k, v]: [&Var; 3],
     shape: AttentionShape<'_>,
 ) -> llada_tensor::Result<Tensor> {
-    let mut y = Tensor::empty(tape.device(), DType::F32, q.value().shape());
+    let mut y = Tensor::empty(tape.device(), DType::F32, q.value().shape())?;
     let plans = cached.plans.iter().zip(cached.caches.iter_mut());
     for (bounds, (plan, cache)) in shape.offsets.windows(2).zip(plans) {
         let (start, len) = (bounds[0], bounds[1] - bounds[0]);
@@ -67,7 +67,8 @@ pub(crate) fn attend_cached(
         let new = [of_rows(k)?, of_rows(v)?];
         if cache.layers.len() <= layer {
             let empty = |x: &Tensor| Tensor::empty(x.device(), DType::F32, &[length, x.shape()[1]]);
-            cache.layers.push(new.each_ref().map(empty));
+            let [k, v] = new.each_ref().map(empty);
+            cache.layers.push([k?, v?]);
         }
         let layer = &mut cache.layers[layer];
         for (table, new) in layer.iter_mut().zip(&new) {

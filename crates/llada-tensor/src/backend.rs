@@ -17,6 +17,7 @@ pub use crate::ops::rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
 pub use crate::ops::rope::RopeArgs;
 pub use crate::ops::swiglu::{SwigluArgs, SwigluBackwardArgs};
 pub use crate::quantize::RowCodes;
+pub use crate::storage::{Buffer, DeviceMemory, Storage};
 
 /// A weight matrix in the layout of the backend's best kernel, made by [`Backend::pack`].
 pub trait PackedWeight: Debug + Send + Sync {
@@ -41,6 +42,12 @@ pub type FillCodes<'a> = &'a (dyn Fn(Range<usize>, RowCodes<'_>) + Sync);
 pub trait Backend: Send + Sync {
     /// Short name for messages, such as `cpu(avx512, 2 threads)`.
     fn name(&self) -> String;
+
+    /// Memory of `bytes` bytes with unspecified contents.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfMemory`], or if the device fails.
+    fn allocate(&self, bytes: usize) -> Result<Storage>;
 
     /// `c = a b` or `c += a b`.
     ///

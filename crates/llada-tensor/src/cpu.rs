@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::backend::{
     AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
     CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
-    RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, SwigluArgs, SwigluBackwardArgs,
+    RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs, SwigluBackwardArgs,
 };
 use crate::{CpuConfig, CpuLevel, Pool, Precision, Result, Tensor};
 use matmul::Context;
@@ -38,12 +38,12 @@ pub(crate) struct CpuBackend {
 }
 
 impl CpuBackend {
-    pub(crate) fn new(config: CpuConfig, pool: Arc<Pool>) -> Result<Self> {
+    pub(crate) fn new(config: CpuConfig) -> Result<Self> {
         let level = CpuLevel::resolve(config.level)?;
         Ok(Self {
             level,
             workers: Workers::new(config.threads)?,
-            pool,
+            pool: Arc::new(Pool::default()),
         })
     }
 
@@ -63,6 +63,9 @@ impl Backend for CpuBackend {
             self.level.name(),
             self.workers.threads()
         )
+    }
+    fn allocate(&self, bytes: usize) -> Result<Storage> {
+        Ok(Storage::Host(self.pool.take(bytes)))
     }
     fn matmul(&self, args: MatmulArgs<'_>) -> Result<()> {
         matmul::matmul(self.context(), args)
