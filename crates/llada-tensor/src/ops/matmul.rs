@@ -181,6 +181,9 @@ impl Tape {
 ///
 /// # Errors
 /// As [`matmul`].
+///
+/// # Panics
+/// Never: there is one output for each weight.
 pub fn linear_each<const N: usize>(
     x: &Tensor,
     weights: [&Arc<dyn PackedWeight>; N],
