@@ -140,7 +140,7 @@ pub(crate) struct SamplerArgs {
     /// but the block's) or activity (all but those of masks and of new tokens)
     #[arg(long, default_value = "none")]
     pub(crate) cache: String,
-    /// Compute and see only so many positions after the block, and the last one
+    /// Compute and see no masks but those of so many positions after the block and the last one
     #[arg(long, value_name = "N")]
     pub(crate) suffix_window: Option<usize>,
     /// Compute the prompt anew in every N-th block only; with a --cache
@@ -165,7 +165,7 @@ pub(crate) struct SamplerArgs {
     pub(crate) factor: Option<f32>,
     /// Reveal the most tokens, the surest first, whose entropies without the largest add up to no
     /// more nats than this; 0 is one a step; --steps is not used
-    #[arg(long, value_name = "NATS")]
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub(crate) eb_gamma: Option<f32>,
     /// Reveal what --steps says, and every token of an entropy below this
     #[arg(long, value_name = "NATS")]
