@@ -5,11 +5,13 @@ use std::sync::Arc;
 use llada_tensor::backend::{
     AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
     CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
-    RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs, SwigluBackwardArgs,
+    Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
+    SwigluBackwardArgs,
 };
 use llada_tensor::{Precision, Result, Tensor};
 
 use crate::context::Context;
+use crate::graphs::Graphs;
 use crate::ops::{
     adamw, add, attention, candidates, cross_entropy, embedding, matmul, quantized, rms_norm, rope,
     swiglu,
@@ -18,12 +20,12 @@ use crate::ops::{
 /// A CUDA device.
 #[derive(Debug)]
 pub(crate) struct CudaBackend {
-    cx: Context,
+    cx: Arc<Context>,
 }
 
 impl CudaBackend {
     pub(crate) fn new(cx: Context) -> Self {
-        Self { cx }
+        Self { cx: Arc::new(cx) }
     }
 }
 
@@ -128,6 +130,9 @@ impl Backend for CudaBackend {
     }
     fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64> {
         matmul::gemm_peak(&self.cx, precision, rounds)
+    }
+    fn recorder(&self) -> Option<Box<dyn Recorder>> {
+        Some(Box::new(Graphs::new(Arc::clone(&self.cx))))
     }
     fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
         adamw::sum_of_squares(&self.cx, x)

@@ -24,7 +24,17 @@ pub(crate) struct Context {
     allocator: Arc<Allocator>,
     modules: Mutex<Modules>,
     uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
+    recording: Mutex<RecordingArrays>,
     name: String,
+}
+
+/// Small arrays of a computation that is recorded.
+#[derive(Default)]
+struct RecordingArrays {
+    /// Those that change: address on the host, and memory that stays.
+    inputs: Vec<(usize, Arc<Scratch>)>,
+    /// Those that it found on the device.
+    kept: Vec<Arc<Scratch>>,
 }
 
 /// Loaded images and their entries; loaded when they are first used.
@@ -63,6 +73,7 @@ impl Context {
             allocator,
             modules: Mutex::default(),
             uploads: Mutex::default(),
+            recording: Mutex::default(),
             name: long_name,
         })
     }
@@ -90,10 +101,15 @@ impl Context {
     /// # Errors
     /// As [`Self::scratch`], or if the device fails.
     pub(crate) fn upload<T: NoUninit>(&self, values: &[T]) -> Result<Arc<Scratch>> {
+        if let Some(slot) = self.recorded_input(values.as_ptr() as usize) {
+            return Ok(slot);
+        }
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = uploads.iter().position(|(kept, _)| kept == bytes) {
-            return Ok(Arc::clone(&uploads[at].1));
+            let memory = Arc::clone(&uploads[at].1);
+            self.keep(&memory);
+            return Ok(memory);
         }
         let mut memory = self.scratch(bytes.len())?;
         memory.write(0, bytes)?;
@@ -103,6 +119,39 @@ impl Context {
         }
         uploads.push_back((bytes.to_vec(), Arc::clone(&memory)));
         Ok(memory)
+    }
+
+    /// From now on this thread's uploads of these arrays, known by their addresses, are memory
+    /// that stays, and all others must be on the device already.
+    pub(crate) fn begin_recording(&self, inputs: Vec<(usize, Arc<Scratch>)>) {
+        let kept = Vec::new();
+        *self.recording() = RecordingArrays { inputs, kept };
+    }
+
+    /// Ends it; returns the arrays that the recording reads.
+    pub(crate) fn end_recording(&self) -> Vec<Arc<Scratch>> {
+        std::mem::take(&mut *self.recording()).kept
+    }
+
+    fn recording(&self) -> std::sync::MutexGuard<'_, RecordingArrays> {
+        self.recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recorded_input(&self, address: usize) -> Option<Arc<Scratch>> {
+        if !self.allocator.is_recording() {
+            return None;
+        }
+        let recording = self.recording();
+        let slot = recording.inputs.iter().find(|(input, _)| *input == address);
+        slot.map(|(_, memory)| Arc::clone(memory))
+    }
+
+    fn keep(&self, memory: &Arc<Scratch>) {
+        if self.allocator.is_recording() {
+            self.recording().kept.push(Arc::clone(memory));
+        }
     }
 
     /// Values from the device, after all that was launched before.
@@ -166,7 +215,7 @@ impl Context {
         if plan.grid.contains(&0) {
             return Ok(());
         }
-        self.allocator.bind()?;
+        let _bound = self.allocator.bind()?;
         let function = self.entry(op, entry, plan.shared_bytes)?.function;
         let [x, y, z] = plan.grid;
         let parameters: *const A = args;

@@ -1,15 +1,17 @@
 //! Device memory: a caching allocator, and the storage of tensors and scratch on top of it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use cudarc::driver::{CudaContext, CudaStream, result};
 use llada_tensor::backend::DeviceMemory;
 use llada_tensor::{Error, Result};
 
 use crate::driver::{failed, is_out_of_memory};
+use crate::graphs::not_recordable;
 
 /// Addresses of memory start on a multiple of so many bytes, and sizes are rounded up to it.
 const ALIGNMENT: usize = 512;
@@ -25,10 +27,32 @@ pub(crate) struct Allocator {
     cuda: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     /// Unused memory by its size.
-    free: Mutex<BTreeMap<usize, Vec<u64>>>,
+    free: Mutex<Free>,
+    /// Unused memory of recordings: it is theirs alone, since they write to it whenever they are
+    /// repeated, and they share it, since they are repeated one after the other.
+    free_of_recordings: Mutex<Free>,
     /// For copies between host and device, one at a time.
     pinned: Mutex<Option<Pinned>>,
+    /// Held by a thread that records the stream: what others ask for must wait.
+    recording: RwLock<()>,
 }
+
+thread_local! {
+    /// Whether this thread records the stream.
+    static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives, the calls of this thread are the only ones that are recorded.
+pub(crate) struct Recording<'a>(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>);
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        IS_RECORDING.set(false);
+    }
+}
+
+/// Addresses of unused memory by its size.
+type Free = BTreeMap<usize, Vec<u64>>;
 
 /// Page-locked host memory.
 struct Pinned(*mut u8);
@@ -58,7 +82,9 @@ impl Allocator {
             cuda,
             stream,
             free: Mutex::default(),
+            free_of_recordings: Mutex::default(),
             pinned: Mutex::default(),
+            recording: RwLock::default(),
         }
     }
 
@@ -78,11 +104,34 @@ impl Allocator {
         move |error| failed(&self.name, call, error)
     }
 
-    /// Makes the device current on this thread, which every driver call needs.
-    pub(crate) fn bind(&self) -> Result<()> {
+    /// Makes the device current on this thread, which every driver call needs, and waits for a
+    /// thread that records; while the guard lives, none can begin to.
+    pub(crate) fn bind(&self) -> Result<Option<RwLockReadGuard<'_, ()>>> {
+        let wait = || {
+            self.recording
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        let guard = (!IS_RECORDING.get()).then(wait);
         self.cuda
             .bind_to_thread()
-            .map_err(self.failed("cuCtxSetCurrent"))
+            .map_err(self.failed("cuCtxSetCurrent"))?;
+        Ok(guard)
+    }
+
+    /// Makes this thread the only one whose calls reach the stream.
+    pub(crate) fn record(&self) -> Recording<'_> {
+        let guard = self
+            .recording
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        IS_RECORDING.set(true);
+        Recording(guard)
+    }
+
+    /// Whether this thread records: nothing that it asks for is done before it is repeated.
+    pub(crate) fn is_recording(&self) -> bool {
+        IS_RECORDING.get()
     }
 
     /// Memory of at least `bytes` bytes with unspecified contents.
@@ -91,7 +140,8 @@ impl Allocator {
     /// [`Error::OutOfMemory`] with the numbers, once unused memory was given back in vain.
     pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Memory> {
         let size = size_class(bytes);
-        let recycled = self.lock().get_mut(&size).and_then(Vec::pop);
+        let is_recorded = self.is_recording();
+        let recycled = self.free(is_recorded).get_mut(&size).and_then(Vec::pop);
         let pointer = match recycled {
             Some(pointer) => pointer,
             None => self.allocate(size)?,
@@ -100,17 +150,18 @@ impl Allocator {
             pointer,
             bytes,
             size,
+            is_recorded,
             home: Arc::clone(self),
         })
     }
 
     fn allocate(&self, size: usize) -> Result<u64> {
-        self.bind()?;
+        let _bound = self.bind()?;
         // SAFETY: the size is not zero and the context is current.
         let allocate = || unsafe { result::malloc_sync(size) };
         let first = allocate();
         let result = match first {
-            Err(error) if is_out_of_memory(error) => {
+            Err(error) if is_out_of_memory(error) && !self.is_recording() => {
                 self.trim()?;
                 allocate()
             }
@@ -134,7 +185,7 @@ impl Allocator {
     /// Gives all unused memory back to the driver.
     fn trim(&self) -> Result<()> {
         self.synchronize()?;
-        let unused = std::mem::take(&mut *self.lock());
+        let unused = std::mem::take(&mut *self.free(false));
         for pointer in unused.into_values().flatten() {
             // SAFETY: it came from `allocate`, nobody holds it, and no launch that uses it is left.
             unsafe { result::free_sync(pointer) }.map_err(self.failed("cuMemFree"))?;
@@ -144,19 +195,33 @@ impl Allocator {
 
     /// Waits until everything that was asked of the device is done.
     pub(crate) fn synchronize(&self) -> Result<()> {
-        self.bind()?;
+        let _bound = self.bind()?;
         self.stream
             .synchronize()
             .map_err(self.failed("cuStreamSynchronize"))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Vec<u64>>> {
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    fn expect_not_recording(&self) -> Result<()> {
+        match self.is_recording() {
+            true => Err(not_recordable(
+                "copies between host and device are not repeated",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn free(&self, is_recorded: bool) -> MutexGuard<'_, Free> {
+        let free = match is_recorded {
+            true => &self.free_of_recordings,
+            false => &self.free,
+        };
+        free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Copies bytes to the device; they may change as soon as this returns.
     pub(crate) fn upload(&self, pointer: u64, bytes: &[u8]) -> Result<()> {
-        self.bind()?;
+        self.expect_not_recording()?;
+        let _bound = self.bind()?;
         let stream = self.stream.cu_stream();
         if bytes.len() <= SMALL {
             // SAFETY: the caller owns the memory at `pointer`; the driver has taken pageable bytes
@@ -179,7 +244,8 @@ impl Allocator {
 
     /// Copies bytes from the device, after all that was asked before.
     pub(crate) fn download(&self, pointer: u64, out: &mut [u8]) -> Result<()> {
-        self.bind()?;
+        self.expect_not_recording()?;
+        let _bound = self.bind()?;
         let stream = self.stream.cu_stream();
         self.with_pinned(|pinned| {
             for (at, chunk) in out.chunks_mut(CHUNK).enumerate() {
@@ -217,6 +283,8 @@ impl Drop for Allocator {
     fn drop(&mut self) {
         // A device that fails now has nothing left to lose.
         let _ = self.trim();
+        std::mem::swap(&mut self.free, &mut self.free_of_recordings);
+        let _ = self.trim();
         let pinned = self
             .pinned
             .get_mut()
@@ -234,6 +302,8 @@ pub(crate) struct Memory {
     pointer: u64,
     bytes: usize,
     size: usize,
+    /// Whether it was taken while the stream was recorded.
+    is_recorded: bool,
     home: Arc<Allocator>,
 }
 
@@ -257,11 +327,8 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.home
-            .lock()
-            .entry(self.size)
-            .or_default()
-            .push(self.pointer);
+        let mut free = self.home.free(self.is_recorded);
+        free.entry(self.size).or_default().push(self.pointer);
     }
 }
 
@@ -301,7 +368,7 @@ impl DeviceMemory for Memory {
         if len == 0 {
             return Ok(());
         }
-        self.home.bind()?;
+        let _bound = self.home.bind()?;
         let (to, from) = (self.pointer + at as u64, source.pointer + source_at as u64);
         // SAFETY: both ranges were checked, and are of two pieces of memory.
         unsafe { result::memcpy_dtod_async(to, from, len, self.home.stream.cu_stream()) }
@@ -313,7 +380,7 @@ impl DeviceMemory for Memory {
         if len == 0 {
             return Ok(());
         }
-        self.home.bind()?;
+        let _bound = self.home.bind()?;
         let pointer = self.pointer + at as u64;
         // SAFETY: the range was checked.
         unsafe { result::memset_d8_async(pointer, 0, len, self.home.stream.cu_stream()) }

@@ -23,7 +23,8 @@ use std::sync::Arc;
 use crate::backend::{
     AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
     CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
-    RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs, SwigluBackwardArgs,
+    Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
+    SwigluBackwardArgs,
 };
 use crate::{CpuConfig, CpuLevel, Pool, Precision, Result, Tensor};
 use matmul::Context;
@@ -161,6 +162,9 @@ impl Backend for CpuBackend {
     }
     fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64> {
         Ok(peak::gemm_peak(self.context(), precision, rounds))
+    }
+    fn recorder(&self) -> Option<Box<dyn Recorder>> {
+        None
     }
     fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
         adamw::sum_of_squares(self.context(), x)
