@@ -1,6 +1,7 @@
 // Matrix products: c[i, m, n] (+)= scale[n] sum_k a[i, m, k] b[i, k, n], f32 sums.
 //
-// Three kernels multiply, two more round operands to bf16 for them.
+// Three kernels multiply, two round operands to bf16 for them, and one applies scales to a product
+// of cuBLASLt, which has none of its own.
 // - `llada_gemm_fwd_f32`: f32 operands with any strides. A block makes 128 x 64 elements of c from
 //   tiles of 16 k in shared memory; a thread makes 8 x 8, as two by two pieces of 4 x 4 so that its
 //   16-byte reads of shared memory meet no conflicts. While a tile is multiplied the next one is
@@ -344,7 +345,7 @@ __device__ __forceinline__ void cast_rows(const LladaCastArgs& args) {
 
 // A block rounds 32 x 32 elements: it reads them along rows and writes them along columns.
 __device__ __forceinline__ void cast_tile(const LladaCastArgs& args) {
-  constexpr int kTile = LLADA_CAST_TILE, kStep = LLADA_CAST_TILE_THREADS / kTile;
+  constexpr int kTile = LLADA_CAST_TILE, kStep = LLADA_CAST_THREADS / kTile;
   // One more column spreads reads along rows over the banks.
   __shared__ float tile[kTile][kTile + 1];
   const int lane = threadIdx.x % kTile, first = threadIdx.x / kTile;
@@ -369,6 +370,19 @@ __device__ __forceinline__ void cast_tile(const LladaCastArgs& args) {
   }
 }
 
+__device__ __forceinline__ void scale_columns(const LladaScaleColumnsArgs& args) {
+  const int64_t total = static_cast<int64_t>(args.rows) * args.columns;
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < total;
+       at += threads) {
+    const int64_t row = at / args.columns;
+    const int column = static_cast<int>(at % args.columns);
+    const float value = args.x[row * args.x_row_stride + column] * args.scales[column];
+    float* y = args.y + row * args.y_row_stride + column;
+    *y = args.accumulate != 0 ? *y + value : value;
+  }
+}
+
 using Bf16GemmLarge = Bf16Gemm<LLADA_GEMM_BF16_TILE, 2, 4, 3>;
 using Bf16GemmSmall = Bf16Gemm<LLADA_GEMM_BF16_SMALL_TILE, 2, 2, 4>;
 static_assert(Bf16GemmLarge::kThreads == LLADA_GEMM_BF16_THREADS, "the launch plan's block");
@@ -376,7 +390,7 @@ static_assert(Bf16GemmSmall::kThreads == LLADA_GEMM_BF16_SMALL_THREADS, "the lau
 
 }  // namespace llada
 
-extern "C" __global__ void __launch_bounds__(LLADA_GEMM_F32_THREADS, 3)
+extern "C" __global__ void __launch_bounds__(LLADA_GEMM_F32_THREADS, 2)
     llada_gemm_fwd_f32(const LladaGemmArgs args) {
   llada::gemm_f32(args);
 }
@@ -391,12 +405,17 @@ extern "C" __global__ void __launch_bounds__(LLADA_GEMM_BF16_SMALL_THREADS, 4)
   llada::Bf16GemmSmall::run(args);
 }
 
-extern "C" __global__ void __launch_bounds__(LLADA_CAST_ROWS_THREADS)
+extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
     llada_cast_rows_fwd_bf16(const LladaCastArgs args) {
   llada::cast_rows(args);
 }
 
-extern "C" __global__ void __launch_bounds__(LLADA_CAST_TILE_THREADS)
+extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
     llada_cast_tile_fwd_bf16(const LladaCastArgs args) {
   llada::cast_tile(args);
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
+    llada_scale_columns_fwd_f32(const LladaScaleColumnsArgs args) {
+  llada::scale_columns(args);
 }
