@@ -24,6 +24,9 @@
 
 namespace llada {
 
+// `Stream::Gumbel` of llada-tensor.
+constexpr uint32_t kStreamGumbel = 6;
+
 // A token with its score; none if the score is -inf.
 struct Scored {
   double score;
@@ -80,10 +83,14 @@ __device__ __forceinline__ double gumbel_bound(double u) {
 __device__ __forceinline__ void draw(const LladaCandidatesArgs& args, int64_t row, int64_t entry,
                                      double (&u)[kLaneLogits]) {
   if (args.noise == LLADA_NOISE_PHILOX) {
+    const Philox philox(args.seeds[row], kStreamGumbel);
+    const uint32_t* key = args.keys + 3 * row;
+    // Position and step share a word.
+    const uint32_t sequence = key[0], place = key[1] << 12 ^ key[2];
 #pragma unroll
     for (int i = 0; i < kLaneLogits; i += 2) {
       const uint32_t pair = static_cast<uint32_t>((entry + i) / 2);
-      const double2 two = gumbel_uniforms(args.seeds[row], args.keys + 3 * row, pair);
+      const double2 two = philox.uniform_f64_pair(pair, place, sequence);
       u[i] = two.x;
       u[i + 1] = two.y;
     }
