@@ -29,6 +29,13 @@ __device__ __forceinline__ void cp_async_16(void* target, const void* source, bo
                : "memory");
 }
 
+// The same for the first `bytes` of the 16, at most 16, and zeros for the others.
+__device__ __forceinline__ void cp_async_part(void* target, const void* source, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
+               "l"(source), "r"(bytes)
+               : "memory");
+}
+
 // Closes a group of copies.
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");
@@ -97,6 +104,13 @@ __device__ __forceinline__ void mma_16816(float (&d)[4], const uint32_t (&a)[4],
       "{%8, %9}, {%0, %1, %2, %3};\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// a b + c of two pairs of bf16, rounded once.
+__device__ __forceinline__ uint32_t fma_pair(uint32_t a, uint32_t b, uint32_t c, __nv_bfloat16) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;\n" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
 }
 
 // 2^x to about 2 units in the last place of f32; subnormal results are zero.
