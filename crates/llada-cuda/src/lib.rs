@@ -26,3 +26,6 @@ mod memory;
 mod ops;
 
 pub use driver::{device, device_count};
+pub use ops::forward_process::{ForwardProcessArgs, Noised, forward_process};
+pub use ops::rms_norm::{AddRmsNormArgs, add_rms_norm};
+pub use ops::rope::{RopeQkvArgs, rope_qkv};
