@@ -2,6 +2,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod add;
+pub(crate) mod attention;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod forward_process;
