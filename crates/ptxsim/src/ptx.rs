@@ -118,7 +118,7 @@ fn statements(text: &str) -> Vec<Statement> {
     let mut quoted = false;
     // Braces after these begin an operand, not a block.
     let opens_operand = |current: &str| {
-        let current = current.trim_end();
+        let current = current.trim();
         current.ends_with([',', '=', '('])
             || current.split_whitespace().nth(1).is_none() && {
                 let is_code =

@@ -12,8 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{
     cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t, cublasLtMatmulPreferenceAttributes_t,
-    cublasLtMatmulPreference_t, cublasLtMatrixLayoutAttribute_t, cublasLtMatrixLayout_t,
+    cublasLtMatmulDescAttributes_t, cublasLtMatmulPreference_t,
+    cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t,
     cublasOperation_t, cudaDataType, is_culib_present,
 };
 use llada_kernels::args::LladaScaleColumnsArgs;
@@ -286,15 +286,7 @@ impl Plan {
         let preference = Preference::new(shape)?;
         // SAFETY: all descriptors live until the end of this function.
         let found = unsafe {
-            result::get_matmul_algo_heuristic(
-                handle,
-                product.0,
-                a.0,
-                b.0,
-                c.0,
-                c.0,
-                preference.0,
-            )
+            result::get_matmul_algo_heuristic(handle, product.0, a.0, b.0, c.0, c.0, preference.0)
         };
         Ok(found.ok().map(|found| Self {
             product,

@@ -60,20 +60,24 @@ pub(super) fn execute(
 ) -> Result<(), Fault> {
     match *inst {
         Inst::LoadParameter {
-            offset,
+            address,
             bytes,
             signed,
             ref to,
         } => {
+            let at = addresses(warp, address);
+            let parameters = &block.grid.parameters;
             for (i, place) in to.iter().enumerate() {
-                let at = offset as usize + i * bytes as usize;
-                let range = at..at + bytes as usize;
-                let text = "a parameter outside of those of the kernel";
-                let from = block.grid.parameters.get(range);
-                let from = from.ok_or_else(|| Fault::Launch(text.to_owned()))?;
-                let value = extended(from, signed);
+                let mut values = [0; LANES];
+                for lane in lanes(active) {
+                    let start = at[lane] as usize + i * bytes as usize;
+                    let from = parameters.get(start..start.wrapping_add(bytes as usize));
+                    let text = "a parameter outside of those of the kernel";
+                    let from = from.ok_or_else(|| Fault::Launch(text.to_owned()))?;
+                    values[lane] = extended(from, signed);
+                }
                 if let Some(place) = *place {
-                    warp.set_place(place, &[value; LANES], active);
+                    warp.set_place(place, &values, active);
                 }
             }
             Ok(())

@@ -41,9 +41,8 @@ fn load(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
     // A cache policy may follow the address.
     let address = o.address(call.at(1)?)?;
     if call.has("param") {
-        let offset = u32::try_from(address.offset).map_err(|_| "an offset of a parameter")?;
         return Ok(Inst::LoadParameter {
-            offset,
+            address,
             bytes,
             signed,
             to,
