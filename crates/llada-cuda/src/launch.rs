@@ -1,5 +1,8 @@
 //! Launch plans: with which grid each kernel runs, as pure functions of shapes.
 
+pub(crate) mod gemm;
+pub(crate) mod quantized;
+
 use llada_tensor::{Error, Result};
 
 /// Grid and block of one launch.
