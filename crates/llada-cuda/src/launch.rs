@@ -2,6 +2,8 @@
 
 pub(crate) mod candidates;
 pub(crate) mod cross_entropy;
+pub(crate) mod gemm;
+pub(crate) mod quantized;
 pub(crate) mod remask;
 
 use llada_tensor::{Error, Result};
