@@ -1,5 +1,11 @@
 //! Launch plans: with which grid each kernel runs, as pure functions of shapes.
 
+pub(crate) mod candidates;
+pub(crate) mod cross_entropy;
+pub(crate) mod gemm;
+pub(crate) mod quantized;
+pub(crate) mod remask;
+
 use llada_tensor::{Error, Result};
 
 /// Grid and block of one launch.

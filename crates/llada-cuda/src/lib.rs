@@ -26,3 +26,5 @@ mod memory;
 mod ops;
 
 pub use driver::{device, device_count};
+pub use ops::candidates::DeviceCandidates;
+pub use ops::remask::{Canvas, Keep, RankBy, RemaskOutcome, RemaskRule};
