@@ -3,7 +3,7 @@
 use crate::alu;
 use crate::block::Block;
 use crate::inst::{Address, Atomic, Base, F2, Inst, Place, Space};
-use crate::memory::{Fault, GLOBAL, LOCAL, SHARED, WINDOW, outside};
+use crate::memory::{Fault, GLOBAL, LOCAL, SHARED, WINDOW, misaligned, outside};
 use crate::stats::{sectors, wavefronts};
 use crate::tensor::{fragment, mma};
 use crate::warp::{Flight, LANES, Lanes64, Warp};
@@ -93,6 +93,9 @@ pub(super) fn execute(
                 count_global(block, active, &from, bytes);
             }
             for lane in lanes(active) {
+                if !from[lane].is_multiple_of(u64::from(bytes)) {
+                    return Err(misaligned("global", from[lane], bytes));
+                }
                 let (_, to) = resolve(Space::Generic, to[lane]);
                 block.shared.begin_copy(to, bytes, who)?;
                 let flight = Flight {
