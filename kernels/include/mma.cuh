@@ -13,10 +13,24 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// The same pointer, which the compiler keeps as a sum instead of computing it anew for every use.
+template <typename T>
+__device__ __forceinline__ T* kept(T* pointer) {
+  asm("" : "+l"(pointer));
+  return pointer;
+}
+
 // Starts a copy of 16 bytes from global to shared memory; zeros instead if `valid` is false.
 // `source` must be a readable address even then. Both are aligned to 16 bytes.
 __device__ __forceinline__ void cp_async_16(void* target, const void* source, bool valid) {
   const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
+               "l"(source), "r"(bytes)
+               : "memory");
+}
+
+// The same for the first `bytes` of the 16, at most 16, and zeros for the others.
+__device__ __forceinline__ void cp_async_part(void* target, const void* source, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
                "l"(source), "r"(bytes)
                : "memory");
@@ -48,6 +62,26 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&out)[4], const void
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                : "r"(shared_address(row))
+               : "memory");
+}
+
+// Both by the address in shared memory, for kernels that keep addresses instead of pointers.
+__device__ __forceinline__ void ldmatrix_x4_at(uint32_t (&out)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(row)
+               : "memory");
+}
+__device__ __forceinline__ void ldmatrix_x4_trans_at(uint32_t (&out)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(row)
+               : "memory");
+}
+
+// A copy of 16 bytes to an address in shared memory, whatever is there.
+__device__ __forceinline__ void cp_async_16_at(uint32_t target, const void* source) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(target), "l"(source)
                : "memory");
 }
 
