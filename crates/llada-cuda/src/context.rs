@@ -144,6 +144,17 @@ impl Context {
         Ok(memory)
     }
 
+    /// An array of the host on the device, for one op: nothing is kept.
+    ///
+    /// # Errors
+    /// As [`Self::upload`].
+    pub(crate) fn upload_once<T: NoUninit>(&self, values: &[T]) -> Result<Scratch> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let mut memory = self.scratch(bytes.len())?;
+        memory.write(0, bytes)?;
+        Ok(memory)
+    }
+
     /// From now on this thread's uploads of these arrays, known by their addresses, are memory
     /// that stays, and all others must be on the device already.
     pub(crate) fn begin_recording(&self, inputs: Vec<(usize, Arc<Scratch>)>) {
@@ -220,6 +231,18 @@ impl Context {
         }
         expect_contiguous(op, tensor)?;
         self.pointer(tensor)
+    }
+
+    /// Address of a contiguous `f32` output.
+    ///
+    /// # Errors
+    /// As [`Self::pointer_mut`]; [`Error::DTypeMismatch`].
+    pub(crate) fn f32s_mut(&self, op: &'static str, tensor: &mut Tensor) -> Result<u64> {
+        let (expected, got) = (DType::F32, tensor.dtype());
+        if got != expected {
+            return Err(Error::DTypeMismatch { op, expected, got });
+        }
+        self.pointer_mut(tensor)
     }
 
     /// Launches an entry of an op's image with its argument struct. A grid without blocks is not

@@ -1,6 +1,10 @@
 //! The CUDA backend against the CPU's scalar code, on the software device of `ptxsim` or, built
 //! with `--cfg real_gpu`, on a GPU.
 
+mod candidates;
+mod cross_entropy;
+mod images;
 mod matmul;
 mod quantized;
+mod remask;
 mod support;
