@@ -7,5 +7,7 @@
 mod candidates;
 mod cross_entropy;
 mod images;
+mod matmul;
+mod quantized;
 mod remask;
 mod support;
