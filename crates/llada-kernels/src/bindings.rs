@@ -5,6 +5,40 @@ pub const LLADA_RMS_NORM_FORWARD_THREADS: u32 = 1024;
 pub const LLADA_RMS_NORM_BACKWARD_THREADS: u32 = 512;
 pub const LLADA_RMS_NORM_ELEMENTS: u32 = 16;
 pub const LLADA_GLOBAL_NORM_RUNS: u32 = 4;
+pub const LLADA_GEMM_F32_TILE_M: u32 = 128;
+pub const LLADA_GEMM_F32_TILE_N: u32 = 64;
+pub const LLADA_GEMM_F32_THREADS: u32 = 128;
+pub const LLADA_GEMM_BF16_TILE: u32 = 128;
+pub const LLADA_GEMM_BF16_THREADS: u32 = 256;
+pub const LLADA_GEMM_BF16_SMALL_TILE: u32 = 64;
+pub const LLADA_GEMM_BF16_SMALL_THREADS: u32 = 128;
+pub const LLADA_CAST_TILE: u32 = 32;
+pub const LLADA_CAST_THREADS: u32 = 256;
+pub const LLADA_QUANTIZED_STEP: u32 = 128;
+pub const LLADA_QUANTIZED_GROUP: u32 = 32;
+pub const LLADA_QUANTIZED_MAX_M: u32 = 64;
+pub const LLADA_QUANTIZED_TILE_N: u32 = 32;
+pub const LLADA_QUANTIZED_THREADS: u32 = 256;
+pub const LLADA_QUANTIZED_INT8_SHARED: u32 = 82944;
+pub const LLADA_QUANTIZED_INT4_SHARED: u32 = 76032;
+pub const LLADA_ATTENTION_THREADS: u32 = 128;
+pub const LLADA_ATTENTION_KEYS: u32 = 64;
+pub const LLADA_ATTENTION_F32_THREADS: u32 = 256;
+pub const LLADA_ATTENTION_F32_TILE: u32 = 64;
+pub const LLADA_ATTENTION_ROUND_THREADS: u32 = 256;
+pub const LLADA_ATTENTION_ROUND_ELEMENTS: u32 = 8;
+pub const LLADA_HEAD_TILE: u32 = 128;
+pub const LLADA_HEAD_SLAB_BYTES: u32 = 128;
+pub const LLADA_HEAD_LOGIT_STRIDE: u32 = 132;
+pub const LLADA_NOISE_NONE: u32 = 0;
+pub const LLADA_NOISE_PHILOX: u32 = 1;
+pub const LLADA_NOISE_RECORDED: u32 = 2;
+pub const LLADA_SCORE_CONFIDENCE: u32 = 0;
+pub const LLADA_SCORE_MARGIN: u32 = 1;
+pub const LLADA_SCORE_ENTROPY: u32 = 2;
+pub const LLADA_KEEP_QUOTA: u32 = 0;
+pub const LLADA_KEEP_THRESHOLD: u32 = 1;
+pub const LLADA_KEEP_FACTOR: u32 = 2;
 pub type LladaBf16 = u16;
 pub type LladaF16 = u16;
 #[repr(C)]
@@ -674,4 +708,1066 @@ const _: () = {
     [
         "Offset of field: LladaForwardProcessArgs::padding",
     ][::std::mem::offset_of!(LladaForwardProcessArgs, padding) - 92usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaGemmArgs {
+    pub a: u64,
+    pub b: u64,
+    pub c: u64,
+    pub column_scales: u64,
+    pub a_row_stride: i64,
+    pub a_column_stride: i64,
+    pub a_batch_stride: i64,
+    pub b_row_stride: i64,
+    pub b_column_stride: i64,
+    pub b_batch_stride: i64,
+    pub c_row_stride: i64,
+    pub c_batch_stride: i64,
+    pub m: i32,
+    pub n: i32,
+    pub k: i32,
+    pub accumulate: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaGemmArgs"][::std::mem::size_of::<LladaGemmArgs>() - 112usize];
+    ["Alignment of LladaGemmArgs"][::std::mem::align_of::<LladaGemmArgs>() - 8usize];
+    [
+        "Offset of field: LladaGemmArgs::a",
+    ][::std::mem::offset_of!(LladaGemmArgs, a) - 0usize];
+    [
+        "Offset of field: LladaGemmArgs::b",
+    ][::std::mem::offset_of!(LladaGemmArgs, b) - 8usize];
+    [
+        "Offset of field: LladaGemmArgs::c",
+    ][::std::mem::offset_of!(LladaGemmArgs, c) - 16usize];
+    [
+        "Offset of field: LladaGemmArgs::column_scales",
+    ][::std::mem::offset_of!(LladaGemmArgs, column_scales) - 24usize];
+    [
+        "Offset of field: LladaGemmArgs::a_row_stride",
+    ][::std::mem::offset_of!(LladaGemmArgs, a_row_stride) - 32usize];
+    [
+        "Offset of field: LladaGemmArgs::a_column_stride",
+    ][::std::mem::offset_of!(LladaGemmArgs, a_column_stride) - 40usize];
+    [
+        "Offset of field: LladaGemmArgs::a_batch_stride",
+    ][::std::mem::offset_of!(LladaGemmArgs, a_batch_stride) - 48usize];
+    [
+        "Offset of field: LladaGemmArgs::b_row_stride",
+    ][::std::mem::offset_of!(LladaGemmArgs, b_row_stride) - 56usize];
+    [
+        "Offset of field: LladaGemmArgs::b_column_stride",
+    ][::std::mem::offset_of!(LladaGemmArgs, b_column_stride) - 64usize];
+    [
+        "Offset of field: LladaGemmArgs::b_batch_stride",
+    ][::std::mem::offset_of!(LladaGemmArgs, b_batch_stride) - 72usize];
+    [
+        "Offset of field: LladaGemmArgs::c_row_stride",
+    ][::std::mem::offset_of!(LladaGemmArgs, c_row_stride) - 80usize];
+    [
+        "Offset of field: LladaGemmArgs::c_batch_stride",
+    ][::std::mem::offset_of!(LladaGemmArgs, c_batch_stride) - 88usize];
+    [
+        "Offset of field: LladaGemmArgs::m",
+    ][::std::mem::offset_of!(LladaGemmArgs, m) - 96usize];
+    [
+        "Offset of field: LladaGemmArgs::n",
+    ][::std::mem::offset_of!(LladaGemmArgs, n) - 100usize];
+    [
+        "Offset of field: LladaGemmArgs::k",
+    ][::std::mem::offset_of!(LladaGemmArgs, k) - 104usize];
+    [
+        "Offset of field: LladaGemmArgs::accumulate",
+    ][::std::mem::offset_of!(LladaGemmArgs, accumulate) - 108usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCastArgs {
+    pub x: u64,
+    pub y: u64,
+    pub x_row_stride: i64,
+    pub x_column_stride: i64,
+    pub x_batch_stride: i64,
+    pub batch: i64,
+    pub rows: i32,
+    pub columns: i32,
+    pub y_columns: i32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaCastArgs"][::std::mem::size_of::<LladaCastArgs>() - 64usize];
+    ["Alignment of LladaCastArgs"][::std::mem::align_of::<LladaCastArgs>() - 8usize];
+    [
+        "Offset of field: LladaCastArgs::x",
+    ][::std::mem::offset_of!(LladaCastArgs, x) - 0usize];
+    [
+        "Offset of field: LladaCastArgs::y",
+    ][::std::mem::offset_of!(LladaCastArgs, y) - 8usize];
+    [
+        "Offset of field: LladaCastArgs::x_row_stride",
+    ][::std::mem::offset_of!(LladaCastArgs, x_row_stride) - 16usize];
+    [
+        "Offset of field: LladaCastArgs::x_column_stride",
+    ][::std::mem::offset_of!(LladaCastArgs, x_column_stride) - 24usize];
+    [
+        "Offset of field: LladaCastArgs::x_batch_stride",
+    ][::std::mem::offset_of!(LladaCastArgs, x_batch_stride) - 32usize];
+    [
+        "Offset of field: LladaCastArgs::batch",
+    ][::std::mem::offset_of!(LladaCastArgs, batch) - 40usize];
+    [
+        "Offset of field: LladaCastArgs::rows",
+    ][::std::mem::offset_of!(LladaCastArgs, rows) - 48usize];
+    [
+        "Offset of field: LladaCastArgs::columns",
+    ][::std::mem::offset_of!(LladaCastArgs, columns) - 52usize];
+    [
+        "Offset of field: LladaCastArgs::y_columns",
+    ][::std::mem::offset_of!(LladaCastArgs, y_columns) - 56usize];
+    [
+        "Offset of field: LladaCastArgs::padding",
+    ][::std::mem::offset_of!(LladaCastArgs, padding) - 60usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaScaleColumnsArgs {
+    pub x: u64,
+    pub scales: u64,
+    pub y: u64,
+    pub x_row_stride: i64,
+    pub y_row_stride: i64,
+    pub rows: i32,
+    pub columns: i32,
+    pub accumulate: i32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaScaleColumnsArgs",
+    ][::std::mem::size_of::<LladaScaleColumnsArgs>() - 56usize];
+    [
+        "Alignment of LladaScaleColumnsArgs",
+    ][::std::mem::align_of::<LladaScaleColumnsArgs>() - 8usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::x",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, x) - 0usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::scales",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, scales) - 8usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::y",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, y) - 16usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::x_row_stride",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, x_row_stride) - 24usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::y_row_stride",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, y_row_stride) - 32usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::rows",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, rows) - 40usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::columns",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, columns) - 44usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::accumulate",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, accumulate) - 48usize];
+    [
+        "Offset of field: LladaScaleColumnsArgs::padding",
+    ][::std::mem::offset_of!(LladaScaleColumnsArgs, padding) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaPackedCodes {
+    pub codes: u64,
+    pub multipliers: u64,
+    pub steps: i32,
+    pub padded_rows: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaPackedCodes"][::std::mem::size_of::<LladaPackedCodes>() - 24usize];
+    [
+        "Alignment of LladaPackedCodes",
+    ][::std::mem::align_of::<LladaPackedCodes>() - 8usize];
+    [
+        "Offset of field: LladaPackedCodes::codes",
+    ][::std::mem::offset_of!(LladaPackedCodes, codes) - 0usize];
+    [
+        "Offset of field: LladaPackedCodes::multipliers",
+    ][::std::mem::offset_of!(LladaPackedCodes, multipliers) - 8usize];
+    [
+        "Offset of field: LladaPackedCodes::steps",
+    ][::std::mem::offset_of!(LladaPackedCodes, steps) - 16usize];
+    [
+        "Offset of field: LladaPackedCodes::padded_rows",
+    ][::std::mem::offset_of!(LladaPackedCodes, padded_rows) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaPackCodesArgs {
+    pub codes: u64,
+    pub multipliers: u64,
+    pub packed: LladaPackedCodes,
+    pub first_row: i32,
+    pub rows: i32,
+    pub k: i32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaPackCodesArgs",
+    ][::std::mem::size_of::<LladaPackCodesArgs>() - 56usize];
+    [
+        "Alignment of LladaPackCodesArgs",
+    ][::std::mem::align_of::<LladaPackCodesArgs>() - 8usize];
+    [
+        "Offset of field: LladaPackCodesArgs::codes",
+    ][::std::mem::offset_of!(LladaPackCodesArgs, codes) - 0usize];
+    [
+        "Offset of field: LladaPackCodesArgs::multipliers",
+    ][::std::mem::offset_of!(LladaPackCodesArgs, multipliers) - 8usize];
+    [
+        "Offset of field: LladaPackCodesArgs::packed",
+    ][::std::mem::offset_of!(LladaPackCodesArgs, packed) - 16usize];
+    [
+        "Offset of field: LladaPackCodesArgs::first_row",
+    ][::std::mem::offset_of!(LladaPackCodesArgs, first_row) - 40usize];
+    [
+        "Offset of field: LladaPackCodesArgs::rows",
+    ][::std::mem::offset_of!(LladaPackCodesArgs, rows) - 44usize];
+    [
+        "Offset of field: LladaPackCodesArgs::k",
+    ][::std::mem::offset_of!(LladaPackCodesArgs, k) - 48usize];
+    [
+        "Offset of field: LladaPackCodesArgs::padding",
+    ][::std::mem::offset_of!(LladaPackCodesArgs, padding) - 52usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaRotateArgs {
+    pub x: u64,
+    pub y: u64,
+    pub x_row_stride: i64,
+    pub x_column_stride: i64,
+    pub rows: i32,
+    pub k: i32,
+    pub y_columns: i32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaRotateArgs"][::std::mem::size_of::<LladaRotateArgs>() - 48usize];
+    ["Alignment of LladaRotateArgs"][::std::mem::align_of::<LladaRotateArgs>() - 8usize];
+    [
+        "Offset of field: LladaRotateArgs::x",
+    ][::std::mem::offset_of!(LladaRotateArgs, x) - 0usize];
+    [
+        "Offset of field: LladaRotateArgs::y",
+    ][::std::mem::offset_of!(LladaRotateArgs, y) - 8usize];
+    [
+        "Offset of field: LladaRotateArgs::x_row_stride",
+    ][::std::mem::offset_of!(LladaRotateArgs, x_row_stride) - 16usize];
+    [
+        "Offset of field: LladaRotateArgs::x_column_stride",
+    ][::std::mem::offset_of!(LladaRotateArgs, x_column_stride) - 24usize];
+    [
+        "Offset of field: LladaRotateArgs::rows",
+    ][::std::mem::offset_of!(LladaRotateArgs, rows) - 32usize];
+    [
+        "Offset of field: LladaRotateArgs::k",
+    ][::std::mem::offset_of!(LladaRotateArgs, k) - 36usize];
+    [
+        "Offset of field: LladaRotateArgs::y_columns",
+    ][::std::mem::offset_of!(LladaRotateArgs, y_columns) - 40usize];
+    [
+        "Offset of field: LladaRotateArgs::padding",
+    ][::std::mem::offset_of!(LladaRotateArgs, padding) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaQuantizedMatmulArgs {
+    pub x: u64,
+    pub weight: LladaPackedCodes,
+    pub scales: u64,
+    pub y: u64,
+    pub y_row_stride: i64,
+    pub m: i32,
+    pub n: i32,
+    pub accumulate: i32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaQuantizedMatmulArgs",
+    ][::std::mem::size_of::<LladaQuantizedMatmulArgs>() - 72usize];
+    [
+        "Alignment of LladaQuantizedMatmulArgs",
+    ][::std::mem::align_of::<LladaQuantizedMatmulArgs>() - 8usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::x",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, x) - 0usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::weight",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, weight) - 8usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::scales",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, scales) - 32usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::y",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, y) - 40usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::y_row_stride",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, y_row_stride) - 48usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::m",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, m) - 56usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::n",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, n) - 60usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::accumulate",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, accumulate) - 64usize];
+    [
+        "Offset of field: LladaQuantizedMatmulArgs::padding",
+    ][::std::mem::offset_of!(LladaQuantizedMatmulArgs, padding) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaDequantizeArgs {
+    pub weight: LladaPackedCodes,
+    pub y: u64,
+    pub first_row: i32,
+    pub rows: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaDequantizeArgs",
+    ][::std::mem::size_of::<LladaDequantizeArgs>() - 40usize];
+    [
+        "Alignment of LladaDequantizeArgs",
+    ][::std::mem::align_of::<LladaDequantizeArgs>() - 8usize];
+    [
+        "Offset of field: LladaDequantizeArgs::weight",
+    ][::std::mem::offset_of!(LladaDequantizeArgs, weight) - 0usize];
+    [
+        "Offset of field: LladaDequantizeArgs::y",
+    ][::std::mem::offset_of!(LladaDequantizeArgs, y) - 24usize];
+    [
+        "Offset of field: LladaDequantizeArgs::first_row",
+    ][::std::mem::offset_of!(LladaDequantizeArgs, first_row) - 32usize];
+    [
+        "Offset of field: LladaDequantizeArgs::rows",
+    ][::std::mem::offset_of!(LladaDequantizeArgs, rows) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaAttentionPlaces {
+    pub offsets: u64,
+    pub key_offsets: u64,
+    pub key_bias: u64,
+    pub n_heads: i32,
+    pub n_kv_heads: i32,
+    pub head_dim: i32,
+    pub block_size: i32,
+    pub scale: f32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaAttentionPlaces",
+    ][::std::mem::size_of::<LladaAttentionPlaces>() - 48usize];
+    [
+        "Alignment of LladaAttentionPlaces",
+    ][::std::mem::align_of::<LladaAttentionPlaces>() - 8usize];
+    [
+        "Offset of field: LladaAttentionPlaces::offsets",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, offsets) - 0usize];
+    [
+        "Offset of field: LladaAttentionPlaces::key_offsets",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, key_offsets) - 8usize];
+    [
+        "Offset of field: LladaAttentionPlaces::key_bias",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, key_bias) - 16usize];
+    [
+        "Offset of field: LladaAttentionPlaces::n_heads",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, n_heads) - 24usize];
+    [
+        "Offset of field: LladaAttentionPlaces::n_kv_heads",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, n_kv_heads) - 28usize];
+    [
+        "Offset of field: LladaAttentionPlaces::head_dim",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, head_dim) - 32usize];
+    [
+        "Offset of field: LladaAttentionPlaces::block_size",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, block_size) - 36usize];
+    [
+        "Offset of field: LladaAttentionPlaces::scale",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, scale) - 40usize];
+    [
+        "Offset of field: LladaAttentionPlaces::padding",
+    ][::std::mem::offset_of!(LladaAttentionPlaces, padding) - 44usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaAttentionArgs {
+    pub q: u64,
+    pub k: u64,
+    pub v: u64,
+    pub y: u64,
+    pub lse: u64,
+    pub q_stride: i64,
+    pub kv_stride: i64,
+    pub places: LladaAttentionPlaces,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaAttentionArgs",
+    ][::std::mem::size_of::<LladaAttentionArgs>() - 104usize];
+    [
+        "Alignment of LladaAttentionArgs",
+    ][::std::mem::align_of::<LladaAttentionArgs>() - 8usize];
+    [
+        "Offset of field: LladaAttentionArgs::q",
+    ][::std::mem::offset_of!(LladaAttentionArgs, q) - 0usize];
+    [
+        "Offset of field: LladaAttentionArgs::k",
+    ][::std::mem::offset_of!(LladaAttentionArgs, k) - 8usize];
+    [
+        "Offset of field: LladaAttentionArgs::v",
+    ][::std::mem::offset_of!(LladaAttentionArgs, v) - 16usize];
+    [
+        "Offset of field: LladaAttentionArgs::y",
+    ][::std::mem::offset_of!(LladaAttentionArgs, y) - 24usize];
+    [
+        "Offset of field: LladaAttentionArgs::lse",
+    ][::std::mem::offset_of!(LladaAttentionArgs, lse) - 32usize];
+    [
+        "Offset of field: LladaAttentionArgs::q_stride",
+    ][::std::mem::offset_of!(LladaAttentionArgs, q_stride) - 40usize];
+    [
+        "Offset of field: LladaAttentionArgs::kv_stride",
+    ][::std::mem::offset_of!(LladaAttentionArgs, kv_stride) - 48usize];
+    [
+        "Offset of field: LladaAttentionArgs::places",
+    ][::std::mem::offset_of!(LladaAttentionArgs, places) - 56usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaAttentionBackwardArgs {
+    pub q: u64,
+    pub k: u64,
+    pub v: u64,
+    pub y: u64,
+    pub dy: u64,
+    pub lse: u64,
+    pub delta: u64,
+    pub dq: u64,
+    pub dk: u64,
+    pub dv: u64,
+    pub q_stride: i64,
+    pub kv_stride: i64,
+    pub rows: i64,
+    pub places: LladaAttentionPlaces,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaAttentionBackwardArgs",
+    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 152usize];
+    [
+        "Alignment of LladaAttentionBackwardArgs",
+    ][::std::mem::align_of::<LladaAttentionBackwardArgs>() - 8usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::q",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, q) - 0usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::k",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, k) - 8usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::v",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, v) - 16usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::y",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, y) - 24usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::dy",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, dy) - 32usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::lse",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, lse) - 40usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::delta",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, delta) - 48usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::dq",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, dq) - 56usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::dk",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, dk) - 64usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::dv",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, dv) - 72usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::q_stride",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, q_stride) - 80usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::kv_stride",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, kv_stride) - 88usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::rows",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rows) - 96usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::places",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, places) - 104usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaAttentionRoundArgs {
+    pub k: u64,
+    pub v: u64,
+    pub k_out: u64,
+    pub v_out: u64,
+    pub n: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaAttentionRoundArgs",
+    ][::std::mem::size_of::<LladaAttentionRoundArgs>() - 40usize];
+    [
+        "Alignment of LladaAttentionRoundArgs",
+    ][::std::mem::align_of::<LladaAttentionRoundArgs>() - 8usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::k",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, k) - 0usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::v",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, v) - 8usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::k_out",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, k_out) - 16usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::v_out",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, v_out) - 24usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::n",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, n) - 32usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaHead {
+    pub head: u64,
+    pub hidden: u64,
+    pub unconditional: u64,
+    pub bias: u64,
+    pub head_stride: i64,
+    pub hidden_stride: i64,
+    pub start: i64,
+    pub len: i64,
+    pub vocab_size: i64,
+    pub rows: i32,
+    pub d: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaHead"][::std::mem::size_of::<LladaHead>() - 80usize];
+    ["Alignment of LladaHead"][::std::mem::align_of::<LladaHead>() - 8usize];
+    [
+        "Offset of field: LladaHead::head",
+    ][::std::mem::offset_of!(LladaHead, head) - 0usize];
+    [
+        "Offset of field: LladaHead::hidden",
+    ][::std::mem::offset_of!(LladaHead, hidden) - 8usize];
+    [
+        "Offset of field: LladaHead::unconditional",
+    ][::std::mem::offset_of!(LladaHead, unconditional) - 16usize];
+    [
+        "Offset of field: LladaHead::bias",
+    ][::std::mem::offset_of!(LladaHead, bias) - 24usize];
+    [
+        "Offset of field: LladaHead::head_stride",
+    ][::std::mem::offset_of!(LladaHead, head_stride) - 32usize];
+    [
+        "Offset of field: LladaHead::hidden_stride",
+    ][::std::mem::offset_of!(LladaHead, hidden_stride) - 40usize];
+    [
+        "Offset of field: LladaHead::start",
+    ][::std::mem::offset_of!(LladaHead, start) - 48usize];
+    [
+        "Offset of field: LladaHead::len",
+    ][::std::mem::offset_of!(LladaHead, len) - 56usize];
+    [
+        "Offset of field: LladaHead::vocab_size",
+    ][::std::mem::offset_of!(LladaHead, vocab_size) - 64usize];
+    [
+        "Offset of field: LladaHead::rows",
+    ][::std::mem::offset_of!(LladaHead, rows) - 72usize];
+    ["Offset of field: LladaHead::d"][::std::mem::offset_of!(LladaHead, d) - 76usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCandidatePartial {
+    pub score: f64,
+    pub token: u32,
+    pub token_logit: f32,
+    pub first: f32,
+    pub second: f32,
+    pub sum: f32,
+    pub weighted: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaCandidatePartial",
+    ][::std::mem::size_of::<LladaCandidatePartial>() - 32usize];
+    [
+        "Alignment of LladaCandidatePartial",
+    ][::std::mem::align_of::<LladaCandidatePartial>() - 8usize];
+    [
+        "Offset of field: LladaCandidatePartial::score",
+    ][::std::mem::offset_of!(LladaCandidatePartial, score) - 0usize];
+    [
+        "Offset of field: LladaCandidatePartial::token",
+    ][::std::mem::offset_of!(LladaCandidatePartial, token) - 8usize];
+    [
+        "Offset of field: LladaCandidatePartial::token_logit",
+    ][::std::mem::offset_of!(LladaCandidatePartial, token_logit) - 12usize];
+    [
+        "Offset of field: LladaCandidatePartial::first",
+    ][::std::mem::offset_of!(LladaCandidatePartial, first) - 16usize];
+    [
+        "Offset of field: LladaCandidatePartial::second",
+    ][::std::mem::offset_of!(LladaCandidatePartial, second) - 20usize];
+    [
+        "Offset of field: LladaCandidatePartial::sum",
+    ][::std::mem::offset_of!(LladaCandidatePartial, sum) - 24usize];
+    [
+        "Offset of field: LladaCandidatePartial::weighted",
+    ][::std::mem::offset_of!(LladaCandidatePartial, weighted) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCandidate {
+    pub token: u32,
+    pub confidence: f32,
+    pub margin: f32,
+    pub entropy: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaCandidate"][::std::mem::size_of::<LladaCandidate>() - 16usize];
+    ["Alignment of LladaCandidate"][::std::mem::align_of::<LladaCandidate>() - 4usize];
+    [
+        "Offset of field: LladaCandidate::token",
+    ][::std::mem::offset_of!(LladaCandidate, token) - 0usize];
+    [
+        "Offset of field: LladaCandidate::confidence",
+    ][::std::mem::offset_of!(LladaCandidate, confidence) - 4usize];
+    [
+        "Offset of field: LladaCandidate::margin",
+    ][::std::mem::offset_of!(LladaCandidate, margin) - 8usize];
+    [
+        "Offset of field: LladaCandidate::entropy",
+    ][::std::mem::offset_of!(LladaCandidate, entropy) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCandidatesArgs {
+    pub head: LladaHead,
+    pub suppress: u64,
+    pub suppress_confidence: u64,
+    pub seeds: u64,
+    pub keys: u64,
+    pub recorded: u64,
+    pub partials: u64,
+    pub temperature: f64,
+    pub noise: i32,
+    pub cfg_scale: f32,
+    pub n_suppress: i32,
+    pub n_suppress_confidence: i32,
+    pub tiles: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaCandidatesArgs",
+    ][::std::mem::size_of::<LladaCandidatesArgs>() - 160usize];
+    [
+        "Alignment of LladaCandidatesArgs",
+    ][::std::mem::align_of::<LladaCandidatesArgs>() - 8usize];
+    [
+        "Offset of field: LladaCandidatesArgs::head",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, head) - 0usize];
+    [
+        "Offset of field: LladaCandidatesArgs::suppress",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, suppress) - 80usize];
+    [
+        "Offset of field: LladaCandidatesArgs::suppress_confidence",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, suppress_confidence) - 88usize];
+    [
+        "Offset of field: LladaCandidatesArgs::seeds",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, seeds) - 96usize];
+    [
+        "Offset of field: LladaCandidatesArgs::keys",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, keys) - 104usize];
+    [
+        "Offset of field: LladaCandidatesArgs::recorded",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, recorded) - 112usize];
+    [
+        "Offset of field: LladaCandidatesArgs::partials",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, partials) - 120usize];
+    [
+        "Offset of field: LladaCandidatesArgs::temperature",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, temperature) - 128usize];
+    [
+        "Offset of field: LladaCandidatesArgs::noise",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, noise) - 136usize];
+    [
+        "Offset of field: LladaCandidatesArgs::cfg_scale",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, cfg_scale) - 140usize];
+    [
+        "Offset of field: LladaCandidatesArgs::n_suppress",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, n_suppress) - 144usize];
+    [
+        "Offset of field: LladaCandidatesArgs::n_suppress_confidence",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, n_suppress_confidence) - 148usize];
+    [
+        "Offset of field: LladaCandidatesArgs::tiles",
+    ][::std::mem::offset_of!(LladaCandidatesArgs, tiles) - 152usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCandidatesMergeArgs {
+    pub partials: u64,
+    pub suppress_confidence: u64,
+    pub candidates: u64,
+    pub tiles: i64,
+    pub rows: i32,
+    pub n_suppress_confidence: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaCandidatesMergeArgs",
+    ][::std::mem::size_of::<LladaCandidatesMergeArgs>() - 40usize];
+    [
+        "Alignment of LladaCandidatesMergeArgs",
+    ][::std::mem::align_of::<LladaCandidatesMergeArgs>() - 8usize];
+    [
+        "Offset of field: LladaCandidatesMergeArgs::partials",
+    ][::std::mem::offset_of!(LladaCandidatesMergeArgs, partials) - 0usize];
+    [
+        "Offset of field: LladaCandidatesMergeArgs::suppress_confidence",
+    ][::std::mem::offset_of!(LladaCandidatesMergeArgs, suppress_confidence) - 8usize];
+    [
+        "Offset of field: LladaCandidatesMergeArgs::candidates",
+    ][::std::mem::offset_of!(LladaCandidatesMergeArgs, candidates) - 16usize];
+    [
+        "Offset of field: LladaCandidatesMergeArgs::tiles",
+    ][::std::mem::offset_of!(LladaCandidatesMergeArgs, tiles) - 24usize];
+    [
+        "Offset of field: LladaCandidatesMergeArgs::rows",
+    ][::std::mem::offset_of!(LladaCandidatesMergeArgs, rows) - 32usize];
+    [
+        "Offset of field: LladaCandidatesMergeArgs::n_suppress_confidence",
+    ][::std::mem::offset_of!(LladaCandidatesMergeArgs, n_suppress_confidence) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaRoundArgs {
+    pub x: u64,
+    pub y: u64,
+    pub x_stride: i64,
+    pub y_stride: i64,
+    pub rows: i64,
+    pub d: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaRoundArgs"][::std::mem::size_of::<LladaRoundArgs>() - 48usize];
+    ["Alignment of LladaRoundArgs"][::std::mem::align_of::<LladaRoundArgs>() - 8usize];
+    [
+        "Offset of field: LladaRoundArgs::x",
+    ][::std::mem::offset_of!(LladaRoundArgs, x) - 0usize];
+    [
+        "Offset of field: LladaRoundArgs::y",
+    ][::std::mem::offset_of!(LladaRoundArgs, y) - 8usize];
+    [
+        "Offset of field: LladaRoundArgs::x_stride",
+    ][::std::mem::offset_of!(LladaRoundArgs, x_stride) - 16usize];
+    [
+        "Offset of field: LladaRoundArgs::y_stride",
+    ][::std::mem::offset_of!(LladaRoundArgs, y_stride) - 24usize];
+    [
+        "Offset of field: LladaRoundArgs::rows",
+    ][::std::mem::offset_of!(LladaRoundArgs, rows) - 32usize];
+    [
+        "Offset of field: LladaRoundArgs::d",
+    ][::std::mem::offset_of!(LladaRoundArgs, d) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCrossEntropyPartial {
+    pub max: f32,
+    pub sum: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaCrossEntropyPartial",
+    ][::std::mem::size_of::<LladaCrossEntropyPartial>() - 8usize];
+    [
+        "Alignment of LladaCrossEntropyPartial",
+    ][::std::mem::align_of::<LladaCrossEntropyPartial>() - 4usize];
+    [
+        "Offset of field: LladaCrossEntropyPartial::max",
+    ][::std::mem::offset_of!(LladaCrossEntropyPartial, max) - 0usize];
+    [
+        "Offset of field: LladaCrossEntropyPartial::sum",
+    ][::std::mem::offset_of!(LladaCrossEntropyPartial, sum) - 4usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCrossEntropyArgs {
+    pub head: LladaHead,
+    pub targets: u64,
+    pub partials: u64,
+    pub target_logits: u64,
+    pub tiles: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaCrossEntropyArgs",
+    ][::std::mem::size_of::<LladaCrossEntropyArgs>() - 112usize];
+    [
+        "Alignment of LladaCrossEntropyArgs",
+    ][::std::mem::align_of::<LladaCrossEntropyArgs>() - 8usize];
+    [
+        "Offset of field: LladaCrossEntropyArgs::head",
+    ][::std::mem::offset_of!(LladaCrossEntropyArgs, head) - 0usize];
+    [
+        "Offset of field: LladaCrossEntropyArgs::targets",
+    ][::std::mem::offset_of!(LladaCrossEntropyArgs, targets) - 80usize];
+    [
+        "Offset of field: LladaCrossEntropyArgs::partials",
+    ][::std::mem::offset_of!(LladaCrossEntropyArgs, partials) - 88usize];
+    [
+        "Offset of field: LladaCrossEntropyArgs::target_logits",
+    ][::std::mem::offset_of!(LladaCrossEntropyArgs, target_logits) - 96usize];
+    [
+        "Offset of field: LladaCrossEntropyArgs::tiles",
+    ][::std::mem::offset_of!(LladaCrossEntropyArgs, tiles) - 104usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCrossEntropyMergeArgs {
+    pub partials: u64,
+    pub target_logits: u64,
+    pub losses: u64,
+    pub lse: u64,
+    pub tiles: i64,
+    pub rows: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaCrossEntropyMergeArgs",
+    ][::std::mem::size_of::<LladaCrossEntropyMergeArgs>() - 48usize];
+    [
+        "Alignment of LladaCrossEntropyMergeArgs",
+    ][::std::mem::align_of::<LladaCrossEntropyMergeArgs>() - 8usize];
+    [
+        "Offset of field: LladaCrossEntropyMergeArgs::partials",
+    ][::std::mem::offset_of!(LladaCrossEntropyMergeArgs, partials) - 0usize];
+    [
+        "Offset of field: LladaCrossEntropyMergeArgs::target_logits",
+    ][::std::mem::offset_of!(LladaCrossEntropyMergeArgs, target_logits) - 8usize];
+    [
+        "Offset of field: LladaCrossEntropyMergeArgs::losses",
+    ][::std::mem::offset_of!(LladaCrossEntropyMergeArgs, losses) - 16usize];
+    [
+        "Offset of field: LladaCrossEntropyMergeArgs::lse",
+    ][::std::mem::offset_of!(LladaCrossEntropyMergeArgs, lse) - 24usize];
+    [
+        "Offset of field: LladaCrossEntropyMergeArgs::tiles",
+    ][::std::mem::offset_of!(LladaCrossEntropyMergeArgs, tiles) - 32usize];
+    [
+        "Offset of field: LladaCrossEntropyMergeArgs::rows",
+    ][::std::mem::offset_of!(LladaCrossEntropyMergeArgs, rows) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCrossEntropyBackwardArgs {
+    pub head: LladaHead,
+    pub targets: u64,
+    pub dlosses: u64,
+    pub lse: u64,
+    pub dlogits: u64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaCrossEntropyBackwardArgs",
+    ][::std::mem::size_of::<LladaCrossEntropyBackwardArgs>() - 112usize];
+    [
+        "Alignment of LladaCrossEntropyBackwardArgs",
+    ][::std::mem::align_of::<LladaCrossEntropyBackwardArgs>() - 8usize];
+    [
+        "Offset of field: LladaCrossEntropyBackwardArgs::head",
+    ][::std::mem::offset_of!(LladaCrossEntropyBackwardArgs, head) - 0usize];
+    [
+        "Offset of field: LladaCrossEntropyBackwardArgs::targets",
+    ][::std::mem::offset_of!(LladaCrossEntropyBackwardArgs, targets) - 80usize];
+    [
+        "Offset of field: LladaCrossEntropyBackwardArgs::dlosses",
+    ][::std::mem::offset_of!(LladaCrossEntropyBackwardArgs, dlosses) - 88usize];
+    [
+        "Offset of field: LladaCrossEntropyBackwardArgs::lse",
+    ][::std::mem::offset_of!(LladaCrossEntropyBackwardArgs, lse) - 96usize];
+    [
+        "Offset of field: LladaCrossEntropyBackwardArgs::dlogits",
+    ][::std::mem::offset_of!(LladaCrossEntropyBackwardArgs, dlogits) - 104usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaCrossEntropyBiasArgs {
+    pub dlogits: u64,
+    pub dbias: u64,
+    pub rows: i64,
+    pub columns: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaCrossEntropyBiasArgs",
+    ][::std::mem::size_of::<LladaCrossEntropyBiasArgs>() - 32usize];
+    [
+        "Alignment of LladaCrossEntropyBiasArgs",
+    ][::std::mem::align_of::<LladaCrossEntropyBiasArgs>() - 8usize];
+    [
+        "Offset of field: LladaCrossEntropyBiasArgs::dlogits",
+    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, dlogits) - 0usize];
+    [
+        "Offset of field: LladaCrossEntropyBiasArgs::dbias",
+    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, dbias) - 8usize];
+    [
+        "Offset of field: LladaCrossEntropyBiasArgs::rows",
+    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, rows) - 16usize];
+    [
+        "Offset of field: LladaCrossEntropyBiasArgs::columns",
+    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, columns) - 24usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaRemaskRule {
+    pub first_row: u32,
+    pub rows: u32,
+    pub score: u32,
+    pub keep: u32,
+    pub quota: u32,
+    pub bound: f32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaRemaskRule"][::std::mem::size_of::<LladaRemaskRule>() - 24usize];
+    ["Alignment of LladaRemaskRule"][::std::mem::align_of::<LladaRemaskRule>() - 4usize];
+    [
+        "Offset of field: LladaRemaskRule::first_row",
+    ][::std::mem::offset_of!(LladaRemaskRule, first_row) - 0usize];
+    [
+        "Offset of field: LladaRemaskRule::rows",
+    ][::std::mem::offset_of!(LladaRemaskRule, rows) - 4usize];
+    [
+        "Offset of field: LladaRemaskRule::score",
+    ][::std::mem::offset_of!(LladaRemaskRule, score) - 8usize];
+    [
+        "Offset of field: LladaRemaskRule::keep",
+    ][::std::mem::offset_of!(LladaRemaskRule, keep) - 12usize];
+    [
+        "Offset of field: LladaRemaskRule::quota",
+    ][::std::mem::offset_of!(LladaRemaskRule, quota) - 16usize];
+    [
+        "Offset of field: LladaRemaskRule::bound",
+    ][::std::mem::offset_of!(LladaRemaskRule, bound) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaRemaskOutcome {
+    pub revealed: u32,
+    pub masked: u32,
+    pub invalid: u32,
+    pub reserved: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaRemaskOutcome",
+    ][::std::mem::size_of::<LladaRemaskOutcome>() - 16usize];
+    [
+        "Alignment of LladaRemaskOutcome",
+    ][::std::mem::align_of::<LladaRemaskOutcome>() - 4usize];
+    [
+        "Offset of field: LladaRemaskOutcome::revealed",
+    ][::std::mem::offset_of!(LladaRemaskOutcome, revealed) - 0usize];
+    [
+        "Offset of field: LladaRemaskOutcome::masked",
+    ][::std::mem::offset_of!(LladaRemaskOutcome, masked) - 4usize];
+    [
+        "Offset of field: LladaRemaskOutcome::invalid",
+    ][::std::mem::offset_of!(LladaRemaskOutcome, invalid) - 8usize];
+    [
+        "Offset of field: LladaRemaskOutcome::reserved",
+    ][::std::mem::offset_of!(LladaRemaskOutcome, reserved) - 12usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaRemaskArgs {
+    pub rules: u64,
+    pub positions: u64,
+    pub candidates: u64,
+    pub canvas: u64,
+    pub ranks: u64,
+    pub outcomes: u64,
+    pub sequences: u32,
+    pub mask_token_id: u32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaRemaskArgs"][::std::mem::size_of::<LladaRemaskArgs>() - 56usize];
+    ["Alignment of LladaRemaskArgs"][::std::mem::align_of::<LladaRemaskArgs>() - 8usize];
+    [
+        "Offset of field: LladaRemaskArgs::rules",
+    ][::std::mem::offset_of!(LladaRemaskArgs, rules) - 0usize];
+    [
+        "Offset of field: LladaRemaskArgs::positions",
+    ][::std::mem::offset_of!(LladaRemaskArgs, positions) - 8usize];
+    [
+        "Offset of field: LladaRemaskArgs::candidates",
+    ][::std::mem::offset_of!(LladaRemaskArgs, candidates) - 16usize];
+    [
+        "Offset of field: LladaRemaskArgs::canvas",
+    ][::std::mem::offset_of!(LladaRemaskArgs, canvas) - 24usize];
+    [
+        "Offset of field: LladaRemaskArgs::ranks",
+    ][::std::mem::offset_of!(LladaRemaskArgs, ranks) - 32usize];
+    [
+        "Offset of field: LladaRemaskArgs::outcomes",
+    ][::std::mem::offset_of!(LladaRemaskArgs, outcomes) - 40usize];
+    [
+        "Offset of field: LladaRemaskArgs::sequences",
+    ][::std::mem::offset_of!(LladaRemaskArgs, sequences) - 48usize];
+    [
+        "Offset of field: LladaRemaskArgs::mask_token_id",
+    ][::std::mem::offset_of!(LladaRemaskArgs, mask_token_id) - 52usize];
 };

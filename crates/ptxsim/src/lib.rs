@@ -29,7 +29,6 @@
 
 #![expect(
     unsafe_code,
-    non_snake_case,
     reason = "the driver's C interface, and memory that kernels share"
 )]
 #![expect(

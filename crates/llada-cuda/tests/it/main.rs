@@ -1,11 +1,18 @@
 //! The CUDA backend against the CPU's scalar code, on the software device of `ptxsim` or, built
 //! with `--cfg real_gpu`, on a GPU.
 
+#![expect(unsafe_code, reason = "calls of the driver")]
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
 mod adamw;
 mod add;
 mod bounds;
+mod candidates;
+mod cross_entropy;
 mod embedding;
 mod forward_process;
+mod images;
+mod remask;
 mod rms_norm;
 mod rope;
 mod support;
