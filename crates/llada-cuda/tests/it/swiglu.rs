@@ -52,6 +52,7 @@ fn check(n: usize) {
         forward(&of(&gate), &of(&up), DType::F32)
     });
     as_good_as_scalar(&format!("forward {n}"), 4, &got, &scalar, &y);
+    few_roundings(&format!("forward {n}"), &got, &y);
     let of = |x: &[f32]| Tensor::from_f32(&cuda, &[n], x).unwrap();
     let narrow = forward(&of(&gate), &of(&up), DType::Bf16);
     same_bits(&format!("bf16 {n}"), &narrow, &rounded(&got));
@@ -61,6 +62,19 @@ fn check(n: usize) {
     for i in 0..2 {
         let name = format!("gradient {i} of {n}");
         as_good_as_scalar(&name, 8, &got[i], &scalar[i], &exact[i]);
+    }
+    few_roundings(&format!("dup of {n}"), &got[1], &exact[1]);
+}
+
+/// The exponential is off by at most 2 units in the last place, up to 4 roundings, and one
+/// rounding each come from sum, quotient and two products: an approximate exponential, whose error
+/// grows with its argument, is further off.
+#[track_caller]
+fn few_roundings(name: &str, got: &[f32], exact: &[f64]) {
+    for (&got, &exact) in got.iter().zip(exact) {
+        let error = (f64::from(got) - exact).abs();
+        let bound = 8.0 * f64::from(f32::EPSILON) / 2.0 * exact.abs();
+        assert!(error <= bound, "{name}: {got} instead of {exact}");
     }
 }
 
