@@ -4,10 +4,18 @@
 #![expect(unsafe_code, reason = "calls of the driver")]
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod adamw;
+mod add;
+mod bounds;
 mod candidates;
 mod cross_entropy;
+mod embedding;
+mod forward_process;
 mod images;
 mod matmul;
 mod quantized;
 mod remask;
+mod rms_norm;
+mod rope;
 mod support;
+mod swiglu;
