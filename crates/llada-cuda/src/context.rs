@@ -9,7 +9,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute, CUmodule};
 use cudarc::driver::{CudaContext, result};
 use llada_tensor::backend::{DeviceMemory as _, Storage};
-use llada_tensor::{DType, Error, Result, Tensor};
+use llada_tensor::{CpuConfig, DType, Device, Error, Result, Tensor};
 
 use crate::gemm::{self, Gemm};
 use crate::launch::LaunchPlan;
@@ -27,6 +27,7 @@ pub(crate) struct Context {
     uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
     recording: Mutex<RecordingArrays>,
     gemm: OnceLock<Box<dyn Gemm>>,
+    host: OnceLock<Device>,
     name: String,
 }
 
@@ -77,6 +78,7 @@ impl Context {
             uploads: Mutex::default(),
             recording: Mutex::default(),
             gemm: OnceLock::new(),
+            host: OnceLock::new(),
             name: long_name,
         })
     }
@@ -93,6 +95,19 @@ impl Context {
     /// What multiplies matrices, see [`gemm::choose`]; found when it is first needed.
     pub(crate) fn gemm(&self) -> &dyn Gemm {
         self.gemm.get_or_init(|| gemm::choose(self)).as_ref()
+    }
+
+    /// The CPU, which quantises weights while they are loaded.
+    ///
+    /// # Errors
+    /// If its threads cannot be started.
+    pub(crate) fn host(&self) -> Result<&Device> {
+        if self.host.get().is_none() {
+            let device = Device::cpu(CpuConfig::default())?;
+            // Another thread may have been faster; then this one is dropped.
+            let _ = self.host.set(device);
+        }
+        Ok(self.host.get().expect("it was just made"))
     }
 
     /// Memory of `bytes` bytes with unspecified contents.

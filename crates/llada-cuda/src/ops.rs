@@ -9,6 +9,7 @@ pub(crate) mod embedding;
 pub(crate) mod forward_process;
 pub(crate) mod matmul;
 pub(crate) mod quantized;
+pub(crate) mod remask;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod swiglu;

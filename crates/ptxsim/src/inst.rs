@@ -404,7 +404,7 @@ pub(crate) enum Inst {
     ReadSpecial(u32, Special),
     ReadSpecial64(u32, Special),
     LoadParameter {
-        offset: u32,
+        address: Address,
         bytes: u32,
         signed: bool,
         to: Vec<Option<Place>>,

@@ -12,9 +12,9 @@ use std::sync::{Mutex, PoisonError};
 use cudarc::cublaslt::result::{self, CublasError};
 use cudarc::cublaslt::sys::{
     cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
-    cublasLtMatmulDescAttributes_t, cublasLtMatmulPreferenceAttributes_t,
-    cublasLtMatmulPreference_t, cublasLtMatrixLayoutAttribute_t, cublasLtMatrixLayout_t,
-    cublasOperation_t, cudaDataType, is_culib_present,
+    cublasLtMatmulDescAttributes_t, cublasLtMatmulPreference_t,
+    cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t,
+    cudaDataType, is_culib_present,
 };
 use llada_kernels::args::LladaScaleColumnsArgs;
 use llada_tensor::{DType, Error, Result};
@@ -175,10 +175,6 @@ impl Gemm for CublasLt {
             false => PlainGemm.gemm(cx, args),
         }
     }
-
-    fn name(&self) -> &'static str {
-        "cuBLASLt"
-    }
 }
 
 impl Drop for CublasLt {
@@ -286,15 +282,7 @@ impl Plan {
         let preference = Preference::new(shape)?;
         // SAFETY: all descriptors live until the end of this function.
         let found = unsafe {
-            result::get_matmul_algo_heuristic(
-                handle,
-                product.0,
-                a.0,
-                b.0,
-                c.0,
-                c.0,
-                preference.0,
-            )
+            result::get_matmul_algo_heuristic(handle, product.0, a.0, b.0, c.0, c.0, preference.0)
         };
         Ok(found.ok().map(|found| Self {
             product,
@@ -327,10 +315,8 @@ impl Product {
                 transpose_b,
             ),
         ] {
-            let operation = match transpose {
-                true => cublasOperation_t::CUBLAS_OP_T,
-                false => cublasOperation_t::CUBLAS_OP_N,
-            };
+            // `CUBLAS_OP_N` or `CUBLAS_OP_T` of cublas_api.h, which cudarc does not bind here.
+            let operation = i32::from(transpose);
             let (value, bytes) = ((&raw const operation).cast(), size_of_val(&operation));
             // SAFETY: the descriptor lives, and the attribute is of this type.
             unsafe { result::set_matmul_desc_attribute(product.0, attribute, value, bytes) }?;

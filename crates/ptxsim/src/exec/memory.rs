@@ -3,8 +3,8 @@
 use crate::alu;
 use crate::block::Block;
 use crate::inst::{Address, Atomic, Base, F2, Inst, Place, Space};
-use crate::memory::{Fault, GLOBAL, LOCAL, SHARED, WINDOW, outside};
-use crate::stats::{sectors, wavefronts};
+use crate::memory::{Fault, GLOBAL, LOCAL, SHARED, WINDOW, misaligned, outside};
+use crate::stats::sectors;
 use crate::tensor::{fragment, mma};
 use crate::warp::{Flight, LANES, Lanes64, Warp};
 
@@ -60,24 +60,11 @@ pub(super) fn execute(
 ) -> Result<(), Fault> {
     match *inst {
         Inst::LoadParameter {
-            offset,
+            address,
             bytes,
             signed,
             ref to,
-        } => {
-            for (i, place) in to.iter().enumerate() {
-                let at = offset as usize + i * bytes as usize;
-                let range = at..at + bytes as usize;
-                let text = "a parameter outside of those of the kernel";
-                let from = block.grid.parameters.get(range);
-                let from = from.ok_or_else(|| Fault::Launch(text.to_owned()))?;
-                let value = extended(from, signed);
-                if let Some(place) = *place {
-                    warp.set_place(place, &[value; LANES], active);
-                }
-            }
-            Ok(())
-        }
+        } => load_parameter(block, warp, (bytes, signed, to), address, active),
         Inst::Load {
             space,
             bytes,
@@ -106,6 +93,9 @@ pub(super) fn execute(
                 count_global(block, active, &from, bytes);
             }
             for lane in lanes(active) {
+                if !from[lane].is_multiple_of(u64::from(bytes)) {
+                    return Err(misaligned("global", from[lane], bytes));
+                }
                 let (_, to) = resolve(Space::Generic, to[lane]);
                 block.shared.begin_copy(to, bytes, who)?;
                 let flight = Flight {
@@ -131,27 +121,7 @@ pub(super) fn execute(
             transposed,
             d,
             address,
-        } => {
-            let at = addresses(warp, address);
-            let who = block.accessor(warp);
-            block.stats.ldmatrix += 1;
-            for (i, &d) in d.iter().enumerate().take(n) {
-                let mut rows = [[0; 16]; 8];
-                for (row, bytes) in rows.iter_mut().enumerate() {
-                    let (_, at) = resolve(Space::Generic, shared_address(at[8 * i + row]));
-                    bytes.copy_from_slice(block.shared.read(at, 16, who)?);
-                }
-                warp.set(d, &fragment(&rows, transposed), active);
-            }
-            if block.counts {
-                for i in 0..n {
-                    let of: Vec<(usize, u64)> = (0..8).map(|row| (row, at[8 * i + row])).collect();
-                    block.stats.shared_accesses += 1;
-                    block.stats.shared_wavefronts += wavefronts(&of, 16);
-                }
-            }
-            Ok(())
-        }
+        } => ldmatrix(block, warp, (n, transposed, d), address, active),
         Inst::Mma { kind, d, a, b, c } => {
             let (a, b) = (a.map(|s| warp.get(s)), b.map(|s| warp.get(s)));
             let out = mma(kind, &a, &b, &c.map(|s| warp.get(s)));
@@ -165,6 +135,59 @@ pub(super) fn execute(
             "an instruction that no part executes".to_owned(),
         )),
     }
+}
+
+fn load_parameter(
+    block: &Block<'_>,
+    warp: &mut Warp,
+    (bytes, signed, to): (u32, bool, &[Option<Place>]),
+    address: Address,
+    active: u32,
+) -> Result<(), Fault> {
+    let at = addresses(warp, address);
+    let parameters = &block.grid.parameters;
+    for (i, place) in to.iter().enumerate() {
+        let mut values = [0; LANES];
+        for lane in lanes(active) {
+            let start = at[lane] as usize + i * bytes as usize;
+            let from = parameters.get(start..start.wrapping_add(bytes as usize));
+            let text = "a parameter outside of those of the kernel";
+            let from = from.ok_or_else(|| Fault::Launch(text.to_owned()))?;
+            values[lane] = extended(from, signed);
+        }
+        if let Some(place) = *place {
+            warp.set_place(place, &values, active);
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ldmatrix(
+    block: &mut Block<'_>,
+    warp: &mut Warp,
+    (n, transposed, d): (usize, bool, [u32; 4]),
+    address: Address,
+    active: u32,
+) -> Result<(), Fault> {
+    let at = addresses(warp, address);
+    let who = block.accessor(warp);
+    block.stats.ldmatrix += 1;
+    for (i, &d) in d.iter().enumerate().take(n) {
+        let mut rows = [[0; 16]; 8];
+        for (row, bytes) in rows.iter_mut().enumerate() {
+            let (_, at) = resolve(Space::Generic, shared_address(at[8 * i + row]));
+            bytes.copy_from_slice(block.shared.read(at, 16, who)?);
+        }
+        warp.set(d, &fragment(&rows, transposed), active);
+    }
+    if block.counts {
+        for i in 0..n {
+            let of: Vec<(usize, u64)> = (0..8).map(|row| (row, at[8 * i + row])).collect();
+            block.stats.count_shared(&of, 16);
+        }
+    }
+    Ok(())
 }
 
 /// An address of the shared space as a generic one.
@@ -191,11 +214,7 @@ fn count_shared(block: &mut Block<'_>, active: u32, at: &Lanes64, bytes: u32) {
     let of: Vec<(usize, u64)> = lanes(active)
         .map(|lane| (lane, at[lane] % SHARED))
         .collect();
-    // As many accesses as a conflict-free one of this width takes.
-    let width = u64::from(bytes);
-    let least = (of.len() as u64 * width).div_ceil(128).max(1);
-    block.stats.shared_accesses += least;
-    block.stats.shared_wavefronts += wavefronts(&of, bytes).max(least);
+    block.stats.count_shared(&of, bytes);
 }
 
 fn count_global(block: &mut Block<'_>, active: u32, at: &Lanes64, bytes: u32) {
