@@ -369,7 +369,7 @@ typedef struct LladaDequantizeArgs {
 #define LLADA_QUANTIZED_TILE_N 32
 #define LLADA_QUANTIZED_THREADS 256
 #define LLADA_QUANTIZED_INT8_SHARED 82944
-#define LLADA_QUANTIZED_INT4_SHARED 76032
+#define LLADA_QUANTIZED_INT4_SHARED 76800
 /* ---- attention.cu ------------------------------------------------------------------------ */
 
 /* Threads of a block of the tensor-core kernels, and keys per tile. */
