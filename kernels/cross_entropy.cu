@@ -8,6 +8,7 @@
 // fwd: a block per 128 vocabulary entries and kRows rows, rows first. A warp reduces a row of the
 //   tile at a time, four neighboring entries per lane, to the maximum and the sum of the
 //   exponentials in f32; the one block that meets a row's target writes its logit.
+// fwd_logits: the same for logits that another kernel has computed.
 // merge: a warp per row; the sums of the tiles are added in f64, so that the error of the loss is
 //   that of the logits and of the exponentials of one tile.
 // bwd: the same tile again, and its slope, into dlogits [N, len] of one part of the vocabulary;
@@ -142,21 +143,29 @@ __device__ __forceinline__ void bias_backward(const LladaCrossEntropyBiasArgs& a
 
 }  // namespace llada
 
-#define LLADA_CROSS_ENTROPY(name, type, rows, blocks)                                            \
+#define LLADA_CROSS_ENTROPY_FORWARD(name, type, rows, blocks)                                    \
   extern "C" __global__ void __launch_bounds__(llada::HeadShape<type, rows>::kThreads, blocks)   \
       llada_cross_entropy_fwd_##name(const LladaCrossEntropyArgs args) {                         \
     llada::cross_entropy<type, rows>(args);                                                      \
-  }                                                                                              \
+  }
+#define LLADA_CROSS_ENTROPY_BACKWARD(name, type, rows, blocks)                                   \
   extern "C" __global__ void __launch_bounds__(llada::HeadShape<type, rows>::kThreads, blocks)   \
       llada_cross_entropy_bwd_##name(const LladaCrossEntropyBackwardArgs args) {                 \
     llada::cross_entropy_backward<type, rows>(args);                                             \
   }
 
-LLADA_CROSS_ENTROPY(bf16_r16, __nv_bfloat16, 16, 3)
-LLADA_CROSS_ENTROPY(bf16_r64, __nv_bfloat16, 64, 2)
-LLADA_CROSS_ENTROPY(bf16_r128, __nv_bfloat16, 128, 1)
-LLADA_CROSS_ENTROPY(f32_r16, float, 16, 3)
-LLADA_CROSS_ENTROPY(f32_r64, float, 64, 2)
+LLADA_CROSS_ENTROPY_FORWARD(bf16_r16, __nv_bfloat16, 16, 3)
+LLADA_CROSS_ENTROPY_FORWARD(bf16_r64, __nv_bfloat16, 64, 2)
+LLADA_CROSS_ENTROPY_FORWARD(bf16_r128, __nv_bfloat16, 128, 1)
+LLADA_CROSS_ENTROPY_FORWARD(f32_r16, float, 16, 3)
+LLADA_CROSS_ENTROPY_FORWARD(f32_r64, float, 64, 2)
+LLADA_CROSS_ENTROPY_FORWARD(logits_f32, llada::StoredLogits, 16, 4)
+
+LLADA_CROSS_ENTROPY_BACKWARD(bf16_r16, __nv_bfloat16, 16, 3)
+LLADA_CROSS_ENTROPY_BACKWARD(bf16_r64, __nv_bfloat16, 64, 2)
+LLADA_CROSS_ENTROPY_BACKWARD(bf16_r128, __nv_bfloat16, 128, 1)
+LLADA_CROSS_ENTROPY_BACKWARD(f32_r16, float, 16, 3)
+LLADA_CROSS_ENTROPY_BACKWARD(f32_r64, float, 64, 2)
 
 extern "C" __global__ void __launch_bounds__(128)
     llada_cross_entropy_merge_f32(const LladaCrossEntropyMergeArgs args) {

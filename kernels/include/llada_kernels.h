@@ -446,8 +446,8 @@ typedef struct LladaAttentionRoundArgs {
 /* logits[r, v] = sum_d hidden[r, d] head[v, d] + bias[v], for the entries start .. start + len. */
 typedef struct LladaHead {
   LLADA_PTR(const void) head;          /* [len, d] from entry `start` on, bf16 or f32 */
-  LLADA_PTR(const void) hidden;        /* [rows, d], of the same type */
-  LLADA_PTR(const void) unconditional; /* [rows, d], or null without guidance */
+  LLADA_PTR(const void) hidden;        /* [rows, d], of the same type, or logits [rows, len] */
+  LLADA_PTR(const void) unconditional; /* as hidden, or null without guidance */
   LLADA_PTR(const float) bias;         /* [vocab_size], or null */
   int64_t head_stride;
   int64_t hidden_stride; /* also that of unconditional */
@@ -510,16 +510,6 @@ typedef struct LladaCandidatesMergeArgs {
   int32_t rows;
   int32_t n_suppress_confidence;
 } LladaCandidatesMergeArgs;
-
-/* y[r, c] = bf16(x[r, c]). */
-typedef struct LladaRoundArgs {
-  LLADA_PTR(const float) x;     /* [rows, d] */
-  LLADA_PTR(LladaBf16) y;       /* [rows, d] */
-  int64_t x_stride;
-  int64_t y_stride;
-  int64_t rows;
-  int64_t d;
-} LladaRoundArgs;
 
 /* ---- cross_entropy.cu --------------------------------------------------------------------- */
 

@@ -1484,39 +1484,6 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct LladaRoundArgs {
-    pub x: u64,
-    pub y: u64,
-    pub x_stride: i64,
-    pub y_stride: i64,
-    pub rows: i64,
-    pub d: i64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of LladaRoundArgs"][::std::mem::size_of::<LladaRoundArgs>() - 48usize];
-    ["Alignment of LladaRoundArgs"][::std::mem::align_of::<LladaRoundArgs>() - 8usize];
-    [
-        "Offset of field: LladaRoundArgs::x",
-    ][::std::mem::offset_of!(LladaRoundArgs, x) - 0usize];
-    [
-        "Offset of field: LladaRoundArgs::y",
-    ][::std::mem::offset_of!(LladaRoundArgs, y) - 8usize];
-    [
-        "Offset of field: LladaRoundArgs::x_stride",
-    ][::std::mem::offset_of!(LladaRoundArgs, x_stride) - 16usize];
-    [
-        "Offset of field: LladaRoundArgs::y_stride",
-    ][::std::mem::offset_of!(LladaRoundArgs, y_stride) - 24usize];
-    [
-        "Offset of field: LladaRoundArgs::rows",
-    ][::std::mem::offset_of!(LladaRoundArgs, rows) - 32usize];
-    [
-        "Offset of field: LladaRoundArgs::d",
-    ][::std::mem::offset_of!(LladaRoundArgs, d) - 40usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
 pub struct LladaCrossEntropyPartial {
     pub max: f32,
     pub sum: f32,

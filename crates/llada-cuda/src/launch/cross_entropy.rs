@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use llada_kernels::args::LladaCrossEntropyPartial;
-use llada_tensor::{DType, Result};
+use llada_tensor::Result;
 
 use crate::launch::LaunchPlan;
-use crate::launch::candidates::{TileRows, passes};
+use crate::launch::candidates::{HeadTile, Operands, passes};
 
 /// Bytes of a part's gradient of the logits, `[N, len]`.
 const SLOPE_BYTES: usize = 256 << 20;
@@ -17,10 +17,10 @@ const FEWEST_ENTRIES: usize = 1024;
 const BIAS_COLUMNS: usize = 32;
 const BIAS_THREADS: u32 = 256;
 
-/// Rows of a tile.
-pub(crate) fn tile_rows(dtype: DType, rows: usize) -> TileRows {
-    match TileRows::of(dtype, rows) {
-        TileRows::R32 => TileRows::R64,
+/// The tile of so many rows, of those that have a kernel.
+pub(crate) fn head_tile(operands: Operands, rows: usize) -> HeadTile {
+    match HeadTile::of(operands, rows) {
+        HeadTile::Bf16R32 => HeadTile::Bf16R64,
         other => other,
     }
 }

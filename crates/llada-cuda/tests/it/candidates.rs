@@ -159,6 +159,47 @@ fn noise_guidance_and_hidden_ids_are_those_of_the_cpu() {
     check([70, 150, 33], &all);
 }
 
+/// Heads in the device's own layout: values, and integers, whose logits are products of their own.
+#[test]
+fn candidates_of_packed_heads_are_those_of_the_cpu() {
+    let Some(device) = cuda() else { return };
+    let inputs = Inputs::new([19, 300, 64]);
+    let rule = CandidateRule {
+        temperature: 0.7,
+        cfg_scale: 1.0,
+        suppress: &[3],
+        suppress_confidence: &[5],
+    };
+    let (seeds, keys) = (&[7; 19], &[[1, 2, 3]; 19]);
+    let noise = Noise::Philox { seeds, keys };
+    for precision in [
+        Precision::F32,
+        Precision::Bf16,
+        Precision::Int8,
+        Precision::Int4,
+    ] {
+        let [got, expected] = [&device, &cpu()].map(|device| {
+            let fill = |rows: std::ops::Range<usize>, out: &mut [f32]| {
+                out.copy_from_slice(&inputs.head[rows.start * 64..rows.end * 64]);
+            };
+            let head = device.backend().pack([300, 64], precision, &fill).unwrap();
+            inputs.with(device, (&rule, &noise), precision, |args| {
+                let head = Rhs::Packed(&head);
+                candidates(CandidateArgs { head, ..args }).unwrap()
+            })
+        });
+        let bound = 3.0 * 72.0 * f32::EPSILON * 8.0;
+        for (got, expected) in got.iter().zip(&expected) {
+            assert_eq!(got.token, expected.token, "{precision:?}");
+            let (got, expected) = (got.confidence, expected.confidence);
+            assert!(
+                (got - expected).abs() <= bound,
+                "{precision:?}: {got} {expected}"
+            );
+        }
+    }
+}
+
 /// With a head that is multiplied in several parts, whose borders change nothing.
 #[test]
 fn a_large_vocabulary_is_read_in_parts() {
