@@ -50,14 +50,15 @@ struct HeadShape {
 };
 
 // Copies 16 bytes of a row of d elements from element k on, zeros past its end, or zeros if the
-// row is missing. Rows that do not start at 16 bytes are read element by element.
+// row is missing. Rows that do not start at 16 bytes are read element by element; the others are
+// filled up with zeros to whole 16 bytes.
 template <typename T>
 __device__ __forceinline__ void load_chunk(uint4* target, const T* row, bool is_there, int k,
                                            int d, bool is_aligned) {
   constexpr int kElements = 16 / static_cast<int>(sizeof(T));
-  const int left = is_there ? min(max(d - k, 0), kElements) : 0;
+  const int left = is_there ? d - k : 0;
   if (is_aligned) {
-    cp_async_part(target, left > 0 ? row + k : row, left * static_cast<int>(sizeof(T)));
+    cp_async_16(target, left > 0 ? row + k : row, left > 0);
     return;
   }
   union {
