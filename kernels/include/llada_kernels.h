@@ -548,14 +548,6 @@ typedef struct LladaCrossEntropyBackwardArgs {
   LLADA_PTR(float) dlogits;          /* [rows, len] */
 } LladaCrossEntropyBackwardArgs;
 
-/* dbias[c] += sum_r dlogits[r, c]. */
-typedef struct LladaCrossEntropyBiasArgs {
-  LLADA_PTR(const float) dlogits; /* [rows, columns] */
-  LLADA_PTR(float) dbias;         /* [columns] */
-  int64_t rows;
-  int64_t columns;
-} LladaCrossEntropyBiasArgs;
-
 /* ---- remask.cu ---------------------------------------------------------------------------- */
 
 /* What the rows of a sequence are ranked by. */

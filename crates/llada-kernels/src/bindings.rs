@@ -1608,35 +1608,6 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct LladaCrossEntropyBiasArgs {
-    pub dlogits: u64,
-    pub dbias: u64,
-    pub rows: i64,
-    pub columns: i64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    [
-        "Size of LladaCrossEntropyBiasArgs",
-    ][::std::mem::size_of::<LladaCrossEntropyBiasArgs>() - 32usize];
-    [
-        "Alignment of LladaCrossEntropyBiasArgs",
-    ][::std::mem::align_of::<LladaCrossEntropyBiasArgs>() - 8usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::dlogits",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, dlogits) - 0usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::dbias",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, dbias) - 8usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::rows",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, rows) - 16usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::columns",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, columns) - 24usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
 pub struct LladaRemaskRule {
     pub first_row: u32,
     pub rows: u32,

@@ -1,8 +1,8 @@
 //! See `/kernels/cross_entropy.cu`.
 
 use llada_kernels::args::{
-    LladaCrossEntropyArgs, LladaCrossEntropyBackwardArgs, LladaCrossEntropyBiasArgs,
-    LladaCrossEntropyMergeArgs, LladaCrossEntropyPartial,
+    LladaCrossEntropyArgs, LladaCrossEntropyBackwardArgs, LladaCrossEntropyMergeArgs,
+    LladaCrossEntropyPartial,
 };
 use llada_tensor::Result;
 use llada_tensor::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, Rhs};
@@ -10,6 +10,7 @@ use llada_tensor::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, Rhs};
 use crate::context::Context;
 use crate::launch::candidates::{HeadTile, merge, tiles};
 use crate::launch::cross_entropy as plan;
+use crate::ops::add::add_column_sums;
 use crate::ops::candidates::{Head, HeadRows, wide};
 use crate::ops::matmul::{Matrices, Output, multiply_batch};
 
@@ -159,13 +160,7 @@ pub(crate) fn cross_entropy_backward(
         if dbias == 0 {
             return Ok(());
         }
-        let kernel_args = LladaCrossEntropyBiasArgs {
-            dlogits: dlogits.pointer(),
-            dbias: dbias + (start * size_of::<f32>()) as u64,
-            rows: wide(rows),
-            columns: wide(len),
-        };
-        let grid = plan::bias(OP, len)?;
-        cx.launch(OP, "llada_cross_entropy_bias_f32", grid, &kernel_args)
+        let to = dbias + (start * size_of::<f32>()) as u64;
+        add_column_sums(cx, dlogits.pointer(), [rows, len], to)
     })
 }
