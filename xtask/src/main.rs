@@ -10,6 +10,7 @@
 mod bench;
 mod build;
 mod ci;
+mod cuda;
 mod data;
 mod metadata;
 mod tidy;
@@ -30,6 +31,7 @@ Commands:
   build               build the release binary and print its path
   bench [FILTER...]   run the benchmarks whose names match a filter, record them in bench/records
                       (what follows a -- goes to criterion: cargo xtask bench matmul -- --quick)
+  cuda                install CUDA's compiler and libclang into the target folder
   data NAME           fetch and prepare a data set (poems), or measure its baselines (baselines)
   tidy                check layers, licenses, file sizes, module docs and op parity
                       (--offline: licenses of the packages that this machine has)
@@ -58,6 +60,7 @@ fn dispatch(command: &str, args: &[String]) -> Result<ExitCode> {
         "ci" => ci::run(&sh, args),
         "build" => build::run(&sh, args),
         "bench" => bench::run(&sh, args),
+        "cuda" => cuda::run(&sh, args),
         "data" => data::run(&sh, args),
         "tidy" => tidy::run(&sh, args),
         "help" | "-h" | "--help" => {
