@@ -66,7 +66,7 @@ pub(crate) fn run() -> Result<()> {
         let op = stem(source);
         writeln!(
             table,
-            "    Image {{ op: {op:?}, fatbin: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{op}.fatbin\")) }},"
+            "    Image {{ op: {op:?}, fatbin: aligned!(concat!(env!(\"OUT_DIR\"), \"/{op}.fatbin\")) }},"
         )?;
     }
     table.push(']');

@@ -16,6 +16,19 @@ pub struct Image {
     pub fatbin: &'static [u8],
 }
 
+/// Bytes on a boundary of 16: the driver reads words of an image.
+#[cfg(feature = "nvcc")]
+#[repr(C, align(16))]
+struct Aligned<T: ?Sized>(T);
+
+#[cfg(feature = "nvcc")]
+macro_rules! aligned {
+    ($path:expr) => {{
+        const BYTES: &Aligned<[u8]> = &Aligned(*include_bytes!($path));
+        &BYTES.0
+    }};
+}
+
 /// All images, in the order of their names; none without the feature `nvcc`.
 #[cfg(feature = "nvcc")]
 pub const IMAGES: &[Image] = include!(concat!(env!("OUT_DIR"), "/images.rs"));
