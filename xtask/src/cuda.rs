@@ -1,4 +1,4 @@
-//! `cargo xtask cuda`: CUDA's compiler and its inspection tools, and libclang, from PyPI.
+//! `cargo xtask cuda`: CUDA's compiler and its inspection tools, and libclang, from `PyPI`.
 //!
 //! They go to a virtual environment below the target folder, and two links beside it lead the
 //! build script of `llada-kernels` to them: `cuda/toolkit` and `cuda/libclang`. A toolkit that is

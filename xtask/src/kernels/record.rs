@@ -18,7 +18,7 @@ const LOOP_MARGIN: f64 = 0.05;
 const LOOP_MARGIN_INSTRUCTIONS: f64 = 8.0;
 /// Tensor-core instructions per instruction may fall by so much.
 const TENSOR_RATIO_MARGIN: f64 = 0.01;
-/// The least of them in the main loop of attention on sm_80.
+/// The least of them in the main loop of attention on `sm_80`.
 const ATTENTION_TENSOR_RATIO: f64 = 0.14;
 /// The most passes over shared memory to a pass without conflicts, in kernels with products.
 const MAX_CONFLICT_RATIO: f64 = 1.05;
