@@ -87,28 +87,21 @@ impl Args {
 pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
     let args = Args::parse(args)?;
     let target = Metadata::load(sh, Reach::Members)?.target_directory;
-    let toolkit = cuda::find(sh, &target)?;
-    let images = images::build(sh, args.architectures.as_deref())?;
-    let sources = sh.current_dir().join("kernels");
-    let entries = images::inspect(&toolkit, &sources, &images, &target.join("kernels"))?;
-    let counters = match &args.stats {
-        Some(path) => simulator::read(&sh.current_dir().join(path))?,
-        None => BTreeMap::new(),
-    };
-    let rows: Vec<Row> = entries
-        .iter()
-        .filter(|entry| {
-            args.filter
-                .as_ref()
-                .is_none_or(|filter| entry.name.contains(filter))
-        })
-        .map(|entry| Row::new(entry, counters.get(&entry.name)))
-        .collect();
-    anyhow::ensure!(
-        !rows.is_empty(),
-        "kernels: no entry has {:?} in its name",
-        args.filter
-    );
+    let build = ["build", "-p", "llada-kernels", "--features", "nvcc"].map(str::to_owned);
+    let mut rows = rows(
+        sh,
+        &target,
+        &build,
+        args.architectures.as_deref(),
+        args.stats.as_deref(),
+    )?;
+    if let Some(filter) = &args.filter {
+        rows.retain(|row| row.entry.contains(filter));
+        anyhow::ensure!(
+            !rows.is_empty(),
+            "kernels: no entry has {filter:?} in its name"
+        );
+    }
 
     let path = sh.current_dir().join(TABLE);
     match args.job {
@@ -124,6 +117,36 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Compares the kernels that a command of cargo's builds with the kept table.
+pub(crate) fn check_built(
+    sh: &Shell,
+    target: &Path,
+    build: &[String],
+    stats: Option<&Path>,
+) -> Result<()> {
+    let rows = rows(sh, target, build, None, stats)?;
+    check(&sh.current_dir().join(TABLE), &rows)
+}
+
+fn rows(
+    sh: &Shell,
+    target: &Path,
+    build: &[String],
+    architectures: Option<&str>,
+    stats: Option<&Path>,
+) -> Result<Vec<Row>> {
+    let toolkit = cuda::find(sh, target)?;
+    let images = images::build(sh, build, architectures)?;
+    let sources = sh.current_dir().join("kernels");
+    let entries = images::inspect(&toolkit, &sources, &images, &target.join("kernels"))?;
+    let counters = match stats {
+        Some(path) => simulator::read(&sh.current_dir().join(path))?,
+        None => BTreeMap::new(),
+    };
+    let row = |entry: &images::Entry| Row::new(entry, counters.get(&entry.name));
+    Ok(entries.iter().map(row).collect())
 }
 
 fn check(path: &Path, rows: &[Row]) -> Result<()> {

@@ -36,11 +36,15 @@ pub(super) struct PtxFacts {
     pub(super) uses_dynamic_shared: bool,
 }
 
-/// Compiles the kernels as the build does, and returns the folder of their images.
-pub(super) fn build(sh: &Shell, architectures: Option<&str>) -> Result<PathBuf> {
+/// Runs a command of cargo's that compiles the kernels, and returns the folder of their images.
+pub(super) fn build(
+    sh: &Shell,
+    command: &[String],
+    architectures: Option<&str>,
+) -> Result<PathBuf> {
     let mut build = cmd!(
         sh,
-        "cargo build -p llada-kernels --features nvcc --message-format json-render-diagnostics"
+        "cargo {command...} --message-format json-render-diagnostics"
     );
     if let Some(architectures) = architectures {
         build = build.env("LLADA_CUDA_ARCHS", architectures);
