@@ -12,6 +12,7 @@ mod build;
 mod ci;
 mod cuda;
 mod data;
+mod gpu;
 mod kernels;
 mod metadata;
 mod tidy;
@@ -37,6 +38,8 @@ Commands:
   kernels [FILTER]    registers, occupancy and main loops of the CUDA kernels, and their least times
                       (--arch 80,90a; --format json; --stats FILE: counters of the software device;
                       --check compares with bench/kernels.csv, --bless writes it)
+  gpu                 write target/gpu, which tests and times on a machine with a GPU and PyTorch
+                      (--arch 90a: machine code for these alone)
   data NAME           fetch and prepare a data set (poems), or measure its baselines (baselines)
   tidy                check layers, licenses, file sizes, module docs and op parity
                       (--offline: licenses of the packages that this machine has)
@@ -67,6 +70,7 @@ fn dispatch(command: &str, args: &[String]) -> Result<ExitCode> {
         "bench" => bench::run(&sh, args),
         "cuda" => cuda::run(&sh, args),
         "kernels" => kernels::run(&sh, args),
+        "gpu" => gpu::run(&sh, args),
         "data" => data::run(&sh, args),
         "tidy" => tidy::run(&sh, args),
         "help" | "-h" | "--help" => {
