@@ -13,10 +13,24 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+// The same pointer, which the compiler keeps as a sum instead of computing it anew for every use.
+template <typename T>
+__device__ __forceinline__ T* kept(T* pointer) {
+  asm("" : "+l"(pointer));
+  return pointer;
+}
+
 // Starts a copy of 16 bytes from global to shared memory; zeros instead if `valid` is false.
 // `source` must be a readable address even then. Both are aligned to 16 bytes.
 __device__ __forceinline__ void cp_async_16(void* target, const void* source, bool valid) {
   const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
+               "l"(source), "r"(bytes)
+               : "memory");
+}
+
+// The same for the first `bytes` of the 16, at most 16, and zeros for the others.
+__device__ __forceinline__ void cp_async_part(void* target, const void* source, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
                "l"(source), "r"(bytes)
                : "memory");
@@ -51,6 +65,26 @@ __device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&out)[4], const void
                : "memory");
 }
 
+// Both by the address in shared memory, for kernels that keep addresses instead of pointers.
+__device__ __forceinline__ void ldmatrix_x4_at(uint32_t (&out)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(row)
+               : "memory");
+}
+__device__ __forceinline__ void ldmatrix_x4_trans_at(uint32_t (&out)[4], uint32_t row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(row)
+               : "memory");
+}
+
+// A copy of 16 bytes to an address in shared memory, whatever is there.
+__device__ __forceinline__ void cp_async_16_at(uint32_t target, const void* source) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(target), "l"(source)
+               : "memory");
+}
+
 // d[16, 8] += a[16, 16] b[16, 8], f32 sums. Lane l holds of d the elements (l / 4, 2 (l % 4) + i)
 // for i = 0, 1 and those 8 rows below for i = 2, 3.
 __device__ __forceinline__ void mma_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
@@ -70,6 +104,13 @@ __device__ __forceinline__ void mma_16816(float (&d)[4], const uint32_t (&a)[4],
       "{%8, %9}, {%0, %1, %2, %3};\n"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// a b + c of two pairs of bf16, rounded once.
+__device__ __forceinline__ uint32_t fma_pair(uint32_t a, uint32_t b, uint32_t c, __nv_bfloat16) {
+  uint32_t d;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;\n" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
 }
 
 // 2^x to about 2 units in the last place of f32; subnormal results are zero.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{CString, c_void};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytemuck::{AnyBitPattern, NoUninit};
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute, CUmodule};
@@ -11,6 +11,7 @@ use cudarc::driver::{CudaContext, result};
 use llada_tensor::backend::{DeviceMemory as _, Storage};
 use llada_tensor::{DType, Error, Result, Tensor};
 
+use crate::gemm::{self, Gemm};
 use crate::launch::LaunchPlan;
 use crate::memory::{Allocator, Memory, Scratch};
 
@@ -25,6 +26,7 @@ pub(crate) struct Context {
     modules: Mutex<Modules>,
     uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
     recording: Mutex<RecordingArrays>,
+    gemm: OnceLock<Box<dyn Gemm>>,
     name: String,
 }
 
@@ -74,6 +76,7 @@ impl Context {
             modules: Mutex::default(),
             uploads: Mutex::default(),
             recording: Mutex::default(),
+            gemm: OnceLock::new(),
             name: long_name,
         })
     }
@@ -85,6 +88,11 @@ impl Context {
 
     pub(crate) fn allocator(&self) -> &Arc<Allocator> {
         &self.allocator
+    }
+
+    /// What multiplies matrices, see [`gemm::choose`]; found when it is first needed.
+    pub(crate) fn gemm(&self) -> &dyn Gemm {
+        self.gemm.get_or_init(|| gemm::choose(self)).as_ref()
     }
 
     /// Memory of `bytes` bytes with unspecified contents.

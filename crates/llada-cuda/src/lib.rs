@@ -19,6 +19,7 @@
 mod backend;
 mod context;
 mod driver;
+mod gemm;
 mod graphs;
 mod launch;
 mod memory;

@@ -1,0 +1,99 @@
+//! What a kernel did.
+
+use std::fmt::Write as _;
+use std::ops::AddAssign;
+
+/// Counts of one kernel, over all of its launches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stats {
+    pub(crate) launches: u64,
+    pub(crate) instructions: u64,
+    pub(crate) mma: u64,
+    pub(crate) ldmatrix: u64,
+    /// Accesses to shared memory, and how many rounds they took: more than one where lanes use
+    /// different words of one bank.
+    pub(crate) shared_accesses: u64,
+    pub(crate) shared_wavefronts: u64,
+    /// Accesses to global memory, and the sectors of 32 bytes that they touched.
+    pub(crate) global_requests: u64,
+    pub(crate) global_sectors: u64,
+    pub(crate) cp_async_bytes: u64,
+    pub(crate) barriers: u64,
+}
+
+impl AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        self.launches += other.launches;
+        self.instructions += other.instructions;
+        self.mma += other.mma;
+        self.ldmatrix += other.ldmatrix;
+        self.shared_accesses += other.shared_accesses;
+        self.shared_wavefronts += other.shared_wavefronts;
+        self.global_requests += other.global_requests;
+        self.global_sectors += other.global_sectors;
+        self.cp_async_bytes += other.cp_async_bytes;
+        self.barriers += other.barriers;
+    }
+}
+
+impl Stats {
+    /// One line of JSON.
+    pub(crate) fn json(&self, kernel: &str) -> String {
+        let mut text = format!("{{\"kernel\":\"{kernel}\"");
+        for (name, value) in [
+            ("launches", self.launches),
+            ("instructions", self.instructions),
+            ("mma", self.mma),
+            ("ldmatrix", self.ldmatrix),
+            ("shared_accesses", self.shared_accesses),
+            ("shared_wavefronts", self.shared_wavefronts),
+            ("global_requests", self.global_requests),
+            ("global_sectors", self.global_sectors),
+            ("cp_async_bytes", self.cp_async_bytes),
+            ("barriers", self.barriers),
+        ] {
+            // Writing to a string does not fail.
+            let _ = write!(text, ",\"{name}\":{value}");
+        }
+        text.push('}');
+        text
+    }
+}
+
+/// Rounds of one access to shared memory by lanes of `bytes` bytes each: a round serves 32 banks of
+/// four bytes, each with one word; wide accesses go by halves and quarters of the warp.
+pub(crate) fn wavefronts(addresses: &[(usize, u64)], bytes: u32) -> u64 {
+    let lanes_at_once = match bytes {
+        16 => 8,
+        8 => 16,
+        _ => 32,
+    };
+    let mut rounds = 0;
+    for part in 0..32 / lanes_at_once {
+        let mut words: [Vec<u64>; 32] = Default::default();
+        for &(lane, address) in addresses {
+            if lane / lanes_at_once != part {
+                continue;
+            }
+            for word in address / 4..(address + u64::from(bytes)).div_ceil(4) {
+                let bank = &mut words[(word % 32) as usize];
+                if !bank.contains(&word) {
+                    bank.push(word);
+                }
+            }
+        }
+        rounds += words.iter().map(Vec::len).max().unwrap_or(0) as u64;
+    }
+    rounds
+}
+
+/// Sectors of 32 bytes that lanes touch.
+pub(crate) fn sectors(addresses: &[(usize, u64)], bytes: u32) -> u64 {
+    let mut sectors: Vec<u64> = addresses
+        .iter()
+        .flat_map(|&(_, address)| address / 32..(address + u64::from(bytes)).div_ceil(32))
+        .collect();
+    sectors.sort_unstable();
+    sectors.dedup();
+    sectors.len() as u64
+}

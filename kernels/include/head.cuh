@@ -1,0 +1,295 @@
+// A tile of the logits of an LM head, computed into shared memory; the caller reduces its rows.
+//
+// logits[r, v] = sum_d hidden[r, d] head[v, d], for 128 vocabulary entries and kRows rows.
+//
+// A block owns the tile. The axis d is cut into slabs of 128 bytes per row, which are copied to
+// shared memory asynchronously, kStages - 1 of them ahead; chunk c of 16 bytes of row r lies at
+// place c ^ (r % 8), so that neither copies nor reads meet in a bank. With bf16 operands a warp
+// multiplies 32 entries by up to 64 rows on tensor cores; with f32 operands a thread multiplies
+// 8 entries by kRows / 8 rows. Every logit is summed in f32 in the order of d, whatever kRows is:
+// the logits of a row do not depend on the other rows of the batch.
+//
+// Where guidance asks for two logits, the first half of the rows of the tile are conditional and
+// the second half are the unconditional ones of the same rows.
+#pragma once
+
+#include <math_constants.h>
+
+#include "llada_kernels.h"
+#include "mma.cuh"
+#include "reduce.cuh"
+
+namespace llada {
+
+constexpr int kHeadTile = LLADA_HEAD_TILE;
+constexpr int kChunks = LLADA_HEAD_SLAB_BYTES / 16;
+constexpr int kLogitStride = LLADA_HEAD_LOGIT_STRIDE;
+// Logits of a row that one lane has: four neighbors.
+constexpr int kLaneLogits = kHeadTile / 32;
+
+static_assert(kChunks == 8 && kHeadTile == 128, "the layouts below are made for these");
+
+// Shape of a block: T is __nv_bfloat16 or float.
+template <typename T, int kRowsOfTile>
+struct HeadShape {
+  static constexpr int kRows = kRowsOfTile;
+  static constexpr int kWarps = kRows == 128 ? 8 : 4;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kStages = kRows >= 64 ? 3 : 4;
+  static constexpr int kStageChunks = (kHeadTile + kRows) * kChunks;
+  static constexpr int kSlab = LLADA_HEAD_SLAB_BYTES / static_cast<int>(sizeof(T));
+};
+
+// Copies 16 bytes of a row of d elements from element k on, zeros past its end, or zeros if the
+// row is missing. Rows that do not start at 16 bytes are read element by element.
+template <typename T>
+__device__ __forceinline__ void load_chunk(uint4* target, const T* row, bool is_there, int k,
+                                           int d, bool is_aligned) {
+  constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+  const int left = is_there ? min(max(d - k, 0), kElements) : 0;
+  if (is_aligned) {
+    cp_async_part(target, left > 0 ? row + k : row, left * static_cast<int>(sizeof(T)));
+    return;
+  }
+  union {
+    T elements[kElements];
+    uint4 chunk;
+  };
+  chunk = make_uint4(0, 0, 0, 0);
+#pragma unroll
+  for (int i = 0; i < kElements; i++) {
+    if (i < left) elements[i] = row[k + i];
+  }
+  *target = chunk;
+}
+
+__device__ __forceinline__ bool starts_at_16_bytes(const void* base, int64_t stride_bytes) {
+  return ((reinterpret_cast<uint64_t>(base) | static_cast<uint64_t>(stride_bytes)) & 15) == 0;
+}
+
+// Where the rows of a tile come from.
+template <typename T>
+struct HeadSources {
+  const T* head;
+  const T* hidden;
+  const T* unconditional;
+  bool head_is_aligned;
+  bool hidden_is_aligned;
+
+  __device__ explicit HeadSources(const LladaHead& args)
+      : head(static_cast<const T*>(args.head)),
+        hidden(static_cast<const T*>(args.hidden)),
+        unconditional(static_cast<const T*>(args.unconditional)) {
+    const int64_t size = sizeof(T);
+    head_is_aligned = starts_at_16_bytes(head, args.head_stride * size);
+    hidden_is_aligned = starts_at_16_bytes(hidden, args.hidden_stride * size) &&
+                        starts_at_16_bytes(unconditional, 0);
+  }
+};
+
+// Loads one slab of the head and of the hidden states; every thread takes part.
+template <typename Shape, typename T>
+__device__ __forceinline__ void load_slab(uint4* stage, const LladaHead& args,
+                                          const HeadSources<T>& sources, int64_t first_entry,
+                                          int first_row, int slab) {
+  const int chunk = threadIdx.x % kChunks;
+  const int k = slab * Shape::kSlab + chunk * (16 / static_cast<int>(sizeof(T)));
+#pragma unroll
+  for (int i = 0; i < kHeadTile * kChunks / Shape::kThreads; i++) {
+    const int row = threadIdx.x / kChunks + i * (Shape::kThreads / kChunks);
+    const int64_t entry = first_entry + row;
+    const bool is_there = entry < args.len;
+    const T* source = sources.head + (is_there ? entry : 0) * args.head_stride;
+    load_chunk(stage + row * kChunks + (chunk ^ (row % 8)), source, is_there, k, args.d,
+               sources.head_is_aligned);
+  }
+  uint4* rows = stage + kHeadTile * kChunks;
+  const int half = sources.unconditional != nullptr ? Shape::kRows / 2 : Shape::kRows;
+#pragma unroll
+  for (int i = 0; i < Shape::kRows * kChunks / Shape::kThreads; i++) {
+    const int row = threadIdx.x / kChunks + i * (Shape::kThreads / kChunks);
+    const bool is_second = row >= half;
+    const int64_t at = first_row + (is_second ? row - half : row);
+    const bool is_there = at < args.rows;
+    const T* base = is_second ? sources.unconditional : sources.hidden;
+    load_chunk(rows + row * kChunks + (chunk ^ (row % 8)),
+               base + (is_there ? at : 0) * args.hidden_stride, is_there, k, args.d,
+               sources.hidden_is_aligned);
+  }
+}
+
+// The sums of a thread, and how it adds a slab to them and puts them down.
+template <typename T, int kRows>
+struct HeadSums;
+
+// bf16: warp w has the entries 32 (w % 4) .. + 32 and, of 128 rows, the half w / 4.
+template <int kRows>
+struct HeadSums<__nv_bfloat16, kRows> {
+  static constexpr int kWarpRows = kRows < 64 ? kRows : 64;
+  float sums[2][kWarpRows / 8][4] = {};
+
+  __device__ __forceinline__ void add(const uint4* stage) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int entry = 32 * (warp % 4) + lane % 16;
+    const int row = kHeadTile + kWarpRows * (warp / 4) + lane % 8 + 8 * (lane / 16);
+#pragma unroll
+    for (int step = 0; step < 4; step++) {
+      const int entry_chunk = 2 * step + lane / 16, row_chunk = 2 * step + (lane / 8) % 2;
+      uint32_t a[2][4];
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        ldmatrix_x4(a[i], stage + (entry + 16 * i) * kChunks + (entry_chunk ^ (entry % 8)));
+      }
+#pragma unroll
+      for (int j = 0; j < kWarpRows / 16; j++) {
+        uint32_t b[4];
+        ldmatrix_x4(b, stage + (row + 16 * j) * kChunks + (row_chunk ^ (row % 8)));
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+          mma_16816(sums[i][2 * j], a[i], b[0], b[1], __nv_bfloat16());
+          mma_16816(sums[i][2 * j + 1], a[i], b[2], b[3], __nv_bfloat16());
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void store(float* logits) const {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int entry = 32 * (warp % 4) + lane / 4;
+    const int row = kWarpRows * (warp / 4) + 2 * (lane % 4);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+#pragma unroll
+      for (int j = 0; j < kWarpRows / 8; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          logits[(row + 8 * j + e % 2) * kLogitStride + entry + 16 * i + 8 * (e / 2)] =
+              sums[i][j][e];
+        }
+      }
+    }
+  }
+};
+
+// f32: thread t has the entries t % 16 + 16 i and the rows t / 16 + 8 j.
+template <int kRows>
+struct HeadSums<float, kRows> {
+  static constexpr int kEntries = kHeadTile / 16;
+  float sums[kEntries][kRows / 8] = {};
+
+  __device__ __forceinline__ void add(const uint4* stage) {
+    const int entry = threadIdx.x % 16, row = threadIdx.x / 16;
+    const float4* head = reinterpret_cast<const float4*>(stage);
+    const float4* hidden = head + kHeadTile * kChunks;
+#pragma unroll 2
+    for (int chunk = 0; chunk < kChunks; chunk++) {
+      float4 a[kEntries];
+#pragma unroll
+      for (int i = 0; i < kEntries; i++) {
+        a[i] = head[(entry + 16 * i) * kChunks + (chunk ^ (entry % 8))];
+      }
+#pragma unroll
+      for (int j = 0; j < kRows / 8; j++) {
+        const float4 b = hidden[(row + 8 * j) * kChunks + (chunk ^ (row % 8))];
+#pragma unroll
+        for (int i = 0; i < kEntries; i++) {
+          float sum = sums[i][j];
+          sum = fmaf(a[i].x, b.x, sum);
+          sum = fmaf(a[i].y, b.y, sum);
+          sum = fmaf(a[i].z, b.z, sum);
+          sums[i][j] = fmaf(a[i].w, b.w, sum);
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ void store(float* logits) const {
+    const int entry = threadIdx.x % 16, row = threadIdx.x / 16;
+#pragma unroll
+    for (int i = 0; i < kEntries; i++) {
+#pragma unroll
+      for (int j = 0; j < kRows / 8; j++) {
+        logits[(row + 8 * j) * kLogitStride + entry + 16 * i] = sums[i][j];
+      }
+    }
+  }
+};
+
+// Computes a tile; returns it, [kRows, kLogitStride] in shared memory, when all threads see it.
+// `shared` holds kStages * kStageChunks chunks, of which the tile takes the first.
+template <typename T, typename Shape>
+__device__ __forceinline__ float* head_logits(const LladaHead& args, uint4* shared,
+                                              int64_t first_entry, int first_row) {
+  static_assert(Shape::kRows * kLogitStride * 4 <= Shape::kStages * Shape::kStageChunks * 16,
+                "the logits take the place of the slabs");
+  const HeadSources<T> sources(args);
+  const int slabs = (args.d + Shape::kSlab - 1) / Shape::kSlab;
+  HeadSums<T, Shape::kRows> sums;
+#pragma unroll
+  for (int slab = 0; slab < Shape::kStages - 1; slab++) {
+    if (slab < slabs) {
+      load_slab<Shape>(shared + slab * Shape::kStageChunks, args, sources, first_entry, first_row,
+                       slab);
+    }
+    cp_async_commit();
+  }
+  int stage = 0;
+  for (int slab = 0; slab < slabs; slab++) {
+    cp_async_wait<Shape::kStages - 2>();
+    // This slab is there for all, and all are done with the one whose place the next load takes.
+    __syncthreads();
+    const int ahead = slab + Shape::kStages - 1;
+    const int free_stage = stage == 0 ? Shape::kStages - 1 : stage - 1;
+    if (ahead < slabs) {
+      load_slab<Shape>(shared + free_stage * Shape::kStageChunks, args, sources, first_entry,
+                       first_row, ahead);
+    }
+    cp_async_commit();
+    sums.add(shared + stage * Shape::kStageChunks);
+    stage = stage + 1 == Shape::kStages ? 0 : stage + 1;
+  }
+  cp_async_wait<0>();
+  __syncthreads();
+  float* logits = reinterpret_cast<float*>(shared);
+  sums.store(logits);
+  __syncthreads();
+  return logits;
+}
+
+// The place of a lane in a row: four entries from `entry` on, and their bias.
+struct LaneLogits {
+  float bias[kLaneLogits];
+  int64_t entry; // within the part
+  int64_t left;  // entries of the part from there on, perhaps none
+
+  __device__ LaneLogits(const LladaHead& args, int64_t first_entry) {
+    entry = first_entry + kLaneLogits * static_cast<int>(threadIdx.x % 32);
+    left = args.len - entry;
+#pragma unroll
+    for (int i = 0; i < kLaneLogits; i++) {
+      const bool is_there = args.bias != nullptr && i < left;
+      bias[i] = is_there ? args.bias[args.start + entry + i] : 0.0f;
+    }
+  }
+
+  // The logits of a row of a tile; -inf past the end of the vocabulary.
+  __device__ __forceinline__ void read(const float* row, float (&x)[kLaneLogits]) const {
+    const float4 four = *reinterpret_cast<const float4*>(row + kLaneLogits * (threadIdx.x % 32));
+    const float values[kLaneLogits] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+    for (int i = 0; i < kLaneLogits; i++) x[i] = i < left ? values[i] + bias[i] : -CUDART_INF_F;
+  }
+};
+
+// e^(x - max), and 0 for an x of -inf; NaN for a NaN, whatever the maximum.
+__device__ __forceinline__ float exp_below(float x, float max) {
+  return x == -CUDART_INF_F ? 0.0f : expf(x - max);
+}
+
+// The larger of two, a number over a NaN.
+struct MaxNumber {
+  template <typename T>
+  __device__ static T apply(T a, T b) { return a > b || b != b ? a : b; }
+};
+
+}  // namespace llada
