@@ -1,5 +1,6 @@
 //! The list of ops: each method hands its arguments to the file of its op.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use llada_tensor::backend::{
@@ -8,7 +9,7 @@ use llada_tensor::backend::{
     Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
     SwigluBackwardArgs,
 };
-use llada_tensor::{Precision, Result, Tensor};
+use llada_tensor::{Device, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
 use crate::graphs::Graphs;
@@ -27,6 +28,17 @@ impl CudaBackend {
     pub(crate) fn new(cx: Context) -> Self {
         Self { cx: Arc::new(cx) }
     }
+}
+
+/// The context of a CUDA device, for functions that are no ops of [`Backend`].
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it is another kind of device.
+pub(crate) fn context_of<'a>(op: &'static str, device: &'a Device) -> Result<&'a Context> {
+    let (any, what): (&dyn Any, _) = (device.backend(), "the device is not a CUDA device");
+    let backend: Option<&CudaBackend> = any.downcast_ref();
+    let backend = backend.ok_or(Error::InvalidArgument { op, what })?;
+    Ok(&backend.cx)
 }
 
 impl Backend for CudaBackend {

@@ -9,7 +9,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute, CUmodule};
 use cudarc::driver::{CudaContext, result};
 use llada_tensor::backend::{DeviceMemory as _, Storage};
-use llada_tensor::{DType, Error, Result, Tensor};
+use llada_tensor::{CpuConfig, DType, Device, Error, Result, Tensor};
 
 use crate::gemm::{self, Gemm};
 use crate::launch::LaunchPlan;
@@ -27,6 +27,7 @@ pub(crate) struct Context {
     uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
     recording: Mutex<RecordingArrays>,
     gemm: OnceLock<Box<dyn Gemm>>,
+    host: OnceLock<Device>,
     name: String,
 }
 
@@ -77,6 +78,7 @@ impl Context {
             uploads: Mutex::default(),
             recording: Mutex::default(),
             gemm: OnceLock::new(),
+            host: OnceLock::new(),
             name: long_name,
         })
     }
@@ -93,6 +95,19 @@ impl Context {
     /// What multiplies matrices, see [`gemm::choose`]; found when it is first needed.
     pub(crate) fn gemm(&self) -> &dyn Gemm {
         self.gemm.get_or_init(|| gemm::choose(self)).as_ref()
+    }
+
+    /// The CPU, which quantises weights while they are loaded.
+    ///
+    /// # Errors
+    /// If its threads cannot be started.
+    pub(crate) fn host(&self) -> Result<&Device> {
+        if self.host.get().is_none() {
+            let device = Device::cpu(CpuConfig::default())?;
+            // Another thread may have been faster; then this one is dropped.
+            let _ = self.host.set(device);
+        }
+        Ok(self.host.get().expect("it was just made"))
     }
 
     /// Memory of `bytes` bytes with unspecified contents.
@@ -126,6 +141,17 @@ impl Context {
             uploads.pop_front();
         }
         uploads.push_back((bytes.to_vec(), Arc::clone(&memory)));
+        Ok(memory)
+    }
+
+    /// An array of the host on the device, for one op: nothing is kept.
+    ///
+    /// # Errors
+    /// As [`Self::upload`].
+    pub(crate) fn upload_once<T: NoUninit>(&self, values: &[T]) -> Result<Scratch> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let mut memory = self.scratch(bytes.len())?;
+        memory.write(0, bytes)?;
         Ok(memory)
     }
 
@@ -205,6 +231,18 @@ impl Context {
         }
         expect_contiguous(op, tensor)?;
         self.pointer(tensor)
+    }
+
+    /// Address of a contiguous `f32` output.
+    ///
+    /// # Errors
+    /// As [`Self::pointer_mut`]; [`Error::DTypeMismatch`].
+    pub(crate) fn f32s_mut(&self, op: &'static str, tensor: &mut Tensor) -> Result<u64> {
+        let (expected, got) = (DType::F32, tensor.dtype());
+        if got != expected {
+            return Err(Error::DTypeMismatch { op, expected, got });
+        }
+        self.pointer_mut(tensor)
     }
 
     /// Launches an entry of an op's image with its argument struct. A grid without blocks is not

@@ -90,9 +90,6 @@ pub(crate) trait Gemm: fmt::Debug + Send + Sync {
     /// # Errors
     /// If operands are not as [`GemmArgs`] says, or the device fails.
     fn gemm(&self, cx: &Context, args: &GemmArgs) -> Result<()>;
-
-    /// Name for messages.
-    fn name(&self) -> &'static str;
 }
 
 /// The best that there is: [`CublasLt`] where its library is installed, as on any GPU with CUDA's

@@ -1,5 +1,19 @@
 //! Launch plans: with which grid each kernel runs, as pure functions of shapes.
 
+pub(crate) mod adamw;
+pub(crate) mod add;
+pub(crate) mod candidates;
+pub(crate) mod cross_entropy;
+pub(crate) mod elementwise;
+pub(crate) mod embedding;
+pub(crate) mod forward_process;
+pub(crate) mod gemm;
+pub(crate) mod quantized;
+pub(crate) mod remask;
+pub(crate) mod rms_norm;
+pub(crate) mod rope;
+pub(crate) mod swiglu;
+
 use llada_tensor::{Error, Result};
 
 /// Grid and block of one launch.

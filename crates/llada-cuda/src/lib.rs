@@ -26,3 +26,8 @@ mod memory;
 mod ops;
 
 pub use driver::{device, device_count};
+pub use ops::candidates::DeviceCandidates;
+pub use ops::forward_process::{ForwardProcessArgs, Noised, forward_process};
+pub use ops::remask::{Canvas, Keep, RankBy, RemaskOutcome, RemaskRule};
+pub use ops::rms_norm::{AddRmsNormArgs, add_rms_norm};
+pub use ops::rope::{RopeQkvArgs, rope_qkv};

@@ -59,8 +59,8 @@ pub trait Recorder: Debug + Send + Sync {
 }
 
 /// The ops of a device. All methods are deterministic, and on the CPU independent of the number
-/// of threads.
-pub trait Backend: Send + Sync {
+/// of threads. Functions that a backend has beside them find its own type by [`Any`].
+pub trait Backend: Any + Send + Sync {
     /// Short name for messages, such as `cpu(avx512, 2 threads)`.
     fn name(&self) -> String;
 

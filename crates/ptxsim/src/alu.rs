@@ -199,8 +199,8 @@ pub(crate) fn two(f: F2, a: &Lanes32, b: &Lanes32) -> Lanes32 {
         F2::Add => map2(a, b, u32::wrapping_add),
         F2::Sub => map2(a, b, u32::wrapping_sub),
         F2::MulLo => map2(a, b, u32::wrapping_mul),
-        F2::MulHiU => map2(a, b, |a, b| (u64::from(a) * u64::from(b) >> 32) as u32),
-        F2::MulHiS => signed(|a, b| (i64::from(a) * i64::from(b) >> 32) as i32),
+        F2::MulHiU => map2(a, b, |a, b| ((u64::from(a) * u64::from(b)) >> 32) as u32),
+        F2::MulHiS => signed(|a, b| ((i64::from(a) * i64::from(b)) >> 32) as i32),
         F2::DivU => map2(a, b, |a, b| a.checked_div(b).unwrap_or(u32::MAX)),
         F2::DivS => signed(|a, b| if b == 0 { -1 } else { a.wrapping_div(b) }),
         F2::RemU => map2(a, b, |a, b| a.checked_rem(b).unwrap_or(a)),
@@ -267,10 +267,10 @@ pub(crate) fn three(f: F3, a: &Lanes32, b: &Lanes32, c: &Lanes32) -> Lanes32 {
     match f {
         F3::MadLo => map3(a, b, c, |a, b, c| a.wrapping_mul(b).wrapping_add(c)),
         F3::MadHiU => map3(a, b, c, |a, b, c| {
-            ((u64::from(a) * u64::from(b) >> 32) as u32).wrapping_add(c)
+            (((u64::from(a) * u64::from(b)) >> 32) as u32).wrapping_add(c)
         }),
         F3::MadHiS => map3(a, b, c, |a, b, c| {
-            ((i64::from(a as i32) * i64::from(b as i32) >> 32) as u32).wrapping_add(c)
+            (((i64::from(a as i32) * i64::from(b as i32)) >> 32) as u32).wrapping_add(c)
         }),
         F3::Fma => map3(a, b, c, |a, b, c| {
             f32::from_bits(a)
@@ -371,8 +371,8 @@ pub(crate) fn wide_two(f: G2, a: &Lanes64, b: &Lanes64) -> Lanes64 {
         G2::Add => wide2(a, b, u64::wrapping_add),
         G2::Sub => wide2(a, b, u64::wrapping_sub),
         G2::MulLo => wide2(a, b, u64::wrapping_mul),
-        G2::MulHiU => wide2(a, b, |a, b| (u128::from(a) * u128::from(b) >> 64) as u64),
-        G2::MulHiS => signed(|a, b| (i128::from(a) * i128::from(b) >> 64) as i64),
+        G2::MulHiU => wide2(a, b, |a, b| ((u128::from(a) * u128::from(b)) >> 64) as u64),
+        G2::MulHiS => signed(|a, b| ((i128::from(a) * i128::from(b)) >> 64) as i64),
         G2::DivU => wide2(a, b, |a, b| a.checked_div(b).unwrap_or(u64::MAX)),
         G2::DivS => signed(|a, b| if b == 0 { -1 } else { a.wrapping_div(b) }),
         G2::RemU => wide2(a, b, |a, b| a.checked_rem(b).unwrap_or(a)),
@@ -477,6 +477,7 @@ macro_rules! floating {
 }
 
 #[inline(always)]
+#[expect(clippy::float_cmp, reason = "it is what the instruction does")]
 pub(crate) fn compare(warp: &Warp, cmp: Cmp, what: Compared) -> u32 {
     match what {
         Compared::U32(a, b) => ordered!(cmp, &warp.get(a), &warp.get(b), |x: u32| x),

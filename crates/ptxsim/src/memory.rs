@@ -267,8 +267,8 @@ impl Global {
         unsafe {
             self.memory
                 .add(offset)
-                .copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len())
-        };
+                .copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
+        }
         true
     }
 

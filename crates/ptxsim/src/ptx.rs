@@ -6,6 +6,7 @@
 mod decode;
 mod directives;
 mod operands;
+mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -110,131 +111,12 @@ impl Scope {
     }
 }
 
-/// Cuts a text into statements; comments are left out.
-fn statements(text: &str) -> Vec<Statement> {
-    let mut statements = Vec::new();
-    let (mut current, mut start, mut line) = (String::new(), 1, 1);
-    let mut chars = text.chars().peekable();
-    let mut quoted = false;
-    // Braces after these begin an operand, not a block.
-    let opens_operand = |current: &str| {
-        let current = current.trim();
-        current.ends_with([',', '=', '('])
-            || current.split_whitespace().nth(1).is_none() && {
-                let is_code =
-                    |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '_' || c == ':';
-                !current.is_empty() && !current.starts_with('.') && current.chars().all(is_code)
-            }
-            || (current.starts_with('@') && current.split_whitespace().count() == 2)
-    };
-    let mut depth = 0;
-    while let Some(c) = chars.next() {
-        if current.trim().is_empty() {
-            start = line;
-        }
-        match c {
-            '/' if !quoted && chars.peek() == Some(&'/') => {
-                while chars.next_if(|&c| c != '\n').is_some() {}
-            }
-            '/' if !quoted && chars.peek() == Some(&'*') => {
-                let mut last = ' ';
-                for c in chars.by_ref() {
-                    line += u32::from(c == '\n');
-                    if last == '*' && c == '/' {
-                        break;
-                    }
-                    last = c;
-                }
-            }
-            '"' => {
-                quoted = !quoted;
-                current.push(c);
-            }
-            '\n' => {
-                line += 1;
-                let trimmed = current.trim();
-                // These end with the line, not with a semicolon.
-                let ends = [
-                    ".loc",
-                    ".file",
-                    ".version",
-                    ".target",
-                    ".address_size",
-                    ".section",
-                ];
-                if ends.iter().any(|d| trimmed.starts_with(d)) && depth == 0 {
-                    statements.push(Statement {
-                        line: start,
-                        text: trimmed.to_owned(),
-                    });
-                    current.clear();
-                } else {
-                    current.push(' ');
-                }
-            }
-            '{' if !quoted && depth == 0 && !opens_operand(&current) => {
-                statements.push(Statement {
-                    line: start,
-                    text: current.trim().to_owned(),
-                });
-                statements.push(Statement {
-                    line,
-                    text: "{".to_owned(),
-                });
-                current.clear();
-            }
-            '{' if !quoted => {
-                depth += 1;
-                current.push(c);
-            }
-            '}' if !quoted && depth > 0 => {
-                depth -= 1;
-                current.push(c);
-            }
-            '}' if !quoted => {
-                statements.push(Statement {
-                    line: start,
-                    text: current.trim().to_owned(),
-                });
-                statements.push(Statement {
-                    line,
-                    text: "}".to_owned(),
-                });
-                current.clear();
-            }
-            ';' if !quoted => {
-                statements.push(Statement {
-                    line: start,
-                    text: current.trim().to_owned(),
-                });
-                current.clear();
-            }
-            ':' if !quoted
-                && depth == 0
-                && chars.peek() != Some(&':')
-                && !current.ends_with(':')
-                && !current.trim().contains(' ') =>
-            {
-                current.push(':');
-                statements.push(Statement {
-                    line: start,
-                    text: current.trim().to_owned(),
-                });
-                current.clear();
-            }
-            _ => current.push(c),
-        }
-    }
-    statements.retain(|statement| !statement.text.is_empty());
-    statements
-}
-
 /// Decodes a module. `allocate(bytes, align)` gives addresses to its variables.
 pub(crate) fn parse(
     text: &str,
     allocate: &mut dyn FnMut(u64, u64) -> u64,
 ) -> std::result::Result<Module, ParseError> {
-    let statements = statements(text);
+    let statements = text::statements(text);
     let mut reader = Reader {
         statements: &statements,
         at: 0,
@@ -414,7 +296,7 @@ impl Reader<'_> {
             }
         }
         // Dynamic shared memory follows, as aligned as any type needs.
-        kernel.shared_bytes = kernel.shared_bytes.next_multiple_of(1024.min(16));
+        kernel.shared_bytes = kernel.shared_bytes.next_multiple_of(16);
         Ok(())
     }
 

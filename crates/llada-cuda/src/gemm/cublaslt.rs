@@ -14,7 +14,7 @@ use cudarc::cublaslt::sys::{
     cublasComputeType_t, cublasLtHandle_t, cublasLtMatmulAlgo_t, cublasLtMatmulDesc_t,
     cublasLtMatmulDescAttributes_t, cublasLtMatmulPreference_t,
     cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t,
-    cublasOperation_t, cudaDataType, is_culib_present,
+    cudaDataType, is_culib_present,
 };
 use llada_kernels::args::LladaScaleColumnsArgs;
 use llada_tensor::{DType, Error, Result};
@@ -175,10 +175,6 @@ impl Gemm for CublasLt {
             false => PlainGemm.gemm(cx, args),
         }
     }
-
-    fn name(&self) -> &'static str {
-        "cuBLASLt"
-    }
 }
 
 impl Drop for CublasLt {
@@ -319,10 +315,8 @@ impl Product {
                 transpose_b,
             ),
         ] {
-            let operation = match transpose {
-                true => cublasOperation_t::CUBLAS_OP_T,
-                false => cublasOperation_t::CUBLAS_OP_N,
-            };
+            // `CUBLAS_OP_N` or `CUBLAS_OP_T` of cublas_api.h, which cudarc does not bind here.
+            let operation = i32::from(transpose);
             let (value, bytes) = ((&raw const operation).cast(), size_of_val(&operation));
             // SAFETY: the descriptor lives, and the attribute is of this type.
             unsafe { result::set_matmul_desc_attribute(product.0, attribute, value, bytes) }?;

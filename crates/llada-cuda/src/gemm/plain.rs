@@ -30,10 +30,6 @@ impl Gemm for PlainGemm {
         }
         Ok(())
     }
-
-    fn name(&self) -> &'static str {
-        "kernels"
-    }
 }
 
 /// The arguments from one product of the batch on.

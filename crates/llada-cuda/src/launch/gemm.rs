@@ -35,11 +35,9 @@ pub(crate) fn gemm(
             tiles(args::LLADA_GEMM_F32_TILE_M, args::LLADA_GEMM_F32_TILE_N),
             args::LLADA_GEMM_F32_THREADS,
         ),
-        DType::Bf16 if large.saturating_mul(batch) >= ENOUGH_TILES => (
-            "llada_gemm_fwd_bf16",
-            large,
-            args::LLADA_GEMM_BF16_THREADS,
-        ),
+        DType::Bf16 if large.saturating_mul(batch) >= ENOUGH_TILES => {
+            ("llada_gemm_fwd_bf16", large, args::LLADA_GEMM_BF16_THREADS)
+        }
         DType::Bf16 => (
             "llada_gemm_small_fwd_bf16",
             tiles(

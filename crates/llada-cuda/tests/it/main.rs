@@ -4,5 +4,8 @@
 #![expect(unsafe_code, reason = "calls of the driver")]
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod candidates;
+mod cross_entropy;
 mod images;
+mod remask;
 mod support;

@@ -110,11 +110,11 @@ pub unsafe extern "C" fn cuMemcpyHtoDAsync_v2(
         };
         let command = match device.is_pinned(from.address) {
             true => Command::WritePinned { to, from },
-            // SAFETY: as the caller says.
-            false => Command::Write {
-                to,
-                bytes: unsafe { from.read() },
-            },
+            false => {
+                // SAFETY: as the caller says.
+                let bytes = unsafe { from.read() };
+                Command::Write { to, bytes }
+            }
         };
         device.enqueue(stream, command)
     })

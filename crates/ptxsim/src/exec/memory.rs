@@ -64,24 +64,7 @@ pub(super) fn execute(
             bytes,
             signed,
             ref to,
-        } => {
-            let at = addresses(warp, address);
-            let parameters = &block.grid.parameters;
-            for (i, place) in to.iter().enumerate() {
-                let mut values = [0; LANES];
-                for lane in lanes(active) {
-                    let start = at[lane] as usize + i * bytes as usize;
-                    let from = parameters.get(start..start.wrapping_add(bytes as usize));
-                    let text = "a parameter outside of those of the kernel";
-                    let from = from.ok_or_else(|| Fault::Launch(text.to_owned()))?;
-                    values[lane] = extended(from, signed);
-                }
-                if let Some(place) = *place {
-                    warp.set_place(place, &values, active);
-                }
-            }
-            Ok(())
-        }
+        } => load_parameter(block, warp, (bytes, signed, to), address, active),
         Inst::Load {
             space,
             bytes,
@@ -135,27 +118,7 @@ pub(super) fn execute(
             transposed,
             d,
             address,
-        } => {
-            let at = addresses(warp, address);
-            let who = block.accessor(warp);
-            block.stats.ldmatrix += 1;
-            for (i, &d) in d.iter().enumerate().take(n) {
-                let mut rows = [[0; 16]; 8];
-                for (row, bytes) in rows.iter_mut().enumerate() {
-                    let (_, at) = resolve(Space::Generic, shared_address(at[8 * i + row]));
-                    bytes.copy_from_slice(block.shared.read(at, 16, who)?);
-                }
-                warp.set(d, &fragment(&rows, transposed), active);
-            }
-            if block.counts {
-                for i in 0..n {
-                    let of: Vec<(usize, u64)> = (0..8).map(|row| (row, at[8 * i + row])).collect();
-                    block.stats.shared_accesses += 1;
-                    block.stats.shared_wavefronts += wavefronts(&of, 16);
-                }
-            }
-            Ok(())
-        }
+        } => ldmatrix(block, warp, (n, transposed, d), address, active),
         Inst::Mma { kind, d, a, b, c } => {
             let (a, b) = (a.map(|s| warp.get(s)), b.map(|s| warp.get(s)));
             let out = mma(kind, &a, &b, &c.map(|s| warp.get(s)));
@@ -169,6 +132,60 @@ pub(super) fn execute(
             "an instruction that no part executes".to_owned(),
         )),
     }
+}
+
+fn load_parameter(
+    block: &Block<'_>,
+    warp: &mut Warp,
+    (bytes, signed, to): (u32, bool, &[Option<Place>]),
+    address: Address,
+    active: u32,
+) -> Result<(), Fault> {
+    let at = addresses(warp, address);
+    let parameters = &block.grid.parameters;
+    for (i, place) in to.iter().enumerate() {
+        let mut values = [0; LANES];
+        for lane in lanes(active) {
+            let start = at[lane] as usize + i * bytes as usize;
+            let from = parameters.get(start..start.wrapping_add(bytes as usize));
+            let text = "a parameter outside of those of the kernel";
+            let from = from.ok_or_else(|| Fault::Launch(text.to_owned()))?;
+            values[lane] = extended(from, signed);
+        }
+        if let Some(place) = *place {
+            warp.set_place(place, &values, active);
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn ldmatrix(
+    block: &mut Block<'_>,
+    warp: &mut Warp,
+    (n, transposed, d): (usize, bool, [u32; 4]),
+    address: Address,
+    active: u32,
+) -> Result<(), Fault> {
+    let at = addresses(warp, address);
+    let who = block.accessor(warp);
+    block.stats.ldmatrix += 1;
+    for (i, &d) in d.iter().enumerate().take(n) {
+        let mut rows = [[0; 16]; 8];
+        for (row, bytes) in rows.iter_mut().enumerate() {
+            let (_, at) = resolve(Space::Generic, shared_address(at[8 * i + row]));
+            bytes.copy_from_slice(block.shared.read(at, 16, who)?);
+        }
+        warp.set(d, &fragment(&rows, transposed), active);
+    }
+    if block.counts {
+        for i in 0..n {
+            let of: Vec<(usize, u64)> = (0..8).map(|row| (row, at[8 * i + row])).collect();
+            block.stats.shared_accesses += 1;
+            block.stats.shared_wavefronts += wavefronts(&of, 16);
+        }
+    }
+    Ok(())
 }
 
 /// An address of the shared space as a generic one.

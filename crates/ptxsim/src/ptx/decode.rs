@@ -228,7 +228,7 @@ fn unpack(parts: &[String], from: &str, o: &mut Operands<'_>) -> Result<Inst> {
     }
 }
 
-fn branch(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
+fn branch(call: &Call<'_>, o: &Operands<'_>) -> Result<Inst> {
     let label = call.at(0)?;
     let target = o.scope.labels.get(label).copied();
     Ok(Inst::Branch(target.ok_or_else(|| {
@@ -236,7 +236,7 @@ fn branch(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
     })?))
 }
 
-fn barrier(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
+fn barrier(call: &Call<'_>, o: &Operands<'_>) -> Result<Inst> {
     if call.has("warp") {
         return Ok(Inst::SyncWarp(o.s32(call.at(0)?)?));
     }

@@ -71,7 +71,7 @@ fn predicates(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
     Ok(Inst::PredBool(op, d, a, o.predicate(call.at(2)?)?))
 }
 
-fn carry(call: &Call<'_>, o: &mut Operands<'_>, kind: Kind) -> Result<Inst> {
+fn carry(call: &Call<'_>, o: &Operands<'_>, kind: Kind) -> Result<Inst> {
     Ok(Inst::AddCarry {
         wide: kind.bits() == 64,
         subtract: call.op.starts_with("sub"),

@@ -34,7 +34,7 @@ fn space(call: &Call<'_>) -> Result<Space> {
     Ok(Space::Generic)
 }
 
-fn load(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
+fn load(call: &Call<'_>, o: &Operands<'_>) -> Result<Inst> {
     let kind = call.kind()?;
     let (bytes, signed) = (kind.bits() / 8, kind.is_signed());
     let to = o.places(call.at(0)?)?;
@@ -58,7 +58,7 @@ fn load(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
     })
 }
 
-fn store(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
+fn store(call: &Call<'_>, o: &Operands<'_>) -> Result<Inst> {
     if call.has("param") {
         return Err(unknown());
     }
@@ -75,7 +75,7 @@ fn store(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
     })
 }
 
-fn atomic(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
+fn atomic(call: &Call<'_>, o: &Operands<'_>) -> Result<Inst> {
     let kind = call.kind()?;
     let signed = kind.is_signed();
     let op = call.modifiers.iter().find_map(|name| {
@@ -124,7 +124,7 @@ fn cvta(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
     }
 }
 
-fn cp_async(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
+fn cp_async(call: &Call<'_>, o: &Operands<'_>) -> Result<Inst> {
     if !call.has("async") || call.has("bulk") || call.has("mbarrier") {
         return Err(unknown());
     }
@@ -171,7 +171,7 @@ fn ldmatrix(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
     })
 }
 
-fn mma(call: &Call<'_>, o: &mut Operands<'_>) -> Result<Inst> {
+fn mma(call: &Call<'_>, o: &Operands<'_>) -> Result<Inst> {
     let kinds: Vec<&str> = call
         .modifiers
         .iter()
