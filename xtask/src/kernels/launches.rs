@@ -5,7 +5,25 @@
 
 /// Entries, and the dynamic shared memory of a block in bytes. An asterisk stands for any part of
 /// a name; the first row that fits counts.
-const DYNAMIC_SHARED: &[(&str, u32)] = &[];
+const DYNAMIC_SHARED: &[(&str, u32)] = &[
+    // A ring of tiles of 64 keys or values: 4 of them at head dimension 64, 3 at 128. More than 64
+    // queries lie behind it.
+    ("llada_attention_fwd_*_d64_q64", 4 * 64 * 128),
+    ("llada_attention_fwd_*_d64_q128", (4 * 64 + 128) * 128),
+    ("llada_attention_fwd_*_d128_q64", 3 * 64 * 256),
+    ("llada_attention_fwd_*_d128_q128", (3 * 64 + 128) * 256),
+    // Slabs of 128 bytes of a tile of 128 vocabulary entries and of the rows of hidden states.
+    ("llada_candidates_fwd_*_r16", 4 * (128 + 16) * 128),
+    ("llada_candidates_fwd_*_r32", 4 * (128 + 32) * 128),
+    ("llada_candidates_fwd_*_r64", 3 * (128 + 64) * 128),
+    ("llada_candidates_fwd_*_r128", 3 * (128 + 128) * 128),
+    ("llada_cross_entropy_*_r16", 4 * (128 + 16) * 128),
+    ("llada_cross_entropy_*_r64", 3 * (128 + 64) * 128),
+    ("llada_cross_entropy_*_r128", 3 * (128 + 128) * 128),
+    // `LLADA_QUANTIZED_INT8_SHARED` and `_INT4_SHARED`.
+    ("llada_quantized_matmul_fwd_int8", 82_944),
+    ("llada_quantized_matmul_fwd_int4", 76_032),
+];
 
 /// Dynamic shared memory of an entry, if the table has it.
 pub(super) fn dynamic_shared(entry: &str) -> Option<u32> {
@@ -32,7 +50,24 @@ fn fits(name: &str, pattern: &str) -> bool {
 mod tests {
     //! Patterns of names.
 
-    use super::fits;
+    use super::{dynamic_shared, fits};
+
+    #[test]
+    fn entries_that_differ_in_their_tiles_have_different_rows() {
+        assert_eq!(
+            dynamic_shared("llada_attention_fwd_bf16_d128_q64"),
+            Some(49_152)
+        );
+        assert_eq!(
+            dynamic_shared("llada_attention_fwd_f16_d128_q128"),
+            Some(81_920)
+        );
+        assert_eq!(dynamic_shared("llada_attention_fwd_f32_d128"), None);
+        assert_eq!(
+            dynamic_shared("llada_cross_entropy_bwd_f32_r64"),
+            Some(73_728)
+        );
+    }
 
     #[test]
     fn an_asterisk_stands_for_any_part() {

@@ -20,9 +20,10 @@ impl Instruction {
         self.opcode.split('.').next().unwrap_or_default()
     }
 
-    /// The label that a branch goes to.
+    /// The label that a branch goes to. The compiler also leaves a loop by a call of a label that
+    /// never returns.
     fn target(&self) -> Option<&str> {
-        let is_branch = matches!(self.base(), "BRA" | "UBRA" | "JMP");
+        let is_branch = matches!(self.base(), "BRA" | "UBRA" | "JMP" | "CALL");
         let (_, label) = self.operands.split_once("`(").filter(|_| is_branch)?;
         label.strip_suffix(')')
     }
@@ -59,8 +60,8 @@ pub(super) struct Mix {
     pub(super) ldgsts: usize,
     pub(super) mufu: usize,
     pub(super) bar: usize,
-    /// Loads and stores of global memory.
-    pub(super) global: usize,
+    /// Loads and stores of global memory, and multiply-adds of f32.
+    pub(super) work: usize,
     /// Loads and stores of local memory: spilled registers and arrays that are not in registers.
     pub(super) local: usize,
 }
@@ -83,7 +84,8 @@ impl Mix {
                 _ if base.ends_with("MMA") => mix.tensor += 1,
                 _ => {}
             }
-            mix.global += usize::from(matches!(base, "LDG" | "STG" | "LDGSTS" | "UBLKCP"));
+            let is_work = matches!(base, "LDG" | "STG" | "LDGSTS" | "UBLKCP" | "FFMA" | "FFMA2");
+            mix.work += usize::from(is_work);
         }
         mix
     }
@@ -150,7 +152,7 @@ impl Function {
 
     /// The mix of the loop in which the kernel spends its time: the shortest loop that holds at
     /// least half as many of its instructions of interest as any loop. They are those of tensor
-    /// cores; without any, loads and stores of global memory; without any, all.
+    /// cores; without any, accesses to global memory and multiply-adds; without any, all.
     pub(super) fn main_loop(&self) -> Option<Mix> {
         let loops: Vec<Mix> = self
             .loops()
@@ -158,7 +160,7 @@ impl Function {
             .map(|body| Mix::of(body.iter().map(|&at| &self.instructions[at])))
             .collect();
         let interests: [fn(&Mix) -> usize; 3] =
-            [|mix| mix.tensor, |mix| mix.global, |mix| mix.length];
+            [|mix| mix.tensor, |mix| mix.work, |mix| mix.length];
         for interest in interests {
             let most = loops.iter().map(interest).max()?;
             if most > 0 {

@@ -39,10 +39,7 @@ fn opcodes_predicates_and_padding_are_read() {
          \x20       /*0050*/                   NOP;",
     );
     let mix = function.mix();
-    assert_eq!(
-        (mix.length, mix.tensor, mix.global, mix.local),
-        (5, 1, 1, 1)
-    );
+    assert_eq!((mix.length, mix.tensor, mix.work, mix.local), (5, 1, 1, 1));
     assert_eq!(function.instructions[0].opcode, "LDG.E.128");
     // The branch to itself is behind the end.
     assert_eq!(function.main_loop(), None);
@@ -105,7 +102,24 @@ fn a_block_behind_the_exit_belongs_to_its_loop() {
         "BRA `(.L_x_1)",
     ]);
     let main = function.main_loop().unwrap();
-    assert_eq!((main.length, main.mufu, main.global), (5, 1, 1));
+    assert_eq!((main.length, main.mufu, main.work), (5, 1, 1));
+}
+
+#[test]
+fn a_call_of_a_label_leads_on() {
+    let function = listing(&[
+        ".L_x_0:",
+        "MOV R0, R1",
+        "@P2 CALL.REL.NOINC `(.L_x_1)",
+        "BRA `(.L_x_0)",
+        ".L_x_1:",
+        ".L_x_2:",
+        "HMMA.16816.F32 R4, R4, R8, R4",
+        "@P1 BRA `(.L_x_2)",
+        "CALL.REL.NOINC `($__internal_0_$__cuda_sm3x_div)",
+        "EXIT",
+    ]);
+    assert_eq!(function.main_loop().unwrap().tensor, 1);
 }
 
 #[test]
