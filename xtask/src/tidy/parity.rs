@@ -67,6 +67,26 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         sibling: Sibling::CudaOp,
         reason: "it is made of products and sums that are ops themselves",
     },
+    Exception {
+        op: "gemm",
+        sibling: Sibling::CudaOp,
+        reason: "it is the kernel of the op matmul",
+    },
+    Exception {
+        op: "global_norm",
+        sibling: Sibling::Launch,
+        reason: "launched with adamw, whose gradients it measures",
+    },
+    Exception {
+        op: "global_norm",
+        sibling: Sibling::CudaOp,
+        reason: "launched with adamw, whose gradients it measures",
+    },
+    Exception {
+        op: "elementwise",
+        sibling: Sibling::Kernel,
+        reason: "the plans that memory-bound kernels share",
+    },
 ];
 
 pub(super) fn check(paths: &[&str], exceptions: &[Exception]) -> Vec<Offence> {
