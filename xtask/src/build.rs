@@ -63,6 +63,9 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
         features.extend(["--features", "cuda"]);
     }
     let mut build = cmd!(sh, "cargo build --release -p llada-cli {features...}");
+    if args.cuda {
+        build = build.env("LLADA_CUDA_COMPRESS", "1");
+    }
     if let Some(architectures) = args.architectures {
         build = build.env("LLADA_CUDA_ARCHS", architectures);
     }

@@ -126,6 +126,7 @@ impl<'a> Build<'a> {
             .args(["--release", "--message-format", "json-render-diagnostics"])
             .env("CARGO_TARGET_DIR", &self.target)
             .env("RUSTFLAGS", "--cfg real_gpu --check-cfg cfg(real_gpu)")
+            .env("LLADA_CUDA_COMPRESS", "1")
             .env("CARGO_PROFILE_RELEASE_DEBUG", "none")
             .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
         if let Some(architectures) = self.architectures {
