@@ -1,12 +1,13 @@
 //! See `/kernels/attention.cu`.
 
+use std::sync::Arc;
+
 use cudarc::driver::sys::CUdevice_attribute;
 use llada_kernels::args::{
     LladaAttentionArgs, LladaAttentionBackwardArgs, LladaAttentionPlaces, LladaAttentionRoundArgs,
 };
 use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
 use llada_tensor::{Precision, Result, Tensor};
-use std::sync::Arc;
 
 use crate::context::Context;
 use crate::launch::attention as plan;
@@ -74,6 +75,15 @@ impl Places {
 
 /// See [`llada_tensor::backend::Backend::attention`].
 pub(crate) fn attention(cx: &Context, args: AttentionArgs<'_>) -> Result<()> {
+    let element = match args.precision {
+        Precision::F32 => None,
+        _ => Some(Element::Bf16),
+    };
+    forward(cx, args, element)
+}
+
+/// With operands of 16 bits where there is a kernel for them.
+fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> Result<()> {
     let op = "attention";
     let places = Places::new(cx, op, args.q, args.shape)?;
     let [q_stride, kv_stride] = places.strides;
@@ -89,25 +99,23 @@ pub(crate) fn attention(cx: &Context, args: AttentionArgs<'_>) -> Result<()> {
     };
     let read_as_vectors = [kernel_args.q, kernel_args.k, kernel_args.v, kernel_args.y];
     let is_aligned = read_as_vectors.iter().all(|at| at % VECTOR_BYTES == 0);
-    if args.precision != Precision::F32 && is_aligned {
-        let element = Element::Bf16;
-        let device = multiprocessors(cx)?;
-        if let Some(launch) = plan::forward_16(&places.sizes, element, device)? {
-            let n = args.k.numel();
-            let rounded = cx.scratch(2 * n * size_of::<u16>())?;
-            let bytes = (n * size_of::<u16>()) as u64;
-            let round_args = LladaAttentionRoundArgs {
-                k: kernel_args.k,
-                v: kernel_args.v,
-                k_out: rounded.pointer(),
-                v_out: rounded.pointer() + bytes,
-                n: i64::try_from(n).unwrap_or(i64::MAX),
-            };
-            let round = plan::round(element, n)?;
-            cx.launch(IMAGE, round.entry, round.plan, &round_args)?;
-            (kernel_args.k, kernel_args.v) = (round_args.k_out, round_args.v_out);
-            return cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args);
-        }
+    if let Some(element) = element.filter(|_| is_aligned)
+        && let Some(launch) = plan::forward_16(&places.sizes, element, multiprocessors(cx)?)?
+    {
+        let n = args.k.numel();
+        let bytes = n * size_of::<u16>();
+        let rounded = cx.scratch(2 * bytes)?;
+        let round_args = LladaAttentionRoundArgs {
+            k: kernel_args.k,
+            v: kernel_args.v,
+            k_out: rounded.pointer(),
+            v_out: rounded.pointer() + bytes as u64,
+            n: i64::try_from(n).unwrap_or(i64::MAX),
+        };
+        let round = plan::round(element, n)?;
+        cx.launch(IMAGE, round.entry, round.plan, &round_args)?;
+        (kernel_args.k, kernel_args.v) = (round_args.k_out, round_args.v_out);
+        return cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args);
     }
     let launch = plan::forward_f32(&places.sizes)?;
     cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args)
@@ -155,3 +163,6 @@ fn multiprocessors(cx: &Context) -> Result<Multiprocessors> {
         shared_bytes: u32::try_from(shared_bytes).unwrap_or(0),
     })
 }
+
+#[cfg(test)]
+mod tests;
