@@ -29,16 +29,10 @@ __device__ __forceinline__ void cp_async_16(void* target, const void* source, bo
                : "memory");
 }
 
-// The same for the first `bytes` of the 16, at most 16, and zeros for the others.
-__device__ __forceinline__ void cp_async_part(void* target, const void* source, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
-               "l"(source), "r"(bytes)
-               : "memory");
-}
-
 // Starts a copy of 4 bytes.
 __device__ __forceinline__ void cp_async_4(void* target, const void* source) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(shared_address(target)),
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;
+" ::"r"(shared_address(target)),
                "l"(source)
                : "memory");
 }

@@ -20,11 +20,13 @@ pub const LLADA_QUANTIZED_MAX_M: u32 = 64;
 pub const LLADA_QUANTIZED_TILE_N: u32 = 32;
 pub const LLADA_QUANTIZED_THREADS: u32 = 256;
 pub const LLADA_QUANTIZED_INT8_SHARED: u32 = 82944;
-pub const LLADA_QUANTIZED_INT4_SHARED: u32 = 76032;
+pub const LLADA_QUANTIZED_INT4_SHARED: u32 = 76800;
 pub const LLADA_ATTENTION_THREADS: u32 = 128;
 pub const LLADA_ATTENTION_KEYS: u32 = 64;
 pub const LLADA_ATTENTION_STAGES_D64: u32 = 4;
 pub const LLADA_ATTENTION_STAGES_D128: u32 = 3;
+pub const LLADA_ATTENTION_BACKWARD_ROWS: u32 = 64;
+pub const LLADA_ATTENTION_BACKWARD_BYTES: u32 = 8192;
 pub const LLADA_ATTENTION_F32_THREADS: u32 = 256;
 pub const LLADA_ATTENTION_F32_TILE: u32 = 64;
 pub const LLADA_ATTENTION_ROUND_THREADS: u32 = 256;
@@ -1178,6 +1180,10 @@ pub struct LladaAttentionBackwardArgs {
     pub dv: u64,
     pub q_stride: i64,
     pub kv_stride: i64,
+    pub rounded_q: u64,
+    pub rounded_k: u64,
+    pub rounded_v: u64,
+    pub rounded_dy: u64,
     pub rows: i64,
     pub places: LladaAttentionPlaces,
 }
@@ -1185,7 +1191,7 @@ pub struct LladaAttentionBackwardArgs {
 const _: () = {
     [
         "Size of LladaAttentionBackwardArgs",
-    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 152usize];
+    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 184usize];
     [
         "Alignment of LladaAttentionBackwardArgs",
     ][::std::mem::align_of::<LladaAttentionBackwardArgs>() - 8usize];
@@ -1226,44 +1232,64 @@ const _: () = {
         "Offset of field: LladaAttentionBackwardArgs::kv_stride",
     ][::std::mem::offset_of!(LladaAttentionBackwardArgs, kv_stride) - 88usize];
     [
+        "Offset of field: LladaAttentionBackwardArgs::rounded_q",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rounded_q) - 96usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::rounded_k",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rounded_k) - 104usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::rounded_v",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rounded_v) - 112usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::rounded_dy",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rounded_dy) - 120usize];
+    [
         "Offset of field: LladaAttentionBackwardArgs::rows",
-    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rows) - 96usize];
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rows) - 128usize];
     [
         "Offset of field: LladaAttentionBackwardArgs::places",
-    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, places) - 104usize];
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, places) - 136usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct LladaAttentionRoundArgs {
-    pub k: u64,
-    pub v: u64,
-    pub k_out: u64,
-    pub v_out: u64,
+    pub first: u64,
+    pub second: u64,
+    pub first_out: u64,
+    pub second_out: u64,
     pub n: i64,
+    pub factor: f32,
+    pub padding: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     [
         "Size of LladaAttentionRoundArgs",
-    ][::std::mem::size_of::<LladaAttentionRoundArgs>() - 40usize];
+    ][::std::mem::size_of::<LladaAttentionRoundArgs>() - 48usize];
     [
         "Alignment of LladaAttentionRoundArgs",
     ][::std::mem::align_of::<LladaAttentionRoundArgs>() - 8usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::k",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, k) - 0usize];
+        "Offset of field: LladaAttentionRoundArgs::first",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, first) - 0usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::v",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, v) - 8usize];
+        "Offset of field: LladaAttentionRoundArgs::second",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, second) - 8usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::k_out",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, k_out) - 16usize];
+        "Offset of field: LladaAttentionRoundArgs::first_out",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, first_out) - 16usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::v_out",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, v_out) - 24usize];
+        "Offset of field: LladaAttentionRoundArgs::second_out",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, second_out) - 24usize];
     [
         "Offset of field: LladaAttentionRoundArgs::n",
     ][::std::mem::offset_of!(LladaAttentionRoundArgs, n) - 32usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::factor",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, factor) - 40usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::padding",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, padding) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1486,39 +1512,6 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct LladaRoundArgs {
-    pub x: u64,
-    pub y: u64,
-    pub x_stride: i64,
-    pub y_stride: i64,
-    pub rows: i64,
-    pub d: i64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of LladaRoundArgs"][::std::mem::size_of::<LladaRoundArgs>() - 48usize];
-    ["Alignment of LladaRoundArgs"][::std::mem::align_of::<LladaRoundArgs>() - 8usize];
-    [
-        "Offset of field: LladaRoundArgs::x",
-    ][::std::mem::offset_of!(LladaRoundArgs, x) - 0usize];
-    [
-        "Offset of field: LladaRoundArgs::y",
-    ][::std::mem::offset_of!(LladaRoundArgs, y) - 8usize];
-    [
-        "Offset of field: LladaRoundArgs::x_stride",
-    ][::std::mem::offset_of!(LladaRoundArgs, x_stride) - 16usize];
-    [
-        "Offset of field: LladaRoundArgs::y_stride",
-    ][::std::mem::offset_of!(LladaRoundArgs, y_stride) - 24usize];
-    [
-        "Offset of field: LladaRoundArgs::rows",
-    ][::std::mem::offset_of!(LladaRoundArgs, rows) - 32usize];
-    [
-        "Offset of field: LladaRoundArgs::d",
-    ][::std::mem::offset_of!(LladaRoundArgs, d) - 40usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
 pub struct LladaCrossEntropyPartial {
     pub max: f32,
     pub sum: f32,
@@ -1640,35 +1633,6 @@ const _: () = {
     [
         "Offset of field: LladaCrossEntropyBackwardArgs::dlogits",
     ][::std::mem::offset_of!(LladaCrossEntropyBackwardArgs, dlogits) - 104usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct LladaCrossEntropyBiasArgs {
-    pub dlogits: u64,
-    pub dbias: u64,
-    pub rows: i64,
-    pub columns: i64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    [
-        "Size of LladaCrossEntropyBiasArgs",
-    ][::std::mem::size_of::<LladaCrossEntropyBiasArgs>() - 32usize];
-    [
-        "Alignment of LladaCrossEntropyBiasArgs",
-    ][::std::mem::align_of::<LladaCrossEntropyBiasArgs>() - 8usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::dlogits",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, dlogits) - 0usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::dbias",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, dbias) - 8usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::rows",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, rows) - 16usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::columns",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, columns) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
