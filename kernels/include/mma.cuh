@@ -31,8 +31,7 @@ __device__ __forceinline__ void cp_async_16(void* target, const void* source, bo
 
 // Starts a copy of 4 bytes.
 __device__ __forceinline__ void cp_async_4(void* target, const void* source) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;
-" ::"r"(shared_address(target)),
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(shared_address(target)),
                "l"(source)
                : "memory");
 }
