@@ -26,7 +26,7 @@
 //
 // The gradient recomputes the probabilities from lse, so that nothing of size T^2 is kept: one
 // kernel makes D, one dQ, one dK and dV, which visits every pair once more instead of adding to dQ
-// in an order that would change from run to run.
+// in an order that would change from run to run. The runtime asks for it in f32, as on the CPU.
 //
 // Work: 4 E FLOP per pair forward (2 products), 14 E backward (7 products: 5, and the two that both
 // kernels need). Bytes: q, k, v, y once, but for L2, where every tile of queries reads all keys and
