@@ -380,6 +380,9 @@ typedef struct LladaDequantizeArgs {
  * 64; 160 of 164 KiB with 128 of both. */
 #define LLADA_ATTENTION_STAGES_D64 4
 #define LLADA_ATTENTION_STAGES_D128 3
+/* Rows of a block of the tensor-core gradient, and bytes of its tiles of the other kind. */
+#define LLADA_ATTENTION_BACKWARD_ROWS 64
+#define LLADA_ATTENTION_BACKWARD_BYTES 8192
 /* Threads of a block of the f32 kernels, and both sides of their tiles. */
 #define LLADA_ATTENTION_F32_THREADS 256
 #define LLADA_ATTENTION_F32_TILE 64
@@ -427,17 +430,24 @@ typedef struct LladaAttentionBackwardArgs {
   LLADA_PTR(float) dv;          /* [T, K * E] */
   int64_t q_stride;             /* elements from a token to the next, of q, y, dy and dq */
   int64_t kv_stride;            /* of k, v, dk and dv */
+  /* Rounded to 16 bits, for tensor cores; q after it was multiplied by scale log2(e). */
+  LLADA_PTR(const void) rounded_q;
+  LLADA_PTR(const void) rounded_k;
+  LLADA_PTR(const void) rounded_v;
+  LLADA_PTR(const void) rounded_dy;
   int64_t rows;                 /* T * H, of delta */
   LladaAttentionPlaces places;
 } LladaAttentionBackwardArgs;
 
-/* Keys and values rounded to 16 bits. */
+/* Two matrices of one size rounded to 16 bits, the first one times a factor. */
 typedef struct LladaAttentionRoundArgs {
-  LLADA_PTR(const float) k;
-  LLADA_PTR(const float) v;
-  LLADA_PTR(void) k_out;
-  LLADA_PTR(void) v_out;
+  LLADA_PTR(const float) first;
+  LLADA_PTR(const float) second;
+  LLADA_PTR(void) first_out;
+  LLADA_PTR(void) second_out;
   int64_t n; /* elements of each, a multiple of 8 */
+  float factor;
+  int32_t padding;
 } LladaAttentionRoundArgs;
 /* ---- head.cuh: what the kernels of an LM head share --------------------------------------- */
 

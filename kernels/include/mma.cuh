@@ -29,6 +29,13 @@ __device__ __forceinline__ void cp_async_16(void* target, const void* source, bo
                : "memory");
 }
 
+// Starts a copy of 4 bytes.
+__device__ __forceinline__ void cp_async_4(void* target, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(shared_address(target)),
+               "l"(source)
+               : "memory");
+}
+
 // Closes a group of copies.
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");

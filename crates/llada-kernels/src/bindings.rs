@@ -25,6 +25,8 @@ pub const LLADA_ATTENTION_THREADS: u32 = 128;
 pub const LLADA_ATTENTION_KEYS: u32 = 64;
 pub const LLADA_ATTENTION_STAGES_D64: u32 = 4;
 pub const LLADA_ATTENTION_STAGES_D128: u32 = 3;
+pub const LLADA_ATTENTION_BACKWARD_ROWS: u32 = 64;
+pub const LLADA_ATTENTION_BACKWARD_BYTES: u32 = 8192;
 pub const LLADA_ATTENTION_F32_THREADS: u32 = 256;
 pub const LLADA_ATTENTION_F32_TILE: u32 = 64;
 pub const LLADA_ATTENTION_ROUND_THREADS: u32 = 256;
@@ -1178,6 +1180,10 @@ pub struct LladaAttentionBackwardArgs {
     pub dv: u64,
     pub q_stride: i64,
     pub kv_stride: i64,
+    pub rounded_q: u64,
+    pub rounded_k: u64,
+    pub rounded_v: u64,
+    pub rounded_dy: u64,
     pub rows: i64,
     pub places: LladaAttentionPlaces,
 }
@@ -1185,7 +1191,7 @@ pub struct LladaAttentionBackwardArgs {
 const _: () = {
     [
         "Size of LladaAttentionBackwardArgs",
-    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 152usize];
+    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 184usize];
     [
         "Alignment of LladaAttentionBackwardArgs",
     ][::std::mem::align_of::<LladaAttentionBackwardArgs>() - 8usize];
@@ -1226,44 +1232,64 @@ const _: () = {
         "Offset of field: LladaAttentionBackwardArgs::kv_stride",
     ][::std::mem::offset_of!(LladaAttentionBackwardArgs, kv_stride) - 88usize];
     [
+        "Offset of field: LladaAttentionBackwardArgs::rounded_q",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rounded_q) - 96usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::rounded_k",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rounded_k) - 104usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::rounded_v",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rounded_v) - 112usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::rounded_dy",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rounded_dy) - 120usize];
+    [
         "Offset of field: LladaAttentionBackwardArgs::rows",
-    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rows) - 96usize];
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, rows) - 128usize];
     [
         "Offset of field: LladaAttentionBackwardArgs::places",
-    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, places) - 104usize];
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, places) - 136usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct LladaAttentionRoundArgs {
-    pub k: u64,
-    pub v: u64,
-    pub k_out: u64,
-    pub v_out: u64,
+    pub first: u64,
+    pub second: u64,
+    pub first_out: u64,
+    pub second_out: u64,
     pub n: i64,
+    pub factor: f32,
+    pub padding: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     [
         "Size of LladaAttentionRoundArgs",
-    ][::std::mem::size_of::<LladaAttentionRoundArgs>() - 40usize];
+    ][::std::mem::size_of::<LladaAttentionRoundArgs>() - 48usize];
     [
         "Alignment of LladaAttentionRoundArgs",
     ][::std::mem::align_of::<LladaAttentionRoundArgs>() - 8usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::k",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, k) - 0usize];
+        "Offset of field: LladaAttentionRoundArgs::first",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, first) - 0usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::v",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, v) - 8usize];
+        "Offset of field: LladaAttentionRoundArgs::second",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, second) - 8usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::k_out",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, k_out) - 16usize];
+        "Offset of field: LladaAttentionRoundArgs::first_out",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, first_out) - 16usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::v_out",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, v_out) - 24usize];
+        "Offset of field: LladaAttentionRoundArgs::second_out",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, second_out) - 24usize];
     [
         "Offset of field: LladaAttentionRoundArgs::n",
     ][::std::mem::offset_of!(LladaAttentionRoundArgs, n) - 32usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::factor",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, factor) - 40usize];
+    [
+        "Offset of field: LladaAttentionRoundArgs::padding",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, padding) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
