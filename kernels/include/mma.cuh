@@ -29,13 +29,6 @@ __device__ __forceinline__ void cp_async_16(void* target, const void* source, bo
                : "memory");
 }
 
-// The same for the first `bytes` of the 16, at most 16, and zeros for the others.
-__device__ __forceinline__ void cp_async_part(void* target, const void* source, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
-               "l"(source), "r"(bytes)
-               : "memory");
-}
-
 // Writes 128 bits to global memory, aligned to 16 bytes. The compiler splits some assignments of
 // a `uint4` into four instructions, each of which touches all sectors that the whole would.
 __device__ __forceinline__ void store_128(void* target, uint4 v) {
