@@ -97,11 +97,10 @@ typedef struct LladaSegmentSumArgs {
 
 /* ---- rms_norm.cu ------------------------------------------------------------------------- */
 
-/* Most threads of a block, and elements of a row that a thread keeps in registers. Of blocks of
- * 1,024 threads each has 64 registers, enough for the 16 values of the forward kernel; the 48 of
- * the backward kernel need more. Rows are kept whole up to 16,384 and 8,192 columns. */
-#define LLADA_RMS_NORM_FORWARD_THREADS 1024
-#define LLADA_RMS_NORM_BACKWARD_THREADS 512
+/* Most threads of a block, and elements of a row that a thread keeps in registers: of blocks of
+ * 512 threads each has 128 registers, and the backward kernel takes about 100, three values per
+ * element. Rows are kept whole up to 8,192 columns. */
+#define LLADA_RMS_NORM_THREADS 512
 #define LLADA_RMS_NORM_ELEMENTS 16
 
 /* y[r, c] = x[r, c] weight[c] rstd[r], rstd[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps); before it
