@@ -49,82 +49,76 @@ struct HeadShape {
   static constexpr int kSlab = LLADA_HEAD_SLAB_BYTES / static_cast<int>(sizeof(T));
 };
 
-// Copies 16 bytes of a row of d elements from element k on, zeros past its end, or zeros if the
-// row is missing. Rows that do not start at 16 bytes are read element by element; the others are
-// filled up with zeros to whole 16 bytes.
-template <typename T>
-__device__ __forceinline__ void load_chunk(uint4* target, const T* row, bool is_there, int k,
-                                           int d, bool is_aligned) {
-  constexpr int kElements = 16 / static_cast<int>(sizeof(T));
-  const int left = is_there ? d - k : 0;
-  if (is_aligned) {
-    cp_async_16(target, left > 0 ? row + k : row, left > 0);
-    return;
-  }
-  union {
-    T elements[kElements];
-    uint4 chunk;
-  };
-  chunk = make_uint4(0, 0, 0, 0);
-#pragma unroll
-  for (int i = 0; i < kElements; i++) {
-    if (i < left) elements[i] = row[k + i];
-  }
-  *target = chunk;
+// How many rows of a tile are those of the hidden states; with guidance the others are those of
+// the unconditional ones.
+template <int kRows>
+__device__ __forceinline__ int rows_per_state(const LladaHead& args) {
+  return args.unconditional != nullptr ? kRows / 2 : kRows;
 }
 
-__device__ __forceinline__ bool starts_at_16_bytes(const void* base, int64_t stride_bytes) {
-  return ((reinterpret_cast<uint64_t>(base) | static_cast<uint64_t>(stride_bytes)) & 15) == 0;
-}
-
-// Where the rows of a tile come from.
+// Rows of a tile in memory: the first `half` of its rows are rows first .. of `base`, the others
+// those of `second`; rows from n_rows on are zeros.
 template <typename T>
-struct HeadSources {
-  const T* head;
-  const T* hidden;
-  const T* unconditional;
-  bool head_is_aligned;
-  bool hidden_is_aligned;
+struct TileSource {
+  const T* base;
+  const T* second;
+  int64_t stride;
+  int64_t first;
+  int64_t n_rows;
+  int half;
+  bool is_aligned;
 
-  __device__ explicit HeadSources(const LladaHead& args)
-      : head(static_cast<const T*>(args.head)),
-        hidden(static_cast<const T*>(args.hidden)),
-        unconditional(static_cast<const T*>(args.unconditional)) {
-    const int64_t size = sizeof(T);
-    head_is_aligned = starts_at_16_bytes(head, args.head_stride * size);
-    hidden_is_aligned = starts_at_16_bytes(hidden, args.hidden_stride * size) &&
-                        starts_at_16_bytes(unconditional, 0);
+  __device__ TileSource(const void* base, const void* second, int64_t stride, int64_t first,
+                        int64_t n_rows, int half)
+      : base(static_cast<const T*>(base)),
+        second(static_cast<const T*>(second)),
+        stride(stride),
+        first(first),
+        n_rows(n_rows),
+        half(half) {
+    const uint64_t bits = reinterpret_cast<uint64_t>(base) | reinterpret_cast<uint64_t>(second) |
+                          static_cast<uint64_t>(stride) * sizeof(T);
+    // Rows of bf16 are, see LladaHead.
+    is_aligned = sizeof(T) == 2 || bits % 16 == 0;
+  }
+
+  // The row of a tile, or an address that may be read if it is missing.
+  __device__ __forceinline__ const T* row(int r, bool& is_there) const {
+    const bool is_second = r >= half;
+    const int64_t at = first + (is_second ? r - half : r);
+    is_there = at < n_rows;
+    return (is_second ? second : base) + (is_there ? at : 0) * stride;
   }
 };
 
-// Loads one slab of the head and of the hidden states; every thread takes part.
-template <typename Shape, typename T>
-__device__ __forceinline__ void load_slab(uint4* stage, const LladaHead& args,
-                                          const HeadSources<T>& sources, int64_t first_entry,
-                                          int first_row, int slab) {
-  const int chunk = threadIdx.x % kChunks;
-  const int k = slab * Shape::kSlab + chunk * (16 / static_cast<int>(sizeof(T)));
+// Loads one slab of kRows rows: chunk t % 8 of row t / 8 by thread t, and so on.
+template <int kRows, int kThreads, typename T>
+__device__ __forceinline__ void load_slab(uint4* stage, const TileSource<T>& source, int d,
+                                          int slab) {
+  constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+  const int chunk = threadIdx.x % kChunks, k = (slab * kChunks + chunk) * kElements;
+  const int first = threadIdx.x / kChunks;
+  uint4* target = stage + first * kChunks + (chunk ^ (first % 8));
+  constexpr int kStep = kThreads / kChunks;
+  static_assert(kStep % 8 == 0 && kRows % kStep == 0, "all rows of a thread swap chunks alike");
+  if (source.is_aligned) {
 #pragma unroll
-  for (int i = 0; i < kHeadTile * kChunks / Shape::kThreads; i++) {
-    const int row = threadIdx.x / kChunks + i * (Shape::kThreads / kChunks);
-    const int64_t entry = first_entry + row;
-    const bool is_there = entry < args.len;
-    const T* source = sources.head + (is_there ? entry : 0) * args.head_stride;
-    load_chunk(stage + row * kChunks + (chunk ^ (row % 8)), source, is_there, k, args.d,
-               sources.head_is_aligned);
+    for (int i = 0; i < kRows / kStep; i++) {
+      bool is_there;
+      const T* row = source.row(first + i * kStep, is_there);
+      is_there = is_there && k < d;
+      cp_async_16(target + i * kStep * kChunks, row + (is_there ? k : 0), is_there);
+    }
+    return;
   }
-  uint4* rows = stage + kHeadTile * kChunks;
-  const int half = sources.unconditional != nullptr ? Shape::kRows / 2 : Shape::kRows;
-#pragma unroll
-  for (int i = 0; i < Shape::kRows * kChunks / Shape::kThreads; i++) {
-    const int row = threadIdx.x / kChunks + i * (Shape::kThreads / kChunks);
-    const bool is_second = row >= half;
-    const int64_t at = first_row + (is_second ? row - half : row);
-    const bool is_there = at < args.rows;
-    const T* base = is_second ? sources.unconditional : sources.hidden;
-    load_chunk(rows + row * kChunks + (chunk ^ (row % 8)),
-               base + (is_there ? at : 0) * args.hidden_stride, is_there, k, args.d,
-               sources.hidden_is_aligned);
+#pragma unroll 1
+  for (int i = 0; i < kRows / kStep; i++) {
+    bool is_there;
+    const T* row = source.row(first + i * kStep, is_there);
+    T* elements = reinterpret_cast<T*>(target + i * kStep * kChunks);
+    for (int e = 0; e < kElements; e++) {
+      elements[e] = is_there && k + e < d ? row[k + e] : static_cast<T>(0.0f);
+    }
   }
 }
 
@@ -231,15 +225,19 @@ __device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shar
                                               int64_t first_entry, int first_row) {
   static_assert(Shape::kRows * kLogitStride * 4 <= Shape::kStages * Shape::kStageChunks * 16,
                 "the logits take the place of the slabs");
-  const HeadSources<T> sources(args);
+  const TileSource<T> head(args.head, nullptr, args.head_stride, first_entry, args.len, kHeadTile);
+  const TileSource<T> rows(args.hidden, args.unconditional, args.hidden_stride, first_row,
+                           args.rows, rows_per_state<Shape::kRows>(args));
+  const auto load = [&](int slab, int stage) {
+    uint4* target = shared + stage * Shape::kStageChunks;
+    load_slab<kHeadTile, Shape::kThreads>(target, head, args.d, slab);
+    load_slab<Shape::kRows, Shape::kThreads>(target + kHeadTile * kChunks, rows, args.d, slab);
+  };
   const int slabs = (args.d + Shape::kSlab - 1) / Shape::kSlab;
   HeadSums<T, Shape::kRows> sums;
 #pragma unroll
   for (int slab = 0; slab < Shape::kStages - 1; slab++) {
-    if (slab < slabs) {
-      load_slab<Shape>(shared + slab * Shape::kStageChunks, args, sources, first_entry, first_row,
-                       slab);
-    }
+    if (slab < slabs) load(slab, slab);
     cp_async_commit();
   }
   int stage = 0;
@@ -248,11 +246,7 @@ __device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shar
     // This slab is there for all, and all are done with the one whose place the next load takes.
     __syncthreads();
     const int ahead = slab + Shape::kStages - 1;
-    const int free_stage = stage == 0 ? Shape::kStages - 1 : stage - 1;
-    if (ahead < slabs) {
-      load_slab<Shape>(shared + free_stage * Shape::kStageChunks, args, sources, first_entry,
-                       first_row, ahead);
-    }
+    if (ahead < slabs) load(ahead, stage == 0 ? Shape::kStages - 1 : stage - 1);
     cp_async_commit();
     sums.add(shared + stage * Shape::kStageChunks);
     stage = stage + 1 == Shape::kStages ? 0 : stage + 1;
@@ -266,17 +260,15 @@ __device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shar
 template <typename Shape>
 __device__ __forceinline__ void read_tile(const LladaHead& args, float* tile, int64_t first_entry,
                                           int first_row) {
-  const int half = args.unconditional != nullptr ? Shape::kRows / 2 : Shape::kRows;
+  const TileSource<float> rows(args.hidden, args.unconditional, args.hidden_stride, first_row,
+                               args.rows, rows_per_state<Shape::kRows>(args));
   for (int i = threadIdx.x; i < Shape::kRows * kHeadTile; i += Shape::kThreads) {
     const int row = i / kHeadTile, column = i % kHeadTile;
-    const bool is_second = row >= half;
-    const int64_t at = first_row + (is_second ? row - half : row);
     const int64_t entry = first_entry + column;
-    const void* logits = is_second ? args.unconditional : args.hidden;
-    const bool is_there = at < args.rows && entry < args.len;
-    const int64_t place = is_there ? at * args.hidden_stride + entry : 0;
-    tile[row * kLogitStride + column] =
-        is_there ? static_cast<const float*>(logits)[place] : 0.0f;
+    bool is_there;
+    const float* logits = rows.row(row, is_there);
+    is_there = is_there && entry < args.len;
+    tile[row * kLogitStride + column] = is_there ? logits[entry] : 0.0f;
   }
 }
 
