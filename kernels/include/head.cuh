@@ -57,7 +57,7 @@ __device__ __forceinline__ int rows_per_state(const LladaHead& args) {
 }
 
 // Rows of a tile in memory: the first `half` of its rows are rows first .. of `base`, the others
-// those of `second`; rows from n_rows on are zeros.
+// those of `second`.
 template <typename T>
 struct TileSource {
   const T* base;
@@ -66,61 +66,65 @@ struct TileSource {
   int64_t first;
   int64_t n_rows;
   int half;
-  bool is_aligned;
 
-  __device__ TileSource(const void* base, const void* second, int64_t stride, int64_t first,
-                        int64_t n_rows, int half)
-      : base(static_cast<const T*>(base)),
-        second(static_cast<const T*>(second)),
-        stride(stride),
-        first(first),
-        n_rows(n_rows),
-        half(half) {
-    const uint64_t bits = reinterpret_cast<uint64_t>(base) | reinterpret_cast<uint64_t>(second) |
-                          static_cast<uint64_t>(stride) * sizeof(T);
-    // Rows of bf16 are, see LladaHead.
-    is_aligned = sizeof(T) == 2 || bits % 16 == 0;
-  }
-
-  // The row of a tile, or an address that may be read if it is missing.
-  __device__ __forceinline__ const T* row(int r, bool& is_there) const {
+  // A row of the tile; the last one in the place of those that are missing, whose logits nobody
+  // reads.
+  __device__ __forceinline__ const T* row(int r) const {
     const bool is_second = r >= half;
     const int64_t at = first + (is_second ? r - half : r);
-    is_there = at < n_rows;
-    return (is_second ? second : base) + (is_there ? at : 0) * stride;
+    return (is_second ? second : base) + min(at, n_rows - 1) * stride;
+  }
+
+  // Whether its rows start at 16 bytes. Those of bf16 do, see LladaHead.
+  __device__ __forceinline__ bool is_aligned() const {
+    const uint64_t bits = reinterpret_cast<uint64_t>(base) | reinterpret_cast<uint64_t>(second) |
+                          static_cast<uint64_t>(stride) * sizeof(T);
+    return sizeof(T) == 2 || bits % 16 == 0;
   }
 };
 
-// Loads one slab of kRows rows: chunk t % 8 of row t / 8 by thread t, and so on.
+// Loads slabs of kRows rows: thread t has chunk t % 8 of row t / 8, and of every kStep-th after it.
 template <int kRows, int kThreads, typename T>
-__device__ __forceinline__ void load_slab(uint4* stage, const TileSource<T>& source, int d,
-                                          int slab) {
-  constexpr int kElements = 16 / static_cast<int>(sizeof(T));
-  const int chunk = threadIdx.x % kChunks, k = (slab * kChunks + chunk) * kElements;
-  const int first = threadIdx.x / kChunks;
-  uint4* target = stage + first * kChunks + (chunk ^ (first % 8));
-  constexpr int kStep = kThreads / kChunks;
+struct SlabLoader {
+  static constexpr int kStep = kThreads / kChunks;
+  static constexpr int kElements = 16 / static_cast<int>(sizeof(T));
   static_assert(kStep % 8 == 0 && kRows % kStep == 0, "all rows of a thread swap chunks alike");
-  if (source.is_aligned) {
+  const TileSource<T> source;
+  const T* rows[kRows / kStep];
+  bool is_aligned;
+
+  __device__ explicit SlabLoader(const TileSource<T>& source)
+      : source(source), is_aligned(source.is_aligned()) {
 #pragma unroll
     for (int i = 0; i < kRows / kStep; i++) {
-      bool is_there;
-      const T* row = source.row(first + i * kStep, is_there);
-      is_there = is_there && k < d;
-      cp_async_16(target + i * kStep * kChunks, row + (is_there ? k : 0), is_there);
+      rows[i] = source.row(static_cast<int>(threadIdx.x) / kChunks + i * kStep);
     }
-    return;
   }
+
+  // Zeros past the end of the axis d.
+  __device__ __forceinline__ void load(uint4* stage, int d, int slab) const {
+    const int chunk = threadIdx.x % kChunks, first = threadIdx.x / kChunks;
+    const int k = (slab * kChunks + chunk) * kElements;
+    uint4* target = stage + first * kChunks + (chunk ^ (first % 8));
+    if (is_aligned) {
+      const bool is_there = k < d;
+      const int offset = is_there ? k : 0;
+#pragma unroll
+      for (int i = 0; i < kRows / kStep; i++) {
+        cp_async_16(target + i * kStep * kChunks, rows[i] + offset, is_there);
+      }
+      return;
+    }
 #pragma unroll 1
-  for (int i = 0; i < kRows / kStep; i++) {
-    bool is_there;
-    const T* row = source.row(first + i * kStep, is_there);
-    T* elements = reinterpret_cast<T*>(target + i * kStep * kChunks);
-    for (int e = 0; e < kElements; e++) {
-      elements[e] = is_there && k + e < d ? row[k + e] : static_cast<T>(0.0f);
+    for (int i = 0; i < kRows / kStep; i++) {
+      const T* row = source.row(first + i * kStep);
+      T* elements = reinterpret_cast<T*>(target + i * kStep * kChunks);
+      for (int e = 0; e < kElements; e++) {
+        elements[e] = k + e < d ? row[k + e] : static_cast<T>(0.0f);
+      }
     }
   }
-}
+};
 
 // The sums of a thread, and how it adds a slab to them and puts them down.
 template <typename T, int kRows>
@@ -219,19 +223,32 @@ struct HeadSums<float, kRows> {
   }
 };
 
+// Where the rows of a tile that are no vocabulary entries come from.
+template <typename T, int kRows>
+__device__ __forceinline__ TileSource<T> row_source(const LladaHead& args, int first_row) {
+  return {static_cast<const T*>(args.hidden),
+          static_cast<const T*>(args.unconditional),
+          args.hidden_stride,
+          first_row,
+          args.rows,
+          rows_per_state<kRows>(args)};
+}
+
 // Computes a tile into the first chunks of `shared`, which holds kStages * kStageChunks of them.
 template <typename T, typename Shape>
 __device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shared,
                                               int64_t first_entry, int first_row) {
   static_assert(Shape::kRows * kLogitStride * 4 <= Shape::kStages * Shape::kStageChunks * 16,
                 "the logits take the place of the slabs");
-  const TileSource<T> head(args.head, nullptr, args.head_stride, first_entry, args.len, kHeadTile);
-  const TileSource<T> rows(args.hidden, args.unconditional, args.hidden_stride, first_row,
-                           args.rows, rows_per_state<Shape::kRows>(args));
+  const SlabLoader<kHeadTile, Shape::kThreads, T> head(
+      {static_cast<const T*>(args.head), nullptr, args.head_stride, first_entry, args.len,
+       kHeadTile});
+  const SlabLoader<Shape::kRows, Shape::kThreads, T> rows(
+      row_source<T, Shape::kRows>(args, first_row));
   const auto load = [&](int slab, int stage) {
     uint4* target = shared + stage * Shape::kStageChunks;
-    load_slab<kHeadTile, Shape::kThreads>(target, head, args.d, slab);
-    load_slab<Shape::kRows, Shape::kThreads>(target + kHeadTile * kChunks, rows, args.d, slab);
+    head.load(target, args.d, slab);
+    rows.load(target + kHeadTile * kChunks, args.d, slab);
   };
   const int slabs = (args.d + Shape::kSlab - 1) / Shape::kSlab;
   HeadSums<T, Shape::kRows> sums;
@@ -260,15 +277,11 @@ __device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shar
 template <typename Shape>
 __device__ __forceinline__ void read_tile(const LladaHead& args, float* tile, int64_t first_entry,
                                           int first_row) {
-  const TileSource<float> rows(args.hidden, args.unconditional, args.hidden_stride, first_row,
-                               args.rows, rows_per_state<Shape::kRows>(args));
+  const auto rows = row_source<float, Shape::kRows>(args, first_row);
   for (int i = threadIdx.x; i < Shape::kRows * kHeadTile; i += Shape::kThreads) {
     const int row = i / kHeadTile, column = i % kHeadTile;
     const int64_t entry = first_entry + column;
-    bool is_there;
-    const float* logits = rows.row(row, is_there);
-    is_there = is_there && entry < args.len;
-    tile[row * kLogitStride + column] = is_there ? logits[entry] : 0.0f;
+    tile[row * kLogitStride + column] = entry < args.len ? rows.row(row)[entry] : 0.0f;
   }
 }
 
