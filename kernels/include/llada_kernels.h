@@ -369,12 +369,17 @@ typedef struct LladaDequantizeArgs {
 #define LLADA_QUANTIZED_TILE_N 32
 #define LLADA_QUANTIZED_THREADS 256
 #define LLADA_QUANTIZED_INT8_SHARED 82944
-#define LLADA_QUANTIZED_INT4_SHARED 76032
+#define LLADA_QUANTIZED_INT4_SHARED 76800
 /* ---- attention.cu ------------------------------------------------------------------------ */
 
 /* Threads of a block of the tensor-core kernels, and keys per tile. */
 #define LLADA_ATTENTION_THREADS 128
 #define LLADA_ATTENTION_KEYS 64
+/* Tiles of keys and values in shared memory, for head dimensions 64 and 128. What they take leaves
+ * room for two blocks on a multiprocessor: 96 KiB of 100 and more, with 64 queries or head dimension
+ * 64; 160 of 164 KiB with 128 of both. */
+#define LLADA_ATTENTION_STAGES_D64 4
+#define LLADA_ATTENTION_STAGES_D128 3
 /* Threads of a block of the f32 kernels, and both sides of their tiles. */
 #define LLADA_ATTENTION_F32_THREADS 256
 #define LLADA_ATTENTION_F32_TILE 64

@@ -36,6 +36,7 @@ pub(crate) fn run() -> Result<()> {
         "CUDA_HOME",
         "PATH",
         "LLADA_CUDA_ARCHS",
+        "LLADA_CUDA_COMPRESS",
         "LIBCLANG_PATH",
     ] {
         println!("cargo::rerun-if-env-changed={variable}");
@@ -144,7 +145,9 @@ fn compile_all(nvcc: &Path, kernels: &Path, sources: &[PathBuf], out_dir: &Path)
 }
 
 /// One fatbin: machine code for each architecture, and PTX. It is not compressed, so that its PTX
-/// can be read as text; line numbers map instructions to the `.cu` file.
+/// can be read as text; line numbers map instructions to the `.cu` file. With
+/// `LLADA_CUDA_COMPRESS=1` it is compressed and without line numbers, a twelfth of the size: for
+/// programs that are given away, since the software device does not read it.
 fn compile(
     nvcc: &Path,
     kernels: &Path,
@@ -153,7 +156,12 @@ fn compile(
     architectures: &str,
 ) -> Result<()> {
     let mut command = Command::new(nvcc);
-    command.args(["-std=c++17", "-O3", "-fatbin", "-no-compress", "-lineinfo"]);
+    command.args(["-std=c++17", "-O3", "-fatbin"]);
+    if env::var("LLADA_CUDA_COMPRESS").is_ok_and(|on| on == "1") {
+        command.arg("--compress-mode=size");
+    } else {
+        command.args(["-no-compress", "-lineinfo"]);
+    }
     command.args(["--Werror", "all-warnings"]);
     command.arg("-I").arg(kernels.join("include"));
     // nvcc hands host code to the compiler that cc finds for this target.

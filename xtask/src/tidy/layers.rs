@@ -9,8 +9,11 @@ use crate::metadata::{DependencyKind, Member};
 /// Nobody may use a package that stands in no right-hand column: `xtask`, the benchmarks, the binary.
 const TABLE: &[(&str, &[&str])] = &[
     ("amxsim", &[]),
+    ("ptxsim", &[]),
+    ("llada-kernels", &[]),
     ("llada-tensor", &[]),
     ("llada-text", &[]),
+    ("llada-cuda", &["llada-kernels", "llada-tensor"]),
     ("llada-diffusion", &["llada-tensor"]),
     ("llada-model", &["llada-diffusion", "llada-tensor"]),
     (
@@ -21,6 +24,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "llada",
         &[
+            "llada-cuda",
             "llada-diffusion",
             "llada-model",
             "llada-sample",
@@ -47,7 +51,7 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// Any package may use them, in tests only.
-const TEST_TOOLS: &[&str] = &["amxsim", "llada-testkit"];
+const TEST_TOOLS: &[&str] = &["amxsim", "llada-testkit", "ptxsim"];
 
 const HERE: &str = "xtask/src/tidy/layers.rs";
 
