@@ -458,7 +458,8 @@ typedef struct LladaAttentionRoundArgs {
 #define LLADA_HEAD_LOGIT_STRIDE 132
 
 /* logits[r, v] = sum_d hidden[r, d] head[v, d] + bias[v], for the entries start .. start + len.
- * Rows of operands that start at 16 bytes are filled up with zeros to whole 16 bytes. */
+ * Rows of bf16 start at 16 bytes and are filled up with zeros to whole 16 bytes; those of f32 are
+ * read faster if they start at 16 bytes. */
 typedef struct LladaHead {
   LLADA_PTR(const void) head;          /* [len, d] from entry `start` on, bf16 or f32 */
   LLADA_PTR(const void) hidden;        /* [rows, d], of the same type, or logits [rows, len] */
