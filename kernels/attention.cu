@@ -76,7 +76,7 @@ __device__ __forceinline__ void attention_round(const LladaAttentionRoundArgs& a
 
 // Head dimensions up to 64 times `chunks`; blocks per SM that the registers must allow.
 #define LLADA_ATTENTION_F32(head_dim, chunks, blocks)                                     \
-  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_F32_THREADS, 2)            \
+  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_F32_THREADS, blocks)       \
       llada_attention_fwd_f32_d##head_dim(const LladaAttentionArgs args) {                \
     llada::attention_fwd_f32<chunks>(args);                                               \
   }                                                                                       \
@@ -84,7 +84,7 @@ __device__ __forceinline__ void attention_round(const LladaAttentionRoundArgs& a
       llada_attention_bwd_f32_dq_d##head_dim(const LladaAttentionBackwardArgs args) {     \
     llada::attention_dq_f32<chunks>(args);                                                \
   }                                                                                       \
-  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_F32_THREADS, blocks)       \
+  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_F32_THREADS, 1)            \
       llada_attention_bwd_f32_dkdv_d##head_dim(const LladaAttentionBackwardArgs args) {   \
     llada::attention_dkdv_f32<chunks>(args);                                              \
   }

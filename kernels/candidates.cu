@@ -13,6 +13,7 @@
 //   chosen and have no probability. Sums of the 128 exponentials are in f32, scores in f64.
 //   Noise: a bound of it costs no logarithm, and only entries whose bound reaches the score of the
 //   most promising one are evaluated.
+// fwd_logits: the same for logits that another kernel has computed.
 // merge: a warp per row reads the partials of all tiles twice: for the maximum and the best score,
 //   then for the sums, in f64.
 // NaN: a NaN logit is never chosen and makes confidence, margin and entropy NaN.
@@ -281,23 +282,9 @@ LLADA_CANDIDATES(bf16_r64, __nv_bfloat16, 64, 2)
 LLADA_CANDIDATES(bf16_r128, __nv_bfloat16, 128, 1)
 LLADA_CANDIDATES(f32_r16, float, 16, 3)
 LLADA_CANDIDATES(f32_r64, float, 64, 2)
+LLADA_CANDIDATES(logits_f32, llada::StoredLogits, 16, 4)
 
 extern "C" __global__ void __launch_bounds__(128)
     llada_candidates_merge_f32(const LladaCandidatesMergeArgs args) {
   llada::merge(args);
-}
-
-// Rounds to nearest, ties to even, four elements per thread and row; the tail of a row is its own.
-extern "C" __global__ void __launch_bounds__(256)
-    llada_candidates_round_bf16(const LladaRoundArgs args) {
-  const int64_t quads = (args.d + 3) / 4;
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (at >= args.rows * quads) return;
-  const int64_t row = at / quads, first = at % quads * 4;
-  const float* x = args.x + row * args.x_stride;
-  __nv_bfloat16* y = reinterpret_cast<__nv_bfloat16*>(args.y) + row * args.y_stride;
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    if (first + i < args.d) y[first + i] = __float2bfloat16_rn(x[first + i]);
-  }
 }

@@ -8,12 +8,12 @@
 // fwd: a block per 128 vocabulary entries and kRows rows, rows first. A warp reduces a row of the
 //   tile at a time, four neighboring entries per lane, to the maximum and the sum of the
 //   exponentials in f32; the one block that meets a row's target writes its logit.
+// fwd_logits: the same for logits that another kernel has computed.
 // merge: a warp per row; the sums of the tiles are added in f64, so that the error of the loss is
 //   that of the logits and of the exponentials of one tile.
 // bwd: the same tile again, and its slope, into dlogits [N, len] of one part of the vocabulary;
-//   the products of dlogits with head and hidden are matrix products of their own. `bias` adds
-//   the column sums of dlogits to the gradient of the bias: 8 warps add every eighth row, in
-//   f32, then their sums are added in order.
+//   the products of dlogits with head and hidden are matrix products of their own, and the
+//   gradient of the bias is its column sum.
 // Bytes: head once per row tile, mostly from L2; partials 8 N V / 128. FLOPs: 2 N V D.
 // Deterministic; a row does not depend on the others.
 // Source: arXiv 2502.09992, eq. 3.
@@ -122,48 +122,33 @@ __device__ __forceinline__ void cross_entropy_backward(const LladaCrossEntropyBa
   }
 }
 
-// A warp has 32 columns and every eighth row.
-__device__ __forceinline__ void bias_backward(const LladaCrossEntropyBiasArgs& args) {
-  __shared__ float sums[8][32];
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * 32 + lane;
-  float sum = 0.0f;
-  if (column < args.columns) {
-    for (int64_t row = warp; row < args.rows; row += 8) {
-      sum += args.dlogits[row * args.columns + column];
-    }
-  }
-  sums[warp][lane] = sum;
-  __syncthreads();
-  if (warp != 0 || column >= args.columns) return;
-  for (int i = 1; i < 8; i++) sum += sums[i][lane];
-  args.dbias[column] += sum;
-}
-
 }  // namespace llada
 
-#define LLADA_CROSS_ENTROPY(name, type, rows, blocks)                                            \
+#define LLADA_CROSS_ENTROPY_FORWARD(name, type, rows, blocks)                                    \
   extern "C" __global__ void __launch_bounds__(llada::HeadShape<type, rows>::kThreads, blocks)   \
       llada_cross_entropy_fwd_##name(const LladaCrossEntropyArgs args) {                         \
     llada::cross_entropy<type, rows>(args);                                                      \
-  }                                                                                              \
+  }
+#define LLADA_CROSS_ENTROPY_BACKWARD(name, type, rows, blocks)                                   \
   extern "C" __global__ void __launch_bounds__(llada::HeadShape<type, rows>::kThreads, blocks)   \
       llada_cross_entropy_bwd_##name(const LladaCrossEntropyBackwardArgs args) {                 \
     llada::cross_entropy_backward<type, rows>(args);                                             \
   }
 
-LLADA_CROSS_ENTROPY(bf16_r16, __nv_bfloat16, 16, 3)
-LLADA_CROSS_ENTROPY(bf16_r64, __nv_bfloat16, 64, 2)
-LLADA_CROSS_ENTROPY(bf16_r128, __nv_bfloat16, 128, 1)
-LLADA_CROSS_ENTROPY(f32_r16, float, 16, 3)
-LLADA_CROSS_ENTROPY(f32_r64, float, 64, 2)
+LLADA_CROSS_ENTROPY_FORWARD(bf16_r16, __nv_bfloat16, 16, 3)
+LLADA_CROSS_ENTROPY_FORWARD(bf16_r64, __nv_bfloat16, 64, 2)
+LLADA_CROSS_ENTROPY_FORWARD(bf16_r128, __nv_bfloat16, 128, 1)
+LLADA_CROSS_ENTROPY_FORWARD(f32_r16, float, 16, 3)
+LLADA_CROSS_ENTROPY_FORWARD(f32_r64, float, 64, 2)
+LLADA_CROSS_ENTROPY_FORWARD(logits_f32, llada::StoredLogits, 16, 4)
+
+LLADA_CROSS_ENTROPY_BACKWARD(bf16_r16, __nv_bfloat16, 16, 3)
+LLADA_CROSS_ENTROPY_BACKWARD(bf16_r64, __nv_bfloat16, 64, 2)
+LLADA_CROSS_ENTROPY_BACKWARD(bf16_r128, __nv_bfloat16, 128, 1)
+LLADA_CROSS_ENTROPY_BACKWARD(f32_r16, float, 16, 3)
+LLADA_CROSS_ENTROPY_BACKWARD(f32_r64, float, 64, 2)
 
 extern "C" __global__ void __launch_bounds__(128)
     llada_cross_entropy_merge_f32(const LladaCrossEntropyMergeArgs args) {
   llada::merge(args);
-}
-
-extern "C" __global__ void __launch_bounds__(256)
-    llada_cross_entropy_bias_f32(const LladaCrossEntropyBiasArgs args) {
-  llada::bias_backward(args);
 }

@@ -26,8 +26,8 @@
 // second-level cache, two stages ahead. Copies are counted per thread, so that neither waits for
 // the other's.
 // Shared memory: a stage of the weight is a plane per chunk of a row's step, in it 16 bytes for
-// each of 32 rows, and 16 bytes more, which spread copies over the banks; lanes of a warp read 128
-// consecutive bytes. A stage of x is 64 rows of 128 bf16, its chunk c at c ^ (row % 8).
+// each of 32 rows, and 16 or 32 bytes more, which spread copies over the banks; lanes of a warp read
+// 128 consecutive bytes. A stage of x is 64 rows of 128 bf16, its chunk c at c ^ (row % 8).
 // 81 KiB, within the 99 KiB of consumer cards.
 // Bytes: n k (8 bits) or n k / 2 + n k / 32 (4 bits) from device memory, and m k per 32 columns from
 // the second-level cache; 2 m n k FLOPs. Deterministic; a row of y does not depend on the others.
@@ -214,7 +214,8 @@ constexpr int kSumPitch = kTileN + 4;
 template <typename Format, int WEIGHT_STAGES, int SHARED_BYTES>
 struct SkinnyMatmul {
   static constexpr int kPlanes = kStep / Format::kChunkCodes;
-  static constexpr int kPlaneBytes = kTileN * kChunkBytes + kChunkBytes;
+  // Eight lanes copy the planes of one row, or of two.
+  static constexpr int kPlaneBytes = kTileN * kChunkBytes + 8 / kPlanes * kChunkBytes;
   static constexpr int kMultiplierBytes = Format::kHasMultipliers ? kTileN * kGroups : 0;
   static constexpr int kWeightBytes = kPlanes * kPlaneBytes + kMultiplierBytes;
   static constexpr int kXBytes = kMaxM * kStep * 2;

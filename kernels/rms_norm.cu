@@ -51,7 +51,7 @@ __device__ __forceinline__ float read_run(const LladaRmsNormArgs& args, int64_t 
   }
   float squares = 0.0f;
 #pragma unroll
-  for (int i = 0; i < N; i++) squares += x[i] * x[i];
+  for (int i = 0; i < N; i++) squares = __fmaf_rn(x[i], x[i], squares);
   return squares;
 }
 

@@ -28,7 +28,7 @@ using Tile = float[kTile][kTileStride];
 // A head of the tokens of one sequence.
 struct HeadRows {
   const float* data;
-  int64_t stride;
+  int stride;
   int n_rows;
   int head_dim;
   float factor;  // of everything that is read
@@ -36,7 +36,7 @@ struct HeadRows {
   __device__ HeadRows(const float* matrix, int64_t stride, int first, int n_rows, int head,
                       int head_dim, float factor = 1.0f)
       : data(matrix + first * stride + static_cast<int64_t>(head) * head_dim),
-        stride(stride),
+        stride(static_cast<int>(stride)),
         n_rows(n_rows),
         head_dim(head_dim),
         factor(factor) {}
@@ -46,11 +46,11 @@ struct HeadRows {
     const int at = threadIdx.x % 16 * 4, column = chunk * kTile + at;
     const bool is_aligned = head_dim % 4 == 0 && stride % 4 == 0 &&
                             reinterpret_cast<uintptr_t>(data) % sizeof(float4) == 0;
-#pragma unroll
+#pragma unroll 2
     for (int i = threadIdx.x / 16; i < kTile; i += LLADA_ATTENTION_F32_THREADS / 16) {
       float4 x = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
       if (first + i < n_rows) {
-        const float* row = data + (first + i) * stride + column;
+        const float* row = data + static_cast<int64_t>(first + i) * stride + column;
         if (is_aligned) {
           if (column < head_dim) x = *reinterpret_cast<const float4*>(row);
         } else {
@@ -94,21 +94,20 @@ struct TileWork {
       y.load(right, y_first, chunk);
       __syncthreads();
       const int columns = x.columns(chunk);
+#pragma unroll 1
       for (int e = 0; e < columns; e += 4) {
-        float4 u[4], v[4];
+        float4 y4[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          u[i] = *reinterpret_cast<const float4*>(&left[row(i)][e]);
-          v[i] = *reinterpret_cast<const float4*>(&right[column(i)][e]);
-        }
+        for (int b = 0; b < 4; b++) y4[b] = *reinterpret_cast<float4*>(&right[column(b)][e]);
 #pragma unroll
         for (int a = 0; a < 4; a++) {
+          const float4 x4 = *reinterpret_cast<float4*>(&left[row(a)][e]);
 #pragma unroll
           for (int b = 0; b < 4; b++) {
-            s[a][b] = fmaf(u[a].x, v[b].x, s[a][b]);
-            s[a][b] = fmaf(u[a].y, v[b].y, s[a][b]);
-            s[a][b] = fmaf(u[a].z, v[b].z, s[a][b]);
-            s[a][b] = fmaf(u[a].w, v[b].w, s[a][b]);
+            s[a][b] = fmaf(x4.x, y4[b].x, s[a][b]);
+            s[a][b] = fmaf(x4.y, y4[b].y, s[a][b]);
+            s[a][b] = fmaf(x4.z, y4[b].z, s[a][b]);
+            s[a][b] = fmaf(x4.w, y4[b].w, s[a][b]);
           }
         }
       }
@@ -136,19 +135,18 @@ struct TileWork {
       __syncthreads();
       x.load(right, x_first, chunk);
       __syncthreads();
+#pragma unroll 1
       for (int j = 0; j < n_rows; j += 4) {
-        float4 u[4], v[4];
+        float4 x4[4];
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-          u[i] = *reinterpret_cast<const float4*>(&left[row(i)][j]);
-          v[i] = *reinterpret_cast<const float4*>(&right[j + i][first_column]);
-        }
+        for (int i = 0; i < 4; i++) x4[i] = *reinterpret_cast<float4*>(&right[j + i][first_column]);
 #pragma unroll
         for (int a = 0; a < 4; a++) {
-          add_product(sums[chunk][a], u[a].x, v[0]);
-          add_product(sums[chunk][a], u[a].y, v[1]);
-          add_product(sums[chunk][a], u[a].z, v[2]);
-          add_product(sums[chunk][a], u[a].w, v[3]);
+          const float4 s4 = *reinterpret_cast<float4*>(&left[row(a)][j]);
+          add_product(sums[chunk][a], s4.x, x4[0]);
+          add_product(sums[chunk][a], s4.y, x4[1]);
+          add_product(sums[chunk][a], s4.z, x4[2]);
+          add_product(sums[chunk][a], s4.w, x4[3]);
         }
       }
     }
@@ -317,40 +315,50 @@ struct BackwardHead {
   }
 };
 
-// What a query brings to its gradients.
-struct QueryState {
-  float lse, delta;
-  int seen;
+// What a tile of queries and a tile of keys bring to their gradients, in shared memory. The first
+// barrier of the next product shows it to all threads.
+struct TileStates {
+  float lse[kTile];
+  float delta[kTile];
+  float bias[kTile];
+  int seen[kTile];
 
-  __device__ QueryState(const LladaAttentionBackwardArgs& args, const AttentionPlace& place,
-                        int head, int query)
-      : lse(-CUDART_INF_F), delta(0.0f), seen(0) {
-    if (query >= place.n_queries) return;
+  __device__ void load_queries(const LladaAttentionBackwardArgs& args,
+                               const AttentionPlace& place, int head, int first) {
+    if (threadIdx.x >= kTile) return;
+    const int query = first + threadIdx.x;
+    const bool is_query = query < place.n_queries;
     const int64_t at =
         static_cast<int64_t>(place.first_query + query) * args.places.n_heads + head;
-    lse = args.lse[at];
-    delta = args.delta[at];
-    seen = place.seen(query);
+    lse[threadIdx.x] = is_query ? args.lse[at] : 0.0f;
+    delta[threadIdx.x] = is_query ? args.delta[at] : 0.0f;
+    seen[threadIdx.x] = is_query ? place.seen(query) : 0;
+    // A query without keys has no gradient.
+    if (lse[threadIdx.x] == -CUDART_INF_F) seen[threadIdx.x] = 0;
   }
 
-  // Turns a score into p = exp(score - lse) and dY V^T into p (dp - delta).
-  __device__ void slopes(float& p, float& ds, float bias, int key) const {
-    const bool is_seen = key < seen && lse != -CUDART_INF_F;
-    p = is_seen ? expf(p + bias - lse) : 0.0f;
-    ds = is_seen ? p * (ds - delta) : 0.0f;
+  __device__ void load_keys(const LladaAttentionPlaces& places, const AttentionPlace& place,
+                            int first) {
+    if (threadIdx.x >= kTile) return;
+    const int key = first + threadIdx.x;
+    const bool is_biased = places.key_bias != nullptr && key < place.n_keys;
+    bias[threadIdx.x] = is_biased ? places.key_bias[place.first_key + key] : 0.0f;
+  }
+
+  // Turns the score of a query and a key, by their places in the tiles, into p = exp(score - lse)
+  // and dY V^T into p (dp - delta).
+  __device__ void slopes(float& p, float& ds, int query, int key, int first_key) const {
+    const bool is_seen = first_key + key < seen[query];
+    p = is_seen ? expf(p + bias[key] - lse[query]) : 0.0f;
+    ds = is_seen ? p * (ds - delta[query]) : 0.0f;
   }
 };
-
-__device__ __forceinline__ float bias_of(const LladaAttentionPlaces& places,
-                                         const AttentionPlace& place, int key) {
-  const bool is_biased = places.key_bias != nullptr && key < place.n_keys;
-  return is_biased ? places.key_bias[place.first_key + key] : 0.0f;
-}
 
 // dQ of one tile of queries of one head.
 template <int kChunks>
 __device__ __forceinline__ void attention_dq_f32(const LladaAttentionBackwardArgs& args) {
   __shared__ Tile left, right;
+  __shared__ TileStates states;
   const AttentionPlace place(args.places, blockIdx.z);
   const int head = blockIdx.y, first = blockIdx.x * kTile;
   if (first >= place.n_queries) return;
@@ -360,18 +368,18 @@ __device__ __forceinline__ void attention_dq_f32(const LladaAttentionBackwardArg
 
   float dq[kChunks][4][4];
   clear(dq);
+  states.load_queries(args, place, head, first);
   const int end = place.seen(min(first + kTile, place.n_queries) - 1);
   for (int first_key = 0; first_key < end; first_key += kTile) {
     float p[4][4], ds[4][4];
+    states.load_keys(args.places, place, first_key);
     work.products(p, in.q, first, in.k, first_key);
     work.products(ds, in.dy, first, in.v, first_key);
 #pragma unroll
     for (int a = 0; a < 4; a++) {
-      const QueryState query(args, place, head, first + Work::row(a));
 #pragma unroll
       for (int b = 0; b < 4; b++) {
-        const int key = first_key + Work::column(b);
-        query.slopes(p[a][b], ds[a][b], bias_of(args.places, place, key), key);
+        states.slopes(p[a][b], ds[a][b], Work::row(a), Work::column(b), first_key);
       }
     }
     work.sum_rows(dq, ds, in.k, first_key);
@@ -386,6 +394,7 @@ __device__ __forceinline__ void attention_dq_f32(const LladaAttentionBackwardArg
 template <int kChunks>
 __device__ __forceinline__ void attention_dkdv_f32(const LladaAttentionBackwardArgs& args) {
   __shared__ Tile left, right;
+  __shared__ TileStates states;
   const AttentionPlace place(args.places, blockIdx.z);
   const int kv_head = blockIdx.y, first = blockIdx.x * kTile;
   if (first >= place.n_keys) return;
@@ -396,20 +405,20 @@ __device__ __forceinline__ void attention_dkdv_f32(const LladaAttentionBackwardA
   float dk[kChunks][4][4], dv[kChunks][4][4];
   clear(dk);
   clear(dv);
+  states.load_keys(args.places, place, first);
   const int first_tile = place.first_that_sees(first) / kTile * kTile;
   for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
     const BackwardHead in(args, place, head);
     for (int first_query = first_tile; first_query < place.n_queries; first_query += kTile) {
       float p[4][4], ds[4][4];
+      states.load_queries(args, place, head, first_query);
       work.products(p, in.k, first, in.q, first_query);
       work.products(ds, in.v, first, in.dy, first_query);
 #pragma unroll
-      for (int b = 0; b < 4; b++) {
-        const QueryState query(args, place, head, first_query + Work::column(b));
+      for (int a = 0; a < 4; a++) {
 #pragma unroll
-        for (int a = 0; a < 4; a++) {
-          const int key = first + Work::row(a);
-          query.slopes(p[a][b], ds[a][b], bias_of(args.places, place, key), key);
+        for (int b = 0; b < 4; b++) {
+          states.slopes(p[a][b], ds[a][b], Work::column(b), Work::row(a), first);
         }
       }
       work.sum_rows(dv, p, in.dy, first_query);

@@ -47,10 +47,11 @@ struct AttentionForward {
   static constexpr bool kQueriesInRegisters = kRowBlocks * kHeadSteps <= 8;
   // Queries in registers leave their shared memory to the last tile of the ring.
   static constexpr bool kQueriesInRing = kQueriesInRegisters && kRows <= kKeys;
-  static constexpr int kStages = kHeadDim == 64 ? 4 : 3;
+  static constexpr int kStages =
+      kHeadDim == 64 ? LLADA_ATTENTION_STAGES_D64 : LLADA_ATTENTION_STAGES_D128;
   static constexpr int kRingBytes = kStages * kTileBytes;
   static constexpr int kQueriesAt = kQueriesInRing ? kRingBytes - kTileBytes : kRingBytes;
-  static constexpr int kSharedBytes = kQueriesAt + kRows * kRowBytes;
+  static_assert(kQueriesInRing == (kRows == kKeys), "launch/attention.rs knows no more");
   static_assert(kRowBlocks >= 1 && kPassRows % 8 == 0, "all passes of a lane have its r % 8");
 
   int last_key, n_tiles;

@@ -9,11 +9,16 @@
 // 8 entries by kRows / 8 rows. Every logit is summed in f32 in the order of d, whatever kRows is:
 // the logits of a row do not depend on the other rows of the batch.
 //
+// Logits that another kernel has computed, as of a head of integers, are read instead: that is a
+// tile like the others for whoever reduces it.
+//
 // Where guidance asks for two logits, the first half of the rows of the tile are conditional and
 // the second half are the unconditional ones of the same rows.
 #pragma once
 
 #include <math_constants.h>
+
+#include <type_traits>
 
 #include "llada_kernels.h"
 #include "mma.cuh"
@@ -29,7 +34,11 @@ constexpr int kLaneLogits = kHeadTile / 32;
 
 static_assert(kChunks == 8 && kHeadTile == 128, "the layouts below are made for these");
 
-// Shape of a block: T is __nv_bfloat16 or float.
+// In the place of a type of operands: `hidden` and `unconditional` hold logits without their bias,
+// [rows, len] in f32.
+struct StoredLogits {};
+
+// Shape of a block: T is __nv_bfloat16, float or StoredLogits.
 template <typename T, int kRowsOfTile>
 struct HeadShape {
   static constexpr int kRows = kRowsOfTile;
@@ -41,14 +50,15 @@ struct HeadShape {
 };
 
 // Copies 16 bytes of a row of d elements from element k on, zeros past its end, or zeros if the
-// row is missing. Rows that do not start at 16 bytes are read element by element.
+// row is missing. Rows that do not start at 16 bytes are read element by element; the others are
+// filled up with zeros to whole 16 bytes.
 template <typename T>
 __device__ __forceinline__ void load_chunk(uint4* target, const T* row, bool is_there, int k,
                                            int d, bool is_aligned) {
   constexpr int kElements = 16 / static_cast<int>(sizeof(T));
-  const int left = is_there ? min(max(d - k, 0), kElements) : 0;
+  const int left = is_there ? d - k : 0;
   if (is_aligned) {
-    cp_async_part(target, left > 0 ? row + k : row, left * static_cast<int>(sizeof(T)));
+    cp_async_16(target, left > 0 ? row + k : row, left > 0);
     return;
   }
   union {
@@ -215,10 +225,9 @@ struct HeadSums<float, kRows> {
   }
 };
 
-// Computes a tile; returns it, [kRows, kLogitStride] in shared memory, when all threads see it.
-// `shared` holds kStages * kStageChunks chunks, of which the tile takes the first.
+// Computes a tile into the first chunks of `shared`, which holds kStages * kStageChunks of them.
 template <typename T, typename Shape>
-__device__ __forceinline__ float* head_logits(const LladaHead& args, uint4* shared,
+__device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shared,
                                               int64_t first_entry, int first_row) {
   static_assert(Shape::kRows * kLogitStride * 4 <= Shape::kStages * Shape::kStageChunks * 16,
                 "the logits take the place of the slabs");
@@ -250,10 +259,40 @@ __device__ __forceinline__ float* head_logits(const LladaHead& args, uint4* shar
   }
   cp_async_wait<0>();
   __syncthreads();
-  float* logits = reinterpret_cast<float*>(shared);
-  sums.store(logits);
+  sums.store(reinterpret_cast<float*>(shared));
+}
+
+// Reads a tile of logits that are in memory.
+template <typename Shape>
+__device__ __forceinline__ void read_tile(const LladaHead& args, float* tile, int64_t first_entry,
+                                          int first_row) {
+  const int half = args.unconditional != nullptr ? Shape::kRows / 2 : Shape::kRows;
+  for (int i = threadIdx.x; i < Shape::kRows * kHeadTile; i += Shape::kThreads) {
+    const int row = i / kHeadTile, column = i % kHeadTile;
+    const bool is_second = row >= half;
+    const int64_t at = first_row + (is_second ? row - half : row);
+    const int64_t entry = first_entry + column;
+    const void* logits = is_second ? args.unconditional : args.hidden;
+    const bool is_there = at < args.rows && entry < args.len;
+    const int64_t place = is_there ? at * args.hidden_stride + entry : 0;
+    tile[row * kLogitStride + column] =
+        is_there ? static_cast<const float*>(logits)[place] : 0.0f;
+  }
+}
+
+// Makes a tile of logits; returns it, [kRows, kLogitStride] in shared memory, when all threads
+// see it.
+template <typename T, typename Shape>
+__device__ __forceinline__ float* head_logits(const LladaHead& args, uint4* shared,
+                                              int64_t first_entry, int first_row) {
+  float* tile = reinterpret_cast<float*>(shared);
+  if constexpr (std::is_same<T, StoredLogits>::value) {
+    read_tile<Shape>(args, tile, first_entry, first_row);
+  } else {
+    multiply_tile<T, Shape>(args, shared, first_entry, first_row);
+  }
   __syncthreads();
-  return logits;
+  return tile;
 }
 
 // The place of a lane in a row: four entries from `entry` on, and their bias.

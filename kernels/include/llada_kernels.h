@@ -369,12 +369,17 @@ typedef struct LladaDequantizeArgs {
 #define LLADA_QUANTIZED_TILE_N 32
 #define LLADA_QUANTIZED_THREADS 256
 #define LLADA_QUANTIZED_INT8_SHARED 82944
-#define LLADA_QUANTIZED_INT4_SHARED 76032
+#define LLADA_QUANTIZED_INT4_SHARED 76800
 /* ---- attention.cu ------------------------------------------------------------------------ */
 
 /* Threads of a block of the tensor-core kernels, and keys per tile. */
 #define LLADA_ATTENTION_THREADS 128
 #define LLADA_ATTENTION_KEYS 64
+/* Tiles of keys and values in shared memory, for head dimensions 64 and 128. What they take leaves
+ * room for two blocks on a multiprocessor: 96 KiB of 100 and more, with 64 queries or head dimension
+ * 64; 160 of 164 KiB with 128 of both. */
+#define LLADA_ATTENTION_STAGES_D64 4
+#define LLADA_ATTENTION_STAGES_D128 3
 /* Threads of a block of the f32 kernels, and both sides of their tiles. */
 #define LLADA_ATTENTION_F32_THREADS 256
 #define LLADA_ATTENTION_F32_TILE 64
@@ -443,11 +448,12 @@ typedef struct LladaAttentionRoundArgs {
 /* Elements from one row of logits to the next in shared memory: 16 bytes more than a tile. */
 #define LLADA_HEAD_LOGIT_STRIDE 132
 
-/* logits[r, v] = sum_d hidden[r, d] head[v, d] + bias[v], for the entries start .. start + len. */
+/* logits[r, v] = sum_d hidden[r, d] head[v, d] + bias[v], for the entries start .. start + len.
+ * Rows of operands that start at 16 bytes are filled up with zeros to whole 16 bytes. */
 typedef struct LladaHead {
   LLADA_PTR(const void) head;          /* [len, d] from entry `start` on, bf16 or f32 */
-  LLADA_PTR(const void) hidden;        /* [rows, d], of the same type */
-  LLADA_PTR(const void) unconditional; /* [rows, d], or null without guidance */
+  LLADA_PTR(const void) hidden;        /* [rows, d], of the same type, or logits [rows, len] */
+  LLADA_PTR(const void) unconditional; /* as hidden, or null without guidance */
   LLADA_PTR(const float) bias;         /* [vocab_size], or null */
   int64_t head_stride;
   int64_t hidden_stride; /* also that of unconditional */
@@ -511,16 +517,6 @@ typedef struct LladaCandidatesMergeArgs {
   int32_t n_suppress_confidence;
 } LladaCandidatesMergeArgs;
 
-/* y[r, c] = bf16(x[r, c]). */
-typedef struct LladaRoundArgs {
-  LLADA_PTR(const float) x;     /* [rows, d] */
-  LLADA_PTR(LladaBf16) y;       /* [rows, d] */
-  int64_t x_stride;
-  int64_t y_stride;
-  int64_t rows;
-  int64_t d;
-} LladaRoundArgs;
-
 /* ---- cross_entropy.cu --------------------------------------------------------------------- */
 
 /* What a tile of the vocabulary adds to a row: sum e^(x - max). */
@@ -556,14 +552,6 @@ typedef struct LladaCrossEntropyBackwardArgs {
   LLADA_PTR(const float) lse;        /* [rows] */
   LLADA_PTR(float) dlogits;          /* [rows, len] */
 } LladaCrossEntropyBackwardArgs;
-
-/* dbias[c] += sum_r dlogits[r, c]. */
-typedef struct LladaCrossEntropyBiasArgs {
-  LLADA_PTR(const float) dlogits; /* [rows, columns] */
-  LLADA_PTR(float) dbias;         /* [columns] */
-  int64_t rows;
-  int64_t columns;
-} LladaCrossEntropyBiasArgs;
 
 /* ---- remask.cu ---------------------------------------------------------------------------- */
 

@@ -29,13 +29,6 @@ __device__ __forceinline__ void cp_async_16(void* target, const void* source, bo
                : "memory");
 }
 
-// The same for the first `bytes` of the 16, at most 16, and zeros for the others.
-__device__ __forceinline__ void cp_async_part(void* target, const void* source, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
-               "l"(source), "r"(bytes)
-               : "memory");
-}
-
 // Closes a group of copies.
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");

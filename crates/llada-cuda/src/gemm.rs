@@ -6,9 +6,12 @@ mod plain;
 
 use std::fmt;
 
+use llada_kernels::args::LladaScaleColumnsArgs;
 use llada_tensor::{DType, Result};
 
 use crate::context::Context;
+use crate::launch::gemm::scale_columns;
+use crate::launch::narrow;
 pub(crate) use cublaslt::CublasLt;
 pub(crate) use plain::PlainGemm;
 
@@ -104,3 +107,48 @@ pub(crate) fn choose(cx: &Context) -> Box<dyn Gemm> {
         Err(_) => Box::new(PlainGemm),
     }
 }
+
+/// Products by a `library` that has no scales of columns: they are applied to what it computes.
+fn scaled(library: &dyn Gemm, cx: &Context, args: &GemmArgs, scales: u64) -> Result<()> {
+    let bytes = args.dtype.size_bytes();
+    // What is added to must stay until the product is known.
+    let room = match args.accumulate {
+        true => Some(cx.scratch(args.m * args.n * size_of::<f32>())?),
+        false => None,
+    };
+    for at in 0..args.batch {
+        let y = args.c + (at * args.c_batch_stride * size_of::<f32>()) as u64;
+        let (x, x_row_stride) = match &room {
+            Some(room) => (room.pointer(), args.n),
+            None => (y, args.c_row_stride),
+        };
+        let mut one = GemmArgs {
+            c: x,
+            c_row_stride: x_row_stride,
+            batch: 1,
+            column_scales: None,
+            accumulate: false,
+            ..*args
+        };
+        one.a.pointer += (at * args.a.batch_stride * bytes) as u64;
+        one.b.pointer += (at * args.b.batch_stride * bytes) as u64;
+        library.gemm(cx, &one)?;
+        let kernel_args = LladaScaleColumnsArgs {
+            x,
+            scales,
+            y,
+            x_row_stride: x_row_stride as i64,
+            y_row_stride: args.c_row_stride as i64,
+            rows: narrow("gemm", args.m)?,
+            columns: narrow("gemm", args.n)?,
+            accumulate: i32::from(args.accumulate),
+            padding: 0,
+        };
+        let plan = scale_columns(args.m * args.n)?;
+        cx.launch("gemm", "llada_scale_columns_fwd_f32", plan, &kernel_args)?;
+    }
+    Ok(())
+}
+
+#[cfg(all(test, feature = "nvcc"))]
+mod tests;

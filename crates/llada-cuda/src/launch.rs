@@ -2,6 +2,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod add;
+pub(crate) mod attention;
 pub(crate) mod candidates;
 pub(crate) mod cross_entropy;
 pub(crate) mod elementwise;

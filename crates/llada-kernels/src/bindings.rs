@@ -20,9 +20,11 @@ pub const LLADA_QUANTIZED_MAX_M: u32 = 64;
 pub const LLADA_QUANTIZED_TILE_N: u32 = 32;
 pub const LLADA_QUANTIZED_THREADS: u32 = 256;
 pub const LLADA_QUANTIZED_INT8_SHARED: u32 = 82944;
-pub const LLADA_QUANTIZED_INT4_SHARED: u32 = 76032;
+pub const LLADA_QUANTIZED_INT4_SHARED: u32 = 76800;
 pub const LLADA_ATTENTION_THREADS: u32 = 128;
 pub const LLADA_ATTENTION_KEYS: u32 = 64;
+pub const LLADA_ATTENTION_STAGES_D64: u32 = 4;
+pub const LLADA_ATTENTION_STAGES_D128: u32 = 3;
 pub const LLADA_ATTENTION_F32_THREADS: u32 = 256;
 pub const LLADA_ATTENTION_F32_TILE: u32 = 64;
 pub const LLADA_ATTENTION_ROUND_THREADS: u32 = 256;
@@ -1484,39 +1486,6 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct LladaRoundArgs {
-    pub x: u64,
-    pub y: u64,
-    pub x_stride: i64,
-    pub y_stride: i64,
-    pub rows: i64,
-    pub d: i64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of LladaRoundArgs"][::std::mem::size_of::<LladaRoundArgs>() - 48usize];
-    ["Alignment of LladaRoundArgs"][::std::mem::align_of::<LladaRoundArgs>() - 8usize];
-    [
-        "Offset of field: LladaRoundArgs::x",
-    ][::std::mem::offset_of!(LladaRoundArgs, x) - 0usize];
-    [
-        "Offset of field: LladaRoundArgs::y",
-    ][::std::mem::offset_of!(LladaRoundArgs, y) - 8usize];
-    [
-        "Offset of field: LladaRoundArgs::x_stride",
-    ][::std::mem::offset_of!(LladaRoundArgs, x_stride) - 16usize];
-    [
-        "Offset of field: LladaRoundArgs::y_stride",
-    ][::std::mem::offset_of!(LladaRoundArgs, y_stride) - 24usize];
-    [
-        "Offset of field: LladaRoundArgs::rows",
-    ][::std::mem::offset_of!(LladaRoundArgs, rows) - 32usize];
-    [
-        "Offset of field: LladaRoundArgs::d",
-    ][::std::mem::offset_of!(LladaRoundArgs, d) - 40usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
 pub struct LladaCrossEntropyPartial {
     pub max: f32,
     pub sum: f32,
@@ -1638,35 +1607,6 @@ const _: () = {
     [
         "Offset of field: LladaCrossEntropyBackwardArgs::dlogits",
     ][::std::mem::offset_of!(LladaCrossEntropyBackwardArgs, dlogits) - 104usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct LladaCrossEntropyBiasArgs {
-    pub dlogits: u64,
-    pub dbias: u64,
-    pub rows: i64,
-    pub columns: i64,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    [
-        "Size of LladaCrossEntropyBiasArgs",
-    ][::std::mem::size_of::<LladaCrossEntropyBiasArgs>() - 32usize];
-    [
-        "Alignment of LladaCrossEntropyBiasArgs",
-    ][::std::mem::align_of::<LladaCrossEntropyBiasArgs>() - 8usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::dlogits",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, dlogits) - 0usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::dbias",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, dbias) - 8usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::rows",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, rows) - 16usize];
-    [
-        "Offset of field: LladaCrossEntropyBiasArgs::columns",
-    ][::std::mem::offset_of!(LladaCrossEntropyBiasArgs, columns) - 24usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

@@ -10,10 +10,11 @@ pub(crate) struct Stats {
     pub(crate) instructions: u64,
     pub(crate) mma: u64,
     pub(crate) ldmatrix: u64,
-    /// Accesses to shared memory, and how many rounds they took: more than one where lanes use
-    /// different words of one bank.
+    /// Accesses to shared memory, how many rounds they took, and how many they would have taken
+    /// if no two lanes had used different words of one bank.
     pub(crate) shared_accesses: u64,
     pub(crate) shared_wavefronts: u64,
+    pub(crate) shared_wavefronts_ideal: u64,
     /// Accesses to global memory, and the sectors of 32 bytes that they touched.
     pub(crate) global_requests: u64,
     pub(crate) global_sectors: u64,
@@ -29,6 +30,7 @@ impl AddAssign for Stats {
         self.ldmatrix += other.ldmatrix;
         self.shared_accesses += other.shared_accesses;
         self.shared_wavefronts += other.shared_wavefronts;
+        self.shared_wavefronts_ideal += other.shared_wavefronts_ideal;
         self.global_requests += other.global_requests;
         self.global_sectors += other.global_sectors;
         self.cp_async_bytes += other.cp_async_bytes;
@@ -37,6 +39,14 @@ impl AddAssign for Stats {
 }
 
 impl Stats {
+    /// Counts one access to shared memory.
+    pub(crate) fn count_shared(&mut self, addresses: &[(usize, u64)], bytes: u32) {
+        let [rounds, ideal] = wavefronts(addresses, bytes);
+        self.shared_accesses += 1;
+        self.shared_wavefronts += rounds;
+        self.shared_wavefronts_ideal += ideal;
+    }
+
     /// One line of JSON.
     pub(crate) fn json(&self, kernel: &str) -> String {
         let mut text = format!("{{\"kernel\":\"{kernel}\"");
@@ -47,6 +57,7 @@ impl Stats {
             ("ldmatrix", self.ldmatrix),
             ("shared_accesses", self.shared_accesses),
             ("shared_wavefronts", self.shared_wavefronts),
+            ("shared_wavefronts_ideal", self.shared_wavefronts_ideal),
             ("global_requests", self.global_requests),
             ("global_sectors", self.global_sectors),
             ("cp_async_bytes", self.cp_async_bytes),
@@ -60,15 +71,16 @@ impl Stats {
     }
 }
 
-/// Rounds of one access to shared memory by lanes of `bytes` bytes each: a round serves 32 banks of
-/// four bytes, each with one word; wide accesses go by halves and quarters of the warp.
-pub(crate) fn wavefronts(addresses: &[(usize, u64)], bytes: u32) -> u64 {
+/// Rounds of one access to shared memory by lanes of `bytes` bytes each, and the fewest that so many
+/// words can take: a round serves 32 banks of four bytes, each with one word; wide accesses go by
+/// halves and quarters of the warp.
+fn wavefronts(addresses: &[(usize, u64)], bytes: u32) -> [u64; 2] {
     let lanes_at_once = match bytes {
         16 => 8,
         8 => 16,
         _ => 32,
     };
-    let mut rounds = 0;
+    let [mut rounds, mut ideal] = [0; 2];
     for part in 0..32 / lanes_at_once {
         let mut words: [Vec<u64>; 32] = Default::default();
         for &(lane, address) in addresses {
@@ -83,8 +95,10 @@ pub(crate) fn wavefronts(addresses: &[(usize, u64)], bytes: u32) -> u64 {
             }
         }
         rounds += words.iter().map(Vec::len).max().unwrap_or(0) as u64;
+        let distinct: usize = words.iter().map(Vec::len).sum();
+        ideal += distinct.div_ceil(32) as u64;
     }
-    rounds
+    [rounds, ideal]
 }
 
 /// Sectors of 32 bytes that lanes touch.

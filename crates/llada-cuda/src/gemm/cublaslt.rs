@@ -16,13 +16,10 @@ use cudarc::cublaslt::sys::{
     cublasLtMatmulPreferenceAttributes_t, cublasLtMatrixLayout_t, cublasLtMatrixLayoutAttribute_t,
     cudaDataType, is_culib_present,
 };
-use llada_kernels::args::LladaScaleColumnsArgs;
 use llada_tensor::{DType, Error, Result};
 
-use super::{Gemm, GemmArgs, Operand, PlainGemm};
+use super::{Gemm, GemmArgs, Operand, PlainGemm, scaled};
 use crate::context::Context;
-use crate::launch::gemm::scale_columns;
-use crate::launch::narrow;
 
 /// Memory that an algorithm may use, as NVIDIA advises for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -67,11 +64,13 @@ impl CublasLt {
 
     /// The product without scales; `false` if the library has no algorithm for it.
     fn multiply(&self, cx: &Context, args: &GemmArgs, shape: Shape) -> Result<bool> {
+        let workspace = cx.scratch(WORKSPACE_BYTES)?;
+        // Before the plans are locked: it may wait for a thread that records, which needs them.
+        let _bound = cx.allocator().bind()?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MAX_PLANS && !plans.contains_key(&shape) {
             plans.clear();
         }
-        let _bound = cx.allocator().bind()?;
         let plan = match plans.entry(shape) {
             std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
             std::collections::btree_map::Entry::Vacant(room) => {
@@ -81,7 +80,6 @@ impl CublasLt {
         let Some(plan) = plan else {
             return Ok(false);
         };
-        let workspace = cx.scratch(WORKSPACE_BYTES)?;
         let (alpha, beta) = (1.0_f32, if args.accumulate { 1.0_f32 } else { 0.0 });
         let [a, b] = [args.b.pointer, args.a.pointer].map(|pointer| pointer as *const c_void);
         let c = args.c as *mut c_void;
@@ -111,48 +109,6 @@ impl CublasLt {
         .map_err(said(cx, "cublasLtMatmul"))?;
         Ok(true)
     }
-
-    /// The library has no scales of columns that can be trusted with every algorithm: they are
-    /// applied to its product.
-    fn scaled(&self, cx: &Context, args: &GemmArgs, scales: u64) -> Result<()> {
-        let unscaled = GemmArgs {
-            column_scales: None,
-            accumulate: false,
-            ..*args
-        };
-        for at in 0..args.batch {
-            let mut one = unscaled;
-            one.batch = 1;
-            let bytes = args.dtype.size_bytes();
-            one.a.pointer += (at * args.a.batch_stride * bytes) as u64;
-            one.b.pointer += (at * args.b.batch_stride * bytes) as u64;
-            one.c += (at * args.c_batch_stride * size_of::<f32>()) as u64;
-            let (y, y_row_stride) = (one.c, args.c_row_stride as i64);
-            // What is added to must stay until the product is known.
-            let room = match args.accumulate {
-                true => Some(cx.scratch(args.m * args.n * size_of::<f32>())?),
-                false => None,
-            };
-            if let Some(room) = &room {
-                (one.c, one.c_row_stride) = (room.pointer(), args.n);
-            }
-            self.gemm(cx, &one)?;
-            let kernel_args = LladaScaleColumnsArgs {
-                x: one.c,
-                scales,
-                y,
-                x_row_stride: one.c_row_stride as i64,
-                y_row_stride,
-                rows: narrow("gemm", args.m)?,
-                columns: narrow("gemm", args.n)?,
-                accumulate: i32::from(args.accumulate),
-                padding: 0,
-            };
-            let plan = scale_columns(args.m * args.n)?;
-            cx.launch("gemm", "llada_scale_columns_fwd_f32", plan, &kernel_args)?;
-        }
-        Ok(())
-    }
 }
 
 impl Gemm for CublasLt {
@@ -164,7 +120,7 @@ impl Gemm for CublasLt {
             return PlainGemm.gemm(cx, args);
         }
         if let Some(scales) = args.column_scales {
-            return self.scaled(cx, args, scales);
+            return scaled(self, cx, args, scales);
         }
         let done = match Shape::of(args) {
             Some(shape) => self.multiply(cx, args, shape)?,

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use llada_kernels::args::{
-    LLADA_HEAD_SLAB_BYTES, LLADA_HEAD_TILE, LladaCandidatePartial, LladaRoundArgs,
+    LLADA_HEAD_LOGIT_STRIDE, LLADA_HEAD_SLAB_BYTES, LLADA_HEAD_TILE, LladaCandidatePartial,
 };
 use llada_tensor::{DType, Result};
 
@@ -12,54 +12,66 @@ use crate::launch::LaunchPlan;
 
 /// Vocabulary entries of a tile.
 pub(crate) const TILE: usize = LLADA_HEAD_TILE as usize;
-/// Rows of the head whose values are made for a launch, where they are not in memory as they are
-/// multiplied: whole tiles, 64 MiB of bf16 at `D = 4096`.
+/// Vocabulary entries of a launch where its operands are made for it: whole tiles, 64 MiB of bf16
+/// weights at `D = 4096`.
 pub(crate) const PART: usize = 8192;
 /// Bytes of the partials that are in memory at a time.
 const PARTIAL_BYTES: usize = 256 << 20;
-/// Threads of the launches that have no tiles.
-const ROUND_THREADS: u32 = 256;
 /// Threads of a merge, a warp per row.
 const MERGE_THREADS: u32 = 128;
 
-/// How many rows a tile of logits has. Results are the same for all: fewer rows leave more blocks
-/// to a multiprocessor, more rows read the head less often.
+/// What the logits of a head are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TileRows {
-    /// 16 rows.
-    R16,
-    /// 32 rows.
-    R32,
-    /// 64 rows.
-    R64,
-    /// 128 rows, with bf16.
-    R128,
+pub(crate) enum Operands {
+    /// Hidden states and weights of this type.
+    Values(DType),
+    /// They are in memory.
+    Logits,
 }
 
-impl TileRows {
-    /// The smallest tile that holds all rows, or else the largest.
-    pub(crate) fn of(dtype: DType, rows: usize) -> Self {
-        match (dtype, rows) {
-            (_, ..=16) => Self::R16,
-            (DType::Bf16, ..=32) => Self::R32,
-            (DType::F32, _) | (DType::Bf16, ..=64) => Self::R64,
-            (DType::Bf16, _) => Self::R128,
-        }
-    }
+/// How a tile of logits is computed, and how many rows it has. Results are the same for all
+/// numbers: fewer rows leave more blocks to a multiprocessor, more rows read the head less often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeadTile {
+    /// bf16, 16 rows.
+    Bf16R16,
+    /// bf16, 32 rows.
+    Bf16R32,
+    /// bf16, 64 rows.
+    Bf16R64,
+    /// bf16, 128 rows.
+    Bf16R128,
+    /// `f32`, 16 rows.
+    F32R16,
+    /// `f32`, 64 rows.
+    F32R64,
+    /// Logits in memory, 16 rows.
+    Logits,
+}
 
-    /// The number.
-    pub(crate) fn rows(self) -> usize {
-        self.shape()[0] as usize
+impl HeadTile {
+    /// The smallest tile that holds all rows, or else the largest.
+    pub(crate) fn of(operands: Operands, rows: usize) -> Self {
+        match (operands, rows) {
+            (Operands::Logits, _) => Self::Logits,
+            (Operands::Values(DType::F32), ..=16) => Self::F32R16,
+            (Operands::Values(DType::F32), _) => Self::F32R64,
+            (Operands::Values(DType::Bf16), ..=16) => Self::Bf16R16,
+            (Operands::Values(DType::Bf16), ..=32) => Self::Bf16R32,
+            (Operands::Values(DType::Bf16), ..=64) => Self::Bf16R64,
+            (Operands::Values(DType::Bf16), _) => Self::Bf16R128,
+        }
     }
 
     /// Rows, threads of a block and slabs in its shared memory, as `HeadShape` in `head.cuh` has
     /// them.
     fn shape(self) -> [u32; 3] {
         match self {
-            Self::R16 => [16, 128, 4],
-            Self::R32 => [32, 128, 4],
-            Self::R64 => [64, 128, 3],
-            Self::R128 => [128, 256, 3],
+            Self::Bf16R16 | Self::F32R16 => [16, 128, 4],
+            Self::Bf16R32 => [32, 128, 4],
+            Self::Bf16R64 | Self::F32R64 => [64, 128, 3],
+            Self::Bf16R128 => [128, 256, 3],
+            Self::Logits => [16, 128, 0],
         }
     }
 
@@ -72,10 +84,11 @@ impl TileRows {
         entries: usize,
     ) -> Result<LaunchPlan> {
         let [tile_rows, threads, stages] = self.shape();
-        let shared_bytes = stages * (LLADA_HEAD_TILE + tile_rows) * LLADA_HEAD_SLAB_BYTES;
-        let rows_of_block = self.rows() / logits;
+        let slabs = stages * (LLADA_HEAD_TILE + tile_rows) * LLADA_HEAD_SLAB_BYTES;
+        let tile = tile_rows * LLADA_HEAD_LOGIT_STRIDE * 4;
+        let rows_of_block = tile_rows as usize / logits;
         let grid = [rows.div_ceil(rows_of_block), entries.div_ceil(TILE), 1];
-        LaunchPlan::new(op, grid, threads, shared_bytes)
+        LaunchPlan::new(op, grid, threads, slabs.max(tile))
     }
 }
 
@@ -112,12 +125,6 @@ pub(crate) fn merge(op: &'static str, rows: usize) -> Result<LaunchPlan> {
         rows.div_ceil(MERGE_THREADS as usize / 32),
         MERGE_THREADS,
     )
-}
-
-/// A thread per four elements of a row.
-pub(crate) fn round(op: &'static str, args: &LladaRoundArgs) -> Result<LaunchPlan> {
-    let threads = usize::try_from(args.rows * ((args.d + 3) / 4)).unwrap_or(usize::MAX);
-    LaunchPlan::linear(op, threads.div_ceil(ROUND_THREADS as usize), ROUND_THREADS)
 }
 
 #[cfg(test)]

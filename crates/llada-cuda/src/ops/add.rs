@@ -66,7 +66,11 @@ pub(crate) fn axpby(cx: &Context, a: f32, x: &Tensor, b: f32, y: &mut Tensor) ->
 pub(crate) fn column_sum(cx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     let (op, d) = ("column_sum", y.numel());
     let rows = x.numel().checked_div(d).unwrap_or(0);
-    let (x, y) = (cx.f32s(op, x)?, cx.f32s_mut(op, y)?);
+    add_column_sums(cx, cx.f32s(op, x)?, [rows, d], cx.f32s_mut(op, y)?)
+}
+
+/// `y[c] += sum_r x[r, c]` for any number of rows without gaps.
+pub(crate) fn add_column_sums(cx: &Context, x: u64, [rows, d]: [usize; 2], y: u64) -> Result<()> {
     let chunks = plan::column_sum_chunks(rows, d)?;
     if chunks.chunks <= 1 {
         return add_columns(cx, x, rows, d, y);

@@ -9,11 +9,11 @@ use llada_kernels::args::{
     LladaCandidatePartial, LladaCandidatesArgs, LladaCandidatesMergeArgs,
 };
 use llada_tensor::backend::{Candidate, CandidateArgs, Noise};
-use llada_tensor::{DType, Device, Result};
+use llada_tensor::{Device, Result};
 
 use crate::backend::context_of;
 use crate::context::Context;
-use crate::launch::candidates::{self as plan, TileRows};
+use crate::launch::candidates::{self as plan, HeadTile};
 use crate::launch::narrow;
 use crate::memory::Scratch;
 
@@ -119,7 +119,7 @@ fn on_device(cx: &Context, args: &CandidateArgs<'_>) -> Result<Scratch> {
     let out = cx.scratch(rows * size_of::<LladaCandidate>())?;
     for pass in plan::candidate_passes(rows, vocab_size) {
         let partials = cx.scratch(pass.len() * tiles * size_of::<LladaCandidatePartial>())?;
-        let tile = TileRows::of(head.dtype, pass.len() * logits);
+        let tile = HeadTile::of(head.operands, pass.len() * logits);
         head.for_each_part(cx, pass.clone(), head.most_entries(), |part| {
             let kernel_args = LladaCandidatesArgs {
                 head: *part,
@@ -138,7 +138,7 @@ fn on_device(cx: &Context, args: &CandidateArgs<'_>) -> Result<Scratch> {
             };
             let entries = usize::try_from(part.len).unwrap_or(0);
             let grid = tile.plan(OP, [pass.len(), logits], entries)?;
-            cx.launch(OP, entry(head.dtype, tile), grid, &kernel_args)
+            cx.launch(OP, entry(tile), grid, &kernel_args)
         })?;
         let kernel_args = LladaCandidatesMergeArgs {
             partials: partials.pointer(),
@@ -154,14 +154,15 @@ fn on_device(cx: &Context, args: &CandidateArgs<'_>) -> Result<Scratch> {
     Ok(out)
 }
 
-fn entry(dtype: DType, tile: TileRows) -> &'static str {
-    match (dtype, tile) {
-        (DType::Bf16, TileRows::R16) => "llada_candidates_fwd_bf16_r16",
-        (DType::Bf16, TileRows::R32) => "llada_candidates_fwd_bf16_r32",
-        (DType::Bf16, TileRows::R64) => "llada_candidates_fwd_bf16_r64",
-        (DType::Bf16, TileRows::R128) => "llada_candidates_fwd_bf16_r128",
-        (DType::F32, TileRows::R16) => "llada_candidates_fwd_f32_r16",
-        (DType::F32, _) => "llada_candidates_fwd_f32_r64",
+fn entry(tile: HeadTile) -> &'static str {
+    match tile {
+        HeadTile::Bf16R16 => "llada_candidates_fwd_bf16_r16",
+        HeadTile::Bf16R32 => "llada_candidates_fwd_bf16_r32",
+        HeadTile::Bf16R64 => "llada_candidates_fwd_bf16_r64",
+        HeadTile::Bf16R128 => "llada_candidates_fwd_bf16_r128",
+        HeadTile::F32R16 => "llada_candidates_fwd_f32_r16",
+        HeadTile::F32R64 => "llada_candidates_fwd_f32_r64",
+        HeadTile::Logits => "llada_candidates_fwd_logits_f32",
     }
 }
 

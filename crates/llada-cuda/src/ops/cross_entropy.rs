@@ -1,16 +1,18 @@
 //! See `/kernels/cross_entropy.cu`.
 
 use llada_kernels::args::{
-    LladaCrossEntropyArgs, LladaCrossEntropyMergeArgs, LladaCrossEntropyPartial,
+    LladaCrossEntropyArgs, LladaCrossEntropyBackwardArgs, LladaCrossEntropyMergeArgs,
+    LladaCrossEntropyPartial,
 };
-use llada_tensor::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs};
-use llada_tensor::{DType, Result};
+use llada_tensor::Result;
+use llada_tensor::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, Rhs};
 
 use crate::context::Context;
-use crate::launch::candidates::{TileRows, merge, tiles};
+use crate::launch::candidates::{HeadTile, merge, tiles};
 use crate::launch::cross_entropy as plan;
+use crate::ops::add::add_column_sums;
 use crate::ops::candidates::{Head, HeadRows, wide};
-use crate::ops::missing;
+use crate::ops::matmul::{Matrices, Output, multiply_batch};
 
 const OP: &str = "cross_entropy";
 
@@ -37,7 +39,7 @@ pub(crate) fn cross_entropy(cx: &Context, args: CrossEntropyArgs<'_>) -> Result<
     let tiles = tiles(head.vocab_size);
     for pass in plan::row_passes(rows, head.vocab_size) {
         let partials = cx.scratch(pass.len() * tiles * size_of::<LladaCrossEntropyPartial>())?;
-        let tile = plan::tile_rows(head.dtype, pass.len());
+        let tile = plan::head_tile(head.operands, pass.len());
         let at = (pass.start * size_of::<f32>()) as u64;
         head.for_each_part(cx, pass.clone(), head.most_entries(), |part| {
             let kernel_args = LladaCrossEntropyArgs {
@@ -49,7 +51,7 @@ pub(crate) fn cross_entropy(cx: &Context, args: CrossEntropyArgs<'_>) -> Result<
             };
             let entries = usize::try_from(part.len).unwrap_or(0);
             let grid = tile.plan(OP, [pass.len(), 1], entries)?;
-            cx.launch(OP, forward_entry(head.dtype, tile), grid, &kernel_args)
+            cx.launch(OP, entries_of(tile).0, grid, &kernel_args)
         })?;
         let kernel_args = LladaCrossEntropyMergeArgs {
             partials: partials.pointer(),
@@ -65,20 +67,100 @@ pub(crate) fn cross_entropy(cx: &Context, args: CrossEntropyArgs<'_>) -> Result<
     Ok(())
 }
 
-fn forward_entry(dtype: DType, tile: TileRows) -> &'static str {
-    match (dtype, tile) {
-        (DType::Bf16, TileRows::R16) => "llada_cross_entropy_fwd_bf16_r16",
-        (DType::Bf16, TileRows::R32 | TileRows::R64) => "llada_cross_entropy_fwd_bf16_r64",
-        (DType::Bf16, TileRows::R128) => "llada_cross_entropy_fwd_bf16_r128",
-        (DType::F32, TileRows::R16) => "llada_cross_entropy_fwd_f32_r16",
-        (DType::F32, _) => "llada_cross_entropy_fwd_f32_r64",
+/// Names of the kernels forward and backward; a head of integers has no gradient.
+fn entries_of(tile: HeadTile) -> (&'static str, &'static str) {
+    match tile {
+        HeadTile::Bf16R16 => (
+            "llada_cross_entropy_fwd_bf16_r16",
+            "llada_cross_entropy_bwd_bf16_r16",
+        ),
+        HeadTile::Bf16R32 | HeadTile::Bf16R64 => (
+            "llada_cross_entropy_fwd_bf16_r64",
+            "llada_cross_entropy_bwd_bf16_r64",
+        ),
+        HeadTile::Bf16R128 => (
+            "llada_cross_entropy_fwd_bf16_r128",
+            "llada_cross_entropy_bwd_bf16_r128",
+        ),
+        HeadTile::F32R16 => (
+            "llada_cross_entropy_fwd_f32_r16",
+            "llada_cross_entropy_bwd_f32_r16",
+        ),
+        HeadTile::F32R64 => (
+            "llada_cross_entropy_fwd_f32_r64",
+            "llada_cross_entropy_bwd_f32_r64",
+        ),
+        HeadTile::Logits => ("llada_cross_entropy_fwd_logits_f32", ""),
     }
 }
 
 /// See [`llada_tensor::backend::Backend::cross_entropy_backward`].
 pub(crate) fn cross_entropy_backward(
     cx: &Context,
-    _args: CrossEntropyBackwardArgs<'_>,
+    args: CrossEntropyBackwardArgs<'_>,
 ) -> Result<()> {
-    missing(cx, "cross_entropy_backward")
+    let CrossEntropyBackwardArgs {
+        hidden,
+        head: weight,
+        bias,
+        targets,
+        dlosses,
+        lse,
+        precision,
+        dhidden,
+        dhead,
+        dbias,
+    } = args;
+    let (rows, d) = (targets.len(), hidden.shape()[1]);
+    let states = HeadRows {
+        hidden,
+        unconditional: None,
+    };
+    let head = Head::new(cx, OP, states, Rhs::Weight(weight), bias, precision)?;
+    let (hidden, weight) = (Matrices::of(cx, hidden)?, Matrices::of(cx, weight)?);
+    let (targets, dlosses) = (cx.upload_once(targets)?, cx.upload_once(dlosses)?);
+    let lse = cx.f32s(OP, lse)?;
+    let dbias = dbias.map_or(Ok(0), |dbias| cx.f32s_mut(OP, dbias))?;
+    let dhead = cx.f32s_mut(OP, dhead)?;
+    let dhidden = cx.f32s_mut(OP, dhidden)?;
+    if rows == 0 {
+        return Ok(());
+    }
+
+    let tile = plan::head_tile(head.operands, rows);
+    let entries = plan::backward_entries(rows);
+    let dlogits = cx.scratch(rows * entries.min(head.vocab_size) * size_of::<f32>())?;
+    head.for_each_part(cx, 0..rows, entries, |part| {
+        let kernel_args = LladaCrossEntropyBackwardArgs {
+            head: *part,
+            targets: targets.pointer(),
+            dlosses: dlosses.pointer(),
+            lse,
+            dlogits: dlogits.pointer(),
+        };
+        let [start, len] = [part.start, part.len].map(|n| usize::try_from(n).unwrap_or(0));
+        let grid = tile.plan(OP, [rows, 1], len)?;
+        cx.launch(OP, entries_of(tile).1, grid, &kernel_args)?;
+        let slopes = Matrices::contiguous(dlogits.pointer(), rows, len);
+        let output = |pointer, accumulate| Output {
+            pointer,
+            row_stride: d,
+            accumulate,
+        };
+        let weight = weight.clone().rows_of_transpose(start..start + len);
+        multiply_batch(cx, &slopes, &weight, output(dhidden, start > 0), precision)?;
+        let at = dhead + (start * d * size_of::<f32>()) as u64;
+        multiply_batch(
+            cx,
+            &slopes.transposed(),
+            &hidden,
+            output(at, true),
+            precision,
+        )?;
+        if dbias == 0 {
+            return Ok(());
+        }
+        let to = dbias + (start * size_of::<f32>()) as u64;
+        add_column_sums(cx, dlogits.pointer(), [rows, len], to)
+    })
 }

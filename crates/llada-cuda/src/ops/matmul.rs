@@ -255,7 +255,7 @@ fn product(
 }
 
 /// `c[i] (+)= a[i] b[i]` for all matrices of a batch.
-fn multiply_batch(
+pub(crate) fn multiply_batch(
     cx: &Context,
     a: &Matrices,
     b: &Matrices,

@@ -2,10 +2,12 @@
 
 use llada_cuda::DeviceCandidates;
 use llada_tensor::backend::{CandidateArgs, Rhs};
-use llada_tensor::ops::candidates::{Candidate, CandidateRule, Noise, candidates};
+use llada_tensor::ops::candidates::{
+    Candidate, CandidateRule, Noise, candidates, guide, reduce_logits,
+};
 use llada_tensor::{Device, Philox, Precision, Stream, Tensor};
 
-use crate::support::{cpu, cuda, values};
+use crate::support::{cpu, cuda, product, values};
 
 /// Hidden states with and without a condition, and a head.
 struct Inputs {
@@ -157,6 +159,61 @@ fn noise_guidance_and_hidden_ids_are_those_of_the_cpu() {
     };
     check([9, 150, 40], &all);
     check([70, 150, 33], &all);
+}
+
+/// Heads in the device's own layout: values, and integers, whose logits are products of their own,
+/// against the reduction of the device's own products.
+#[test]
+fn candidates_of_packed_heads_are_those_of_their_products() {
+    let Some(device) = cuda() else { return };
+    let inputs = Inputs::new([19, 300, 64]);
+    let rule = CandidateRule {
+        temperature: 0.7,
+        cfg_scale: 1.0,
+        suppress: &[3],
+        suppress_confidence: &[5],
+    };
+    let (seeds, keys) = (&[7; 19], &[[1, 2, 3]; 19]);
+    let noise = Noise::Philox { seeds, keys };
+    for precision in [
+        Precision::F32,
+        Precision::Bf16,
+        Precision::Int8,
+        Precision::Int4,
+    ] {
+        let fill = |rows: std::ops::Range<usize>, out: &mut [f32]| {
+            out.copy_from_slice(&inputs.head[rows.start * 64..rows.end * 64]);
+        };
+        let head = device.backend().pack([300, 64], precision, &fill).unwrap();
+        let head = Rhs::Packed(&head);
+        let logits = |states: &[f32]| {
+            let a = Tensor::from_f32(&device, &[19, 64], states).unwrap();
+            let mut logits = product(&a, head, precision);
+            for row in logits.chunks_exact_mut(300) {
+                row.iter_mut().zip(&inputs.bias).for_each(|(x, b)| *x += b);
+            }
+            logits
+        };
+        let (cond, un) = (logits(&inputs.hidden), logits(&inputs.unconditional));
+        let guided = |(&cond, &un): (&f32, &f32)| guide(1.0, cond, un);
+        let logits: Vec<f32> = cond.iter().zip(&un).map(guided).collect();
+
+        let run = |args: CandidateArgs<'_>| candidates(CandidateArgs { head, ..args }).unwrap();
+        let got = inputs.with(&device, (&rule, &noise), precision, run);
+        // The guided logits may differ by the roundings of two sums of 64 products.
+        let bound = 3.0 * 72.0 * f32::EPSILON * 8.0;
+        for (row, (got, logits)) in got.iter().zip(logits.chunks_exact(300)).enumerate() {
+            let expected = reduce_logits(logits, row, &rule, &noise);
+            assert_eq!(got.token, expected.token, "{precision:?}");
+            let numbers = |c: &Candidate| [c.confidence, c.margin, c.entropy];
+            for (got, expected) in numbers(got).into_iter().zip(numbers(&expected)) {
+                assert!(
+                    (got - expected).abs() <= bound,
+                    "{precision:?}: {got} {expected}"
+                );
+            }
+        }
+    }
 }
 
 /// With a head that is multiplied in several parts, whose borders change nothing.

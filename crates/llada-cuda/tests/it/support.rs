@@ -2,7 +2,9 @@
 
 use std::sync::OnceLock;
 
-use llada_tensor::{CpuConfig, CpuLevel, Device, Philox, Stream, Tensor};
+use llada_tensor::backend::{MatmulArgs, Rhs};
+use llada_tensor::ops::matmul::matmul;
+use llada_tensor::{CpuConfig, CpuLevel, DType, Device, Philox, Precision, Stream, Tensor};
 
 /// The specification: the scalar code on one thread.
 pub(crate) fn cpu() -> Device {
@@ -59,4 +61,19 @@ pub(crate) fn assert_close(
             "{what}: element {i}: got {got}, expected {expected}, limit {limit}"
         );
     }
+}
+
+/// `a w` of a matrix and a weight, on the host.
+pub(crate) fn product(a: &Tensor, w: Rhs<'_>, precision: Precision) -> Vec<f32> {
+    let (_, n) = w.k_n().unwrap();
+    let mut c = Tensor::zeros(a.device(), DType::F32, &[a.shape()[0], n]).unwrap();
+    let args = MatmulArgs {
+        a,
+        b: w,
+        c: &mut c,
+        accumulate: false,
+        precision,
+    };
+    matmul(args).unwrap();
+    c.to_vec_f32().unwrap()
 }

@@ -3,8 +3,8 @@
 use crate::alu;
 use crate::block::Block;
 use crate::inst::{Address, Atomic, Base, F2, Inst, Place, Space};
-use crate::memory::{Fault, GLOBAL, LOCAL, SHARED, WINDOW, outside};
-use crate::stats::{sectors, wavefronts};
+use crate::memory::{Fault, GLOBAL, LOCAL, SHARED, WINDOW, misaligned, outside};
+use crate::stats::sectors;
 use crate::tensor::{fragment, mma};
 use crate::warp::{Flight, LANES, Lanes64, Warp};
 
@@ -93,6 +93,9 @@ pub(super) fn execute(
                 count_global(block, active, &from, bytes);
             }
             for lane in lanes(active) {
+                if !from[lane].is_multiple_of(u64::from(bytes)) {
+                    return Err(misaligned("global", from[lane], bytes));
+                }
                 let (_, to) = resolve(Space::Generic, to[lane]);
                 block.shared.begin_copy(to, bytes, who)?;
                 let flight = Flight {
@@ -181,8 +184,7 @@ fn ldmatrix(
     if block.counts {
         for i in 0..n {
             let of: Vec<(usize, u64)> = (0..8).map(|row| (row, at[8 * i + row])).collect();
-            block.stats.shared_accesses += 1;
-            block.stats.shared_wavefronts += wavefronts(&of, 16);
+            block.stats.count_shared(&of, 16);
         }
     }
     Ok(())
@@ -212,11 +214,7 @@ fn count_shared(block: &mut Block<'_>, active: u32, at: &Lanes64, bytes: u32) {
     let of: Vec<(usize, u64)> = lanes(active)
         .map(|lane| (lane, at[lane] % SHARED))
         .collect();
-    // As many accesses as a conflict-free one of this width takes.
-    let width = u64::from(bytes);
-    let least = (of.len() as u64 * width).div_ceil(128).max(1);
-    block.stats.shared_accesses += least;
-    block.stats.shared_wavefronts += wavefronts(&of, bytes).max(least);
+    block.stats.count_shared(&of, bytes);
 }
 
 fn count_global(block: &mut Block<'_>, active: u32, at: &Lanes64, bytes: u32) {

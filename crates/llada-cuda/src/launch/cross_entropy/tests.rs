@@ -1,5 +1,7 @@
 //! Parts are whole tiles and bounded.
 
+use llada_tensor::DType;
+
 use super::*;
 use crate::launch::candidates::TILE;
 
@@ -17,11 +19,15 @@ fn parts_are_whole_tiles_and_bounded() {
 
 #[test]
 fn tiles_are_those_that_have_a_kernel() {
-    let rows = |dtype, rows| tile_rows(dtype, rows).rows();
-    let bf16 = [1, 16, 17, 64, 65].map(|n| rows(DType::Bf16, n));
-    assert_eq!(bf16, [16, 16, 64, 64, 128]);
-    let f32 = [1, 16, 17, 64, 65].map(|n| rows(DType::F32, n));
-    assert_eq!(f32, [16, 16, 64, 64, 64]);
-    assert_eq!(bias("cross_entropy", 33).unwrap().grid, [2, 1, 1]);
+    let tile = |rows| head_tile(Operands::Values(DType::Bf16), rows);
+    assert_eq!(
+        [16, 17, 65].map(tile),
+        [HeadTile::Bf16R16, HeadTile::Bf16R64, HeadTile::Bf16R128]
+    );
+    let tile = |rows| head_tile(Operands::Values(DType::F32), rows);
+    assert_eq!(
+        [16, 17, 65].map(tile),
+        [HeadTile::F32R16, HeadTile::F32R64, HeadTile::F32R64]
+    );
     assert_eq!(row_passes(40_000, 126_464).next(), Some(0..33_920));
 }

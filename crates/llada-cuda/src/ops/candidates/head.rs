@@ -1,19 +1,16 @@
 //! An LM head as the kernels of `head.cuh` have it.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use llada_kernels::args::{LladaHead, LladaRoundArgs};
-use llada_tensor::backend::{PackedWeight, Rhs};
+use llada_kernels::args::LladaHead;
+use llada_tensor::backend::Rhs;
 use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
-use crate::launch::candidates as plan;
+use crate::launch::candidates::{Operands, PART};
 use crate::launch::narrow;
 use crate::memory::Scratch;
-
-/// Elements of rounded rows are padded to whole 16 bytes.
-const ALIGNED: usize = 8;
+use crate::ops::matmul::{CudaWeight, Form, Left, Matrices, Output, Rounded, round_to_bf16};
 
 /// Rows in device memory.
 #[derive(Debug)]
@@ -21,23 +18,61 @@ struct Rows {
     pointer: u64,
     /// Elements from one to the next.
     stride: usize,
+    dtype: DType,
     /// Their memory, if they were made for this.
-    _made: Option<Scratch>,
+    _made: Option<Rounded>,
 }
 
 impl Rows {
-    fn at(&self, row: usize, dtype: DType) -> u64 {
-        self.pointer + (row * self.stride * dtype.size_bytes()) as u64
+    /// Rows of another owner.
+    fn of(pointer: u64, stride: usize, dtype: DType) -> Self {
+        let _made = None;
+        Self {
+            pointer,
+            stride,
+            dtype,
+            _made,
+        }
+    }
+
+    /// A copy of `f32` rows without gaps.
+    fn rounded(cx: &Context, pointer: u64, [rows, d]: [usize; 2]) -> Result<Self> {
+        let made = round_to_bf16(cx, &Matrices::contiguous(pointer, rows, d))?;
+        let operand = made.operand();
+        Ok(Self {
+            pointer: operand.pointer,
+            stride: operand.row_stride,
+            dtype: DType::Bf16,
+            _made: Some(made),
+        })
+    }
+
+    fn at(&self, row: usize) -> u64 {
+        self.pointer + (row * self.stride * self.dtype.size_bytes()) as u64
     }
 }
 
-/// The weight `[V, D]` of a head.
+/// The weight `[V, D]` of a head, with the hidden states that it is applied to.
 #[derive(Debug)]
-enum Weight {
-    /// In memory as it is multiplied.
-    Plain(Rows),
-    /// `f32`, rounded to bf16 a part at a time.
-    Rounded(Rows),
+enum Product<'a> {
+    /// Both in memory as they are multiplied.
+    Values {
+        weight: Rows,
+        hidden: Rows,
+        unconditional: Option<Rows>,
+    },
+    /// A weight in `f32` that is rounded to bf16 a part at a time.
+    Rounded {
+        weight: u64,
+        hidden: Rows,
+        unconditional: Option<Rows>,
+    },
+    /// Integers: logits are products of their own, a part at a time.
+    Codes {
+        weight: Rhs<'a>,
+        hidden: Left,
+        unconditional: Option<Left>,
+    },
 }
 
 /// Hidden states of the rows.
@@ -49,89 +84,108 @@ pub(crate) struct HeadRows<'a> {
     pub(crate) unconditional: Option<&'a Tensor>,
 }
 
-/// A head with the hidden states that it is applied to, both of one type.
+/// A head and what it is applied to.
 #[derive(Debug)]
-pub(crate) struct Head {
-    /// Type of the operands of the product.
-    pub(crate) dtype: DType,
+pub(crate) struct Head<'a> {
+    /// What its logits are made of.
+    pub(crate) operands: Operands,
     /// Entries `V`.
     pub(crate) vocab_size: usize,
-    weight: Weight,
-    hidden: Rows,
-    unconditional: Option<Rows>,
+    product: Product<'a>,
     /// Address of the bias, or 0.
     bias: u64,
+    /// Rows of the hidden states.
+    rows: usize,
     d: usize,
 }
 
-impl Head {
+impl<'a> Head<'a> {
     /// # Errors
     /// [`Error::InvalidArgument`] if the head is of a kind that is not multiplied in this
     /// precision; if an operand is on another device or not contiguous.
     pub(crate) fn new(
         cx: &Context,
         op: &'static str,
-        rows: HeadRows<'_>,
-        weight: Rhs<'_>,
+        states: HeadRows<'_>,
+        weight: Rhs<'a>,
         bias: Option<&Tensor>,
         precision: Precision,
     ) -> Result<Self> {
         let (d, vocab_size) = weight.k_n().unwrap_or_default();
-        let (weight, dtype) = match weight {
-            Rhs::Weight(weight) => {
-                let (pointer, stride) = (cx.f32s(op, weight)?, d);
-                let rows = Rows {
-                    pointer,
-                    stride,
-                    _made: None,
-                };
-                match precision {
-                    Precision::F32 => (Weight::Plain(rows), DType::F32),
-                    Precision::Bf16 => (Weight::Rounded(rows), DType::Bf16),
-                    Precision::Int8 | Precision::Int4 => {
-                        let what = "integers are only multiplied by packed weights";
-                        return Err(Error::InvalidArgument { op, what });
-                    }
+        let rows = states.hidden.shape()[0];
+        let values = |states: &Tensor| Ok(Rows::of(cx.f32s(op, states)?, d, DType::F32));
+        let rounded = |states: &Tensor| Rows::rounded(cx, cx.f32s(op, states)?, [rows, d]);
+        let HeadRows {
+            hidden,
+            unconditional,
+        } = states;
+        let refused = |what| Error::InvalidArgument { op, what };
+        let product = match (Weight::of(cx, op, weight)?, precision) {
+            (Weight::Values(weight), Precision::F32) if weight.dtype == DType::F32 => {
+                Product::Values {
+                    weight,
+                    hidden: values(hidden)?,
+                    unconditional: unconditional.map(values).transpose()?,
                 }
             }
-            Rhs::Packed(weight) => packed(op, weight)?,
-            Rhs::Matrix(_) => {
-                let what = "the head is a weight [V, D], not a matrix";
-                return Err(Error::InvalidArgument { op, what });
+            (Weight::Values(weight), Precision::Bf16) if weight.dtype == DType::Bf16 => {
+                Product::Values {
+                    weight,
+                    hidden: rounded(hidden)?,
+                    unconditional: unconditional.map(rounded).transpose()?,
+                }
+            }
+            (Weight::Tensor(weight), Precision::F32) => Product::Values {
+                weight: Rows::of(weight, d, DType::F32),
+                hidden: values(hidden)?,
+                unconditional: unconditional.map(values).transpose()?,
+            },
+            (Weight::Tensor(weight), Precision::Bf16) => Product::Rounded {
+                weight,
+                hidden: rounded(hidden)?,
+                unconditional: unconditional.map(rounded).transpose()?,
+            },
+            (Weight::Tensor(_), _) => {
+                return Err(refused("integers are only multiplied by packed weights"));
+            }
+            (Weight::Codes, Precision::Int8 | Precision::Int4) => {
+                let left = |states: &Tensor| Left::new(cx, states, precision);
+                Product::Codes {
+                    weight,
+                    hidden: left(hidden)?,
+                    unconditional: unconditional.map(left).transpose()?,
+                }
+            }
+            (Weight::Values(_) | Weight::Codes, _) => {
+                return Err(refused("the weight was packed for another precision"));
             }
         };
-        let states = |states: &Tensor| {
-            let pointer = cx.f32s(op, states)?;
-            match dtype {
-                DType::F32 => Ok(Rows {
-                    pointer,
-                    stride: d,
-                    _made: None,
-                }),
-                DType::Bf16 => rounded(cx, op, (pointer, d), [states.shape()[0], d]),
+        let operands = match &product {
+            Product::Values { hidden, .. } | Product::Rounded { hidden, .. } => {
+                Operands::Values(hidden.dtype)
             }
+            Product::Codes { .. } => Operands::Logits,
         };
         Ok(Self {
-            dtype,
+            operands,
             vocab_size,
-            weight,
-            hidden: states(rows.hidden)?,
-            unconditional: rows.unconditional.map(states).transpose()?,
+            product,
             bias: bias.map_or(Ok(0), |bias| cx.f32s(op, bias))?,
+            rows,
             d,
         })
     }
 
-    /// Most entries that a part may have: all, where nothing is made for it.
+    /// Most entries that a part should have: all, where nothing is made for it.
     pub(crate) fn most_entries(&self) -> usize {
-        match self.weight {
-            Weight::Plain(_) => self.vocab_size.max(1),
-            Weight::Rounded(_) => plan::PART,
+        match self.product {
+            Product::Values { .. } => self.vocab_size.max(1),
+            Product::Rounded { .. } | Product::Codes { .. } => PART,
         }
     }
 
     /// Calls `visit` with some rows and one part of the vocabulary after another, of at most
-    /// `entries` entries, a multiple of the tile but for the last.
+    /// `entries` entries, whole tiles but for the last.
     pub(crate) fn for_each_part(
         &self,
         cx: &Context,
@@ -142,67 +196,114 @@ impl Head {
         let op = "lm_head";
         for start in (0..self.vocab_size).step_by(entries) {
             let len = entries.min(self.vocab_size - start);
-            let made;
-            let (part, stride) = match &self.weight {
-                Weight::Plain(weight) => (weight.at(start, self.dtype), weight.stride),
-                Weight::Rounded(weight) => {
-                    let source = (weight.at(start, DType::F32), weight.stride);
-                    made = rounded(cx, op, source, [len, self.d])?;
-                    (made.pointer, made.stride)
-                }
-            };
-            let unconditional = self.unconditional.as_ref();
-            visit(&LladaHead {
-                head: part,
-                hidden: self.hidden.at(rows.start, self.dtype),
-                unconditional: unconditional.map_or(0, |un| un.at(rows.start, self.dtype)),
+            let at = |states: &Rows| states.at(rows.start);
+            let part = LladaHead {
                 bias: self.bias,
-                head_stride: wide(stride),
-                hidden_stride: wide(self.hidden.stride),
                 start: wide(start),
                 len: wide(len),
                 vocab_size: wide(self.vocab_size),
                 rows: narrow(op, rows.len())?,
                 d: narrow(op, self.d)?,
-            })?;
+                ..LladaHead::default()
+            };
+            match &self.product {
+                Product::Values {
+                    weight,
+                    hidden,
+                    unconditional,
+                } => visit(&LladaHead {
+                    head: weight.at(start),
+                    hidden: at(hidden),
+                    unconditional: unconditional.as_ref().map_or(0, at),
+                    head_stride: wide(weight.stride),
+                    hidden_stride: wide(hidden.stride),
+                    ..part
+                })?,
+                Product::Rounded {
+                    weight,
+                    hidden,
+                    unconditional,
+                } => {
+                    let weight = Rows::of(*weight, self.d, DType::F32).at(start);
+                    let weight = Rows::rounded(cx, weight, [len, self.d])?;
+                    visit(&LladaHead {
+                        head: weight.pointer,
+                        hidden: at(hidden),
+                        unconditional: unconditional.as_ref().map_or(0, at),
+                        head_stride: wide(weight.stride),
+                        hidden_stride: wide(hidden.stride),
+                        ..part
+                    })?;
+                }
+                Product::Codes {
+                    weight,
+                    hidden,
+                    unconditional,
+                } => {
+                    let logits = |left: &Left| -> Result<(Scratch, u64)> {
+                        let memory = cx.scratch(self.rows * len * size_of::<f32>())?;
+                        let output = Output {
+                            pointer: memory.pointer(),
+                            row_stride: len,
+                            accumulate: false,
+                        };
+                        left.multiply(cx, *weight, start..start + len, output)?;
+                        let first = Rows::of(memory.pointer(), len, DType::F32).at(rows.start);
+                        Ok((memory, first))
+                    };
+                    let (_hidden, hidden) = logits(hidden)?;
+                    let unconditional = unconditional.as_ref().map(logits).transpose()?;
+                    visit(&LladaHead {
+                        hidden,
+                        unconditional: unconditional.as_ref().map_or(0, |(_, first)| *first),
+                        hidden_stride: wide(len),
+                        ..part
+                    })?;
+                }
+            }
         }
         Ok(())
     }
 }
 
-/// A packed weight of this backend.
-fn packed(op: &'static str, _weight: &Arc<dyn PackedWeight>) -> Result<(Weight, DType)> {
-    let what = "the packed weight belongs to another backend";
-    Err(Error::InvalidArgument { op, what })
+/// A weight by what it is made of.
+enum Weight {
+    /// Address of a tensor of `f32`.
+    Tensor(u64),
+    Values(Rows),
+    Codes,
+}
+
+impl Weight {
+    fn of(cx: &Context, op: &'static str, weight: Rhs<'_>) -> Result<Self> {
+        let refused = |what| Error::InvalidArgument { op, what };
+        let packed = match weight {
+            Rhs::Weight(weight) => return Ok(Self::Tensor(cx.f32s(op, weight)?)),
+            Rhs::Packed(packed) => packed,
+            Rhs::Matrix(_) => return Err(refused("the head is a weight [V, D], not a matrix")),
+        };
+        let packed: Option<&CudaWeight> = packed.as_any().downcast_ref();
+        let what = "the packed weight belongs to another backend or device";
+        match &packed
+            .filter(|packed| packed.is_on(cx))
+            .ok_or(refused(what))?
+            .form
+        {
+            Form::Values {
+                dtype,
+                memory,
+                row_stride,
+            } => Ok(Self::Values(Rows::of(
+                memory.pointer(),
+                *row_stride,
+                *dtype,
+            ))),
+            Form::Codes(_) => Ok(Self::Codes),
+        }
+    }
 }
 
 /// A size in memory as the kernels' 64-bit arguments have it.
 pub(crate) fn wide(n: usize) -> i64 {
     i64::try_from(n).expect("less than the bytes of a memory")
-}
-
-/// `f32` rows, known by their address and stride, in bf16.
-fn rounded(
-    cx: &Context,
-    op: &'static str,
-    (x, x_stride): (u64, usize),
-    [rows, d]: [usize; 2],
-) -> Result<Rows> {
-    let stride = d.next_multiple_of(ALIGNED);
-    let memory = cx.scratch(rows * stride * DType::Bf16.size_bytes())?;
-    let args = LladaRoundArgs {
-        x,
-        y: memory.pointer(),
-        x_stride: wide(x_stride),
-        y_stride: wide(stride),
-        rows: wide(rows),
-        d: wide(d),
-    };
-    let grid = plan::round(op, &args)?;
-    cx.launch("candidates", "llada_candidates_round_bf16", grid, &args)?;
-    Ok(Rows {
-        pointer: memory.pointer(),
-        stride,
-        _made: Some(memory),
-    })
 }
