@@ -93,9 +93,12 @@ fn check_member(member: &Member, members: &[Member]) -> Vec<Offence> {
                     "move it to [dev-dependencies]",
                 ));
             }
-        } else if !may_use.contains(&dependency.name.as_str())
-            && !(in_tests && IN_TESTS.contains(&(&member.name, &dependency.name)))
-        {
+        } else {
+            let is_allowed = may_use.contains(&dependency.name.as_str())
+                || in_tests && IN_TESTS.contains(&(&member.name, &dependency.name));
+            if is_allowed {
+                continue;
+            }
             let wrong = format!("{} may not use {}", member.name, dependency.name);
             let fix = format!("remove the dependency, or change the layer table in {HERE}");
             offences.push(Offence::new(&manifest, wrong, fix));
