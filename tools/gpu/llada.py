@@ -37,7 +37,7 @@ def bench(args, what, impl, flags, **fields):
 def models(args):
     preset, lengths = ("llada-25m", (16, 32)) if args.tiny else ("llada-8b", (128, 512, 1024, 4096))
     model = ["--preset", preset, "--dtype", args.dtype]
-    fields = {"preset": "tiny" if args.tiny else preset, "dtype": args.dtype}
+    fields = {"preset": preset, "dtype": args.dtype}
     for length in lengths:
         flags = ["forward", "--length", str(length), *model]
         bench(args, "denoising_step", "llada", flags, rows=length, **fields)
@@ -51,7 +51,7 @@ def models(args):
         bench(args, "generation", impl, ["generate", *sizes, *flags, *model], rows=gen, columns=32, **fields)
     preset, batch, length = ("llada-25m", 2, 32) if args.tiny else ("llada-1b", 4, 1024)
     flags = ["train", "--batch", str(batch), "--length", str(length), "--preset", preset]
-    fields = {"preset": "tiny" if args.tiny else preset, "dtype": args.dtype}
+    fields = {"preset": preset, "dtype": args.dtype}
     bench(args, "training_step", "llada", [*flags, "--dtype", args.dtype], rows=batch, columns=length, **fields)
 
 

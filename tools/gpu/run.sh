@@ -61,6 +61,9 @@ record() {
 }
 
 cp "$here/build.txt" "$results/"
+for packed in "$here"/bin/*.gz "$here"/tests/*.gz; do
+    [ ! -e "$packed" ] || gzip -d "$packed"
+done
 if command -v nvidia-smi >/dev/null; then
     nvidia-smi -q >"$results/nvidia-smi.txt"
     nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem,power.limit \

@@ -57,7 +57,7 @@ def add_ratios(lines):
 
 
 def table(lines):
-    head = ("what", "impl", "preset", "dtype", "rows", "columns", "ms", "TFLOP/s", "ratio", "to")
+    head = ("what", "of", "impl", "preset", "dtype", "rows", "columns", "ms", "TFLOP/s", "ratio", "to")
     rows = [head]
     number = lambda x, digits: "-" if x is None else f"{x:.{digits}f}"  # noqa: E731
     for line in sorted(lines, key=lambda x: (str(x["what"]), x.get("rows") or 0, x.get("columns") or 0)):
@@ -65,7 +65,7 @@ def table(lines):
         if not seconds:
             continue
         rows.append((
-            line["what"], line["impl"], line.get("preset") or "-", line.get("dtype") or "-",
+            line["what"], line["source"], line["impl"], line.get("preset") or "-", line.get("dtype") or "-",
             str(line.get("rows") or "-"), str(line.get("columns") or "-"), number(1e3 * seconds, 4),
             number(line.get("tflops"), 2), number(line.get("ratio"), 2), line.get("peer") or "-",
         ))  # fmt: skip

@@ -52,6 +52,9 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
     sh.remove_path(&folder)?;
     sh.create_dir(&folder)?;
 
+    for part in ["bin", "tests"] {
+        sh.create_dir(folder.join(part))?;
+    }
     let build = Build {
         sh,
         target: target.join("real-gpu"),
@@ -204,9 +207,10 @@ impl Artifact {
     }
 }
 
-/// Copies a program, and returns the version of glibc that it needs.
+/// Copies a program and packs it, and returns the version of glibc that it needs.
 fn copy_program(sh: &Shell, from: &Path, to: &Path) -> Result<Option<(u32, u32)>> {
     sh.copy_file(from, to)?;
+    cmd!(sh, "gzip -9 -n {to}").quiet().run()?;
     let bytes = std::fs::read(from).with_context(|| format!("reading {}", from.display()))?;
     Ok(needed_glibc(&bytes))
 }

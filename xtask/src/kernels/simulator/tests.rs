@@ -8,7 +8,6 @@ fn launches_of_an_entry_are_added_up() {
         r#"{"kernel":"a","shared_wavefronts":6,"shared_wavefronts_ideal":4,"global_sectors":8,"global_requests":2}"#,
         "\n",
         r#"{"kernel":"b","shared_wavefronts":0,"shared_wavefronts_ideal":0}"#,
-        "\n",
         r#"{"kernel":"a","shared_wavefronts":4,"shared_wavefronts_ideal":4,"global_sectors":4,"global_requests":1}"#,
         "\n\n",
     );
