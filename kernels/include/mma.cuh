@@ -33,6 +33,9 @@ __device__ __forceinline__ void cp_async_16(void* target, const void* source, bo
 __device__ __forceinline__ void cp_async_4(void* target, const void* source) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(shared_address(target)),
                "l"(source)
+               : "memory");
+}
+
 // Writes 128 bits to global memory, aligned to 16 bytes. The compiler splits some assignments of
 // a `uint4` into four instructions, each of which touches all sectors that the whole would.
 __device__ __forceinline__ void store_128(void* target, uint4 v) {
