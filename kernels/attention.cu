@@ -4,7 +4,8 @@
 //   lse_i = ln sum_j exp(s_ij)
 //
 // over the keys j of the sequence that query i sees: all, or with a block size b those with
-// j / b <= i / b. A query that sees no key has y = 0 and lse = -inf. Backward, with D_i = dy_i . y_i:
+// j / b <= i / b. A query that sees no key has y = 0 and lse = -inf.
+// Backward, with D_i = dy_i . y_i:
 //
 //   ds_ij = p_ij (dy_i . v_j - D_i)
 //   dq_i = sum_j ds_ij k_j / sqrt(E),  dk_j = sum_i ds_ij q_i / sqrt(E),  dv_j = sum_i p_ij dy_i

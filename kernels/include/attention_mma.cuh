@@ -105,7 +105,8 @@ struct AttentionForward {
     copy_row = threadIdx.x / kChunks;
     copy_lane = shared + place_of(copy_row, chunk);
     copy_from = 2 * (place.first_key * args.kv_stride + kv_head * kHeadDim + chunk * 8);
-    query_lane = shared + kQueriesAt + place_of(row_of(0, 0) - lane() / 4 + lane() % 16, lane() / 16);
+    const int query_row = row_of(0, 0) - lane() / 4 + lane() % 16;
+    query_lane = shared + kQueriesAt + place_of(query_row, lane() / 16);
     key_lane = shared + place_of(lane() % 8 + lane() / 16 * 8, lane() / 8 % 2);
     value_lane = shared + place_of(lane() % 16, lane() / 16);
   }

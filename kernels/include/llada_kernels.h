@@ -375,8 +375,8 @@ typedef struct LladaDequantizeArgs {
 #define LLADA_ATTENTION_THREADS 128
 #define LLADA_ATTENTION_KEYS 64
 /* Tiles of keys and values in shared memory, for head dimensions 64 and 128. What they take leaves
- * room for two blocks on a multiprocessor: 96 KiB of 100 and more, with 64 queries or head dimension
- * 64; 160 of 164 KiB with 128 of both. */
+ * room for two blocks on a multiprocessor: 96 KiB of 100 and more, with 64 queries or head
+ * dimension 64; 160 of 164 KiB with 128 of both. */
 #define LLADA_ATTENTION_STAGES_D64 4
 #define LLADA_ATTENTION_STAGES_D128 3
 /* Rows of a block of the tensor-core gradient, and bytes of its tiles of the other kind. */
