@@ -20,6 +20,9 @@ const DYNAMIC_SHARED: &[(&str, u32)] = &[
     ("llada_cross_entropy_*_r16", 4 * (128 + 16) * 128),
     ("llada_cross_entropy_*_r64", 3 * (128 + 64) * 128),
     ("llada_cross_entropy_*_r128", 3 * (128 + 128) * 128),
+    // A tile of 16 rows of logits, 16 bytes longer each.
+    ("llada_candidates_fwd_logits_f32", 16 * 132 * 4),
+    ("llada_cross_entropy_fwd_logits_f32", 16 * 132 * 4),
     // `LLADA_QUANTIZED_INT8_SHARED` and `_INT4_SHARED`.
     ("llada_quantized_matmul_fwd_int8", 82_944),
     ("llada_quantized_matmul_fwd_int4", 76_032),
