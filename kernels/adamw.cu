@@ -10,7 +10,7 @@
 // Accumulation: none. Every rounding is spelled out, so that the result is bit for bit that of the
 //   CPU's vector code: products are fused with the sums that it fuses, and nothing else is.
 // Bytes: 28 per element (4 read, 3 written). FLOPs: 14, one of them a root and one a quotient, in
-//   all about 60 instructions: a third of what an H100 can do in the time of the bytes.
+//   all about 60 instructions: a quarter of what an H100 can issue in the time of the bytes.
 // Deterministic: yes.
 // Source: Loshchilov and Hutter 2019, algorithm 2 (arXiv 1711.05101), as torch.optim.AdamW.
 #include "load128.cuh"

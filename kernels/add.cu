@@ -53,36 +53,44 @@ __device__ __forceinline__ void add_row(const LladaAddRowArgs& args) {
   tile.for_each_column<N>(args.d, [&](int64_t column) {
     float z[N];
     load(args.z + column, z);
-    for (int64_t row = tile.first_row; row < args.rows; row += tile.row_step) {
+    tile.for_each_row(args.rows, [&](int64_t row) {
       const int64_t at = row * args.d + column;
       float x[N];
       load(args.x + at, x);
 #pragma unroll
       for (int i = 0; i < N; i++) x[i] += z[i];
       store(args.y + at, x);
-    }
+    });
   });
 }
+
+constexpr int kThreadsLog2 = 8;
+static_assert(1 << kThreadsLog2 == kThreads, "its logarithm");
 
 template <int N>
 __device__ __forceinline__ void column_sum(const LladaColumnSumArgs& args,
                                            float (*shared)[kThreads]) {
   const int lane = threadIdx.x & ((1 << args.lanes_log2) - 1);
   const int thread_row = threadIdx.x >> args.lanes_log2;
-  const int thread_rows = kThreads >> args.lanes_log2;
-  const int64_t first = blockIdx.y * args.chunk_rows;
-  const int64_t end = min(first + args.chunk_rows, args.rows);
+  const int thread_rows_log2 = kThreadsLog2 - args.lanes_log2;
+  const int thread_rows = 1 << thread_rows_log2;
+  const int64_t first = blockIdx.y * args.chunk_rows + thread_row;
+  const int64_t end = min((blockIdx.y + int64_t{1}) * args.chunk_rows, args.rows);
+  // Of `first, first + thread_rows, ...` below `end`; `thread_rows` is a power of two.
+  const int64_t n_rows = (end - first + thread_rows - 1) >> thread_rows_log2;
   const int64_t tile = static_cast<int64_t>(N) << args.lanes_log2;
   // The same number of rounds for all threads of a block, for the sake of the barriers.
+#pragma unroll 1
   for (int64_t base = blockIdx.x * tile; base < args.d; base += gridDim.x * tile) {
     const int64_t column = base + lane * N;
     const bool is_inside = column < args.d;
     float sum[N] = {};
     if (is_inside) {
+      const float* from = args.x + first * args.d + column;
 #pragma unroll 4
-      for (int64_t row = first + thread_row; row < end; row += thread_rows) {
+      for (int64_t row = 0; row < n_rows; row++, from += thread_rows * args.d) {
         float x[N];
-        load(args.x + row * args.d + column, x);
+        load(from, x);
 #pragma unroll
         for (int i = 0; i < N; i++) sum[i] += x[i];
       }

@@ -17,6 +17,7 @@
 // sequence. x covers the longest sequence; blocks past the end of theirs return at once.
 //
 //   forward, tensor cores   attention_mma.cuh  64 or 128 queries, tiles of 64 keys; E = 64, 128
+//   gradient, tensor cores  attention_bwd_mma.cuh  64 queries or keys; E = 64, 128
 //   forward and gradient    attention_f32.cuh  tiles of 64 by 64 in f32; E up to 64, 128, 256
 //
 // Where tensor cores compute, keys and values are rounded to 16 bits by a kernel of their own, once
@@ -25,35 +26,36 @@
 //
 // The gradient recomputes the probabilities from lse, so that nothing of size T^2 is kept: one
 // kernel makes D, one dQ, one dK and dV, which visits every pair once more instead of adding to dQ
-// in an order that would change from run to run.
+// in an order that would change from run to run. The runtime asks for it in f32, as on the CPU.
 //
 // Work: 4 E FLOP per pair forward (2 products), 14 E backward (7 products: 5, and the two that both
 // kernels need). Bytes: q, k, v, y once, but for L2, where every tile of queries reads all keys and
 // values.
 // Deterministic: no sum depends on the grid, on other sequences or on timing.
 // Source: Dao et al. 2022 (arXiv 2205.14135); Dao 2023 (arXiv 2307.08691).
+#include "attention_bwd_mma.cuh"
 #include "attention_f32.cuh"
 #include "attention_mma.cuh"
 
 namespace llada {
 
-// Rounds eight keys and eight values per thread.
+// Rounds eight elements of each of two matrices per thread.
 template <typename Element>
 __device__ __forceinline__ void attention_round(const LladaAttentionRoundArgs& args) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (thread * LLADA_ATTENTION_ROUND_ELEMENTS >= args.n) return;
-  const auto round = [thread](const float* from, void* to) {
+  const auto round = [thread](const float* from, float factor, void* to) {
     const float4* x = reinterpret_cast<const float4*>(from) + 2 * thread;
     const float4 a = x[0], b = x[1];
     uint4 rounded;
-    rounded.x = pack_pair(a.x, a.y, Element());
-    rounded.y = pack_pair(a.z, a.w, Element());
-    rounded.z = pack_pair(b.x, b.y, Element());
-    rounded.w = pack_pair(b.z, b.w, Element());
+    rounded.x = pack_pair(a.x * factor, a.y * factor, Element());
+    rounded.y = pack_pair(a.z * factor, a.w * factor, Element());
+    rounded.z = pack_pair(b.x * factor, b.y * factor, Element());
+    rounded.w = pack_pair(b.z * factor, b.w * factor, Element());
     static_cast<uint4*>(to)[thread] = rounded;
   };
-  round(args.k, args.k_out);
-  round(args.v, args.v_out);
+  round(args.first, args.factor, args.first_out);
+  round(args.second, 1.0f, args.second_out);
 }
 
 }  // namespace llada
@@ -62,6 +64,17 @@ __device__ __forceinline__ void attention_round(const LladaAttentionRoundArgs& a
   extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_THREADS, 2)                \
       llada_attention_fwd_##name##_d##head_dim##_q##rows(const LladaAttentionArgs args) { \
     llada::attention_fwd<element, head_dim, rows>(args);                                  \
+  }
+
+#define LLADA_ATTENTION_MMA_BACKWARD(name, element, head_dim)                              \
+  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_THREADS, 2)                 \
+      llada_attention_bwd_##name##_dq_d##head_dim(const LladaAttentionBackwardArgs args) { \
+    llada::attention_bwd<element, head_dim, false>(args);                                  \
+  }                                                                                        \
+  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_THREADS, 2)                 \
+      llada_attention_bwd_##name##_dkdv_d##head_dim(                                       \
+          const LladaAttentionBackwardArgs args) {                                         \
+    llada::attention_bwd<element, head_dim, true>(args);                                   \
   }
 
 #define LLADA_ATTENTION_16(name, element)                                              \
@@ -91,6 +104,8 @@ __device__ __forceinline__ void attention_round(const LladaAttentionRoundArgs& a
 
 LLADA_ATTENTION_16(bf16, __nv_bfloat16)
 LLADA_ATTENTION_16(f16, __half)
+LLADA_ATTENTION_MMA_BACKWARD(bf16, __nv_bfloat16, 64)
+LLADA_ATTENTION_MMA_BACKWARD(bf16, __nv_bfloat16, 128)
 LLADA_ATTENTION_F32(64, 1, 2)
 LLADA_ATTENTION_F32(128, 2, 1)
 LLADA_ATTENTION_F32(256, 4, 1)

@@ -175,7 +175,7 @@ __device__ __forceinline__ void candidates(const LladaCandidatesArgs& args) {
   __shared__ uint32_t suppressed[kHeadTile / 32], uncounted[kHeadTile / 32];
   const LladaHead& head = args.head;
   const bool is_guided = head.unconditional != nullptr;
-  const int rows = is_guided ? kRows / 2 : kRows;
+  const int rows = rows_per_state<kRows>(head);
   const int first_row = static_cast<int>(blockIdx.x) * rows;
   const int64_t first_entry = static_cast<int64_t>(blockIdx.y) * kHeadTile;
   const int64_t tile_index = (head.start + first_entry) / kHeadTile;

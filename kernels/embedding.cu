@@ -20,7 +20,7 @@ namespace llada {
 template <int N, typename T>
 __device__ __forceinline__ void lookup(const LladaEmbeddingArgs& args, const T* table) {
   const RowTile tile(args.lanes_log2);
-  for (int64_t row = tile.first_row; row < args.n; row += tile.row_step) {
+  tile.for_each_row(args.n, [&](int64_t row) {
     const T* from = table + args.ids[row] * args.d;
     float* to = args.y + row * args.d;
     tile.for_each_column<N>(args.d, [&](int64_t column) {
@@ -28,13 +28,13 @@ __device__ __forceinline__ void lookup(const LladaEmbeddingArgs& args, const T* 
       load(from + column, x);
       store(to + column, x);
     });
-  }
+  });
 }
 
 template <int N>
 __device__ __forceinline__ void segment_sum(const LladaSegmentSumArgs& args) {
   const RowTile tile(args.lanes_log2);
-  for (int64_t segment = tile.first_row; segment < args.segments; segment += tile.row_step) {
+  tile.for_each_row(args.segments, [&](int64_t segment) {
     const uint32_t start = args.starts[segment], end = args.starts[segment + 1];
     float* to = args.y + args.targets[segment] * args.d;
     tile.for_each_column<N>(args.d, [&](int64_t column) {
@@ -50,7 +50,7 @@ __device__ __forceinline__ void segment_sum(const LladaSegmentSumArgs& args) {
       }
       store(to + column, sum);
     });
-  }
+  });
 }
 
 }  // namespace llada

@@ -24,6 +24,7 @@ template <int N>
 __device__ __forceinline__ double sum_of_squares(const float* x, int64_t n) {
   const int64_t tile = kThreads * kRuns * N;
   double total = 0.0;
+#pragma unroll 1
   for (int64_t base = blockIdx.x * tile; base < n; base += gridDim.x * tile) {
     float sum = 0.0f;
 #pragma unroll

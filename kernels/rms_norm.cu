@@ -24,7 +24,7 @@
 
 namespace llada {
 
-constexpr int kMaxWarps = LLADA_RMS_NORM_FORWARD_THREADS / 32;
+constexpr int kMaxWarps = LLADA_RMS_NORM_THREADS / 32;
 
 // Runs of N that a thread keeps in registers: all of its elements, but for rows without vectors,
 // where the addresses of so many runs would not fit.
@@ -37,18 +37,24 @@ __device__ __forceinline__ int64_t column_of(int k) {
   return (static_cast<int64_t>(k) * blockDim.x + threadIdx.x) * N;
 }
 
-// A run of x, after the addition, and its share of the sum of squares.
+// A run of x, after the addition.
 template <int N, bool kAdds>
-__device__ __forceinline__ float read_run(const LladaRmsNormArgs& args, int64_t at,
-                                          float (&x)[N]) {
+__device__ __forceinline__ void read_run(const LladaRmsNormArgs& args, int64_t at,
+                                         float (&x)[N]) {
   load(args.x + at, x);
   if constexpr (kAdds) {
     float residual[N];
     load(args.residual + at, residual);
 #pragma unroll
     for (int i = 0; i < N; i++) x[i] += residual[i];
-    store(args.x + at, x);
   }
+}
+
+// Writes the sum back, if there was an addition; returns the run's share of the sum of squares.
+template <int N, bool kAdds>
+__device__ __forceinline__ float finish_run(const LladaRmsNormArgs& args, int64_t at,
+                                            const float (&x)[N]) {
+  if constexpr (kAdds) store(args.x + at, x);
   float squares = 0.0f;
 #pragma unroll
   for (int i = 0; i < N; i++) squares = __fmaf_rn(x[i], x[i], squares);
@@ -56,43 +62,54 @@ __device__ __forceinline__ float read_run(const LladaRmsNormArgs& args, int64_t 
 }
 
 template <int N, typename T>
-__device__ __forceinline__ void write_run(const LladaRmsNormArgs& args, int64_t start,
-                                          int64_t column, float rstd, float (&x)[N]) {
-  float weight[N];
-  load(args.weight + column, weight);
+__device__ __forceinline__ void write_run(const LladaRmsNormArgs& args, int64_t at, float rstd,
+                                          const float (&weight)[N], float (&x)[N]) {
 #pragma unroll
   for (int i = 0; i < N; i++) x[i] = x[i] * rstd * weight[i];
-  store(static_cast<T*>(args.y) + start + column, x);
+  store(static_cast<T*>(args.y) + at, x);
 }
 
 template <int N, bool kAdds, typename T>
 __device__ __forceinline__ void forward(const LladaRmsNormArgs& args, float* scratch) {
   constexpr int kRuns = kRunsOf<N>;
   const int64_t row = blockIdx.x, start = row * args.d;
-  float x[kRuns][N];
+  // All loads come before the first store, which none may pass.
+  float x[kRuns][N], weight[kRuns][N];
+#pragma unroll
+  for (int k = 0; k < kRuns; k++) {
+    const int64_t column = column_of<N>(k);
+    if (column < args.d) {
+      read_run<N, kAdds>(args, start + column, x[k]);
+      load(args.weight + column, weight[k]);
+    }
+  }
   float squares = 0.0f;
 #pragma unroll
   for (int k = 0; k < kRuns; k++) {
     const int64_t column = column_of<N>(k);
-    if (column < args.d) squares += read_run<N, kAdds>(args, start + column, x[k]);
+    if (column < args.d) squares += finish_run<N, kAdds>(args, start + column, x[k]);
   }
   const int64_t step = static_cast<int64_t>(blockDim.x) * N;
+#pragma unroll 1
   for (int64_t column = column_of<N>(kRuns); column < args.d; column += step) {
     float more[N];
-    squares += read_run<N, kAdds>(args, start + column, more);
+    read_run<N, kAdds>(args, start + column, more);
+    squares += finish_run<N, kAdds>(args, start + column, more);
   }
   const float mean = block_reduce<Sum>(squares, scratch) / static_cast<float>(args.d);
   const float rstd = 1.0f / sqrtf(mean + args.eps);
   if (threadIdx.x == 0 && args.rstd != nullptr) args.rstd[row] = rstd;
 #pragma unroll
   for (int k = 0; k < kRuns; k++) {
-    const int64_t column = column_of<N>(k);
-    if (column < args.d) write_run<N, T>(args, start, column, rstd, x[k]);
+    const int64_t at = start + column_of<N>(k);
+    if (at < start + args.d) write_run<N, T>(args, at, rstd, weight[k], x[k]);
   }
+#pragma unroll 1
   for (int64_t column = column_of<N>(kRuns); column < args.d; column += step) {
-    float more[N];
+    float more[N], more_weight[N];
     load(args.x + start + column, more);
-    write_run<N, T>(args, start, column, rstd, more);
+    load(args.weight + column, more_weight);
+    write_run<N, T>(args, start + column, rstd, more_weight, more);
   }
 }
 
@@ -148,6 +165,7 @@ __device__ __forceinline__ void backward(const LladaRmsNormBackwardArgs& args,
   const int64_t step = static_cast<int64_t>(blockDim.x) * N;
   float* partial = args.partials + blockIdx.x * static_cast<int64_t>(args.d);
   float dweight[kRuns][N] = {};
+#pragma unroll 1
   for (int64_t row = first; row < end; row++) {
     const int64_t start = row * args.d;
     const float rstd = args.rstd[row];
@@ -160,6 +178,7 @@ __device__ __forceinline__ void backward(const LladaRmsNormBackwardArgs& args,
         dot += normalize_run<N>(args, start, column, rstd, n[k], g[k], dweight[k]);
       }
     }
+#pragma unroll 1
     for (int64_t column = column_of<N>(kRuns); column < args.d; column += step) {
       float more_n[N], more_g[N], sum[N] = {};
       if (row > first) load(partial + column, sum);
@@ -174,6 +193,7 @@ __device__ __forceinline__ void backward(const LladaRmsNormBackwardArgs& args,
       const int64_t column = column_of<N>(k);
       if (column < args.d) write_dx<N>(args.dx + start + column, rstd, mean, n[k], g[k]);
     }
+#pragma unroll 1
     for (int64_t column = column_of<N>(kRuns); column < args.d; column += step) {
       float more_n[N], more_g[N], ignored[N] = {};
       normalize_run<N>(args, start, column, rstd, more_n, more_g, ignored);
@@ -189,27 +209,27 @@ __device__ __forceinline__ void backward(const LladaRmsNormBackwardArgs& args,
 
 }  // namespace llada
 
-extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_FORWARD_THREADS)
+extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
     llada_rms_norm_fwd_f32(const LladaRmsNormArgs args) {
   llada::forward<false, float>(args);
 }
 
-extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_FORWARD_THREADS)
+extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
     llada_rms_norm_fwd_bf16(const LladaRmsNormArgs args) {
   llada::forward<false, LladaBf16>(args);
 }
 
-extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_FORWARD_THREADS)
+extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
     llada_add_rms_norm_fwd_f32(const LladaRmsNormArgs args) {
   llada::forward<true, float>(args);
 }
 
-extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_FORWARD_THREADS)
+extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
     llada_add_rms_norm_fwd_bf16(const LladaRmsNormArgs args) {
   llada::forward<true, LladaBf16>(args);
 }
 
-extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_BACKWARD_THREADS)
+extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
     llada_rms_norm_bwd_f32(const LladaRmsNormBackwardArgs args) {
   __shared__ float scratch[2][llada::kMaxWarps];
   if (args.d % 4 == 0 &&

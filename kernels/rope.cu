@@ -37,8 +37,10 @@ __device__ __forceinline__ void for_each_pair(const Args& args, int heads, const
   const int lanes = 1 << args.lanes_log2;
   const int lane = threadIdx.x & (lanes - 1), first_head = threadIdx.x >> args.lanes_log2;
   const int head_step = blockDim.x >> args.lanes_log2;
+#pragma unroll 1
   for (int64_t row = blockIdx.x; row < args.rows; row += gridDim.x) {
     const int64_t table_row = static_cast<int64_t>(args.positions[row]) * args.half;
+#pragma unroll 1
     for (int64_t i = lane * N; i < args.half; i += lanes * N) {
       float cos[N], sin[N];
       load(args.cos + table_row + i, cos);

@@ -7,7 +7,7 @@
 //   with bf16 operands reads next. 128-bit accesses if addresses allow, else single elements.
 // Threads: flat runs of 4 elements (8 if y is bf16).
 // Accumulation: none; the exponential and the quotient are those of IEEE-rounded code (no
-//   approximate functions): about 30 instructions per element stay below the time of its bytes.
+//   approximate functions): about 40 instructions per element take less time than its bytes.
 // Bytes: 12 per element (10 to bf16), backward 20. FLOPs: 6, backward 12. Bound by memory.
 // Deterministic: yes.
 // Source: Shazeer 2020, eq. 6 (arXiv 2002.05202).

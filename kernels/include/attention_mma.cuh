@@ -31,6 +31,11 @@
 
 namespace llada {
 
+// A bias as a binary logarithm. The largest finite ones stay finite.
+__device__ __forceinline__ float binary_bias(float bias) {
+  return bias < -FLT_MAX ? bias : fmaxf(bias * kLog2E, -FLT_MAX);
+}
+
 template <typename Element, int kHeadDim, int kRows>
 struct AttentionForward {
   static constexpr int kThreads = LLADA_ATTENTION_THREADS;
@@ -212,13 +217,11 @@ struct AttentionForward {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
           // Past the end the last one is repeated.
-          const float bias = key_bias[min(first + n * 8 + i, place.n_keys - 1)];
-          // The largest finite biases stay finite.
-          const float binary = bias < -FLT_MAX ? bias : fmaxf(bias * kLog2E, -FLT_MAX);
+          const float bias = binary_bias(key_bias[min(first + n * 8 + i, place.n_keys - 1)]);
 #pragma unroll
           for (int block = 0; block < kRowBlocks; block++) {
-            scores[block][n][i] += binary;
-            scores[block][n][2 + i] += binary;
+            scores[block][n][i] += bias;
+            scores[block][n][2 + i] += bias;
           }
         }
       }

@@ -49,84 +49,82 @@ struct HeadShape {
   static constexpr int kSlab = LLADA_HEAD_SLAB_BYTES / static_cast<int>(sizeof(T));
 };
 
-// Copies 16 bytes of a row of d elements from element k on, zeros past its end, or zeros if the
-// row is missing. Rows that do not start at 16 bytes are read element by element; the others are
-// filled up with zeros to whole 16 bytes.
-template <typename T>
-__device__ __forceinline__ void load_chunk(uint4* target, const T* row, bool is_there, int k,
-                                           int d, bool is_aligned) {
-  constexpr int kElements = 16 / static_cast<int>(sizeof(T));
-  const int left = is_there ? d - k : 0;
-  if (is_aligned) {
-    cp_async_16(target, left > 0 ? row + k : row, left > 0);
-    return;
-  }
-  union {
-    T elements[kElements];
-    uint4 chunk;
-  };
-  chunk = make_uint4(0, 0, 0, 0);
-#pragma unroll
-  for (int i = 0; i < kElements; i++) {
-    if (i < left) elements[i] = row[k + i];
-  }
-  *target = chunk;
+// How many rows of a tile are those of the hidden states; with guidance the others are those of
+// the unconditional ones.
+template <int kRows>
+__device__ __forceinline__ int rows_per_state(const LladaHead& args) {
+  return args.unconditional != nullptr ? kRows / 2 : kRows;
 }
 
-__device__ __forceinline__ bool starts_at_16_bytes(const void* base, int64_t stride_bytes) {
-  return ((reinterpret_cast<uint64_t>(base) | static_cast<uint64_t>(stride_bytes)) & 15) == 0;
-}
-
-// Where the rows of a tile come from.
+// Rows of a tile in memory: the first `half` of its rows are rows first .. of `base`, the others
+// those of `second`.
 template <typename T>
-struct HeadSources {
-  const T* head;
-  const T* hidden;
-  const T* unconditional;
-  bool head_is_aligned;
-  bool hidden_is_aligned;
+struct TileSource {
+  const T* base;
+  const T* second;
+  int64_t stride;
+  int64_t first;
+  int64_t n_rows;
+  int half;
 
-  __device__ explicit HeadSources(const LladaHead& args)
-      : head(static_cast<const T*>(args.head)),
-        hidden(static_cast<const T*>(args.hidden)),
-        unconditional(static_cast<const T*>(args.unconditional)) {
-    const int64_t size = sizeof(T);
-    head_is_aligned = starts_at_16_bytes(head, args.head_stride * size);
-    hidden_is_aligned = starts_at_16_bytes(hidden, args.hidden_stride * size) &&
-                        starts_at_16_bytes(unconditional, 0);
+  // A row of the tile; the last one in the place of those that are missing, whose logits nobody
+  // reads.
+  __device__ __forceinline__ const T* row(int r) const {
+    const bool is_second = r >= half;
+    const int64_t at = first + (is_second ? r - half : r);
+    return (is_second ? second : base) + min(at, n_rows - 1) * stride;
+  }
+
+  // Whether its rows start at 16 bytes. Those of bf16 do, see LladaHead.
+  __device__ __forceinline__ bool is_aligned() const {
+    const uint64_t bits = reinterpret_cast<uint64_t>(base) | reinterpret_cast<uint64_t>(second) |
+                          static_cast<uint64_t>(stride) * sizeof(T);
+    return sizeof(T) == 2 || bits % 16 == 0;
   }
 };
 
-// Loads one slab of the head and of the hidden states; every thread takes part.
-template <typename Shape, typename T>
-__device__ __forceinline__ void load_slab(uint4* stage, const LladaHead& args,
-                                          const HeadSources<T>& sources, int64_t first_entry,
-                                          int first_row, int slab) {
-  const int chunk = threadIdx.x % kChunks;
-  const int k = slab * Shape::kSlab + chunk * (16 / static_cast<int>(sizeof(T)));
+// Loads slabs of kRows rows: thread t has chunk t % 8 of row t / 8, and of every kStep-th after it.
+template <int kRows, int kThreads, typename T>
+struct SlabLoader {
+  static constexpr int kStep = kThreads / kChunks;
+  static constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+  static_assert(kStep % 8 == 0 && kRows % kStep == 0, "all rows of a thread swap chunks alike");
+  const TileSource<T> source;
+  const T* rows[kRows / kStep];
+  bool is_aligned;
+
+  __device__ explicit SlabLoader(const TileSource<T>& source)
+      : source(source), is_aligned(source.is_aligned()) {
 #pragma unroll
-  for (int i = 0; i < kHeadTile * kChunks / Shape::kThreads; i++) {
-    const int row = threadIdx.x / kChunks + i * (Shape::kThreads / kChunks);
-    const int64_t entry = first_entry + row;
-    const bool is_there = entry < args.len;
-    const T* source = sources.head + (is_there ? entry : 0) * args.head_stride;
-    load_chunk(stage + row * kChunks + (chunk ^ (row % 8)), source, is_there, k, args.d,
-               sources.head_is_aligned);
+    for (int i = 0; i < kRows / kStep; i++) {
+      rows[i] = source.row(static_cast<int>(threadIdx.x) / kChunks + i * kStep);
+    }
   }
-  uint4* rows = stage + kHeadTile * kChunks;
-  const int half = sources.unconditional != nullptr ? Shape::kRows / 2 : Shape::kRows;
+
+  // Zeros past the end of the axis d.
+  __device__ __forceinline__ void load(uint4* stage, int d, int slab) const {
+    const int chunk = threadIdx.x % kChunks, first = threadIdx.x / kChunks;
+    const int k = (slab * kChunks + chunk) * kElements;
+    uint4* target = stage + first * kChunks + (chunk ^ (first % 8));
+    if (is_aligned) {
+      const bool is_there = k < d;
+      const int offset = is_there ? k : 0;
 #pragma unroll
-  for (int i = 0; i < Shape::kRows * kChunks / Shape::kThreads; i++) {
-    const int row = threadIdx.x / kChunks + i * (Shape::kThreads / kChunks);
-    const bool is_second = row >= half;
-    const int64_t at = first_row + (is_second ? row - half : row);
-    const bool is_there = at < args.rows;
-    const T* base = is_second ? sources.unconditional : sources.hidden;
-    load_chunk(rows + row * kChunks + (chunk ^ (row % 8)),
-               base + (is_there ? at : 0) * args.hidden_stride, is_there, k, args.d,
-               sources.hidden_is_aligned);
+      for (int i = 0; i < kRows / kStep; i++) {
+        cp_async_16(target + i * kStep * kChunks, rows[i] + offset, is_there);
+      }
+      return;
+    }
+#pragma unroll 1
+    for (int i = 0; i < kRows / kStep; i++) {
+      const T* row = source.row(first + i * kStep);
+      T* elements = reinterpret_cast<T*>(target + i * kStep * kChunks);
+      for (int e = 0; e < kElements; e++) {
+        elements[e] = k + e < d ? row[k + e] : static_cast<T>(0.0f);
+      }
+    }
   }
-}
+};
 
 // The sums of a thread, and how it adds a slab to them and puts them down.
 template <typename T, int kRows>
@@ -225,21 +223,38 @@ struct HeadSums<float, kRows> {
   }
 };
 
+// Where the rows of a tile that are no vocabulary entries come from.
+template <typename T, int kRows>
+__device__ __forceinline__ TileSource<T> row_source(const LladaHead& args, int first_row) {
+  return {static_cast<const T*>(args.hidden),
+          static_cast<const T*>(args.unconditional),
+          args.hidden_stride,
+          first_row,
+          args.rows,
+          rows_per_state<kRows>(args)};
+}
+
 // Computes a tile into the first chunks of `shared`, which holds kStages * kStageChunks of them.
 template <typename T, typename Shape>
 __device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shared,
                                               int64_t first_entry, int first_row) {
   static_assert(Shape::kRows * kLogitStride * 4 <= Shape::kStages * Shape::kStageChunks * 16,
                 "the logits take the place of the slabs");
-  const HeadSources<T> sources(args);
+  const SlabLoader<kHeadTile, Shape::kThreads, T> head(
+      {static_cast<const T*>(args.head), nullptr, args.head_stride, first_entry, args.len,
+       kHeadTile});
+  const SlabLoader<Shape::kRows, Shape::kThreads, T> rows(
+      row_source<T, Shape::kRows>(args, first_row));
+  const auto load = [&](int slab, int stage) {
+    uint4* target = shared + stage * Shape::kStageChunks;
+    head.load(target, args.d, slab);
+    rows.load(target + kHeadTile * kChunks, args.d, slab);
+  };
   const int slabs = (args.d + Shape::kSlab - 1) / Shape::kSlab;
   HeadSums<T, Shape::kRows> sums;
 #pragma unroll
   for (int slab = 0; slab < Shape::kStages - 1; slab++) {
-    if (slab < slabs) {
-      load_slab<Shape>(shared + slab * Shape::kStageChunks, args, sources, first_entry, first_row,
-                       slab);
-    }
+    if (slab < slabs) load(slab, slab);
     cp_async_commit();
   }
   int stage = 0;
@@ -248,11 +263,7 @@ __device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shar
     // This slab is there for all, and all are done with the one whose place the next load takes.
     __syncthreads();
     const int ahead = slab + Shape::kStages - 1;
-    const int free_stage = stage == 0 ? Shape::kStages - 1 : stage - 1;
-    if (ahead < slabs) {
-      load_slab<Shape>(shared + free_stage * Shape::kStageChunks, args, sources, first_entry,
-                       first_row, ahead);
-    }
+    if (ahead < slabs) load(ahead, stage == 0 ? Shape::kStages - 1 : stage - 1);
     cp_async_commit();
     sums.add(shared + stage * Shape::kStageChunks);
     stage = stage + 1 == Shape::kStages ? 0 : stage + 1;
@@ -266,17 +277,11 @@ __device__ __forceinline__ void multiply_tile(const LladaHead& args, uint4* shar
 template <typename Shape>
 __device__ __forceinline__ void read_tile(const LladaHead& args, float* tile, int64_t first_entry,
                                           int first_row) {
-  const int half = args.unconditional != nullptr ? Shape::kRows / 2 : Shape::kRows;
+  const auto rows = row_source<float, Shape::kRows>(args, first_row);
   for (int i = threadIdx.x; i < Shape::kRows * kHeadTile; i += Shape::kThreads) {
     const int row = i / kHeadTile, column = i % kHeadTile;
-    const bool is_second = row >= half;
-    const int64_t at = first_row + (is_second ? row - half : row);
     const int64_t entry = first_entry + column;
-    const void* logits = is_second ? args.unconditional : args.hidden;
-    const bool is_there = at < args.rows && entry < args.len;
-    const int64_t place = is_there ? at * args.hidden_stride + entry : 0;
-    tile[row * kLogitStride + column] =
-        is_there ? static_cast<const float*>(logits)[place] : 0.0f;
+    tile[row * kLogitStride + column] = entry < args.len ? rows.row(row)[entry] : 0.0f;
   }
 }
 

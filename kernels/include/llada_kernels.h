@@ -97,11 +97,10 @@ typedef struct LladaSegmentSumArgs {
 
 /* ---- rms_norm.cu ------------------------------------------------------------------------- */
 
-/* Most threads of a block, and elements of a row that a thread keeps in registers. Of blocks of
- * 1,024 threads each has 64 registers, enough for the 16 values of the forward kernel; the 48 of
- * the backward kernel need more. Rows are kept whole up to 16,384 and 8,192 columns. */
-#define LLADA_RMS_NORM_FORWARD_THREADS 1024
-#define LLADA_RMS_NORM_BACKWARD_THREADS 512
+/* Most threads of a block, and elements of a row that a thread keeps in registers: of blocks of
+ * 512 threads each has 128 registers, and the backward kernel takes about 100, three values per
+ * element. Rows are kept whole up to 8,192 columns. */
+#define LLADA_RMS_NORM_THREADS 512
 #define LLADA_RMS_NORM_ELEMENTS 16
 
 /* y[r, c] = x[r, c] weight[c] rstd[r], rstd[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps); before it
@@ -380,6 +379,9 @@ typedef struct LladaDequantizeArgs {
  * 64; 160 of 164 KiB with 128 of both. */
 #define LLADA_ATTENTION_STAGES_D64 4
 #define LLADA_ATTENTION_STAGES_D128 3
+/* Rows of a block of the tensor-core gradient, and bytes of its tiles of the other kind. */
+#define LLADA_ATTENTION_BACKWARD_ROWS 64
+#define LLADA_ATTENTION_BACKWARD_BYTES 8192
 /* Threads of a block of the f32 kernels, and both sides of their tiles. */
 #define LLADA_ATTENTION_F32_THREADS 256
 #define LLADA_ATTENTION_F32_TILE 64
@@ -427,17 +429,24 @@ typedef struct LladaAttentionBackwardArgs {
   LLADA_PTR(float) dv;          /* [T, K * E] */
   int64_t q_stride;             /* elements from a token to the next, of q, y, dy and dq */
   int64_t kv_stride;            /* of k, v, dk and dv */
+  /* Rounded to 16 bits, for tensor cores; q after it was multiplied by scale log2(e). */
+  LLADA_PTR(const void) rounded_q;
+  LLADA_PTR(const void) rounded_k;
+  LLADA_PTR(const void) rounded_v;
+  LLADA_PTR(const void) rounded_dy;
   int64_t rows;                 /* T * H, of delta */
   LladaAttentionPlaces places;
 } LladaAttentionBackwardArgs;
 
-/* Keys and values rounded to 16 bits. */
+/* Two matrices of one size rounded to 16 bits, the first one times a factor. */
 typedef struct LladaAttentionRoundArgs {
-  LLADA_PTR(const float) k;
-  LLADA_PTR(const float) v;
-  LLADA_PTR(void) k_out;
-  LLADA_PTR(void) v_out;
+  LLADA_PTR(const float) first;
+  LLADA_PTR(const float) second;
+  LLADA_PTR(void) first_out;
+  LLADA_PTR(void) second_out;
   int64_t n; /* elements of each, a multiple of 8 */
+  float factor;
+  int32_t padding;
 } LladaAttentionRoundArgs;
 /* ---- head.cuh: what the kernels of an LM head share --------------------------------------- */
 
@@ -449,7 +458,8 @@ typedef struct LladaAttentionRoundArgs {
 #define LLADA_HEAD_LOGIT_STRIDE 132
 
 /* logits[r, v] = sum_d hidden[r, d] head[v, d] + bias[v], for the entries start .. start + len.
- * Rows of operands that start at 16 bytes are filled up with zeros to whole 16 bytes. */
+ * Rows of bf16 start at 16 bytes and are filled up with zeros to whole 16 bytes; those of f32 are
+ * read faster if they start at 16 bytes. */
 typedef struct LladaHead {
   LLADA_PTR(const void) head;          /* [len, d] from entry `start` on, bf16 or f32 */
   LLADA_PTR(const void) hidden;        /* [rows, d], of the same type, or logits [rows, len] */

@@ -62,8 +62,8 @@ __device__ __forceinline__ void store(float* to, const float (&from)[N]) {
   } else {
 #pragma unroll
     for (int i = 0; i < N; i += 4) {
-      *reinterpret_cast<float4*>(to + i) =
-          make_float4(from[i], from[i + 1], from[i + 2], from[i + 3]);
+      store_128(to + i, make_uint4(__float_as_uint(from[i]), __float_as_uint(from[i + 1]),
+                                   __float_as_uint(from[i + 2]), __float_as_uint(from[i + 3])));
     }
   }
 }
@@ -77,9 +77,12 @@ __device__ __forceinline__ void store(LladaBf16* to, const float (&from)[N]) {
     constexpr __nv_bfloat16 kType{};
 #pragma unroll
     for (int i = 0; i < N; i += 8) {
-      *reinterpret_cast<uint4*>(to + i) = make_uint4(
-          pack_pair(from[i], from[i + 1], kType), pack_pair(from[i + 2], from[i + 3], kType),
-          pack_pair(from[i + 4], from[i + 5], kType), pack_pair(from[i + 6], from[i + 7], kType));
+      uint32_t pairs[4];
+#pragma unroll
+      for (int pair = 0; pair < 4; pair++) {
+        pairs[pair] = pack_pair(from[i + 2 * pair], from[i + 2 * pair + 1], kType);
+      }
+      store_128(to + i, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
     }
   }
 }
@@ -87,14 +90,19 @@ __device__ __forceinline__ void store(LladaBf16* to, const float (&from)[N]) {
 // Calls `op.run<N>(at)` for the runs of N elements in `0..n`, and `op.run<1>(at)` for the
 // elements that are left; for all of them if `vectors` is false. Thread i of the grid takes the
 // runs i, i + threads, and so on.
+//
+// These loops, and those of `RowTile`, are not unrolled: most threads go through them once, and
+// the number of rounds, which an unrolled loop needs, takes a 64-bit division.
 template <int N, typename Op>
 __device__ __forceinline__ void for_each_run(int64_t n, bool vectors, const Op& op) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
   const int64_t n_runs = vectors ? n / N : 0;
+#pragma unroll 1
   for (int64_t run = thread; run < n_runs; run += threads) {
     op.template run<N>(run * N);
   }
+#pragma unroll 1
   for (int64_t at = n_runs * N + thread; at < n; at += threads) {
     op.template run<1>(at);
   }
@@ -115,9 +123,17 @@ struct RowTile {
     run_step = static_cast<int64_t>(gridDim.y) << lanes_log2;
   }
 
+  // Calls `body(row)` for this thread's rows of `rows`.
+  template <typename Body>
+  __device__ __forceinline__ void for_each_row(int64_t rows, const Body& body) const {
+#pragma unroll 1
+    for (int64_t row = first_row; row < rows; row += row_step) body(row);
+  }
+
   // Calls `body(column)` for this thread's runs of N of `d` columns.
   template <int N, typename Body>
   __device__ __forceinline__ void for_each_column(int64_t d, const Body& body) const {
+#pragma unroll 1
     for (int64_t column = first_run * N; column < d; column += run_step * N) body(column);
   }
 };

@@ -29,6 +29,19 @@ __device__ __forceinline__ void cp_async_16(void* target, const void* source, bo
                : "memory");
 }
 
+// Starts a copy of 4 bytes.
+__device__ __forceinline__ void cp_async_4(void* target, const void* source) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(shared_address(target)),
+               "l"(source)
+// Writes 128 bits to global memory, aligned to 16 bytes. The compiler splits some assignments of
+// a `uint4` into four instructions, each of which touches all sectors that the whole would.
+__device__ __forceinline__ void store_128(void* target, uint4 v) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};\n" ::"l"(
+                   __cvta_generic_to_global(target)),
+               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+
 // Closes a group of copies.
 __device__ __forceinline__ void cp_async_commit() {
   asm volatile("cp.async.commit_group;\n" ::: "memory");

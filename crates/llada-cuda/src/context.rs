@@ -128,6 +128,7 @@ impl Context {
             return Ok(slot);
         }
         let bytes: &[u8] = bytemuck::cast_slice(values);
+        let _bound = self.allocator.bind()?;
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = uploads.iter().position(|(kept, _)| kept == bytes) {
             let memory = Arc::clone(&uploads[at].1);

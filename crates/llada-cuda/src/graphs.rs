@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::result;
 use cudarc::driver::sys::{CUgraphExec, CUgraphInstantiate_flags, CUstreamCaptureMode};
-use llada_tensor::backend::{DeviceMemory as _, Recorder, Step};
+use llada_tensor::backend::{Recorder, Step};
 use llada_tensor::{Error, Result, Tensor};
 
 use crate::context::Context;

@@ -40,6 +40,17 @@ pub(crate) struct Allocator {
 thread_local! {
     /// Whether this thread records the stream.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
+    /// Guards of [`Allocator::bind`] that this thread holds.
+    static BOUND: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it lives, no thread can begin to record.
+pub(crate) struct Bound<'a>(#[expect(dead_code, reason = "held")] Option<RwLockReadGuard<'a, ()>>);
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        BOUND.set(BOUND.get() - 1);
+    }
 }
 
 /// While it lives, the calls of this thread are the only ones that are recorded.
@@ -105,18 +116,19 @@ impl Allocator {
     }
 
     /// Makes the device current on this thread, which every driver call needs, and waits for a
-    /// thread that records; while the guard lives, none can begin to.
-    pub(crate) fn bind(&self) -> Result<Option<RwLockReadGuard<'_, ()>>> {
-        let wait = || {
-            self.recording
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-        };
-        let guard = (!IS_RECORDING.get()).then(wait);
+    /// thread that records; while the guard lives, none can begin to. It comes before any other
+    /// lock, since the thread that records takes those as well.
+    pub(crate) fn bind(&self) -> Result<Bound<'_>> {
+        // Once per thread: a second one could wait for a recorder that waits for the first.
+        let is_first = !IS_RECORDING.get() && BOUND.get() == 0;
+        let wait = || self.recording.read().unwrap_or_else(PoisonError::into_inner);
+        let guard = is_first.then(wait);
+        BOUND.set(BOUND.get() + 1);
+        let bound = Bound(guard);
         self.cuda
             .bind_to_thread()
             .map_err(self.failed("cuCtxSetCurrent"))?;
-        Ok(guard)
+        Ok(bound)
     }
 
     /// Makes this thread the only one whose calls reach the stream.

@@ -13,14 +13,3 @@ pub(crate) mod remask;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod swiglu;
-
-use llada_tensor::{Error, Result};
-
-/// An op that this backend lacks.
-pub(crate) fn missing<T>(cx: &crate::context::Context, op: &'static str) -> Result<T> {
-    Err(Error::Device {
-        device: cx.name().to_owned(),
-        call: op,
-        reason: "this backend does not have the op".to_owned(),
-    })
-}

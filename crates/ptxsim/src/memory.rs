@@ -1,305 +1,252 @@
-//! Device memory: one arena that allocations are cut from, with a shadow that knows of each byte
-//! whether it may be read.
+//! Device memory: allocations, their bounds, and which bytes have been written.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::alloc::Layout;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::MmapMut;
+/// Alignment of an allocation, as the driver gives it.
+const ALIGN: usize = 256;
+/// Freed bytes that check mode keeps, so that their addresses are not used again soon.
+const QUARANTINE: usize = 256 << 20;
 
-/// First address of device memory. The windows of shared and local memory in the generic address
-/// space lie below it.
-pub(crate) const GLOBAL: u64 = 0x10_0000_0000;
-/// Window of the shared memory of a block.
-pub(crate) const SHARED: u64 = 0x4_0000_0000;
-/// Window of the local memory of a thread.
-pub(crate) const LOCAL: u64 = 0x8_0000_0000;
-/// Size of a window.
-pub(crate) const WINDOW: u64 = 0x1_0000_0000;
-
-/// Addresses of allocations are multiples of this.
-const ALIGN: u64 = 512;
-
-/// What the shadow says of a byte.
-const NEVER: u8 = 0;
-const FRESH: u8 = 1;
-const WRITTEN: u8 = 2;
-const FREED: u8 = 3;
-
-/// An access that is not allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
-    Address(String),
-    Misaligned(String),
-    Launch(String),
-}
-
-impl Fault {
-    pub(crate) fn text(&self) -> &str {
-        match self {
-            Self::Address(text) | Self::Misaligned(text) | Self::Launch(text) => text,
-        }
-    }
-
-    /// The same kind with more text in front.
-    pub(crate) fn at(self, place: &str) -> Self {
-        match self {
-            Self::Address(text) => Self::Address(format!("{place}: {text}")),
-            Self::Misaligned(text) => Self::Misaligned(format!("{place}: {text}")),
-            Self::Launch(text) => Self::Launch(format!("{place}: {text}")),
-        }
-    }
-}
-
-/// Device memory and what is allocated in it.
+/// Host memory that stands for device memory.
 #[derive(Debug)]
-pub(crate) struct Arena {
-    memory: MmapMut,
-    shadow: MmapMut,
-    checked: bool,
-    /// Size of each living allocation by its address.
-    allocations: BTreeMap<u64, u64>,
-    /// Gaps by their address.
-    gaps: BTreeMap<u64, u64>,
+struct Buffer {
+    start: *mut u8,
+    layout: Layout,
 }
 
-/// The arena as kernels see it: threads of the simulator share it as blocks of a grid do.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Global {
-    memory: *mut u8,
-    shadow: *mut u8,
-    bytes: u64,
-    checked: bool,
+// SAFETY: the buffer is owned bytes; kernels on several threads access it as they would on a device.
+unsafe impl Send for Buffer {}
+// SAFETY: as above; nothing hands out references into it.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    fn new(bytes: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN).ok()?;
+        // SAFETY: the layout has at least one byte.
+        let start = unsafe { std::alloc::alloc(layout) };
+        if start.is_null() {
+            return None;
+        }
+        // SAFETY: the allocation has that many bytes. All bits set are a NaN in every format.
+        unsafe { std::ptr::write_bytes(start, 0xff, layout.size()) };
+        Some(Self { start, layout })
+    }
 }
 
-// SAFETY: the memory outlives the launch that it was made for, and whoever races in it does so in
-// the kernel: bytes are read and written by unaligned copies of plain integers.
-unsafe impl Send for Global {}
-// SAFETY: as above.
-unsafe impl Sync for Global {}
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: `new` allocated it with this layout.
+        unsafe { std::alloc::dealloc(self.start, self.layout) };
+    }
+}
 
-impl Arena {
-    pub(crate) fn new(bytes: u64) -> std::io::Result<Self> {
-        let bytes = bytes.next_multiple_of(ALIGN);
-        let map = || MmapMut::map_anon(usize::try_from(bytes).unwrap_or(usize::MAX));
-        Ok(Self {
-            memory: map()?,
-            shadow: map()?,
-            checked: false,
-            allocations: BTreeMap::new(),
-            gaps: BTreeMap::from([(GLOBAL, bytes)]),
-        })
+/// One allocation.
+#[derive(Debug)]
+pub(crate) struct Allocation {
+    _buffer: Buffer,
+    bytes: usize,
+    freed: bool,
+    /// A bit for each byte that has been written; empty outside check mode, or once all have been.
+    written: Vec<AtomicU64>,
+}
+
+impl Allocation {
+    fn mark(&mut self, offset: usize, bytes: usize) {
+        if offset == 0 && bytes == self.bytes {
+            self.written = Vec::new();
+        }
+        self.mark_shared(offset, bytes);
     }
 
-    pub(crate) fn total(&self) -> u64 {
-        self.memory.len() as u64
-    }
-
-    pub(crate) fn free_bytes(&self) -> u64 {
-        self.total() - self.allocations.values().sum::<u64>()
-    }
-
-    /// Whether kernels' accesses are looked up in the shadow; what they wrote before that counts as
-    /// never written.
-    pub(crate) fn set_checked(&mut self, checked: bool) {
-        self.checked = checked;
-    }
-
-    pub(crate) fn global(&mut self) -> Global {
-        Global {
-            memory: self.memory.as_mut_ptr(),
-            shadow: self.shadow.as_mut_ptr(),
-            bytes: self.total(),
-            checked: self.checked,
+    fn mark_shared(&self, offset: usize, bytes: usize) {
+        if self.written.is_empty() {
+            return;
+        }
+        let end = offset + bytes;
+        let mut at = offset;
+        while at < end {
+            let stop = ((at / 64 + 1) * 64).min(end);
+            let count = stop - at;
+            let bits = if count == 64 {
+                u64::MAX
+            } else {
+                ((1 << count) - 1) << (at % 64)
+            };
+            self.written[at / 64].fetch_or(bits, Ordering::Relaxed);
+            at = stop;
         }
     }
 
-    /// The first gap that is large enough; its bytes are those of a NaN. A gap of [`ALIGN`] bytes
-    /// stays behind each allocation, so that running past its end is found.
-    pub(crate) fn allocate(&mut self, bytes: u64) -> Option<u64> {
-        let size = bytes
-            .max(1)
-            .checked_next_multiple_of(ALIGN)?
-            .checked_add(ALIGN)?;
-        let (&start, &gap) = self.gaps.iter().find(|(_, gap)| **gap >= size)?;
-        self.gaps.remove(&start);
-        if gap > size {
-            self.gaps.insert(start + size, gap - size);
-        }
-        self.allocations.insert(start, size);
-        let at = (start - GLOBAL) as usize;
-        let (bytes, size) = (bytes as usize, size as usize);
-        self.memory[at..at + bytes].fill(0xff);
-        self.shadow[at..at + bytes].fill(FRESH);
-        self.shadow[at + bytes..at + size].fill(NEVER);
-        Some(start)
+    fn is_written(&self, offset: usize, bytes: usize) -> bool {
+        self.written.is_empty()
+            || (offset..offset + bytes)
+                .all(|at| self.written[at / 64].load(Ordering::Relaxed) >> (at % 64) & 1 == 1)
+    }
+}
+
+/// Addresses that a thread has found to be inside one allocation, so that it need not look again.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Known {
+    ranges: [(u64, u64); 4],
+    next: usize,
+}
+
+impl Known {
+    #[inline]
+    pub(crate) fn contains(&self, start: u64, end: u64) -> bool {
+        self.ranges
+            .iter()
+            .any(|&(from, to)| start >= from && end <= to)
     }
 
-    /// Gives an allocation back; false if there is none at this address.
+    fn add(&mut self, range: (u64, u64)) {
+        self.ranges[self.next] = range;
+        self.next = (self.next + 1) % self.ranges.len();
+    }
+}
+
+/// What an access does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Read,
+    Write,
+    /// A copy or memset from the host: it may read what was never written.
+    Copy,
+}
+
+/// All device memory.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    map: BTreeMap<u64, Allocation>,
+    quarantine: VecDeque<u64>,
+    quarantined: usize,
+    pub(crate) used: usize,
+    pub(crate) limit: usize,
+    pub(crate) check: bool,
+}
+
+impl Memory {
+    pub(crate) fn new(limit: usize, check: bool) -> Self {
+        Self {
+            map: BTreeMap::new(),
+            quarantine: VecDeque::new(),
+            quarantined: 0,
+            used: 0,
+            limit,
+            check,
+        }
+    }
+
+    /// Allocates; none if the device is full.
+    pub(crate) fn allocate(&mut self, bytes: usize) -> Option<u64> {
+        if self.used.checked_add(bytes)? > self.limit {
+            return None;
+        }
+        let buffer = Buffer::new(bytes)?;
+        let address = buffer.start as u64;
+        let words = if self.check { bytes.div_ceil(64) } else { 0 };
+        let written = (0..words).map(|_| AtomicU64::new(0)).collect();
+        self.map.insert(
+            address,
+            Allocation {
+                _buffer: buffer,
+                bytes,
+                freed: false,
+                written,
+            },
+        );
+        self.used += bytes;
+        Some(address)
+    }
+
+    /// Frees; false if there is no such allocation.
     pub(crate) fn free(&mut self, address: u64) -> bool {
-        let Some(size) = self.allocations.remove(&address) else {
+        let Some(allocation) = self.map.get_mut(&address).filter(|a| !a.freed) else {
             return false;
         };
-        let at = (address - GLOBAL) as usize;
-        self.shadow[at..at + size as usize].fill(FREED);
-        let (mut start, mut size) = (address, size);
-        if let Some((&before, &gap)) = self.gaps.range(..address).next_back()
-            && before + gap == address
-        {
-            self.gaps.remove(&before);
-            (start, size) = (before, size + gap);
+        self.used -= allocation.bytes;
+        if !self.check {
+            self.map.remove(&address);
+            return true;
         }
-        if let Some(gap) = self.gaps.remove(&(start + size)) {
-            size += gap;
+        allocation.freed = true;
+        self.quarantined += allocation.bytes;
+        self.quarantine.push_back(address);
+        while self.quarantined > QUARANTINE {
+            let Some(oldest) = self.quarantine.pop_front() else {
+                break;
+            };
+            if let Some(gone) = self.map.remove(&oldest) {
+                self.quarantined -= gone.bytes;
+            }
         }
-        self.gaps.insert(start, size);
         true
     }
-}
 
-impl Global {
-    /// A checked pointer to `n` bytes.
-    ///
-    /// # Errors
-    /// A fault that says what is there instead.
-    #[inline(always)]
-    pub(crate) fn at(&self, address: u64, n: u32, write: bool) -> Result<*mut u8, Fault> {
-        let offset = address.wrapping_sub(GLOBAL);
-        if offset >= self.bytes || self.bytes - offset < u64::from(n) {
-            return Err(outside(address, n));
-        }
-        // Parts of words are the beginnings of asynchronous copies, which were looked at whole.
-        if n.is_power_of_two() && !address.is_multiple_of(u64::from(n)) {
-            return Err(misaligned("global", address, n));
-        }
-        if self.checked {
-            self.check(offset, n, write)?;
-        }
-        // SAFETY: inside of the arena.
-        Ok(unsafe { self.memory.add(offset as usize) })
-    }
-
-    /// An atomic operation on a word of 4 or 8 bytes; returns what was there.
-    ///
-    /// # Errors
-    /// As [`Self::at`].
-    pub(crate) fn update(
+    /// Says what is wrong with an access, if anything is.
+    pub(crate) fn check(
         &self,
         address: u64,
-        n: u32,
-        new: impl Fn(u64) -> u64,
-    ) -> Result<u64, Fault> {
-        let at = self.at(address, n, false)?;
-        if n == 8 {
-            // SAFETY: checked and aligned by `at`; kernels access it by atomics or race anyhow.
-            let word = unsafe { AtomicU64::from_ptr(at.cast()) };
-            return Ok(word
-                .fetch_update(SeqCst, SeqCst, |old| Some(new(old)))
-                .unwrap_or_default());
-        }
-        // SAFETY: as above.
-        let word = unsafe { AtomicU32::from_ptr(at.cast()) };
-        let update = |old: u32| Some(new(u64::from(old)) as u32);
-        Ok(u64::from(
-            word.fetch_update(SeqCst, SeqCst, update)
-                .unwrap_or_default(),
-        ))
-    }
-
-    /// Asks the shadow.
-    #[inline(never)]
-    fn check(&self, offset: u64, n: u32, write: bool) -> Result<(), Fault> {
-        // SAFETY: inside of the arena, checked by the caller; no reference to it lives longer.
-        let shadow =
-            unsafe { std::slice::from_raw_parts_mut(self.shadow.add(offset as usize), n as usize) };
-        let address = GLOBAL + offset;
-        let what = match shadow.iter().copied().find(|&state| state != WRITTEN) {
-            Some(NEVER) => "memory that is not allocated",
-            Some(FREED) => "memory that was freed",
-            Some(FRESH) if !write => "memory that was never written",
-            _ => {
-                shadow.fill(WRITTEN);
-                return Ok(());
-            }
+        bytes: usize,
+        usage: Use,
+        known: &mut Known,
+    ) -> Result<(), String> {
+        let Some((&start, a)) = self.map.range(..=address).next_back() else {
+            return Err("no allocation at or below the address".to_owned());
         };
-        let verb = if write { "write to" } else { "read of" };
-        Err(Fault::Address(format!(
-            "{verb} {what}, {n} bytes at {address:#x}"
-        )))
+        let offset = usize::try_from(address - start).unwrap_or(usize::MAX);
+        let end = offset.saturating_add(bytes);
+        if a.freed && offset < a.bytes {
+            return Err(format!(
+                "use after free: byte {offset} of a freed allocation of {} bytes",
+                a.bytes
+            ));
+        }
+        if end > a.bytes {
+            return Err(format!(
+                "out of bounds: byte {offset} of the nearest allocation, which has {} bytes at {start:#x}{}",
+                a.bytes,
+                if a.freed { " and is freed" } else { "" }
+            ));
+        }
+        match usage {
+            Use::Write => a.mark_shared(offset, bytes),
+            Use::Read if !a.is_written(offset, bytes) => {
+                return Err(format!(
+                    "uninitialized read: byte {offset} of an allocation of {} bytes",
+                    a.bytes
+                ));
+            }
+            _ => {}
+        }
+        if !self.check {
+            known.add((start, start + a.bytes as u64));
+        }
+        Ok(())
     }
 
-    /// Whether a range lies in living allocations.
-    pub(crate) fn is_allocated(&self, address: u64, n: u64) -> bool {
-        let offset = address.wrapping_sub(GLOBAL);
-        if offset >= self.bytes || self.bytes - offset < n {
-            return false;
+    /// Checks the range of a copy and, for a target, marks it as written.
+    pub(crate) fn host_range(
+        &mut self,
+        address: u64,
+        bytes: usize,
+        write: bool,
+    ) -> Result<(), String> {
+        if bytes == 0 {
+            return Ok(());
         }
-        // SAFETY: inside of the arena.
-        let shadow =
-            unsafe { std::slice::from_raw_parts(self.shadow.add(offset as usize), n as usize) };
-        shadow
-            .iter()
-            .all(|&state| state == FRESH || state == WRITTEN)
-    }
-
-    /// A copy by the host or between allocations; `false` if a range is not allocated.
-    pub(crate) fn copy_in(&self, address: u64, bytes: &[u8]) -> bool {
-        if !self.is_allocated(address, bytes.len() as u64) {
-            return false;
+        self.check(address, bytes, Use::Copy, &mut Known::default())?;
+        if write && let Some((&start, a)) = self.map.range_mut(..=address).next_back() {
+            a.mark(
+                usize::try_from(address - start).unwrap_or(usize::MAX),
+                bytes,
+            );
         }
-        let offset = (address - GLOBAL) as usize;
-        // SAFETY: inside of the arena, checked above.
-        unsafe {
-            self.memory
-                .add(offset)
-                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-            self.shadow.add(offset).write_bytes(WRITTEN, bytes.len());
-        }
-        true
-    }
-
-    /// As [`Self::copy_in`].
-    pub(crate) fn copy_out(&self, address: u64, bytes: &mut [u8]) -> bool {
-        if !self.is_allocated(address, bytes.len() as u64) {
-            return false;
-        }
-        let offset = (address - GLOBAL) as usize;
-        // SAFETY: inside of the arena, checked above.
-        unsafe {
-            self.memory
-                .add(offset)
-                .copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
-        }
-        true
-    }
-
-    /// As [`Self::copy_in`], within the device; what was never written stays so.
-    pub(crate) fn copy(&self, to: u64, from: u64, n: u64) -> bool {
-        if !self.is_allocated(to, n) || !self.is_allocated(from, n) {
-            return false;
-        }
-        let (to, from) = ((to - GLOBAL) as usize, (from - GLOBAL) as usize);
-        // SAFETY: inside of the arena, checked above; ranges may overlap.
-        unsafe {
-            self.memory
-                .add(to)
-                .copy_from(self.memory.add(from), n as usize);
-            self.shadow
-                .add(to)
-                .copy_from(self.shadow.add(from), n as usize);
-        }
-        true
+        Ok(())
     }
 }
 
-pub(crate) fn outside(address: u64, n: u32) -> Fault {
-    Fault::Address(format!(
-        "access outside of any memory, {n} bytes at {address:#x}"
-    ))
-}
-
-pub(crate) fn misaligned(space: &str, address: u64, n: u32) -> Fault {
-    Fault::Misaligned(format!(
-        "misaligned access to {space} memory, {n} bytes at {address:#x}"
-    ))
-}
+#[cfg(test)]
+mod tests;

@@ -379,3 +379,6 @@ fn failed(cx: &Context, call: &'static str, reason: String) -> Error {
 fn said(cx: &Context, call: &'static str) -> impl Fn(CublasError) -> Error {
     move |error| failed(cx, call, format!("{:?}", error.0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! Plans of `kernels/attention.cu`: which kernel computes what, and with which tiles.
 
 use llada_kernels::args::{
-    LLADA_ATTENTION_F32_THREADS, LLADA_ATTENTION_F32_TILE, LLADA_ATTENTION_KEYS,
-    LLADA_ATTENTION_ROUND_ELEMENTS, LLADA_ATTENTION_ROUND_THREADS, LLADA_ATTENTION_STAGES_D64,
-    LLADA_ATTENTION_STAGES_D128, LLADA_ATTENTION_THREADS,
+    LLADA_ATTENTION_BACKWARD_BYTES, LLADA_ATTENTION_BACKWARD_ROWS, LLADA_ATTENTION_F32_THREADS,
+    LLADA_ATTENTION_F32_TILE, LLADA_ATTENTION_KEYS, LLADA_ATTENTION_ROUND_ELEMENTS,
+    LLADA_ATTENTION_ROUND_THREADS, LLADA_ATTENTION_STAGES_D64, LLADA_ATTENTION_STAGES_D128,
+    LLADA_ATTENTION_THREADS,
 };
 use llada_tensor::{Error, Result};
 
@@ -153,7 +154,7 @@ pub(crate) fn forward_16(
     }))
 }
 
-/// Rounds `n` elements of keys and of values.
+/// Rounds two matrices of `n` elements.
 pub(crate) fn round(element: Element, n: usize) -> Result<Launch> {
     let threads = LLADA_ATTENTION_ROUND_THREADS;
     let of_block = (threads * LLADA_ATTENTION_ROUND_ELEMENTS) as usize;
@@ -187,6 +188,40 @@ pub(crate) fn forward_f32(sizes: &Sizes) -> Result<Launch> {
         entry: by_head_dim(sizes.head_dim, entries),
         plan: LaunchPlan::new(OP, grid, LLADA_ATTENTION_F32_THREADS, 0)?,
     })
+}
+
+/// `dq` and then `dk` and `dv` on tensor cores, in bf16; `None` if they have no kernel for the head
+/// dimension.
+pub(crate) fn backward_bf16(sizes: &Sizes) -> Result<Option<[Launch; 2]>> {
+    let op = "attention_backward";
+    let [dq, dkdv] = match sizes.head_dim {
+        64 => [
+            "llada_attention_bwd_bf16_dq_d64",
+            "llada_attention_bwd_bf16_dkdv_d64",
+        ],
+        128 => [
+            "llada_attention_bwd_bf16_dq_d128",
+            "llada_attention_bwd_bf16_dkdv_d128",
+        ],
+        _ => return Ok(None),
+    };
+    let rows = LLADA_ATTENTION_BACKWARD_ROWS;
+    let row_bytes: u32 = if sizes.head_dim == 64 { 128 } else { 256 };
+    let own_bytes = 2 * rows * row_bytes;
+    // Two stages of two tiles, with two numbers per row.
+    let tile_rows = LLADA_ATTENTION_BACKWARD_BYTES / row_bytes;
+    let stage_bytes = 2 * LLADA_ATTENTION_BACKWARD_BYTES + 2 * 4 * tile_rows;
+    let tiles = sizes.keys.div_ceil(rows as usize);
+    let key_grid = [tiles, sizes.n_kv_heads, sizes.sequences];
+    let launch = |entry, grid| {
+        let shared_bytes = own_bytes + 2 * stage_bytes;
+        let plan = LaunchPlan::new(op, grid, LLADA_ATTENTION_THREADS, shared_bytes)?;
+        Ok(Launch { entry, plan })
+    };
+    Ok(Some([
+        launch(dq, sizes.query_grid(rows))?,
+        launch(dkdv, key_grid)?,
+    ]))
 }
 
 /// The gradient in `f32`: `delta` of `rows` tokens and heads, then `dq`, then `dk` and `dv`.

@@ -1,8 +1,6 @@
 //! Plans of `kernels/rms_norm.cu`.
 
-use llada_kernels::args::{
-    LLADA_RMS_NORM_BACKWARD_THREADS, LLADA_RMS_NORM_ELEMENTS, LLADA_RMS_NORM_FORWARD_THREADS,
-};
+use llada_kernels::args::{LLADA_RMS_NORM_ELEMENTS, LLADA_RMS_NORM_THREADS};
 use llada_tensor::Result;
 
 use crate::launch::LaunchPlan;
@@ -15,7 +13,7 @@ const MAX_CHUNKS: usize = 512;
 
 /// A block per row, forward.
 pub(crate) fn rms_norm(rows: usize, d: usize) -> Result<LaunchPlan> {
-    let threads = threads(d, LLADA_RMS_NORM_FORWARD_THREADS);
+    let threads = threads(d);
     LaunchPlan::linear("rms_norm", if d == 0 { 0 } else { rows }, threads)
 }
 
@@ -33,7 +31,7 @@ pub(crate) struct Backward {
 pub(crate) fn rms_norm_backward(rows: usize, d: usize) -> Result<Backward> {
     let chunk_rows = rows.div_ceil(MAX_CHUNKS).max(MIN_CHUNK_ROWS);
     let chunks = if d == 0 { 0 } else { rows.div_ceil(chunk_rows) };
-    let threads = threads(d, LLADA_RMS_NORM_BACKWARD_THREADS);
+    let threads = threads(d);
     Ok(Backward {
         plan: LaunchPlan::linear("rms_norm_backward", chunks, threads)?,
         chunk_rows,
@@ -41,8 +39,9 @@ pub(crate) fn rms_norm_backward(rows: usize, d: usize) -> Result<Backward> {
     })
 }
 
-/// Whole warps that keep a row in registers, at most `limit` threads.
-fn threads(d: usize, limit: u32) -> u32 {
+/// Whole warps that keep a row in registers; the header says what limits them.
+fn threads(d: usize) -> u32 {
+    let limit = LLADA_RMS_NORM_THREADS;
     let needed = d.div_ceil(LLADA_RMS_NORM_ELEMENTS as usize);
     let needed = u32::try_from(needed).unwrap_or(limit).min(limit);
     needed.next_multiple_of(32).max(32)

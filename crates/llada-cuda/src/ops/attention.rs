@@ -1,12 +1,13 @@
 //! See `/kernels/attention.cu`.
 
+use std::sync::Arc;
+
 use cudarc::driver::sys::CUdevice_attribute;
 use llada_kernels::args::{
     LladaAttentionArgs, LladaAttentionBackwardArgs, LladaAttentionPlaces, LladaAttentionRoundArgs,
 };
 use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
 use llada_tensor::{Precision, Result, Tensor};
-use std::sync::Arc;
 
 use crate::context::Context;
 use crate::launch::attention as plan;
@@ -74,6 +75,19 @@ impl Places {
 
 /// See [`llada_tensor::backend::Backend::attention`].
 pub(crate) fn attention(cx: &Context, args: AttentionArgs<'_>) -> Result<()> {
+    let element = match args.precision {
+        Precision::F32 => None,
+        _ => Some(Element::Bf16),
+    };
+    forward(cx, args, element)
+}
+
+/// With operands of 16 bits where there is a kernel for them.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
+fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> Result<()> {
     let op = "attention";
     let places = Places::new(cx, op, args.q, args.shape)?;
     let [q_stride, kv_stride] = places.strides;
@@ -89,38 +103,69 @@ pub(crate) fn attention(cx: &Context, args: AttentionArgs<'_>) -> Result<()> {
     };
     let read_as_vectors = [kernel_args.q, kernel_args.k, kernel_args.v, kernel_args.y];
     let is_aligned = read_as_vectors.iter().all(|at| at % VECTOR_BYTES == 0);
-    if args.precision != Precision::F32 && is_aligned {
-        let element = Element::Bf16;
-        let device = multiprocessors(cx)?;
-        if let Some(launch) = plan::forward_16(&places.sizes, element, device)? {
-            let n = args.k.numel();
-            let rounded = cx.scratch(2 * n * size_of::<u16>())?;
-            let bytes = (n * size_of::<u16>()) as u64;
-            let round_args = LladaAttentionRoundArgs {
-                k: kernel_args.k,
-                v: kernel_args.v,
-                k_out: rounded.pointer(),
-                v_out: rounded.pointer() + bytes,
-                n: i64::try_from(n).unwrap_or(i64::MAX),
-            };
-            let round = plan::round(element, n)?;
-            cx.launch(IMAGE, round.entry, round.plan, &round_args)?;
-            (kernel_args.k, kernel_args.v) = (round_args.k_out, round_args.v_out);
-            return cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args);
-        }
+    if let Some(element) = element.filter(|_| is_aligned)
+        && let Some(launch) = plan::forward_16(&places.sizes, element, multiprocessors(cx)?)?
+    {
+        let pair = [kernel_args.k, kernel_args.v];
+        let rounded = round(cx, element, pair, args.k.numel(), 1.0)?;
+        [kernel_args.k, kernel_args.v] = rounded.pointers;
+        return cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args);
     }
     let launch = plan::forward_f32(&places.sizes)?;
     cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args)
 }
 
-/// See [`llada_tensor::backend::Backend::attention_backward`].
+/// Two matrices of 16-bit numbers.
+struct Rounded {
+    pointers: [u64; 2],
+    _memory: Scratch,
+}
+
+/// Rounds two matrices of `n` elements, the first one times a factor.
+fn round(
+    cx: &Context,
+    element: Element,
+    [first, second]: [u64; 2],
+    n: usize,
+    factor: f32,
+) -> Result<Rounded> {
+    // Each begins where vectors may.
+    let bytes = (n * size_of::<u16>()).next_multiple_of(16);
+    let memory = cx.scratch(2 * bytes)?;
+    let args = LladaAttentionRoundArgs {
+        first,
+        second,
+        first_out: memory.pointer(),
+        second_out: memory.pointer() + bytes as u64,
+        n: i64::try_from(n).unwrap_or(i64::MAX),
+        factor,
+        padding: 0,
+    };
+    let launch = plan::round(element, n)?;
+    cx.launch(IMAGE, launch.entry, launch.plan, &args)?;
+    Ok(Rounded {
+        pointers: [args.first_out, args.second_out],
+        _memory: memory,
+    })
+}
+
+/// See [`llada_tensor::backend::Backend::attention_backward`]. Nothing is rounded.
 pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) -> Result<()> {
+    backward(cx, args, Precision::F32)
+}
+
+/// In bf16 where that is asked for and there is a kernel for it.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
+fn backward(cx: &Context, args: AttentionBackwardArgs<'_>, precision: Precision) -> Result<()> {
     let op = "attention_backward";
     let places = Places::new(cx, op, args.q, args.shape)?;
     let [q_stride, kv_stride] = places.strides;
     let rows = args.lse.numel();
     let delta = cx.scratch(rows * size_of::<f32>())?;
-    let kernel_args = LladaAttentionBackwardArgs {
+    let mut kernel_args = LladaAttentionBackwardArgs {
         q: cx.f32s(op, args.q)?,
         k: cx.f32s(op, args.k)?,
         v: cx.f32s(op, args.v)?,
@@ -133,10 +178,32 @@ pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) 
         dv: cx.f32s_mut(op, args.dv)?,
         q_stride,
         kv_stride,
+        rounded_q: 0,
+        rounded_k: 0,
+        rounded_v: 0,
+        rounded_dy: 0,
         rows: i64::try_from(rows).unwrap_or(i64::MAX),
         places: places.args,
     };
-    for launch in plan::backward_f32(&places.sizes, rows)? {
+    let [delta, dq, dkdv] = plan::backward_f32(&places.sizes, rows)?;
+    cx.launch(IMAGE, delta.entry, delta.plan, &kernel_args)?;
+    let of_bf16 = match precision {
+        Precision::F32 => None,
+        _ => plan::backward_bf16(&places.sizes)?,
+    };
+    let a = &kernel_args;
+    let read_as_vectors = [a.q, a.k, a.v, a.dy, a.dq, a.dk, a.dv];
+    let is_aligned = read_as_vectors.iter().all(|at| at % VECTOR_BYTES == 0);
+    let Some(of_bf16) = of_bf16.filter(|_| is_aligned) else {
+        cx.launch(IMAGE, dq.entry, dq.plan, &kernel_args)?;
+        return cx.launch(IMAGE, dkdv.entry, dkdv.plan, &kernel_args);
+    };
+    let (element, factor) = (Element::Bf16, places.args.scale * std::f32::consts::LOG2_E);
+    let of_queries = round(cx, element, [a.q, a.dy], args.q.numel(), factor)?;
+    let of_keys = round(cx, element, [a.k, a.v], args.k.numel(), 1.0)?;
+    [kernel_args.rounded_q, kernel_args.rounded_dy] = of_queries.pointers;
+    [kernel_args.rounded_k, kernel_args.rounded_v] = of_keys.pointers;
+    for launch in of_bf16 {
         cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args)?;
     }
     Ok(())
@@ -155,3 +222,6 @@ fn multiprocessors(cx: &Context) -> Result<Multiprocessors> {
         shared_bytes: u32::try_from(shared_bytes).unwrap_or(0),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,7 @@ impl PackedCodes {
     }
 
     /// The weight from some row on, as kernels see it.
-    fn from_row(&self, first: usize) -> Result<LladaPackedCodes> {
+    fn starting_at(&self, first: usize) -> Result<LladaPackedCodes> {
         let codes = first * self.steps * self.bits.step_bytes();
         Ok(LladaPackedCodes {
             codes: self.codes.pointer() + codes as u64,
@@ -129,7 +129,7 @@ impl PackedCodes {
         let (entry, plan) = launch::matmul(self.bits, columns.len())?;
         let args = LladaQuantizedMatmulArgs {
             x: a.memory.pointer(),
-            weight: self.from_row(columns.start)?,
+            weight: self.starting_at(columns.start)?,
             scales: self.scales_from(columns.start),
             y: c.pointer,
             y_row_stride: c.row_stride as i64,
@@ -156,7 +156,7 @@ impl PackedCodes {
             let n = at_once.min(columns.end - first);
             let (entry, plan) = launch::dequantize(self.bits, n, self.steps)?;
             let args = LladaDequantizeArgs {
-                weight: self.from_row(0)?,
+                weight: self.starting_at(0)?,
                 y: rows.pointer(),
                 first_row: narrow(OP, first)?,
                 rows: narrow(OP, n)?,
@@ -251,7 +251,7 @@ pub(crate) fn pack(
         let args = LladaPackCodesArgs {
             codes: staged_codes.pointer(),
             multipliers: staged_multipliers.pointer(),
-            packed: packed.from_row(0)?,
+            packed: packed.starting_at(0)?,
             first_row: narrow(OP, rows.start)?,
             rows: narrow(OP, rows.len())?,
             k: narrow(OP, row_codes)?,

@@ -253,6 +253,28 @@ fn a_row_does_not_depend_on_the_other_rows() {
     }
 }
 
+/// Entries that repeat every 50 have equal logits, in one lane, one tile and in others.
+#[test]
+fn the_first_of_equals_is_chosen() {
+    let Some(device) = cuda() else { return };
+    let mut inputs = Inputs::new([40, 300, 16]);
+    inputs.head = inputs.head[..50 * 16].repeat(6);
+    inputs.bias = inputs.bias[..50].repeat(6);
+    let draws = vec![0.5; 40 * 300];
+    for (temperature, noise) in [(0.0, Noise::None), (1.0, Noise::Recorded(&draws))] {
+        let rule = CandidateRule {
+            temperature,
+            ..CandidateRule::default()
+        };
+        for precision in [Precision::F32, Precision::Bf16] {
+            let got = inputs.run(&device, (&rule, &noise), precision);
+            assert!(got.iter().all(|c| c.token < 50), "{got:?}");
+            // Two equal probabilities are the largest.
+            assert!(got.iter().all(|c| c.margin == 0.0), "{got:?}");
+        }
+    }
+}
+
 #[test]
 fn nothing_to_choose_from_is_nan() {
     let Some(device) = cuda() else { return };

@@ -1,7 +1,6 @@
 //! The CUDA backend against the CPU's scalar code, on the software device of `ptxsim` or, built
 //! with `--cfg real_gpu`, on a GPU.
 
-
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 #![expect(unsafe_code, reason = "calls of the driver")]
 mod adamw;

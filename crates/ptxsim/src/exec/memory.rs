@@ -1,397 +1,412 @@
-//! Loads, stores, atomics, asynchronous copies and matrices.
+//! Loads and stores of a warp.
 
-use crate::alu;
-use crate::block::Block;
-use crate::inst::{Address, Atomic, Base, F2, Inst, Place, Space};
-use crate::memory::{Fault, GLOBAL, LOCAL, SHARED, WINDOW, misaligned, outside};
-use crate::stats::sectors;
-use crate::tensor::{fragment, mma};
-use crate::warp::{Flight, LANES, Lanes64, Warp};
+use super::block::Env;
+use super::regs::{FULL, LANES, Regs};
+use super::warp::{Fault, Warp};
+use crate::isa::{Access, Addr, NONE, Space};
+use crate::memory::Use;
 
-/// First address of a space in the generic address space.
-pub(super) fn window(space: Space) -> u64 {
-    match space {
-        Space::Shared => SHARED,
-        Space::Local => LOCAL,
-        Space::Global | Space::Generic => 0,
-    }
-}
+/// Windows of the generic address space: above any address of the host.
+pub(crate) const SHARED_WINDOW: u64 = 1 << 56;
+pub(crate) const LOCAL_WINDOW: u64 = 2 << 56;
+pub(crate) const PARAM_WINDOW: u64 = 3 << 56;
+const WINDOW_MASK: u64 = 0xff << 56;
 
-#[inline(always)]
-fn addresses(warp: &Warp, address: Address) -> Lanes64 {
-    let offset = address.offset as u64;
-    let mut out = match address.base {
-        Base::None => [0; LANES],
-        Base::R64(at) => warp.r64[at as usize],
-        Base::R32(at) => warp.r32[at as usize].map(u64::from),
-    };
-    for address in &mut out {
-        *address = address.wrapping_add(offset);
-    }
-    out
-}
+/// `CUDA_ERROR_ILLEGAL_ADDRESS`.
+pub(crate) const ILLEGAL_ADDRESS: i32 = 700;
+/// `CUDA_ERROR_MISALIGNED_ADDRESS`.
+pub(crate) const MISALIGNED: i32 = 716;
 
-/// Where a generic address is, and its place there.
-#[inline(always)]
-fn resolve(space: Space, address: u64) -> (Space, u64) {
-    match space {
-        Space::Generic if address >= GLOBAL => (Space::Global, address),
-        Space::Generic if (SHARED..SHARED + WINDOW).contains(&address) => {
-            (Space::Shared, address - SHARED)
-        }
-        Space::Generic if (LOCAL..LOCAL + WINDOW).contains(&address) => {
-            (Space::Local, address - LOCAL)
-        }
-        Space::Generic => (Space::Global, address),
-        space => (space, address),
-    }
-}
-
-fn lanes(mask: u32) -> impl Iterator<Item = usize> {
+/// The lanes of a mask, in order.
+pub(crate) fn lanes(mask: u32) -> impl Iterator<Item = usize> {
     (0..LANES).filter(move |lane| mask >> lane & 1 == 1)
 }
 
-#[inline(always)]
-pub(super) fn execute(
-    block: &mut Block<'_>,
-    warp: &mut Warp,
-    inst: &Inst,
-    active: u32,
-) -> Result<(), Fault> {
-    match *inst {
-        Inst::LoadParameter {
-            address,
-            bytes,
-            signed,
-            ref to,
-        } => load_parameter(block, warp, (bytes, signed, to), address, active),
-        Inst::Load {
-            space,
-            bytes,
-            signed,
-            ref to,
-            address,
-        } => load(block, warp, (space, bytes, signed, to), address, active),
-        Inst::Store {
-            space,
-            bytes,
-            ref from,
-            address,
-        } => store(block, warp, (space, bytes, from), address, active),
-        Inst::Atomic { .. } => atomic(block, warp, inst, active),
-        Inst::CpAsync {
-            bytes,
-            shared,
-            global,
-            source_bytes,
-        } => {
-            let (to, from) = (addresses(warp, shared), addresses(warp, global));
-            let sizes = source_bytes.map_or([bytes; LANES], |s| warp.get(s));
-            let who = block.accessor(warp);
-            if block.counts {
-                count_shared(block, active, &to, bytes);
-                count_global(block, active, &from, bytes);
-            }
-            for lane in lanes(active) {
-                if !from[lane].is_multiple_of(u64::from(bytes)) {
-                    return Err(misaligned("global", from[lane], bytes));
-                }
-                let (_, to) = resolve(Space::Generic, to[lane]);
-                block.shared.begin_copy(to, bytes, who)?;
-                let flight = Flight {
-                    shared: to,
-                    global: from[lane],
-                    bytes,
-                    source_bytes: sizes[lane].min(bytes),
-                };
-                // The hardware reads the source at some time before the wait: the latest is here.
-                warp.open.push(flight);
-                block.stats.cp_async_bytes += u64::from(flight.source_bytes);
-            }
-            Ok(())
+/// The address of every lane.
+#[inline]
+pub(crate) fn addresses(regs: &Regs, addr: Addr) -> [u64; LANES] {
+    let offset = addr.offset.cast_unsigned();
+    if addr.base == NONE {
+        [offset; LANES]
+    } else if addr.wide {
+        let base = regs.long(addr.base);
+        let mut result = [0; LANES];
+        for lane in 0..LANES {
+            result[lane] = base[lane].wrapping_add(offset);
         }
-        Inst::CpAsyncCommit => {
-            let group = std::mem::take(&mut warp.open);
-            warp.closed.push_back(group);
-            Ok(())
-        }
-        Inst::CpAsyncWait(n) => block.land(warp, n as usize),
-        Inst::LdMatrix {
-            n,
-            transposed,
-            d,
-            address,
-        } => ldmatrix(block, warp, (n, transposed, d), address, active),
-        Inst::Mma { kind, d, a, b, c } => {
-            let (a, b) = (a.map(|s| warp.get(s)), b.map(|s| warp.get(s)));
-            let out = mma(kind, &a, &b, &c.map(|s| warp.get(s)));
-            for (d, out) in d.iter().zip(&out) {
-                warp.set(*d, out, active);
-            }
-            block.stats.mma += 1;
-            Ok(())
-        }
-        _ => Err(Fault::Launch(
-            "an instruction that no part executes".to_owned(),
-        )),
-    }
-}
-
-fn load_parameter(
-    block: &Block<'_>,
-    warp: &mut Warp,
-    (bytes, signed, to): (u32, bool, &[Option<Place>]),
-    address: Address,
-    active: u32,
-) -> Result<(), Fault> {
-    let at = addresses(warp, address);
-    let parameters = &block.grid.parameters;
-    for (i, place) in to.iter().enumerate() {
-        let mut values = [0; LANES];
-        for lane in lanes(active) {
-            let start = at[lane] as usize + i * bytes as usize;
-            let from = parameters.get(start..start.wrapping_add(bytes as usize));
-            let text = "a parameter outside of those of the kernel";
-            let from = from.ok_or_else(|| Fault::Launch(text.to_owned()))?;
-            values[lane] = extended(from, signed);
-        }
-        if let Some(place) = *place {
-            warp.set_place(place, &values, active);
-        }
-    }
-    Ok(())
-}
-
-#[inline(always)]
-fn ldmatrix(
-    block: &mut Block<'_>,
-    warp: &mut Warp,
-    (n, transposed, d): (usize, bool, [u32; 4]),
-    address: Address,
-    active: u32,
-) -> Result<(), Fault> {
-    let at = addresses(warp, address);
-    let who = block.accessor(warp);
-    block.stats.ldmatrix += 1;
-    for (i, &d) in d.iter().enumerate().take(n) {
-        let mut rows = [[0; 16]; 8];
-        for (row, bytes) in rows.iter_mut().enumerate() {
-            let (_, at) = resolve(Space::Generic, shared_address(at[8 * i + row]));
-            bytes.copy_from_slice(block.shared.read(at, 16, who)?);
-        }
-        warp.set(d, &fragment(&rows, transposed), active);
-    }
-    if block.counts {
-        for i in 0..n {
-            let of: Vec<(usize, u64)> = (0..8).map(|row| (row, at[8 * i + row])).collect();
-            block.stats.count_shared(&of, 16);
-        }
-    }
-    Ok(())
-}
-
-/// An address of the shared space as a generic one.
-fn shared_address(address: u64) -> u64 {
-    if address < SHARED {
-        SHARED + address
+        result
     } else {
-        address
-    }
-}
-
-fn extended(bytes: &[u8], signed: bool) -> u64 {
-    let mut word = [0; 8];
-    word[..bytes.len()].copy_from_slice(bytes);
-    let value = u64::from_le_bytes(word);
-    let unused = 64 - 8 * bytes.len() as u32;
-    match signed && unused > 0 {
-        true => (((value << unused) as i64) >> unused) as u64,
-        false => value,
-    }
-}
-
-fn count_shared(block: &mut Block<'_>, active: u32, at: &Lanes64, bytes: u32) {
-    let of: Vec<(usize, u64)> = lanes(active)
-        .map(|lane| (lane, at[lane] % SHARED))
-        .collect();
-    block.stats.count_shared(&of, bytes);
-}
-
-fn count_global(block: &mut Block<'_>, active: u32, at: &Lanes64, bytes: u32) {
-    let of: Vec<(usize, u64)> = lanes(active).map(|lane| (lane, at[lane])).collect();
-    block.stats.global_requests += 1;
-    block.stats.global_sectors += sectors(&of, bytes);
-}
-
-fn count(block: &mut Block<'_>, space: Space, active: u32, at: &Lanes64, bytes: u32) {
-    let first = at[active.trailing_zeros() as usize];
-    match resolve(space, first).0 {
-        Space::Shared => count_shared(block, active, at, bytes),
-        Space::Global => count_global(block, active, at, bytes),
-        _ => {}
-    }
-}
-
-#[inline(always)]
-fn load(
-    block: &mut Block<'_>,
-    warp: &mut Warp,
-    (space, bytes, signed, to): (Space, u32, bool, &[Option<Place>]),
-    address: Address,
-    active: u32,
-) -> Result<(), Fault> {
-    let at = addresses(warp, address);
-    let all = bytes * to.len() as u32;
-    if block.counts {
-        count(block, space, active, &at, all);
-    }
-    let mut values = [[0_u64; LANES]; 4];
-    let who = block.accessor(warp);
-    for lane in lanes(active) {
-        let (space, at) = resolve(space, at[lane]);
-        let mut word = [0; 16];
-        let word = &mut word[..all as usize];
-        match space {
-            Space::Shared => word.copy_from_slice(block.shared.read(at, all, who)?),
-            Space::Local => word.copy_from_slice(local(block, warp, lane, at, all)?),
-            _ => {
-                let from = block.global.at(at, all, false)?;
-                // SAFETY: `at` has checked so many bytes.
-                unsafe { from.copy_to_nonoverlapping(word.as_mut_ptr(), all as usize) };
-            }
+        let base = regs.word(addr.base);
+        let mut result = [0; LANES];
+        for lane in 0..LANES {
+            result[lane] = u64::from(base[lane].wrapping_add(offset as u32));
         }
-        for (values, part) in values.iter_mut().zip(word.chunks_exact(bytes as usize)) {
-            values[lane] = extended(part, signed);
-        }
-    }
-    for (place, values) in to.iter().zip(&values) {
-        if let Some(place) = *place {
-            warp.set_place(place, values, active);
-        }
-    }
-    Ok(())
-}
-
-#[inline(always)]
-fn store(
-    block: &mut Block<'_>,
-    warp: &mut Warp,
-    (space, bytes, from): (Space, u32, &[Place]),
-    address: Address,
-    active: u32,
-) -> Result<(), Fault> {
-    let at = addresses(warp, address);
-    let all = bytes * from.len() as u32;
-    if block.counts {
-        count(block, space, active, &at, all);
-    }
-    let mut values = [[0_u64; LANES]; 4];
-    for (values, place) in values.iter_mut().zip(from) {
-        *values = warp.place(*place);
-    }
-    let who = block.accessor(warp);
-    for lane in lanes(active) {
-        let mut word = [0; 16];
-        let word = &mut word[..all as usize];
-        for (part, values) in word.chunks_exact_mut(bytes as usize).zip(&values) {
-            part.copy_from_slice(&values[lane].to_le_bytes()[..bytes as usize]);
-        }
-        let (space, at) = resolve(space, at[lane]);
-        match space {
-            Space::Shared => block.shared.write(at, all, who)?.copy_from_slice(word),
-            Space::Local => {
-                let size = block.kernel.local_bytes;
-                check_local(size, at, all)?;
-                let start = lane * size as usize + at as usize;
-                warp.local[start..start + all as usize].copy_from_slice(word);
-            }
-            _ => {
-                let to = block.global.at(at, all, true)?;
-                // SAFETY: `at` has checked so many bytes.
-                unsafe { to.copy_from_nonoverlapping(word.as_ptr(), all as usize) };
-            }
-        }
-    }
-    Ok(())
-}
-
-fn check_local(size: u64, at: u64, n: u32) -> Result<(), Fault> {
-    match at < size && size - at >= u64::from(n) {
-        true => Ok(()),
-        false => Err(outside(LOCAL + at, n)),
+        result
     }
 }
 
-fn local<'w>(
-    block: &Block<'_>,
-    warp: &'w Warp,
-    lane: usize,
-    at: u64,
-    n: u32,
-) -> Result<&'w [u8], Fault> {
-    let size = block.kernel.local_bytes;
-    check_local(size, at, n)?;
-    let start = lane * size as usize + at as usize;
-    Ok(&warp.local[start..start + n as usize])
-}
-
-/// The new value of an atomic operation on `old`.
-fn combine(op: Atomic, wide: bool, old: u64, b: u64, c: u64) -> u64 {
-    let narrow = |f: F2| u64::from(alu::two(f, &[old as u32; LANES], &[b as u32; LANES])[0]);
-    match op {
-        Atomic::AddF => narrow(F2::AddF),
-        Atomic::Add => old.wrapping_add(b),
-        Atomic::MinU => old.min(b),
-        Atomic::MaxU => old.max(b),
-        Atomic::MinS if wide => (old as i64).min(b as i64) as u64,
-        Atomic::MaxS if wide => (old as i64).max(b as i64) as u64,
-        Atomic::MinS => narrow(F2::MinS),
-        Atomic::MaxS => narrow(F2::MaxS),
-        Atomic::And => old & b,
-        Atomic::Or => old | b,
-        Atomic::Xor => old ^ b,
-        Atomic::Exchange => b,
-        Atomic::CompareExchange if old == b => c,
-        Atomic::CompareExchange => old,
+/// The space of a generic address, and the address in it.
+pub(crate) fn split_generic(address: u64) -> (Space, u64) {
+    match address & WINDOW_MASK {
+        SHARED_WINDOW => (Space::Shared, address & !WINDOW_MASK),
+        LOCAL_WINDOW => (Space::Local, address & !WINDOW_MASK),
+        PARAM_WINDOW => (Space::Param, address & !WINDOW_MASK),
+        _ => (Space::Global, address),
     }
 }
 
-fn atomic(block: &mut Block<'_>, warp: &mut Warp, inst: &Inst, active: u32) -> Result<(), Fault> {
-    let Inst::Atomic {
-        op,
+/// An access with its addresses resolved.
+#[derive(Clone, Copy)]
+pub(crate) struct Touch<'a> {
+    pub(crate) space: Space,
+    pub(crate) at: &'a [u64; LANES],
+    /// Bytes for each lane.
+    pub(crate) bytes: usize,
+    pub(crate) mask: u32,
+    pub(crate) usage: Use,
+}
+
+/// Checks an access of a warp in one space, and counts it. After this, every lane's bytes may be accessed.
+pub(crate) fn touch(warp: &Warp, env: &mut Env<'_>, touch: Touch<'_>) -> Result<(), Fault> {
+    let Touch {
         space,
-        wide,
-        d,
-        address,
-        b,
-        c,
-    } = *inst
-    else {
-        return Ok(());
-    };
-    let at = addresses(warp, address);
-    let mask = if wide { u64::MAX } else { u64::from(u32::MAX) };
-    let b = warp.place(b).map(|x| x & mask);
-    let c = c.map_or([0; LANES], |c| warp.place(c)).map(|x| x & mask);
-    let bytes = if wide { 8 } else { 4 };
-    let who = block.accessor(warp);
-    let mut out = [0; LANES];
-    for lane in lanes(active) {
-        let (space, at) = resolve(space, at[lane]);
-        let new = |old: u64| combine(op, wide, old, b[lane], c[lane]) & mask;
-        out[lane] = match space {
-            Space::Shared => {
-                // Atomics of several warps do not race.
-                let bytes = block.shared.atomic(at, bytes, who)?;
-                let old = extended(bytes, false);
-                bytes.copy_from_slice(&new(old).to_le_bytes()[..bytes.len()]);
-                old
-            }
-            _ => block.global.update(at, bytes, new)?,
-        };
+        at,
+        bytes,
+        mask,
+        usage,
+    } = touch;
+    let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
+    for (lane, &address) in at.iter().enumerate() {
+        if mask >> lane & 1 == 1 {
+            low = low.min(address);
+            high = high.max(address);
+            bits |= address;
+        }
     }
-    if let Some(d) = d {
-        warp.set_place(d, &out, active);
+    if bits & (bytes as u64 - 1) != 0 {
+        let lane = lanes(mask)
+            .find(|&lane| at[lane] & (bytes as u64 - 1) != 0)
+            .unwrap_or(0);
+        let message = format!(
+            "misaligned {}: {bytes} bytes at {:#x}",
+            describe(space, usage),
+            at[lane]
+        );
+        return Err(Fault {
+            code: MISALIGNED,
+            lane,
+            message,
+        });
+    }
+    let limit = match space {
+        Space::Shared => env.shared.len(),
+        Space::Local => env.kernel.local_bytes,
+        Space::Param => env.params.len(),
+        Space::Global | Space::Generic => return touch_global(env, touch, low, high),
+    };
+    let end = high.saturating_add(bytes as u64);
+    if end > limit as u64 {
+        let lane = lanes(mask)
+            .find(|&lane| at[lane].saturating_add(bytes as u64) > limit as u64)
+            .unwrap_or(0);
+        let message = format!(
+            "out of bounds: {} of {bytes} bytes at {:#x}, where there are {limit} bytes",
+            describe(space, usage),
+            at[lane]
+        );
+        return Err(Fault {
+            code: ILLEGAL_ADDRESS,
+            lane,
+            message,
+        });
+    }
+    if space == Space::Shared {
+        if env.stats_on {
+            env.stats.count_shared(at, mask, bytes);
+        }
+        if let Some(shadow) = &mut env.shadow {
+            shadow.touch(warp.id, at, bytes, mask, usage == Use::Write, env.line)?;
+        }
     }
     Ok(())
+}
+
+fn touch_global(env: &mut Env<'_>, touch: Touch<'_>, low: u64, high: u64) -> Result<(), Fault> {
+    let Touch {
+        at,
+        bytes,
+        mask,
+        usage,
+        ..
+    } = touch;
+    if env.stats_on {
+        env.stats.count_global(at, mask, bytes);
+    }
+    if high < WINDOW_MASK && env.known.contains(low, high.wrapping_add(bytes as u64)) {
+        return Ok(());
+    }
+    for lane in lanes(mask) {
+        if let Err(why) = env.memory.check(at[lane], bytes, usage, &mut env.known) {
+            let message = format!(
+                "{} of {bytes} bytes at {:#x}: {why}",
+                describe(Space::Global, usage),
+                at[lane]
+            );
+            return Err(Fault {
+                code: ILLEGAL_ADDRESS,
+                lane,
+                message,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn describe(space: Space, usage: Use) -> &'static str {
+    match (space, usage == Use::Write) {
+        (Space::Shared, false) => "read of shared memory",
+        (Space::Shared, true) => "write to shared memory",
+        (Space::Local, false) => "read of local memory",
+        (Space::Local, true) => "write to local memory",
+        (Space::Param, _) => "read of a parameter",
+        (_, false) => "read of global memory",
+        (_, true) => "write to global memory",
+    }
+}
+
+/// Runs `f` for each space that the lanes' generic addresses lie in.
+pub(crate) fn by_space(
+    space: Space,
+    at: &[u64; LANES],
+    mask: u32,
+    mut f: impl FnMut(Space, &[u64; LANES], u32) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    if space != Space::Generic {
+        return f(space, at, mask);
+    }
+    let mut rest = mask;
+    while rest != 0 {
+        let (space, _) = split_generic(at[rest.trailing_zeros() as usize]);
+        let mut here = 0;
+        let mut local = *at;
+        for lane in lanes(rest) {
+            let (other, address) = split_generic(at[lane]);
+            if other == space {
+                here |= 1 << lane;
+                local[lane] = address;
+            }
+        }
+        f(space, &local, here)?;
+        rest &= !here;
+    }
+    Ok(())
+}
+
+impl Warp {
+    /// `ld`, where `mask` says.
+    pub(crate) fn load(
+        &mut self,
+        access: &Access,
+        mask: u32,
+        env: &mut Env<'_>,
+    ) -> Result<(), Fault> {
+        let at = addresses(&self.regs, access.addr);
+        by_space(access.space, &at, mask, |space, at, mask| {
+            let bytes = usize::from(access.bytes) * usize::from(access.n);
+            touch(
+                self,
+                env,
+                Touch {
+                    space,
+                    at,
+                    bytes,
+                    mask,
+                    usage: Use::Read,
+                },
+            )?;
+            let (base, stride) = self.place(space, env);
+            gather(&mut self.regs, access, at, mask, base, stride);
+            Ok(())
+        })
+    }
+
+    /// `st`, where `mask` says.
+    pub(crate) fn store(
+        &mut self,
+        access: &Access,
+        mask: u32,
+        env: &mut Env<'_>,
+    ) -> Result<(), Fault> {
+        let at = addresses(&self.regs, access.addr);
+        by_space(access.space, &at, mask, |space, at, mask| {
+            let bytes = usize::from(access.bytes) * usize::from(access.n);
+            touch(
+                self,
+                env,
+                Touch {
+                    space,
+                    at,
+                    bytes,
+                    mask,
+                    usage: Use::Write,
+                },
+            )?;
+            let (base, stride) = self.place(space, env);
+            scatter(&self.regs, access, at, mask, base, stride);
+            Ok(())
+        })
+    }
+
+    /// Where a space begins in the host's memory, and how far apart its copies for two lanes are.
+    pub(crate) fn place(&mut self, space: Space, env: &mut Env<'_>) -> (*mut u8, usize) {
+        match space {
+            Space::Shared => (env.shared.as_mut_ptr(), 0),
+            Space::Local => (self.local.as_mut_ptr(), env.kernel.local_bytes),
+            // Parameters are only read: `st.param` of a kernel's own parameter does not decode.
+            Space::Param => (env.params.as_ptr().cast_mut(), 0),
+            Space::Global | Space::Generic => (std::ptr::null_mut(), 0),
+        }
+    }
+}
+
+#[inline]
+fn pointer(base: *mut u8, address: u64, lane: usize, stride: usize) -> *mut u8 {
+    base.wrapping_add(address as usize + lane * stride)
+}
+
+#[inline]
+fn consecutive(at: &[u64; LANES], bytes: u64) -> bool {
+    let mut same = true;
+    for lane in 0..LANES {
+        same &= at[lane] == at[0].wrapping_add(lane as u64 * bytes);
+    }
+    same
+}
+
+/// Reads `access` of every lane into its registers. `touch` has found the bytes to be there.
+fn gather(
+    regs: &mut Regs,
+    access: &Access,
+    at: &[u64; LANES],
+    mask: u32,
+    base: *mut u8,
+    stride: usize,
+) {
+    let n = usize::from(access.n);
+    if access.bytes == 4 && !access.wide {
+        if n == 1 && mask == FULL && stride == 0 && consecutive(at, 4) && access.regs[0] != NONE {
+            let d = regs.word_mut(access.regs[0]);
+            // SAFETY: `touch` has checked the 4 bytes of each lane, and they follow one another.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    pointer(base, at[0], 0, 0),
+                    d.as_mut_ptr().cast(),
+                    128,
+                );
+            };
+            return;
+        }
+        for (i, &reg) in access.regs[..n]
+            .iter()
+            .enumerate()
+            .filter(|&(_, &reg)| reg != NONE)
+        {
+            let d = regs.word_mut(reg);
+            for lane in 0..LANES {
+                if mask >> lane & 1 == 1 {
+                    let source = pointer(base, at[lane], lane, stride).wrapping_add(4 * i);
+                    // SAFETY: `touch` has checked the bytes of each lane of the mask.
+                    d[lane] = unsafe { source.cast::<u32>().read_unaligned() };
+                }
+            }
+        }
+        return;
+    }
+    for (i, &reg) in access.regs[..n]
+        .iter()
+        .enumerate()
+        .filter(|&(_, &reg)| reg != NONE)
+    {
+        for lane in lanes(mask) {
+            let source =
+                pointer(base, at[lane], lane, stride).wrapping_add(usize::from(access.bytes) * i);
+            // SAFETY: `touch` has checked the bytes of each lane of the mask.
+            let value = unsafe { read(source, access) };
+            if access.wide {
+                regs.long_mut(reg)[lane] = value;
+            } else {
+                regs.word_mut(reg)[lane] = value as u32;
+            }
+        }
+    }
+}
+
+/// Reads one element, extended to 64 bits.
+///
+/// # Safety
+/// `source` points to as many bytes as the element has.
+unsafe fn read(source: *const u8, access: &Access) -> u64 {
+    // SAFETY: the caller says that the bytes are there.
+    unsafe {
+        match (access.bytes, access.signed) {
+            (1, false) => u64::from(source.read()),
+            (1, true) => i64::from(source.cast::<i8>().read()).cast_unsigned(),
+            (2, false) => u64::from(source.cast::<u16>().read_unaligned()),
+            (2, true) => i64::from(source.cast::<i16>().read_unaligned()).cast_unsigned(),
+            (4, false) => u64::from(source.cast::<u32>().read_unaligned()),
+            (4, true) => i64::from(source.cast::<i32>().read_unaligned()).cast_unsigned(),
+            _ => source.cast::<u64>().read_unaligned(),
+        }
+    }
+}
+
+/// Writes the registers of every lane. `touch` has found the bytes to be there.
+fn scatter(
+    regs: &Regs,
+    access: &Access,
+    at: &[u64; LANES],
+    mask: u32,
+    base: *mut u8,
+    stride: usize,
+) {
+    let n = usize::from(access.n);
+    if access.bytes == 4 && !access.wide {
+        if n == 1 && mask == FULL && stride == 0 && consecutive(at, 4) {
+            let a = regs.word(access.regs[0]);
+            // SAFETY: `touch` has checked the 4 bytes of each lane, and they follow one another.
+            unsafe {
+                std::ptr::copy_nonoverlapping(a.as_ptr().cast(), pointer(base, at[0], 0, 0), 128);
+            };
+            return;
+        }
+        for (i, &reg) in access.regs[..n].iter().enumerate() {
+            let a = regs.word(reg);
+            for lane in lanes(mask) {
+                let target = pointer(base, at[lane], lane, stride).wrapping_add(4 * i);
+                // SAFETY: `touch` has checked the bytes of each lane of the mask.
+                unsafe { target.cast::<u32>().write_unaligned(a[lane]) };
+            }
+        }
+        return;
+    }
+    for (i, &reg) in access.regs[..n].iter().enumerate() {
+        for lane in lanes(mask) {
+            let value = if access.wide {
+                regs.long(reg)[lane]
+            } else {
+                u64::from(regs.word(reg)[lane])
+            };
+            let target =
+                pointer(base, at[lane], lane, stride).wrapping_add(usize::from(access.bytes) * i);
+            // SAFETY: `touch` has checked the bytes of each lane of the mask.
+            unsafe {
+                match access.bytes {
+                    1 => target.write(value as u8),
+                    2 => target.cast::<u16>().write_unaligned(value as u16),
+                    4 => target.cast::<u32>().write_unaligned(value as u32),
+                    _ => target.cast::<u64>().write_unaligned(value),
+                }
+            }
+        }
+    }
 }

@@ -79,6 +79,15 @@ fn gradients_of_keys_have_a_block_per_key_head() {
     let launches = backward_f32(&sizes, 139 * 6).unwrap();
     let grids = launches.map(|launch| launch.plan.grid);
     assert_eq!(grids, [[105, 1, 1], [3, 6, 2], [4, 2, 2]]);
+    assert!(backward_bf16(&sizes).unwrap().is_none());
+
+    for (head_dim, shared_bytes) in [(64, 49 << 10), (128, (64 << 10) + 512)] {
+        let sizes = Sizes { head_dim, ..sizes };
+        let plans = backward_bf16(&sizes).unwrap().unwrap();
+        let plans = plans.map(|launch| launch.plan);
+        assert_eq!(plans.map(|plan| plan.grid), [[3, 6, 2], [4, 2, 2]]);
+        assert_eq!(plans.map(|plan| plan.shared_bytes), [shared_bytes; 2]);
+    }
 }
 
 #[test]
