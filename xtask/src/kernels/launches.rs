@@ -12,6 +12,15 @@ const DYNAMIC_SHARED: &[(&str, u32)] = &[
     ("llada_attention_fwd_*_d64_q128", (4 * 64 + 128) * 128),
     ("llada_attention_fwd_*_d128_q64", 3 * 64 * 256),
     ("llada_attention_fwd_*_d128_q128", (3 * 64 + 128) * 256),
+    // Two tiles of 64 own rows, and two stages of two tiles of 8 KiB with two numbers per row.
+    (
+        "llada_attention_bwd_bf16_*_d64",
+        2 * 64 * 128 + 2 * (2 * 8192 + 8 * 64),
+    ),
+    (
+        "llada_attention_bwd_bf16_*_d128",
+        2 * 64 * 256 + 2 * (2 * 8192 + 8 * 32),
+    ),
     // Slabs of 128 bytes of a tile of 128 vocabulary entries and of the rows of hidden states.
     ("llada_candidates_fwd_*_r16", 4 * (128 + 16) * 128),
     ("llada_candidates_fwd_*_r32", 4 * (128 + 32) * 128),
