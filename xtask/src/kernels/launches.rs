@@ -12,6 +12,15 @@ const DYNAMIC_SHARED: &[(&str, u32)] = &[
     ("llada_attention_fwd_*_d64_q128", (4 * 64 + 128) * 128),
     ("llada_attention_fwd_*_d128_q64", 3 * 64 * 256),
     ("llada_attention_fwd_*_d128_q128", (3 * 64 + 128) * 256),
+    // Two tiles of 64 own rows, and two stages of two tiles of 8 KiB with two numbers per row.
+    (
+        "llada_attention_bwd_bf16_*_d64",
+        2 * 64 * 128 + 2 * (2 * 8192 + 8 * 64),
+    ),
+    (
+        "llada_attention_bwd_bf16_*_d128",
+        2 * 64 * 256 + 2 * (2 * 8192 + 8 * 32),
+    ),
     // Slabs of 128 bytes of a tile of 128 vocabulary entries and of the rows of hidden states.
     ("llada_candidates_fwd_*_r16", 4 * (128 + 16) * 128),
     ("llada_candidates_fwd_*_r32", 4 * (128 + 32) * 128),
@@ -20,6 +29,9 @@ const DYNAMIC_SHARED: &[(&str, u32)] = &[
     ("llada_cross_entropy_*_r16", 4 * (128 + 16) * 128),
     ("llada_cross_entropy_*_r64", 3 * (128 + 64) * 128),
     ("llada_cross_entropy_*_r128", 3 * (128 + 128) * 128),
+    // A tile of 16 rows of logits, 16 bytes longer each.
+    ("llada_candidates_fwd_logits_f32", 16 * 132 * 4),
+    ("llada_cross_entropy_fwd_logits_f32", 16 * 132 * 4),
     // `LLADA_QUANTIZED_INT8_SHARED` and `_INT4_SHARED`.
     ("llada_quantized_matmul_fwd_int8", 82_944),
     ("llada_quantized_matmul_fwd_int4", 76_032),
