@@ -121,7 +121,11 @@ impl Allocator {
     pub(crate) fn bind(&self) -> Result<Bound<'_>> {
         // Once per thread: a second one could wait for a recorder that waits for the first.
         let is_first = !IS_RECORDING.get() && BOUND.get() == 0;
-        let wait = || self.recording.read().unwrap_or_else(PoisonError::into_inner);
+        let wait = || {
+            self.recording
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
         let guard = is_first.then(wait);
         BOUND.set(BOUND.get() + 1);
         let bound = Bound(guard);

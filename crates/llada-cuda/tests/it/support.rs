@@ -14,6 +14,7 @@ pub(crate) fn cpu() -> Device {
 
 /// The CUDA device under test, shared by the tests of a process. Builds without kernels have none:
 /// then the caller has nothing to test.
+#[expect(clippy::print_stderr, reason = "tells what is skipped")]
 pub(crate) fn cuda() -> Option<Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
     let open = || match cfg!(feature = "nvcc") {
@@ -55,7 +56,8 @@ pub(crate) fn assert_close(
     assert_eq!(got.len(), expected.len(), "{what}: lengths");
     for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
         let limit = absolute + relative * expected.abs();
-        let same = got == expected || (got.is_nan() && expected.is_nan());
+        // Infinities are equal, and have no difference.
+        let same = got.to_bits() == expected.to_bits() || (got.is_nan() && expected.is_nan());
         assert!(
             same || (got - expected).abs() <= limit,
             "{what}: element {i}: got {got}, expected {expected}, limit {limit}"
