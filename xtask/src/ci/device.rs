@@ -70,6 +70,12 @@ pub(super) fn check(sh: &Shell, metadata: &Metadata, with_nextest: bool) -> Resu
         .env("PTXSIM_STATS", &stats)
         .run()
         .map_err(|_| TestsFailed)?;
+    eprintln!("== test kernels in check mode");
+    runner
+        .kernels()
+        .env("PTXSIM_CHECK", "1")
+        .run()
+        .map_err(|_| TestsFailed)?;
     step("kernels are as good as they were", || {
         let stats = Some(stats.as_path()).filter(|stats| stats.exists());
         let mut build = vec!["test".to_owned(), "--no-run".to_owned()];
@@ -127,6 +133,16 @@ impl<'a> Runner<'a> {
         let mut flags: Vec<&str> = targets().collect();
         let filter = terms.join(" | ");
         flags.extend(["-E", &filter]);
+        self.command(&flags)
+    }
+
+    /// The tests of the backend, each of which runs kernels.
+    fn kernels(&self) -> Cmd<'a> {
+        if !self.with_nextest {
+            return self.command(&["--test", "it"]);
+        }
+        let mut flags: Vec<&str> = targets().collect();
+        flags.extend(["-E", "package(llada-cuda) & binary(it)"]);
         self.command(&flags)
     }
 
