@@ -102,10 +102,18 @@ impl<'a> Block<'a> {
             for &w in &order {
                 let warp = &mut self.warps[w];
                 if let Err(fault) = warp.run(&mut self.env, QUANTUM) {
+                    // What follows from garbage is not the cause; a race that explains the garbage is.
+                    if !fault.message.starts_with("race") {
+                        self.unwritten()?;
+                    }
                     return Err(Located { fault, warp: w, pc: self.env.line });
                 }
             }
-            if self.warps.iter().all(|warp| warp.groups.is_empty()) {
+            let ended = self.warps.iter().all(|warp| warp.groups.is_empty());
+            if ended || self.warps.iter().any(|warp| warp.groups.iter().any(|g| g.wait != Wait::Nothing)) {
+                self.unwritten()?;
+            }
+            if ended {
                 return Ok(());
             }
             let released = self.barriers()?;
@@ -120,6 +128,13 @@ impl<'a> Block<'a> {
             if spent > WATCHDOG || stuck > PATIENCE {
                 return Err(self.timeout());
             }
+        }
+    }
+
+    fn unwritten(&mut self) -> Result<(), Located> {
+        match self.env.shadow.as_mut().and_then(Shadow::take_unwritten) {
+            Some((fault, warp, pc)) => Err(Located { fault, warp, pc }),
+            None => Ok(()),
         }
     }
 

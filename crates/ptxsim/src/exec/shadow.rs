@@ -24,11 +24,9 @@ struct Byte {
     reads: [Record; 2],
     written: bool,
     flying: bool,
-    /// The last access was atomic, so that others of its kind are no race.
-    atomic: bool,
 }
 
-const FRESH: Byte = Byte { write: NOBODY, reads: [NOBODY; 2], written: false, flying: false, atomic: false };
+const FRESH: Byte = Byte { write: NOBODY, reads: [NOBODY; 2], written: false, flying: false };
 
 /// Shared memory of a block under watch.
 #[derive(Debug)]
@@ -38,11 +36,19 @@ pub(crate) struct Shadow {
     seen: Vec<Vec<u32>>,
     /// Clocks at the last release of an mbarrier.
     released: Vec<u32>,
+    /// The first read of bytes that nobody had written: an error of its own, unless a write that races with
+    /// it explains it. Warp and instruction come with it.
+    unwritten: Option<(Fault, usize, u32)>,
 }
 
 impl Shadow {
     pub(crate) fn new(bytes: usize, warps: usize) -> Self {
-        Self { bytes: vec![FRESH; bytes], seen: clocks(warps), released: vec![0; warps] }
+        Self { bytes: vec![FRESH; bytes], seen: clocks(warps), released: vec![0; warps], unwritten: None }
+    }
+
+    /// The read of unwritten bytes that nothing has explained.
+    pub(crate) fn take_unwritten(&mut self) -> Option<(Fault, usize, u32)> {
+        self.unwritten.take()
     }
 
     fn tick(&self, warp: usize) -> u32 {
@@ -113,8 +119,11 @@ impl Shadow {
                 if let Some((code, what)) = self.complaint(byte, warp, thread, write) {
                     return Err(Fault { code, lane, message: format!("{what}, at byte {place:#x} of shared memory") });
                 }
+                if !write && !byte.written && self.unwritten.is_none() {
+                    let message = format!("uninitialized read of shared memory, at byte {place:#x}");
+                    self.unwritten = Some((Fault { code: ILLEGAL_ADDRESS, lane, message }, warp, line));
+                }
                 let byte = &mut self.bytes[place];
-                byte.atomic = false;
                 if write {
                     byte.write = record;
                     byte.written = true;
@@ -134,9 +143,6 @@ impl Shadow {
             let what = if write { "write to" } else { "read of" };
             return Some((LAUNCH_FAILED, format!("missing wait: {what} bytes that a cp.async may still be copying")));
         }
-        if !write && !byte.written {
-            return Some((ILLEGAL_ADDRESS, "uninitialized read of shared memory".to_owned()));
-        }
         let race = |record: Record, kind: &str| {
             let line = record.line;
             (LAUNCH_FAILED, format!("race: {kind} thread {} (instruction {line}) without a barrier", record.thread))
@@ -152,13 +158,12 @@ impl Shadow {
         None
     }
 
-    /// An atomic has read: make it no reader, so that other atomics are no race, and written.
+    /// An atomic has read: make it no reader, so that other atomics are no race.
     pub(crate) fn forgive_atomic(&mut self, at: &[u64; LANES], bytes: usize, mask: u32) {
         for lane in lanes(mask) {
             let start = at[lane] as usize;
             for byte in &mut self.bytes[start..start + bytes] {
                 byte.reads = [NOBODY; 2];
-                byte.atomic = true;
             }
         }
     }

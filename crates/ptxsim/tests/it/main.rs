@@ -3,7 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod basics;
+mod bugs;
 mod device;
+mod gemm;
+mod streams;
 
 /// A module of `tests/kernels`, as text.
 macro_rules! kernels {

@@ -3,7 +3,7 @@
 
 extern "C" __global__ void missing_barrier(float* y) {
   __shared__ float s[64];
-  s[threadIdx.x] = threadIdx.x;
+  s[threadIdx.x] = threadIdx.x;  // also the other half
   y[threadIdx.x] = s[threadIdx.x ^ 32];  // missing __syncthreads
 }
 
