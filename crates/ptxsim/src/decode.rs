@@ -1,7 +1,7 @@
 //! Statements to decoded instructions: resolves names, expands calls, and refuses what it does not know.
 
-mod flow;
 mod float;
+mod flow;
 mod int;
 mod memory;
 mod warp;
@@ -81,11 +81,19 @@ struct Decoder<'m> {
 }
 
 /// Decodes an entry of a module.
-pub(crate) fn decode(module: &Module, func: &Func, addresses: &Addresses) -> std::result::Result<Kernel, PtxError> {
+pub(crate) fn decode(
+    module: &Module,
+    func: &Func,
+    addresses: &Addresses,
+) -> std::result::Result<Kernel, PtxError> {
     let mut decoder = Decoder {
         module,
         addresses,
-        kernel: Kernel { name: func.name.clone(), max_threads: func.max_threads.unwrap_or(1024), ..Kernel::default() },
+        kernel: Kernel {
+            name: func.name.clone(),
+            max_threads: func.max_threads.unwrap_or(1024),
+            ..Kernel::default()
+        },
         scopes: vec![Scope::default()],
         words: BTreeMap::new(),
         longs: BTreeMap::new(),
@@ -94,7 +102,10 @@ pub(crate) fn decode(module: &Module, func: &Func, addresses: &Addresses) -> std
         module_shared: BTreeMap::new(),
         labels: BTreeMap::new(),
         fixups: Vec::new(),
-        frame: Frame { number: 0, inlined: false },
+        frame: Frame {
+            number: 0,
+            inlined: false,
+        },
         frames: 1,
         stack: vec![func.name.clone()],
         guard: NONE,
@@ -129,7 +140,11 @@ impl Decoder<'_> {
     }
 
     fn statement(&mut self, stmt: &Stmt) -> std::result::Result<(), PtxError> {
-        let refuse = |text: &str, reason: String| PtxError { line: stmt.line, text: text.to_owned(), reason };
+        let refuse = |text: &str, reason: String| PtxError {
+            line: stmt.line,
+            text: text.to_owned(),
+            reason,
+        };
         match &stmt.kind {
             StmtKind::Open => self.scopes.push(Scope::default()),
             StmtKind::Close => {
@@ -140,7 +155,8 @@ impl Decoder<'_> {
                 self.labels.insert((self.frame.number, name.clone()), at);
             }
             StmtKind::Reg { ty, name, count } => {
-                self.declare_registers(ty, name, *count).map_err(|reason| refuse(name, reason))?;
+                self.declare_registers(ty, name, *count)
+                    .map_err(|reason| refuse(name, reason))?;
             }
             StmtKind::Var(var) => self.declare(var),
             StmtKind::Loc { file, line } => {
@@ -155,10 +171,15 @@ impl Decoder<'_> {
             StmtKind::Inst(inst) => {
                 if inst.op.starts_with("call") {
                     return self.call(inst).map_err(|error| {
-                        if error.line == 0 { refuse(&inst.text, error.reason) } else { error }
+                        if error.line == 0 {
+                            refuse(&inst.text, error.reason)
+                        } else {
+                            error
+                        }
                     });
                 }
-                self.instruction(inst).map_err(|reason| refuse(&inst.text, reason))?;
+                self.instruction(inst)
+                    .map_err(|reason| refuse(&inst.text, reason))?;
             }
         }
         Ok(())
@@ -176,11 +197,21 @@ impl Decoder<'_> {
             || self.decode_memory(&parts, args)?
             || self.decode_flow(&parts, args)?
             || self.decode_warp(&parts, args)?;
-        if known { Ok(()) } else { Err("unknown instruction".to_owned()) }
+        if known {
+            Ok(())
+        } else {
+            Err("unknown instruction".to_owned())
+        }
     }
 
     fn push(&mut self, op: Op) {
-        let inst = Inst { op, guard: self.guard, negated: self.negated, line: self.line, loc: self.loc };
+        let inst = Inst {
+            op,
+            guard: self.guard,
+            negated: self.negated,
+            line: self.line,
+            loc: self.loc,
+        };
         self.kernel.code.push(inst);
     }
 
@@ -213,7 +244,9 @@ impl Decoder<'_> {
         if count == 0 {
             self.bind(name, Symbol::Reg(class, first));
         } else {
-            self.scope().ranges.insert(name.to_owned(), (class, first, count));
+            self.scope()
+                .ranges
+                .insert(name.to_owned(), (class, first, count));
         }
         Ok(())
     }
@@ -360,7 +393,9 @@ impl Decoder<'_> {
                     self.dynamic.push((Class::Long, reg, offset));
                     Ok(reg)
                 }
-                (symbol, offset) => Ok(self.long_const(address_of(symbol).wrapping_add_signed(offset))),
+                (symbol, offset) => {
+                    Ok(self.long_const(address_of(symbol).wrapping_add_signed(offset)))
+                }
             },
         }
     }
@@ -423,24 +458,63 @@ impl Decoder<'_> {
 
     /// `[base + offset]`, and the space that a symbol as a base implies.
     fn addr(&mut self, arg: &Arg) -> Result<(Addr, Option<Symbol>)> {
-        let Arg::Mem { base, offset } = arg else { return Err("expected an address".to_owned()) };
+        let Arg::Mem { base, offset } = arg else {
+            return Err("expected an address".to_owned());
+        };
         let name = match base.as_ref() {
             Arg::Name(name) => name,
-            Arg::Int(value) => return Ok((Addr { base: NONE, wide: true, offset: value + offset }, None)),
+            Arg::Int(value) => {
+                return Ok((
+                    Addr {
+                        base: NONE,
+                        wide: true,
+                        offset: value + offset,
+                    },
+                    None,
+                ));
+            }
             _ => return Err("unknown address".to_owned()),
         };
         Ok(match self.lookup(name)? {
-            Symbol::Reg(Class::Long, base) => (Addr { base, wide: true, offset: *offset }, None),
-            Symbol::Reg(Class::Word, base) => (Addr { base, wide: false, offset: *offset }, None),
+            Symbol::Reg(Class::Long, base) => (
+                Addr {
+                    base,
+                    wide: true,
+                    offset: *offset,
+                },
+                None,
+            ),
+            Symbol::Reg(Class::Word, base) => (
+                Addr {
+                    base,
+                    wide: false,
+                    offset: *offset,
+                },
+                None,
+            ),
             Symbol::Reg(Class::Pred, _) => return Err("a predicate is no address".to_owned()),
             symbol @ Symbol::DynamicShared => {
                 let base = self.temp();
                 self.dynamic.push((Class::Word, base, 0));
-                (Addr { base, wide: false, offset: *offset }, Some(symbol))
+                (
+                    Addr {
+                        base,
+                        wide: false,
+                        offset: *offset,
+                    },
+                    Some(symbol),
+                )
             }
             symbol => {
                 let offset = address_of(symbol).cast_signed().wrapping_add(*offset);
-                (Addr { base: NONE, wide: true, offset }, Some(symbol))
+                (
+                    Addr {
+                        base: NONE,
+                        wide: true,
+                        offset,
+                    },
+                    Some(symbol),
+                )
             }
         })
     }
@@ -450,7 +524,10 @@ impl Decoder<'_> {
         let at = i64::try_from(dynamic).unwrap_or(i64::MAX);
         for (class, reg, offset) in std::mem::take(&mut self.dynamic) {
             match class {
-                Class::Long => self.kernel.const64.push((reg, (at + offset).cast_unsigned())),
+                Class::Long => self
+                    .kernel
+                    .const64
+                    .push((reg, (at + offset).cast_unsigned())),
                 _ => self.kernel.const32.push((reg, low_word(at + offset))),
             }
         }
@@ -459,7 +536,11 @@ impl Decoder<'_> {
             for key in keys {
                 let Some(&target) = self.labels.get(&key) else {
                     let line = self.kernel.code[index].line;
-                    return Err(PtxError { line, text: key.1, reason: "unknown label".to_owned() });
+                    return Err(PtxError {
+                        line,
+                        text: key.1,
+                        reason: "unknown label".to_owned(),
+                    });
                 };
                 targets.push(target);
             }

@@ -52,14 +52,24 @@ pub(crate) struct Options {
 
 impl Options {
     fn from_environment() -> Self {
-        let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-        let stats = std::env::var("PTXSIM_STATS").ok().filter(|path| !path.is_empty());
+        let number = |name: &str| {
+            std::env::var(name)
+                .ok()
+                .and_then(|value| value.parse::<u64>().ok())
+        };
+        let stats = std::env::var("PTXSIM_STATS")
+            .ok()
+            .filter(|path| !path.is_empty());
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             check: number("PTXSIM_CHECK").unwrap_or(0) != 0,
             seed: number("PTXSIM_SEED").unwrap_or(0),
-            memory: number("PTXSIM_MEMORY").and_then(|n| usize::try_from(n).ok()).unwrap_or(4 << 30),
-            threads: number("PTXSIM_THREADS").and_then(|n| usize::try_from(n).ok()).unwrap_or(cores),
+            memory: number("PTXSIM_MEMORY")
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(4 << 30),
+            threads: number("PTXSIM_THREADS")
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(cores),
             count: stats.is_some(),
             stats,
         }
@@ -129,7 +139,10 @@ impl Device {
     }
 
     /// Says what went wrong, on standard error and to `ptxsim_last_error`.
-    #[expect(clippy::print_stderr, reason = "the driver's interface has no room for a message")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "the driver's interface has no room for a message"
+    )]
     pub(crate) fn complain(&mut self, message: &str) {
         eprintln!("ptxsim: {message}");
         message.clone_into(&mut self.last_error);
@@ -168,9 +181,14 @@ impl Device {
 
     fn record(&mut self, kernel: &str, stats: &Stats) {
         self.stats.entry(kernel.to_owned()).or_default().add(stats);
-        let Some(path) = &self.options.stats else { return };
+        let Some(path) = &self.options.stats else {
+            return;
+        };
         let line = stats.json(kernel);
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path);
         let written = file.and_then(|mut file| writeln!(file, "{line}"));
         if let Err(error) = written {
             let message = format!("writing {path}: {error}");
@@ -181,7 +199,11 @@ impl Device {
 
     /// Counters of all kernels, as a JSON array.
     pub(crate) fn stats_json(&self) -> String {
-        let kernels: Vec<String> = self.stats.iter().map(|(name, stats)| stats.json(name)).collect();
+        let kernels: Vec<String> = self
+            .stats
+            .iter()
+            .map(|(name, stats)| stats.json(name))
+            .collect();
         format!("[{}]", kernels.join(","))
     }
 
@@ -206,5 +228,7 @@ pub(crate) struct Shape {
 pub(crate) fn lock() -> MutexGuard<'static, Device> {
     static DEVICE: OnceLock<Mutex<Device>> = OnceLock::new();
     let device = DEVICE.get_or_init(|| Mutex::new(Device::new()));
-    device.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    device
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -50,7 +50,13 @@ pub(crate) fn run(launch: &Launch<'_>) -> Result<Stats, Failure> {
     let total = x * y * z;
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
-    let result = Mutex::new((Stats { launches: 1, ..Stats::default() }, None::<(u64, Failure)>));
+    let result = Mutex::new((
+        Stats {
+            launches: 1,
+            ..Stats::default()
+        },
+        None::<(u64, Failure)>,
+    ));
     let worker = || {
         let mut block = block::Block::new(launch);
         while !stop.load(Ordering::Relaxed) {
@@ -75,7 +81,13 @@ pub(crate) fn run(launch: &Launch<'_>) -> Result<Stats, Failure> {
     };
     // The order of blocks shows when they add floats atomically, or when something is being looked for.
     let alone = launch.check || launch.kernel.float_atomics || total < 2;
-    let threads = if alone { 1 } else { launch.threads.min(usize::try_from(total).unwrap_or(usize::MAX)) };
+    let threads = if alone {
+        1
+    } else {
+        launch
+            .threads
+            .min(usize::try_from(total).unwrap_or(usize::MAX))
+    };
     if threads < 2 {
         worker();
     } else {
@@ -86,7 +98,9 @@ pub(crate) fn run(launch: &Launch<'_>) -> Result<Stats, Failure> {
             worker();
         });
     }
-    let (stats, failure) = result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (stats, failure) = result
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     match failure {
         Some((_, failure)) => Err(failure),
         None => Ok(stats),
@@ -107,13 +121,20 @@ fn report(launch: &Launch<'_>, index: [u32; 3], located: &block::Located) -> Fai
         thread / x % y,
         thread / x / y,
     );
-    Failure { code: located.fault.code, message }
+    Failure {
+        code: located.fault.code,
+        message,
+    }
 }
 
 /// Turns `(instruction 12)` in a message into its place in the source.
 fn rename(kernel: &Kernel, message: &str) -> String {
-    let Some((head, tail)) = message.split_once("(instruction ") else { return message.to_owned() };
-    let Some((number, rest)) = tail.split_once(')') else { return message.to_owned() };
+    let Some((head, tail)) = message.split_once("(instruction ") else {
+        return message.to_owned();
+    };
+    let Some((number, rest)) = tail.split_once(')') else {
+        return message.to_owned();
+    };
     match number.parse() {
         Ok(pc) => format!("{head}({}){rest}", block::place(kernel, pc)),
         Err(_) => message.to_owned(),

@@ -1,5 +1,8 @@
 //! A CUDA device in software.
-#![expect(unsafe_code, reason = "it exports a C interface, and gives out addresses as a device does")]
+#![expect(
+    unsafe_code,
+    reason = "it exports a C interface, and gives out addresses as a device does"
+)]
 
 mod decode;
 mod device;

@@ -69,7 +69,11 @@ impl Allocation {
         while at < end {
             let stop = ((at / 64 + 1) * 64).min(end);
             let count = stop - at;
-            let bits = if count == 64 { u64::MAX } else { ((1 << count) - 1) << (at % 64) };
+            let bits = if count == 64 {
+                u64::MAX
+            } else {
+                ((1 << count) - 1) << (at % 64)
+            };
             self.written[at / 64].fetch_or(bits, Ordering::Relaxed);
             at = stop;
         }
@@ -92,7 +96,9 @@ pub(crate) struct Known {
 impl Known {
     #[inline]
     pub(crate) fn contains(&self, start: u64, end: u64) -> bool {
-        self.ranges.iter().any(|&(from, to)| start >= from && end <= to)
+        self.ranges
+            .iter()
+            .any(|&(from, to)| start >= from && end <= to)
     }
 
     fn add(&mut self, range: (u64, u64)) {
@@ -123,7 +129,14 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(limit: usize, check: bool) -> Self {
-        Self { map: BTreeMap::new(), quarantine: VecDeque::new(), quarantined: 0, used: 0, limit, check }
+        Self {
+            map: BTreeMap::new(),
+            quarantine: VecDeque::new(),
+            quarantined: 0,
+            used: 0,
+            limit,
+            check,
+        }
     }
 
     /// Allocates; none if the device is full.
@@ -135,14 +148,24 @@ impl Memory {
         let address = buffer.start as u64;
         let words = if self.check { bytes.div_ceil(64) } else { 0 };
         let written = (0..words).map(|_| AtomicU64::new(0)).collect();
-        self.map.insert(address, Allocation { _buffer: buffer, bytes, freed: false, written });
+        self.map.insert(
+            address,
+            Allocation {
+                _buffer: buffer,
+                bytes,
+                freed: false,
+                written,
+            },
+        );
         self.used += bytes;
         Some(address)
     }
 
     /// Frees; false if there is no such allocation.
     pub(crate) fn free(&mut self, address: u64) -> bool {
-        let Some(allocation) = self.map.get_mut(&address).filter(|a| !a.freed) else { return false };
+        let Some(allocation) = self.map.get_mut(&address).filter(|a| !a.freed) else {
+            return false;
+        };
         self.used -= allocation.bytes;
         if !self.check {
             self.map.remove(&address);
@@ -152,7 +175,9 @@ impl Memory {
         self.quarantined += allocation.bytes;
         self.quarantine.push_back(address);
         while self.quarantined > QUARANTINE {
-            let Some(oldest) = self.quarantine.pop_front() else { break };
+            let Some(oldest) = self.quarantine.pop_front() else {
+                break;
+            };
             if let Some(gone) = self.map.remove(&oldest) {
                 self.quarantined -= gone.bytes;
             }
@@ -161,14 +186,23 @@ impl Memory {
     }
 
     /// Says what is wrong with an access, if anything is.
-    pub(crate) fn check(&self, address: u64, bytes: usize, usage: Use, known: &mut Known) -> Result<(), String> {
+    pub(crate) fn check(
+        &self,
+        address: u64,
+        bytes: usize,
+        usage: Use,
+        known: &mut Known,
+    ) -> Result<(), String> {
         let Some((&start, a)) = self.map.range(..=address).next_back() else {
             return Err("no allocation at or below the address".to_owned());
         };
         let offset = usize::try_from(address - start).unwrap_or(usize::MAX);
         let end = offset.saturating_add(bytes);
         if a.freed && offset < a.bytes {
-            return Err(format!("use after free: byte {offset} of a freed allocation of {} bytes", a.bytes));
+            return Err(format!(
+                "use after free: byte {offset} of a freed allocation of {} bytes",
+                a.bytes
+            ));
         }
         if end > a.bytes {
             return Err(format!(
@@ -180,7 +214,10 @@ impl Memory {
         match usage {
             Use::Write => a.mark_shared(offset, bytes),
             Use::Read if !a.is_written(offset, bytes) => {
-                return Err(format!("uninitialized read: byte {offset} of an allocation of {} bytes", a.bytes));
+                return Err(format!(
+                    "uninitialized read: byte {offset} of an allocation of {} bytes",
+                    a.bytes
+                ));
             }
             _ => {}
         }
@@ -191,13 +228,21 @@ impl Memory {
     }
 
     /// Checks the range of a copy and, for a target, marks it as written.
-    pub(crate) fn host_range(&mut self, address: u64, bytes: usize, write: bool) -> Result<(), String> {
+    pub(crate) fn host_range(
+        &mut self,
+        address: u64,
+        bytes: usize,
+        write: bool,
+    ) -> Result<(), String> {
         if bytes == 0 {
             return Ok(());
         }
         self.check(address, bytes, Use::Copy, &mut Known::default())?;
         if write && let Some((&start, a)) = self.map.range_mut(..=address).next_back() {
-            a.mark(usize::try_from(address - start).unwrap_or(usize::MAX), bytes);
+            a.mark(
+                usize::try_from(address - start).unwrap_or(usize::MAX),
+                bytes,
+            );
         }
         Ok(())
     }

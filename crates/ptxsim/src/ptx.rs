@@ -19,7 +19,11 @@ pub(crate) struct PtxError {
 
 impl std::fmt::Display for PtxError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PTX line {}: {}: `{}`", self.line, self.reason, self.text)
+        write!(
+            f,
+            "PTX line {}: {}: `{}`",
+            self.line, self.reason, self.text
+        )
     }
 }
 
@@ -90,12 +94,22 @@ pub(crate) enum StmtKind {
     Close,
     Label(String),
     /// `.reg .b32 %r<10>` or `.reg .b32 a, b`: type, name, count (0 for a single name).
-    Reg { ty: String, name: String, count: u32 },
+    Reg {
+        ty: String,
+        name: String,
+        count: u32,
+    },
     Var(Var),
     /// `.loc file line`.
-    Loc { file: u32, line: u32 },
+    Loc {
+        file: u32,
+        line: u32,
+    },
     /// `name: .branchtargets a, b`.
-    BranchTargets { name: String, targets: Vec<String> },
+    BranchTargets {
+        name: String,
+        targets: Vec<String>,
+    },
     Inst(Inst),
 }
 
@@ -117,7 +131,10 @@ pub(crate) enum Arg {
     F32(u32),
     F64(u64),
     /// `[base + offset]`.
-    Mem { base: Box<Arg>, offset: i64 },
+    Mem {
+        base: Box<Arg>,
+        offset: i64,
+    },
     /// `{a, b}`.
     Vec(Vec<Arg>),
     /// `d|p`.

@@ -75,7 +75,10 @@ impl Stats {
     /// One JSON object, without a line break.
     pub(crate) fn json(&self, kernel: &str) -> String {
         let mut text = String::from("{");
-        let name: String = kernel.chars().filter(|c| !matches!(c, '"' | '\\')).collect();
+        let name: String = kernel
+            .chars()
+            .filter(|c| !matches!(c, '"' | '\\'))
+            .collect();
         let _ = write!(text, "\"kernel\":\"{name}\"");
         let fields = [
             ("launches", self.launches),

@@ -72,11 +72,17 @@ impl Decoder<'_> {
             "selp" => return self.selp(32, args).map(|()| true),
             _ => {}
         }
-        let finish = Finish { ftz: has("ftz"), sat: has("sat") };
+        let finish = Finish {
+            ftz: has("ftz"),
+            sat: has("sat"),
+        };
         let round = rounding(parts);
         if let Some(f) = float1(parts[0]) {
-            let [d, a] = args else { return Err("expected 2 operands".to_owned()) };
-            let flush = finish.ftz && !matches!(f, Float1::Ex2 | Float1::Tanh | Float1::Sin | Float1::Cos);
+            let [d, a] = args else {
+                return Err("expected 2 operands".to_owned());
+            };
+            let flush =
+                finish.ftz && !matches!(f, Float1::Ex2 | Float1::Tanh | Float1::Sin | Float1::Cos);
             let a = self.flushed(a, flush)?;
             let d = self.word(d)?;
             if round == Round::Nearest {
@@ -88,7 +94,9 @@ impl Decoder<'_> {
             return Ok(true);
         }
         if let Some(f) = float2(parts) {
-            let [d, a, b] = args else { return Err("expected 3 operands".to_owned()) };
+            let [d, a, b] = args else {
+                return Err("expected 3 operands".to_owned());
+            };
             let (a, b) = (self.flushed(a, finish.ftz)?, self.flushed(b, finish.ftz)?);
             let d = self.word(d)?;
             if round == Round::Nearest {
@@ -100,9 +108,15 @@ impl Decoder<'_> {
             return Ok(true);
         }
         if matches!(parts[0], "fma" | "mad") {
-            let [d, a, b, c] = args else { return Err("expected 4 operands".to_owned()) };
+            let [d, a, b, c] = args else {
+                return Err("expected 4 operands".to_owned());
+            };
             let ftz = finish.ftz;
-            let (a, b, c) = (self.flushed(a, ftz)?, self.flushed(b, ftz)?, self.flushed(c, ftz)?);
+            let (a, b, c) = (
+                self.flushed(a, ftz)?,
+                self.flushed(b, ftz)?,
+                self.flushed(c, ftz)?,
+            );
             let d = self.word(d)?;
             if round == Round::Nearest {
                 self.push(Op::Fma { d, a, b, c });
@@ -119,12 +133,22 @@ impl Decoder<'_> {
     fn directed1(&mut self, f: Float1, round: Round, d: Reg, a: Reg) -> Result<()> {
         let one = self.word_const(1.0_f32.to_bits());
         match f {
-            Float1::Rcp => self.push(Op::FloatRound { f: Float2::Div, round, d, a: one, b: a }),
+            Float1::Rcp => self.push(Op::FloatRound {
+                f: Float2::Div,
+                round,
+                d,
+                a: one,
+                b: a,
+            }),
             // A square root in `f64` is exact enough for the direction, but for exact squares, which are exact.
             Float1::Sqrt => {
                 let (wide, root) = (self.temp_long(), self.temp_long());
                 self.push(convert(Ty::F32, Ty::F64, Round::Nearest, wide, a));
-                self.push(Op::Double1 { f, d: root, a: wide });
+                self.push(Op::Double1 {
+                    f,
+                    d: root,
+                    a: wide,
+                });
                 self.push(convert(Ty::F64, Ty::F32, round, d, root));
             }
             _ => return Err("this rounding is not known".to_owned()),
@@ -138,16 +162,28 @@ impl Decoder<'_> {
             return Ok(a);
         }
         let d = self.temp();
-        self.push(Op::Float1 { f: Float1::Ftz, d, a });
+        self.push(Op::Float1 {
+            f: Float1::Ftz,
+            d,
+            a,
+        });
         Ok(d)
     }
 
     fn finish_single(&mut self, d: Reg, finish: Finish) {
         if finish.ftz {
-            self.push(Op::Float1 { f: Float1::Ftz, d, a: d });
+            self.push(Op::Float1 {
+                f: Float1::Ftz,
+                d,
+                a: d,
+            });
         }
         if finish.sat {
-            self.push(Op::Float1 { f: Float1::Sat, d, a: d });
+            self.push(Op::Float1 {
+                f: Float1::Sat,
+                d,
+                a: d,
+            });
         }
     }
 
@@ -159,7 +195,9 @@ impl Decoder<'_> {
         }
         let round = rounding(parts);
         if let Some(f) = float1(parts[0]) {
-            let [d, a] = args else { return Err("expected 2 operands".to_owned()) };
+            let [d, a] = args else {
+                return Err("expected 2 operands".to_owned());
+            };
             let (d, a) = (self.long(d)?, self.long(a)?);
             if round != Round::Nearest {
                 return Err("this rounding is not known".to_owned());
@@ -168,7 +206,9 @@ impl Decoder<'_> {
             return Ok(true);
         }
         if let Some(f) = float2(parts) {
-            let [d, a, b] = args else { return Err("expected 3 operands".to_owned()) };
+            let [d, a, b] = args else {
+                return Err("expected 3 operands".to_owned());
+            };
             let (d, a, b) = (self.long(d)?, self.long(a)?, self.long(b)?);
             if round == Round::Nearest {
                 self.push(Op::Double2 { f, d, a, b });
@@ -178,7 +218,9 @@ impl Decoder<'_> {
             return Ok(true);
         }
         if matches!(parts[0], "fma" | "mad") {
-            let [d, a, b, c] = args else { return Err("expected 4 operands".to_owned()) };
+            let [d, a, b, c] = args else {
+                return Err("expected 4 operands".to_owned());
+            };
             let (d, a, b, c) = (self.long(d)?, self.long(a)?, self.long(b)?, self.long(c)?);
             if round == Round::Nearest {
                 self.push(Op::DoubleFma { d, a, b, c });
@@ -228,7 +270,15 @@ impl Decoder<'_> {
         if has("sat") {
             return Err("saturated 16-bit arithmetic is not known".to_owned());
         }
-        self.push(Op::Half { f, bf16, packed, d, a, b, c });
+        self.push(Op::Half {
+            f,
+            bf16,
+            packed,
+            d,
+            a,
+            b,
+            c,
+        });
         Ok(true)
     }
 
@@ -245,7 +295,11 @@ impl Decoder<'_> {
             _ => {
                 let (a, d) = (self.word(arg)?, self.temp());
                 let signed = ty.is_signed();
-                self.push(Op::Int1 { f: if signed { Int1::Sext16 } else { Int1::Zext16 }, d, a });
+                self.push(Op::Int1 {
+                    f: if signed { Int1::Sext16 } else { Int1::Zext16 },
+                    d,
+                    a,
+                });
                 (d, if signed { Ty::S32 } else { Ty::U32 })
             }
         })
@@ -273,13 +327,31 @@ impl Decoder<'_> {
             }
             _ => None,
         };
-        self.push(Op::Setp { cmp, ty: compared, p, q, a, b, with });
+        self.push(Op::Setp {
+            cmp,
+            ty: compared,
+            p,
+            q,
+            a,
+            b,
+            with,
+        });
         Ok(())
     }
 
     /// Compares two packed numbers: `p` for the lower one, `q` for the upper one.
-    fn setp_packed(&mut self, parts: &[&str], d: &Arg, q: Option<&Arg>, args: &[Arg]) -> Result<()> {
-        let ty = if parts[parts.len() - 1] == "f16x2" { Ty::F16 } else { Ty::Bf16 };
+    fn setp_packed(
+        &mut self,
+        parts: &[&str],
+        d: &Arg,
+        q: Option<&Arg>,
+        args: &[Arg],
+    ) -> Result<()> {
+        let ty = if parts[parts.len() - 1] == "f16x2" {
+            Ty::F16
+        } else {
+            Ty::Bf16
+        };
         let cmp = compare(parts[1], ty).ok_or("unknown comparison")?;
         let mut halves = [[NONE; 2]; 2];
         for (side, arg) in args.iter().take(2).enumerate() {
@@ -294,7 +366,15 @@ impl Decoder<'_> {
         let q = q.map_or(Ok(NONE), |q| self.pred(q))?;
         for (reg, [a, b]) in [p, q].into_iter().zip(halves) {
             if reg != NONE {
-                self.push(Op::Setp { cmp, ty: Ty::F32, p: reg, q: NONE, a, b, with: None });
+                self.push(Op::Setp {
+                    cmp,
+                    ty: Ty::F32,
+                    p: reg,
+                    q: NONE,
+                    a,
+                    b,
+                    with: None,
+                });
             }
         }
         Ok(())
@@ -313,15 +393,43 @@ impl Decoder<'_> {
         let (a, compared) = self.comparand(&args[1], ty)?;
         let (b, _) = self.comparand(&args[2], ty)?;
         let p = self.temp_pred();
-        self.push(Op::Setp { cmp, ty: compared, p, q: NONE, a, b, with: None });
+        self.push(Op::Setp {
+            cmp,
+            ty: compared,
+            p,
+            q: NONE,
+            a,
+            b,
+            with: None,
+        });
         let one = true_value(target).ok_or("unknown type of `set`")?;
-        let (a, b, d) = (self.word_const(one), self.word_const(0), self.word(&args[0])?);
-        self.push(Op::Sel { p, negated: false, d, a, b });
+        let (a, b, d) = (
+            self.word_const(one),
+            self.word_const(0),
+            self.word(&args[0])?,
+        );
+        self.push(Op::Sel {
+            p,
+            negated: false,
+            d,
+            a,
+            b,
+        });
         Ok(())
     }
 
-    fn set_packed(&mut self, parts: &[&str], target: &str, args: &[Arg], [p, q]: [Reg; 2]) -> Result<()> {
-        let ty = if parts[parts.len() - 1] == "f16x2" { Ty::F16 } else { Ty::Bf16 };
+    fn set_packed(
+        &mut self,
+        parts: &[&str],
+        target: &str,
+        args: &[Arg],
+        [p, q]: [Reg; 2],
+    ) -> Result<()> {
+        let ty = if parts[parts.len() - 1] == "f16x2" {
+            Ty::F16
+        } else {
+            Ty::Bf16
+        };
         let cmp = compare(parts[1], ty).ok_or("unknown comparison")?;
         let one = match target {
             "f16x2" => 0x3c00,
@@ -341,12 +449,30 @@ impl Decoder<'_> {
         let mut results = [NONE; 2];
         for (half, p) in [p, q].into_iter().enumerate() {
             let [a, b] = halves[half];
-            self.push(Op::Setp { cmp, ty: Ty::F32, p, q: NONE, a, b, with: None });
+            self.push(Op::Setp {
+                cmp,
+                ty: Ty::F32,
+                p,
+                q: NONE,
+                a,
+                b,
+                with: None,
+            });
             results[half] = self.temp();
-            self.push(Op::Sel { p, negated: false, d: results[half], a: yes, b: no });
+            self.push(Op::Sel {
+                p,
+                negated: false,
+                d: results[half],
+                a: yes,
+                b: no,
+            });
         }
         let d = self.word(&args[0])?;
-        self.push(Op::Pack32 { d, lo: results[0], hi: results[1] });
+        self.push(Op::Pack32 {
+            d,
+            lo: results[0],
+            hi: results[1],
+        });
         Ok(())
     }
 
@@ -355,13 +481,41 @@ impl Decoder<'_> {
         let compared = scalar(parts[parts.len() - 1]).ok_or("unknown type of slct")?;
         let p = self.temp_pred();
         let (c, zero) = (self.word(&args[3])?, self.word_const(0));
-        self.push(Op::Setp { cmp: Cmp::Ge, ty: compared, p, q: NONE, a: c, b: zero, with: None });
+        self.push(Op::Setp {
+            cmp: Cmp::Ge,
+            ty: compared,
+            p,
+            q: NONE,
+            a: c,
+            b: zero,
+            with: None,
+        });
         if ty.bytes() == 8 {
-            let (d, a, b) = (self.long(&args[0])?, self.long(&args[1])?, self.long(&args[2])?);
-            self.push(Op::LongSel { p, negated: false, d, a, b });
+            let (d, a, b) = (
+                self.long(&args[0])?,
+                self.long(&args[1])?,
+                self.long(&args[2])?,
+            );
+            self.push(Op::LongSel {
+                p,
+                negated: false,
+                d,
+                a,
+                b,
+            });
         } else {
-            let (d, a, b) = (self.word(&args[0])?, self.word(&args[1])?, self.word(&args[2])?);
-            self.push(Op::Sel { p, negated: false, d, a, b });
+            let (d, a, b) = (
+                self.word(&args[0])?,
+                self.word(&args[1])?,
+                self.word(&args[2])?,
+            );
+            self.push(Op::Sel {
+                p,
+                negated: false,
+                d,
+                a,
+                b,
+            });
         }
         Ok(())
     }
@@ -375,8 +529,19 @@ impl Decoder<'_> {
             return Err("cvt.pack is not known".to_owned());
         }
         if matches!(to, "bf16x2" | "f16x2") && from == "f32" {
-            let (d, a, b) = (self.word(&args[0])?, self.word(&args[1])?, self.word(&args[2])?);
-            self.push(Op::CvtPack { bf16: to == "bf16x2", round, relu, d, a, b });
+            let (d, a, b) = (
+                self.word(&args[0])?,
+                self.word(&args[1])?,
+                self.word(&args[2])?,
+            );
+            self.push(Op::CvtPack {
+                bf16: to == "bf16x2",
+                round,
+                relu,
+                d,
+                a,
+                b,
+            });
             return Ok(());
         }
         if to == "tf32" {
@@ -386,10 +551,19 @@ impl Decoder<'_> {
         }
         let to_ty = scalar(to).ok_or_else(|| format!("conversion to {to} is not known"))?;
         let from_ty = scalar(from).ok_or_else(|| format!("conversion from {from} is not known"))?;
-        let a_long = self.is_long(&args[1]) || (from_ty.bytes() == 8 && !matches!(args[1], Arg::Name(_)));
-        let a = if a_long { self.long(&args[1])? } else { self.word(&args[1])? };
+        let a_long =
+            self.is_long(&args[1]) || (from_ty.bytes() == 8 && !matches!(args[1], Arg::Name(_)));
+        let a = if a_long {
+            self.long(&args[1])?
+        } else {
+            self.word(&args[1])?
+        };
         let d_long = self.is_long(&args[0]);
-        let d = if d_long { self.long(&args[0])? } else { self.word(&args[0])? };
+        let d = if d_long {
+            self.long(&args[0])?
+        } else {
+            self.word(&args[0])?
+        };
         // Registers may be wider than the type that is converted.
         let a = if a_long && from_ty.bytes() < 8 {
             let low = self.temp();
@@ -400,27 +574,59 @@ impl Decoder<'_> {
         };
         let a = if has("ftz") && from_ty == Ty::F32 {
             let flushed = self.temp();
-            self.push(Op::Float1 { f: Float1::Ftz, d: flushed, a });
+            self.push(Op::Float1 {
+                f: Float1::Ftz,
+                d: flushed,
+                a,
+            });
             flushed
         } else {
             a
         };
-        let target = if d_long && to_ty.bytes() < 8 { self.temp() } else { d };
-        let integer = ["rni", "rzi", "rmi", "rpi"].iter().any(|r| parts.contains(r));
-        self.push(Op::Cvt { from: from_ty, to: to_ty, round, integer, sat: has("sat"), relu, d: target, a });
+        let target = if d_long && to_ty.bytes() < 8 {
+            self.temp()
+        } else {
+            d
+        };
+        let integer = ["rni", "rzi", "rmi", "rpi"]
+            .iter()
+            .any(|r| parts.contains(r));
+        self.push(Op::Cvt {
+            from: from_ty,
+            to: to_ty,
+            round,
+            integer,
+            sat: has("sat"),
+            relu,
+            d: target,
+            a,
+        });
         if target != d {
             let from = if to_ty.is_signed() { Ty::S32 } else { Ty::U32 };
             self.push(convert(from, Ty::S64, Round::Nearest, d, target));
         }
         if has("ftz") && to_ty == Ty::F32 && from_ty != Ty::F32 {
-            self.push(Op::Float1 { f: Float1::Ftz, d, a: d });
+            self.push(Op::Float1 {
+                f: Float1::Ftz,
+                d,
+                a: d,
+            });
         }
         Ok(())
     }
 }
 
 pub(super) fn convert(from: Ty, to: Ty, round: Round, d: Reg, a: Reg) -> Op {
-    Op::Cvt { from, to, round, integer: false, sat: false, relu: false, d, a }
+    Op::Cvt {
+        from,
+        to,
+        round,
+        integer: false,
+        sat: false,
+        relu: false,
+        d,
+        a,
+    }
 }
 
 fn float1(name: &str) -> Option<Float1> {

@@ -13,9 +13,15 @@ struct IntTy {
 
 fn int_ty(ty: &str) -> Option<IntTy> {
     let (kind, bits) = ty.split_at(ty.len().min(1));
-    let bits = bits.parse().ok().filter(|bits| matches!(bits, 8 | 16 | 32 | 64))?;
+    let bits = bits
+        .parse()
+        .ok()
+        .filter(|bits| matches!(bits, 8 | 16 | 32 | 64))?;
     match kind {
-        "u" | "b" => Some(IntTy { bits, signed: false }),
+        "u" | "b" => Some(IntTy {
+            bits,
+            signed: false,
+        }),
         "s" => Some(IntTy { bits, signed: true }),
         _ => None,
     }
@@ -40,7 +46,15 @@ impl Decoder<'_> {
             "mul" if has("wide") => self.wide(ty, args, false)?,
             "mul" if has("lo") => self.int2(Int2::Mul, ty, args)?,
             "mul" if has("hi") => {
-                self.int2(if ty.signed { Int2::MulHiS } else { Int2::MulHiU }, ty, args)?;
+                self.int2(
+                    if ty.signed {
+                        Int2::MulHiS
+                    } else {
+                        Int2::MulHiU
+                    },
+                    ty,
+                    args,
+                )?;
             }
             "mul24" => self.mul24(ty, args, false)?,
             "mad24" => self.mul24(ty, args, true)?,
@@ -48,12 +62,24 @@ impl Decoder<'_> {
             "mad" if has("wide") => self.wide(ty, args, true)?,
             "mad" if has("lo") => self.int3(Int3::Mad, ty, args)?,
             "mad" if has("hi") => {
-                self.int3(if ty.signed { Int3::MadHiS } else { Int3::MadHiU }, ty, args)?;
+                self.int3(
+                    if ty.signed {
+                        Int3::MadHiS
+                    } else {
+                        Int3::MadHiU
+                    },
+                    ty,
+                    args,
+                )?;
             }
             "div" => self.int2(if ty.signed { Int2::DivS } else { Int2::DivU }, ty, args)?,
             "rem" => self.int2(if ty.signed { Int2::RemS } else { Int2::RemU }, ty, args)?,
-            "min" if parts.len() == 2 => self.int2(if ty.signed { Int2::MinS } else { Int2::MinU }, ty, args)?,
-            "max" if parts.len() == 2 => self.int2(if ty.signed { Int2::MaxS } else { Int2::MaxU }, ty, args)?,
+            "min" if parts.len() == 2 => {
+                self.int2(if ty.signed { Int2::MinS } else { Int2::MinU }, ty, args)?
+            }
+            "max" if parts.len() == 2 => {
+                self.int2(if ty.signed { Int2::MaxS } else { Int2::MaxU }, ty, args)?
+            }
             "and" => self.int2(Int2::And, ty, args)?,
             "or" => self.int2(Int2::Or, ty, args)?,
             "xor" => self.int2(Int2::Xor, ty, args)?,
@@ -108,13 +134,25 @@ impl Decoder<'_> {
             return Ok(a);
         }
         let d = self.temp();
-        self.push(Op::Int1 { f: if ty.signed { Int1::Sext16 } else { Int1::Zext16 }, d, a });
+        self.push(Op::Int1 {
+            f: if ty.signed {
+                Int1::Sext16
+            } else {
+                Int1::Zext16
+            },
+            d,
+            a,
+        });
         Ok(d)
     }
 
     fn truncate(&mut self, d: Reg, ty: IntTy) {
         if ty.bits == 16 && d != NONE {
-            self.push(Op::Int1 { f: Int1::Zext16, d, a: d });
+            self.push(Op::Int1 {
+                f: Int1::Zext16,
+                d,
+                a: d,
+            });
         }
     }
 
@@ -155,12 +193,26 @@ impl Decoder<'_> {
             return Ok(());
         }
         let a = self.extended(a, ty)?;
-        let b = if shift { self.word(b)? } else { self.extended(b, ty)? };
+        let b = if shift {
+            self.word(b)?
+        } else {
+            self.extended(b, ty)?
+        };
         let d = self.word(d)?;
         if ty.bits == 16 && matches!(f, Int2::MulHiS | Int2::MulHiU) {
-            self.push(Op::Int2 { f: Int2::Mul, d, a, b });
+            self.push(Op::Int2 {
+                f: Int2::Mul,
+                d,
+                a,
+                b,
+            });
             let sixteen = self.word_const(16);
-            self.push(Op::Int2 { f: Int2::ShrU, d, a: d, b: sixteen });
+            self.push(Op::Int2 {
+                f: Int2::ShrU,
+                d,
+                a: d,
+                b: sixteen,
+            });
         } else {
             self.push(Op::Int2 { f, d, a, b });
             self.truncate(d, ty);
@@ -174,7 +226,11 @@ impl Decoder<'_> {
             let (d, a, b, c) = (self.long(d)?, self.long(a)?, self.long(b)?, self.long(c)?);
             self.push(Op::Long3 { f, d, a, b, c });
         } else {
-            let (a, b, c) = (self.extended(a, ty)?, self.extended(b, ty)?, self.extended(c, ty)?);
+            let (a, b, c) = (
+                self.extended(a, ty)?,
+                self.extended(b, ty)?,
+                self.extended(c, ty)?,
+            );
             let d = self.word(d)?;
             self.push(Op::Int3 { f, d, a, b, c });
             self.truncate(d, ty);
@@ -188,15 +244,32 @@ impl Decoder<'_> {
             let d = self.word(&args[0])?;
             if add {
                 let c = self.word(&args[3])?;
-                self.push(Op::Int3 { f: Int3::Mad, d, a, b, c });
+                self.push(Op::Int3 {
+                    f: Int3::Mad,
+                    d,
+                    a,
+                    b,
+                    c,
+                });
             } else {
-                self.push(Op::Int2 { f: Int2::Mul, d, a, b });
+                self.push(Op::Int2 {
+                    f: Int2::Mul,
+                    d,
+                    a,
+                    b,
+                });
             }
             return Ok(());
         }
         let d = self.long(&args[0])?;
         let c = if add { self.long(&args[3])? } else { NONE };
-        self.push(Op::MadWide { signed: ty.signed, d, a, b, c });
+        self.push(Op::MadWide {
+            signed: ty.signed,
+            d,
+            a,
+            b,
+            c,
+        });
         Ok(())
     }
 
@@ -205,17 +278,38 @@ impl Decoder<'_> {
         let shift = if ty.signed { Int2::ShrS } else { Int2::ShrU };
         let cut = |this: &mut Self, arg: &Arg| -> Result<Reg> {
             let (a, d) = (this.word(arg)?, this.temp());
-            this.push(Op::Int2 { f: Int2::Shl, d, a, b: eight });
-            this.push(Op::Int2 { f: shift, d, a: d, b: eight });
+            this.push(Op::Int2 {
+                f: Int2::Shl,
+                d,
+                a,
+                b: eight,
+            });
+            this.push(Op::Int2 {
+                f: shift,
+                d,
+                a: d,
+                b: eight,
+            });
             Ok(d)
         };
         let (a, b) = (cut(self, &args[1])?, cut(self, &args[2])?);
         let d = self.word(&args[0])?;
         if add {
             let c = self.word(&args[3])?;
-            self.push(Op::Int3 { f: Int3::Mad, d, a, b, c });
+            self.push(Op::Int3 {
+                f: Int3::Mad,
+                d,
+                a,
+                b,
+                c,
+            });
         } else {
-            self.push(Op::Int2 { f: Int2::Mul, d, a, b });
+            self.push(Op::Int2 {
+                f: Int2::Mul,
+                d,
+                a,
+                b,
+            });
         }
         Ok(())
     }
@@ -225,7 +319,15 @@ impl Decoder<'_> {
         let wide = ty.bits == 64;
         let mut reg = |arg: &Arg| if wide { self.long(arg) } else { self.word(arg) };
         let (d, a, b) = (reg(d)?, reg(a)?, reg(b)?);
-        self.push(Op::Carry { wide, sub, take, leave, d, a, b });
+        self.push(Op::Carry {
+            wide,
+            sub,
+            take,
+            leave,
+            d,
+            a,
+            b,
+        });
         Ok(())
     }
 
@@ -241,12 +343,30 @@ impl Decoder<'_> {
         let mut reg = |arg: &Arg| if wide { self.long(arg) } else { self.word(arg) };
         let (d, a, b, c) = (reg(d)?, reg(a)?, reg(b)?, reg(c)?);
         if wide {
-            self.push(Op::Long2 { f, d: product, a, b });
+            self.push(Op::Long2 {
+                f,
+                d: product,
+                a,
+                b,
+            });
         } else {
-            self.push(Op::Int2 { f, d: product, a, b });
+            self.push(Op::Int2 {
+                f,
+                d: product,
+                a,
+                b,
+            });
         }
         let (take, leave) = (parts[0] == "madc", parts.contains(&"cc"));
-        self.push(Op::Carry { wide, sub: false, take, leave, d, a: product, b: c });
+        self.push(Op::Carry {
+            wide,
+            sub: false,
+            take,
+            leave,
+            d,
+            a: product,
+            b: c,
+        });
         Ok(())
     }
 
@@ -279,10 +399,18 @@ impl Decoder<'_> {
 
     fn lop3(&mut self, args: &[Arg]) -> Result<()> {
         let [d, a, b, c, table] = Self::operand(args)?;
-        let Arg::Int(table) = table else { return Err("the table of lop3 is no constant".to_owned()) };
+        let Arg::Int(table) = table else {
+            return Err("the table of lop3 is no constant".to_owned());
+        };
         let table = u8::try_from(*table).map_err(|_| "the table of lop3 has 8 bits")?;
         let (d, a, b, c) = (self.word(d)?, self.word(a)?, self.word(b)?, self.word(c)?);
-        self.push(Op::Int3 { f: Int3::Lop3(table), d, a, b, c });
+        self.push(Op::Int3 {
+            f: Int3::Lop3(table),
+            d,
+            a,
+            b,
+            c,
+        });
         Ok(())
     }
 
@@ -306,7 +434,10 @@ impl Decoder<'_> {
             None => Int3::Prmt,
             Some(mode) => {
                 let known = ["f4e", "b4e", "rc8", "ecl", "ecr", "rc16"];
-                let index = known.iter().position(|m| m == mode).ok_or("unknown mode of prmt")?;
+                let index = known
+                    .iter()
+                    .position(|m| m == mode)
+                    .ok_or("unknown mode of prmt")?;
                 Int3::PrmtMode(u8::try_from(index).unwrap_or(0))
             }
         };
@@ -322,8 +453,22 @@ impl Decoder<'_> {
         };
         let (a, not_a) = self.signed_pred(&args[1])?;
         let op = match parts[0] {
-            "mov" => Op::Pred { f: Logic::And, d, a, b: a, not_a, not_b: not_a },
-            "not" => Op::Pred { f: Logic::And, d, a, b: a, not_a: !not_a, not_b: !not_a },
+            "mov" => Op::Pred {
+                f: Logic::And,
+                d,
+                a,
+                b: a,
+                not_a,
+                not_b: not_a,
+            },
+            "not" => Op::Pred {
+                f: Logic::And,
+                d,
+                a,
+                b: a,
+                not_a: !not_a,
+                not_b: !not_a,
+            },
             name => {
                 let f = match name {
                     "and" => Logic::And,
@@ -331,7 +476,14 @@ impl Decoder<'_> {
                     _ => Logic::Xor,
                 };
                 let (b, not_b) = self.signed_pred(&args[2])?;
-                Op::Pred { f, d, a, b, not_a, not_b }
+                Op::Pred {
+                    f,
+                    d,
+                    a,
+                    b,
+                    not_a,
+                    not_b,
+                }
             }
         };
         self.push(op);
@@ -342,7 +494,10 @@ impl Decoder<'_> {
     pub(super) fn mov(&mut self, bits: u32, args: &[Arg]) -> Result<bool> {
         let [d, a] = Self::operand(args)?;
         if let Arg::Name(name) = a
-            && matches!(name.as_str(), "%clock" | "%clock64" | "%globaltimer" | "%clock_hi" | "%globaltimer_lo")
+            && matches!(
+                name.as_str(),
+                "%clock" | "%clock64" | "%globaltimer" | "%clock_hi" | "%globaltimer_lo"
+            )
         {
             let wide = bits == 64;
             let d = if wide { self.long(d)? } else { self.word(d)? };
@@ -358,7 +513,11 @@ impl Decoder<'_> {
             }
             _ => {
                 let (d, a) = (self.word(d)?, self.word(a)?);
-                self.push(Op::Int1 { f: if bits == 16 { Int1::Zext16 } else { Int1::Mov }, d, a });
+                self.push(Op::Int1 {
+                    f: if bits == 16 { Int1::Zext16 } else { Int1::Mov },
+                    d,
+                    a,
+                });
             }
         }
         Ok(true)
@@ -378,16 +537,33 @@ impl Decoder<'_> {
                 let (lo, hi, a) = (self.temp(), self.temp(), self.long(a)?);
                 self.push(Op::Unpack64 { lo, hi, a });
                 let (d0, d1) = (self.word(d0)?, self.word(d1)?);
-                self.push(Op::Unpack32 { lo: d0, hi: d1, a: lo });
+                self.push(Op::Unpack32 {
+                    lo: d0,
+                    hi: d1,
+                    a: lo,
+                });
                 let (d2, d3) = (self.word(d2)?, self.word(d3)?);
-                self.push(Op::Unpack32 { lo: d2, hi: d3, a: hi });
+                self.push(Op::Unpack32 {
+                    lo: d2,
+                    hi: d3,
+                    a: hi,
+                });
             }
             (32, [d0, d1, d2, d3]) => {
                 let a = self.word(a)?;
                 let eight = self.word_const(8);
                 for (index, d) in [d0, d1, d2, d3].into_iter().enumerate() {
-                    let (d, shift) = (self.word(d)?, self.word_const(8 * u32::try_from(index).unwrap_or(0)));
-                    self.push(Op::Int3 { f: Int3::BfeU, d, a, b: shift, c: eight });
+                    let (d, shift) = (
+                        self.word(d)?,
+                        self.word_const(8 * u32::try_from(index).unwrap_or(0)),
+                    );
+                    self.push(Op::Int3 {
+                        f: Int3::BfeU,
+                        d,
+                        a,
+                        b: shift,
+                        c: eight,
+                    });
                 }
             }
             _ => return Err("unknown shape of a vector move".to_owned()),
@@ -412,18 +588,39 @@ impl Decoder<'_> {
                 let (lo, hi) = (self.word(a2)?, self.word(a3)?);
                 self.push(Op::Pack32 { d: high, lo, hi });
                 let d = self.long(d)?;
-                self.push(Op::Pack64 { d, lo: low, hi: high });
+                self.push(Op::Pack64 {
+                    d,
+                    lo: low,
+                    hi: high,
+                });
             }
             (32, [_, _, _, _]) => {
                 let (d, eight) = (self.word(d)?, self.word_const(8));
                 let sum = self.word_const(0);
                 let result = self.temp();
-                self.push(Op::Int1 { f: Int1::Mov, d: result, a: sum });
+                self.push(Op::Int1 {
+                    f: Int1::Mov,
+                    d: result,
+                    a: sum,
+                });
                 for (index, a) in a.iter().enumerate() {
-                    let (a, pos) = (self.word(a)?, self.word_const(8 * u32::try_from(index).unwrap_or(0)));
-                    self.push(Op::Bfi { d: result, a, b: result, pos, len: eight });
+                    let (a, pos) = (
+                        self.word(a)?,
+                        self.word_const(8 * u32::try_from(index).unwrap_or(0)),
+                    );
+                    self.push(Op::Bfi {
+                        d: result,
+                        a,
+                        b: result,
+                        pos,
+                        len: eight,
+                    });
                 }
-                self.push(Op::Int1 { f: Int1::Mov, d, a: result });
+                self.push(Op::Int1 {
+                    f: Int1::Mov,
+                    d,
+                    a: result,
+                });
             }
             _ => return Err("unknown shape of a vector move".to_owned()),
         }
@@ -435,10 +632,22 @@ impl Decoder<'_> {
         let (p, negated) = self.signed_pred(p)?;
         if bits == 64 {
             let (d, a, b) = (self.long(d)?, self.long(a)?, self.long(b)?);
-            self.push(Op::LongSel { p, negated, d, a, b });
+            self.push(Op::LongSel {
+                p,
+                negated,
+                d,
+                a,
+                b,
+            });
         } else {
             let (d, a, b) = (self.word(d)?, self.word(a)?, self.word(b)?);
-            self.push(Op::Sel { p, negated, d, a, b });
+            self.push(Op::Sel {
+                p,
+                negated,
+                d,
+                a,
+                b,
+            });
         }
         Ok(())
     }

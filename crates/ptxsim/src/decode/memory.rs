@@ -31,7 +31,11 @@ impl Decoder<'_> {
             "cvta" => self.cvta(parts, args)?,
             "isspacep" => {
                 let (p, a) = (self.pred(&args[0])?, self.long(&args[1])?);
-                self.push(Op::IsSpace { space: space_of(parts), p, a });
+                self.push(Op::IsSpace {
+                    space: space_of(parts),
+                    p,
+                    a,
+                });
             }
             "prefetch" | "prefetchu" | "applypriority" | "discard" => self.push(Op::Nop),
             "cp" if parts.get(1) == Some(&"async") => return self.cp_async(parts, args),
@@ -63,13 +67,22 @@ impl Decoder<'_> {
             value => std::slice::from_ref(value),
         };
         if values.len() > 4 || bytes > 8 {
-            return Err("accesses of more than four elements or 8 bytes each are not known".to_owned());
+            return Err(
+                "accesses of more than four elements or 8 bytes each are not known".to_owned(),
+            );
         }
         let wide = values.iter().any(|value| self.is_long(value))
-            || (bytes == 8 && values.iter().all(|value| !matches!(value, Arg::Name(name) if name != "_")));
+            || (bytes == 8
+                && values
+                    .iter()
+                    .all(|value| !matches!(value, Arg::Name(name) if name != "_")));
         let mut regs = [NONE; 4];
         for (reg, value) in regs.iter_mut().zip(values) {
-            *reg = if wide { self.long(value)? } else { self.word(value)? };
+            *reg = if wide {
+                self.long(value)?
+            } else {
+                self.word(value)?
+            };
         }
         let (space, addr) = self.place(parts, address)?;
         if !wide && bytes == 8 {
@@ -142,7 +155,16 @@ impl Decoder<'_> {
         if ty.is_float() && space != Space::Shared {
             self.kernel.float_atomics = true;
         }
-        self.push(Op::Atom { f, ty, packed, space, addr, d, b, c });
+        self.push(Op::Atom {
+            f,
+            ty,
+            packed,
+            space,
+            addr,
+            d,
+            b,
+            c,
+        });
         Ok(())
     }
 
@@ -170,18 +192,25 @@ impl Decoder<'_> {
         match parts.get(2) {
             Some(&"commit_group") => self.push(Op::CpCommit),
             Some(&"wait_group") => {
-                let [Arg::Int(keep)] = args else { return Err("expected a number of groups".to_owned()) };
+                let [Arg::Int(keep)] = args else {
+                    return Err("expected a number of groups".to_owned());
+                };
                 let keep = u32::try_from(*keep).map_err(|_| "expected a number of groups")?;
                 self.push(Op::CpWait { keep: Some(keep) });
             }
             Some(&"wait_all") => self.push(Op::CpWait { keep: None }),
             Some(&"mbarrier") => {
                 let (addr, _) = self.addr(&args[0])?;
-                self.push(Op::CpAsyncMbar { addr, noinc: parts.contains(&"noinc") });
+                self.push(Op::CpAsyncMbar {
+                    addr,
+                    noinc: parts.contains(&"noinc"),
+                });
             }
             Some(&("ca" | "cg")) => {
                 let (dst, src) = (self.addr(&args[0])?.0, self.addr(&args[1])?.0);
-                let Some(Arg::Int(bytes)) = args.get(2) else { return Err("expected a size".to_owned()) };
+                let Some(Arg::Int(bytes)) = args.get(2) else {
+                    return Err("expected a size".to_owned());
+                };
                 if !matches!(bytes, 4 | 8 | 16) || (parts[2] == "cg" && *bytes != 16) {
                     return Err("cp.async copies 4, 8 or 16 bytes (16 with .cg)".to_owned());
                 }
@@ -189,14 +218,22 @@ impl Decoder<'_> {
                 if let Some(arg) = args.get(3) {
                     if self.is_pred(arg) {
                         ignore = self.pred(arg)?;
-                    } else if parts.iter().any(|part| part.starts_with("L2::cache_hint")) && args.len() == 4 {
+                    } else if parts.iter().any(|part| part.starts_with("L2::cache_hint"))
+                        && args.len() == 4
+                    {
                         // A cache policy changes nothing here.
                     } else {
                         src_bytes = self.word(arg)?;
                     }
                 }
                 let bytes = u8::try_from(*bytes).unwrap_or(16);
-                self.push(Op::CpAsync { dst, src, bytes, src_bytes, ignore });
+                self.push(Op::CpAsync {
+                    dst,
+                    src,
+                    bytes,
+                    src_bytes,
+                    ignore,
+                });
             }
             _ => return Ok(false),
         }
@@ -222,18 +259,35 @@ impl Decoder<'_> {
                     Arg::Name(_) => self.long(&args[0])?,
                     _ => NONE,
                 };
-                let rest = if matches!(args[0], Arg::Name(_)) { &args[1..] } else { args };
+                let rest = if matches!(args[0], Arg::Name(_)) {
+                    &args[1..]
+                } else {
+                    args
+                };
                 let (addr, _) = self.addr(&rest[0])?;
                 let extra = rest.get(1).map_or(Ok(NONE), |arg| self.word(arg))?;
                 let expects = parts.contains(&"expect_tx");
-                let (count, tx) = if expects { (NONE, extra) } else { (extra, NONE) };
+                let (count, tx) = if expects {
+                    (NONE, extra)
+                } else {
+                    (extra, NONE)
+                };
                 self.push(Op::MbarArrive { addr, d, count, tx });
             }
             "test_wait" | "try_wait" => {
                 let token = !parts.contains(&"parity");
                 let (p, (addr, _)) = (self.pred(&args[0])?, self.addr(&args[1])?);
-                let phase = if token { self.long(&args[2])? } else { self.word(&args[2])? };
-                self.push(Op::MbarTest { addr, p, phase, token });
+                let phase = if token {
+                    self.long(&args[2])?
+                } else {
+                    self.word(&args[2])?
+                };
+                self.push(Op::MbarTest {
+                    addr,
+                    p,
+                    phase,
+                    token,
+                });
             }
             _ => return Ok(false),
         }

@@ -17,7 +17,9 @@ impl Decoder<'_> {
                 self.push(Op::ActiveMask { d });
             }
             "elect" => {
-                let Arg::Pair(d, p) = &args[0] else { return Err("expected two results".to_owned()) };
+                let Arg::Pair(d, p) = &args[0] else {
+                    return Err("expected two results".to_owned());
+                };
                 let (d, p, mask) = (self.word(d)?, self.pred(p)?, self.word(&args[1])?);
                 self.push(Op::ElectSync { d, p, mask });
             }
@@ -25,12 +27,22 @@ impl Decoder<'_> {
             "ldmatrix" => {
                 let (n, regs) = self.matrix_regs(parts, &args[0])?;
                 let (addr, _) = self.addr(&args[1])?;
-                self.push(Op::LdMatrix { n, trans: parts.contains(&"trans"), addr, regs });
+                self.push(Op::LdMatrix {
+                    n,
+                    trans: parts.contains(&"trans"),
+                    addr,
+                    regs,
+                });
             }
             "stmatrix" => {
                 let (n, regs) = self.matrix_regs(parts, &args[1])?;
                 let (addr, _) = self.addr(&args[0])?;
-                self.push(Op::StMatrix { n, trans: parts.contains(&"trans"), addr, regs });
+                self.push(Op::StMatrix {
+                    n,
+                    trans: parts.contains(&"trans"),
+                    addr,
+                    regs,
+                });
             }
             "movmatrix" => {
                 let (d, a) = (self.word(&args[0])?, self.word(&args[1])?);
@@ -42,7 +54,9 @@ impl Decoder<'_> {
     }
 
     fn shfl(&mut self, parts: &[&str], args: &[Arg]) -> Result<()> {
-        let [d, a, b, c, mask] = args else { return Err("expected 5 operands".to_owned()) };
+        let [d, a, b, c, mask] = args else {
+            return Err("expected 5 operands".to_owned());
+        };
         let f = match parts[2] {
             "up" => Shfl::Up,
             "down" => Shfl::Down,
@@ -54,13 +68,28 @@ impl Decoder<'_> {
             Arg::Pair(d, p) => (self.word(d)?, self.pred(p)?),
             d => (self.word(d)?, NONE),
         };
-        let (a, b, c, mask) = (self.word(a)?, self.word(b)?, self.word(c)?, self.word(mask)?);
-        self.push(Op::Shfl { f, d, p, a, b, c, mask });
+        let (a, b, c, mask) = (
+            self.word(a)?,
+            self.word(b)?,
+            self.word(c)?,
+            self.word(mask)?,
+        );
+        self.push(Op::Shfl {
+            f,
+            d,
+            p,
+            a,
+            b,
+            c,
+            mask,
+        });
         Ok(())
     }
 
     fn vote(&mut self, parts: &[&str], args: &[Arg]) -> Result<()> {
-        let [d, a, mask] = args else { return Err("expected 3 operands".to_owned()) };
+        let [d, a, mask] = args else {
+            return Err("expected 3 operands".to_owned());
+        };
         let f = match parts[2] {
             "ballot" => Vote::Ballot,
             "any" => Vote::Any,
@@ -68,14 +97,26 @@ impl Decoder<'_> {
             "uni" => Vote::Uni,
             _ => return Err("unknown mode of vote".to_owned()),
         };
-        let d = if f == Vote::Ballot { self.word(d)? } else { self.pred(d)? };
+        let d = if f == Vote::Ballot {
+            self.word(d)?
+        } else {
+            self.pred(d)?
+        };
         let ((a, negated), mask) = (self.signed_pred(a)?, self.word(mask)?);
-        self.push(Op::Vote { f, d, a, negated, mask });
+        self.push(Op::Vote {
+            f,
+            d,
+            a,
+            negated,
+            mask,
+        });
         Ok(())
     }
 
     fn match_sync(&mut self, parts: &[&str], args: &[Arg]) -> Result<()> {
-        let [d, a, mask] = args else { return Err("expected 3 operands".to_owned()) };
+        let [d, a, mask] = args else {
+            return Err("expected 3 operands".to_owned());
+        };
         let wide = parts[parts.len() - 1] == "b64";
         let (d, p) = match d {
             Arg::Pair(d, p) => (self.word(d)?, self.pred(p)?),
@@ -83,12 +124,21 @@ impl Decoder<'_> {
         };
         let a = if wide { self.long(a)? } else { self.word(a)? };
         let mask = self.word(mask)?;
-        self.push(Op::Match { all: parts[1] == "all", wide, d, p, a, mask });
+        self.push(Op::Match {
+            all: parts[1] == "all",
+            wide,
+            d,
+            p,
+            a,
+            mask,
+        });
         Ok(())
     }
 
     fn redux(&mut self, parts: &[&str], args: &[Arg]) -> Result<()> {
-        let [d, a, mask] = args else { return Err("expected 3 operands".to_owned()) };
+        let [d, a, mask] = args else {
+            return Err("expected 3 operands".to_owned());
+        };
         let signed = parts[parts.len() - 1] == "s32";
         let f = match parts[2] {
             "add" => Int2::Add,
@@ -126,7 +176,9 @@ impl Decoder<'_> {
 
     fn mma(&mut self, parts: &[&str], args: &[Arg]) -> Result<()> {
         let types = &parts[parts.len() - 4..];
-        let shape = parts.iter().find(|part| part.starts_with("m16n8k") || part.starts_with("m8n8k"));
+        let shape = parts
+            .iter()
+            .find(|part| part.starts_with("m16n8k") || part.starts_with("m8n8k"));
         let shape = *shape.ok_or("unknown shape of mma")?;
         if !(parts.contains(&"row") && parts.contains(&"col")) {
             return Err("mma takes A by rows and B by columns".to_owned());
@@ -144,7 +196,11 @@ impl Decoder<'_> {
                 if !parts.contains(&"satfinite") =>
             {
                 let k = if shape == "m16n8k16" { 16 } else { 32 };
-                MmaKind::I8 { a_signed: *a == "s8", b_signed: *b == "s8", k }
+                MmaKind::I8 {
+                    a_signed: *a == "s8",
+                    b_signed: *b == "s8",
+                    k,
+                }
             }
             _ => return Err("unknown shape or types of mma".to_owned()),
         };
@@ -154,16 +210,32 @@ impl Decoder<'_> {
                 value => Ok(vec![self.word(value)?]),
             }
         };
-        let [d, a, b, c] = args else { return Err("expected 4 operands".to_owned()) };
-        let mma = Mma { kind, d: regs(d)?, a: regs(a)?, b: regs(b)?, c: regs(c)? };
-        let n_acc = if matches!(kind, MmaKind::F16Acc16 { .. }) { 2 } else { 4 };
+        let [d, a, b, c] = args else {
+            return Err("expected 4 operands".to_owned());
+        };
+        let mma = Mma {
+            kind,
+            d: regs(d)?,
+            a: regs(a)?,
+            b: regs(b)?,
+            c: regs(c)?,
+        };
+        let n_acc = if matches!(kind, MmaKind::F16Acc16 { .. }) {
+            2
+        } else {
+            4
+        };
         let n_a = match kind {
             MmaKind::Bf16 { k } | MmaKind::F16 { k } | MmaKind::F16Acc16 { k } => k / 4,
             MmaKind::Tf32 { k } => k / 2,
             MmaKind::I8 { k, .. } => k / 8,
         };
         let n_a = usize::from(n_a);
-        if mma.d.len() != n_acc || mma.c.len() != n_acc || mma.a.len() != n_a || mma.b.len() != n_a / 2 {
+        if mma.d.len() != n_acc
+            || mma.c.len() != n_acc
+            || mma.a.len() != n_a
+            || mma.b.len() != n_a / 2
+        {
             return Err("wrong number of registers".to_owned());
         }
         self.push(Op::Mma(Box::new(mma)));

@@ -33,15 +33,24 @@ impl Graphs {
     }
 
     pub(crate) fn len(&self, graph: u64) -> Result<usize, Code> {
-        self.graphs.get(&graph).map(|graph| graph.work.len()).ok_or(code::INVALID_HANDLE)
+        self.graphs
+            .get(&graph)
+            .map(|graph| graph.work.len())
+            .ok_or(code::INVALID_HANDLE)
     }
 
     pub(crate) fn destroy(&mut self, graph: u64) -> Result<(), Code> {
-        self.graphs.remove(&graph).map(|_| ()).ok_or(code::INVALID_HANDLE)
+        self.graphs
+            .remove(&graph)
+            .map(|_| ())
+            .ok_or(code::INVALID_HANDLE)
     }
 
     pub(crate) fn destroy_executable(&mut self, executable: u64) -> Result<(), Code> {
-        self.executables.remove(&executable).map(|_| ()).ok_or(code::INVALID_HANDLE)
+        self.executables
+            .remove(&executable)
+            .map(|_| ())
+            .ok_or(code::INVALID_HANDLE)
     }
 }
 
@@ -53,14 +62,24 @@ impl Device {
             return Err(code::STREAM_CAPTURE_UNSUPPORTED);
         }
         let handle = self.handle();
-        self.graphs.graphs.insert(handle, Graph { work: Vec::new(), capturing: true });
+        self.graphs.graphs.insert(
+            handle,
+            Graph {
+                work: Vec::new(),
+                capturing: true,
+            },
+        );
         self.set_capture(stream, Some(handle))
     }
 
     /// Ends a capture, in all streams that have joined it.
     pub(crate) fn end_capture(&mut self, stream: u64) -> Result<u64, Code> {
         let handle = self.capture_of(stream)?.ok_or(code::INVALID_VALUE)?;
-        for stream in self.streams.values_mut().filter(|stream| stream.capture == Some(handle)) {
+        for stream in self
+            .streams
+            .values_mut()
+            .filter(|stream| stream.capture == Some(handle))
+        {
             stream.capture = None;
         }
         if let Some(graph) = self.graphs.graphs.get_mut(&handle) {
@@ -71,7 +90,13 @@ impl Device {
 
     /// Makes a graph ready to run.
     pub(crate) fn instantiate(&mut self, graph: u64) -> Result<u64, Code> {
-        let work = self.graphs.graphs.get(&graph).ok_or(code::INVALID_HANDLE)?.work.clone();
+        let work = self
+            .graphs
+            .graphs
+            .get(&graph)
+            .ok_or(code::INVALID_HANDLE)?
+            .work
+            .clone();
         let handle = self.handle();
         self.graphs.executables.insert(handle, work);
         Ok(handle)
@@ -79,7 +104,12 @@ impl Device {
 
     /// Queues all the work of a graph.
     pub(crate) fn launch_graph(&mut self, executable: u64, stream: u64) -> Result<(), Code> {
-        let work = self.graphs.executables.get(&executable).ok_or(code::INVALID_HANDLE)?.clone();
+        let work = self
+            .graphs
+            .executables
+            .get(&executable)
+            .ok_or(code::INVALID_HANDLE)?
+            .clone();
         for entry in work {
             self.enqueue(stream, entry)?;
         }

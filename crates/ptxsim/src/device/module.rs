@@ -49,32 +49,55 @@ impl Function {
         // Registers are given to a warp in units of 256, shared memory in units of 128 with 1 KiB for the system.
         let registers = (self.registers as usize * 32).next_multiple_of(256) * warps;
         let shared = (self.kernel.static_shared + dynamic).next_multiple_of(128) + 1024;
-        (2048 / (warps * 32)).min(32).min(65_536 / registers.max(1)).min(167_936 / shared)
+        (2048 / (warps * 32))
+            .min(32)
+            .min(65_536 / registers.max(1))
+            .min(167_936 / shared)
     }
 }
 
 impl Device {
     /// Loads the text of a module.
-    pub(crate) fn load(&mut self, text: &str, registers: BTreeMap<String, u32>) -> Result<u64, Code> {
+    pub(crate) fn load(
+        &mut self,
+        text: &str,
+        registers: BTreeMap<String, u32>,
+    ) -> Result<u64, Code> {
         let refused = |device: &mut Self, error: &ptx::PtxError| {
             device.complain(&error.to_string());
             code::INVALID_PTX
         };
         let parsed = ptx::parse(text).map_err(|error| refused(self, &error))?;
         let variables = self.place_variables(&parsed.vars)?;
-        let addresses = variables.iter().map(|(name, &(address, _))| (name.clone(), address)).collect();
+        let addresses = variables
+            .iter()
+            .map(|(name, &(address, _))| (name.clone(), address))
+            .collect();
         let mut kernels = BTreeMap::new();
-        for func in parsed.funcs.iter().filter(|func| func.entry && func.body.is_some()) {
-            let kernel = decode(&parsed, func, &addresses).map_err(|error| refused(self, &error))?;
+        for func in parsed
+            .funcs
+            .iter()
+            .filter(|func| func.entry && func.body.is_some())
+        {
+            let kernel =
+                decode(&parsed, func, &addresses).map_err(|error| refused(self, &error))?;
             kernels.insert(func.name.clone(), Arc::new(kernel));
         }
         let handle = self.handle();
-        self.modules.insert(handle, Module { kernels, registers, variables });
+        self.modules.insert(
+            handle,
+            Module {
+                kernels,
+                registers,
+                variables,
+            },
+        );
         Ok(handle)
     }
 
     fn place_variables(&mut self, vars: &[Var]) -> Result<BTreeMap<String, (u64, usize)>, Code> {
-        let stored = |var: &&Var| matches!(var.space, VarSpace::Global | VarSpace::Const) && var.bytes > 0;
+        let stored =
+            |var: &&Var| matches!(var.space, VarSpace::Global | VarSpace::Const) && var.bytes > 0;
         let mut places = BTreeMap::new();
         for var in vars.iter().filter(stored) {
             let address = self.memory.allocate(var.bytes).ok_or(code::OUT_OF_MEMORY)?;
@@ -95,7 +118,9 @@ impl Device {
                 };
                 slot.copy_from_slice(&bits.to_le_bytes()[..var.element]);
             }
-            self.memory.host_range(address, bytes, true).map_err(|_| code::UNKNOWN)?;
+            self.memory
+                .host_range(address, bytes, true)
+                .map_err(|_| code::UNKNOWN)?;
             // SAFETY: the allocation was made above with this many bytes.
             unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), address as *mut u8, bytes) };
         }
@@ -117,7 +142,11 @@ impl Device {
         let kernel = Arc::clone(module.kernels.get(name).ok_or(code::NOT_FOUND)?);
         let registers = module.registers.get(name).copied().unwrap_or(32);
         let fixed = i32::try_from(kernel.static_shared).unwrap_or(i32::MAX);
-        let function = Function { kernel, registers, max_dynamic: AtomicI32::new(DEFAULT_SHARED - fixed) };
+        let function = Function {
+            kernel,
+            registers,
+            max_dynamic: AtomicI32::new(DEFAULT_SHARED - fixed),
+        };
         let handle = self.handle();
         self.functions.insert(handle, Arc::new(function));
         Ok(handle)

@@ -19,19 +19,54 @@ const HELD_BYTES: usize = 256 << 20;
 /// One entry of a queue.
 #[derive(Clone)]
 pub(crate) enum Work {
-    Launch { function: Arc<Function>, shape: Shape, params: Arc<[u8]> },
+    Launch {
+        function: Arc<Function>,
+        shape: Shape,
+        params: Arc<[u8]>,
+    },
     /// Bytes taken from pageable memory when the copy was called.
-    Upload { dst: u64, bytes: Arc<[u8]> },
+    Upload {
+        dst: u64,
+        bytes: Arc<[u8]>,
+    },
     /// Bytes read from the host when the copy runs.
-    UploadLate { dst: u64, src: u64, bytes: usize },
-    Download { dst: u64, src: u64, bytes: usize },
-    Copy { dst: u64, src: u64, bytes: usize },
+    UploadLate {
+        dst: u64,
+        src: u64,
+        bytes: usize,
+    },
+    Download {
+        dst: u64,
+        src: u64,
+        bytes: usize,
+    },
+    Copy {
+        dst: u64,
+        src: u64,
+        bytes: usize,
+    },
     /// `width` is 1, 2 or 4 bytes.
-    Set { dst: u64, value: u32, width: usize, count: usize },
-    Free { address: u64 },
-    Record { event: u64, serial: u64 },
-    Wait { stream: u64, position: u64 },
-    Call { function: unsafe extern "C" fn(*mut c_void), data: u64 },
+    Set {
+        dst: u64,
+        value: u32,
+        width: usize,
+        count: usize,
+    },
+    Free {
+        address: u64,
+    },
+    Record {
+        event: u64,
+        serial: u64,
+    },
+    Wait {
+        stream: u64,
+        position: u64,
+    },
+    Call {
+        function: unsafe extern "C" fn(*mut c_void),
+        data: u64,
+    },
 }
 
 /// A queue.
@@ -50,7 +85,14 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(blocking: bool) -> Self {
-        Self { queue: VecDeque::new(), queued: 0, done: 0, held: 0, blocking, capture: None }
+        Self {
+            queue: VecDeque::new(),
+            queued: 0,
+            done: 0,
+            held: 0,
+            blocking,
+            capture: None,
+        }
     }
 
     pub(crate) fn forget(&mut self) {
@@ -94,11 +136,16 @@ impl Device {
     /// Runs what is left of a stream, and removes it.
     pub(crate) fn destroy_stream(&mut self, stream: u64) -> Result<(), Code> {
         self.run_all_of(stream)?;
-        self.streams.remove(&stream).map(|_| ()).ok_or(code::INVALID_HANDLE)
+        self.streams
+            .remove(&stream)
+            .map(|_| ())
+            .ok_or(code::INVALID_HANDLE)
     }
 
     fn stream(&mut self, stream: u64) -> Result<&mut Stream, Code> {
-        self.streams.get_mut(&normal(stream)).ok_or(code::INVALID_HANDLE)
+        self.streams
+            .get_mut(&normal(stream))
+            .ok_or(code::INVALID_HANDLE)
     }
 
     pub(crate) fn capture_of(&mut self, stream: u64) -> Result<Option<u64>, Code> {
@@ -132,12 +179,23 @@ impl Device {
         if !self.stream(stream)?.blocking {
             return Ok(());
         }
-        let wanted = |handle: u64| if stream == LEGACY { handle != LEGACY } else { handle == LEGACY };
+        let wanted = |handle: u64| {
+            if stream == LEGACY {
+                handle != LEGACY
+            } else {
+                handle == LEGACY
+            }
+        };
         let waits: Vec<Work> = self
             .streams
             .iter()
-            .filter(|(handle, other)| wanted(**handle) && other.blocking && other.done < other.queued)
-            .map(|(&handle, other)| Work::Wait { stream: handle, position: other.queued })
+            .filter(|(handle, other)| {
+                wanted(**handle) && other.blocking && other.done < other.queued
+            })
+            .map(|(&handle, other)| Work::Wait {
+                stream: handle,
+                position: other.queued,
+            })
             .collect();
         for wait in waits {
             self.stream(stream)?.push(wait);
@@ -158,7 +216,11 @@ impl Device {
 
     /// Runs every stream.
     pub(crate) fn run_everything(&mut self) -> Result<(), Code> {
-        let handles: Vec<(u64, u64)> = self.streams.iter().map(|(&handle, s)| (handle, s.queued)).collect();
+        let handles: Vec<(u64, u64)> = self
+            .streams
+            .iter()
+            .map(|(&handle, s)| (handle, s.queued))
+            .collect();
         for (handle, position) in handles {
             self.run_to(handle, position);
         }
@@ -179,11 +241,15 @@ impl Device {
 
     fn run_to(&mut self, handle: u64, position: u64) {
         loop {
-            let Some(stream) = self.streams.get_mut(&handle) else { return };
+            let Some(stream) = self.streams.get_mut(&handle) else {
+                return;
+            };
             if stream.done >= position {
                 return;
             }
-            let Some(work) = stream.queue.pop_front() else { return };
+            let Some(work) = stream.queue.pop_front() else {
+                return;
+            };
             stream.done += 1;
             if let Work::Upload { bytes, .. } = &work {
                 stream.held -= bytes.len();
@@ -198,47 +264,73 @@ impl Device {
 
     fn perform(&mut self, work: Work) {
         match work {
-            Work::Launch { function, shape, params } => self.execute(&function, &shape, &params),
+            Work::Launch {
+                function,
+                shape,
+                params,
+            } => self.execute(&function, &shape, &params),
             Work::Upload { dst, bytes } => {
                 if self.target(dst, bytes.len(), "copy to the device") {
                     // SAFETY: `target` has checked the range.
-                    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst as *mut u8, bytes.len()) };
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst as *mut u8, bytes.len())
+                    };
                 }
             }
             Work::UploadLate { dst, src, bytes } => {
                 if self.target(dst, bytes, "copy to the device") {
                     // SAFETY: `target` has checked the target; the caller of the copy keeps the source.
-                    unsafe { std::ptr::copy_nonoverlapping(src as *const u8, dst as *mut u8, bytes) };
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(src as *const u8, dst as *mut u8, bytes)
+                    };
                 }
             }
             Work::Download { dst, src, bytes } => {
                 if self.source(src, bytes, "copy from the device") {
                     // SAFETY: `source` has checked the source; the caller of the copy keeps the target.
-                    unsafe { std::ptr::copy_nonoverlapping(src as *const u8, dst as *mut u8, bytes) };
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(src as *const u8, dst as *mut u8, bytes)
+                    };
                 }
             }
             Work::Copy { dst, src, bytes } => {
-                if self.source(src, bytes, "copy on the device") && self.target(dst, bytes, "copy on the device") {
+                if self.source(src, bytes, "copy on the device")
+                    && self.target(dst, bytes, "copy on the device")
+                {
                     // SAFETY: both ranges have been checked; they may overlap.
                     unsafe { std::ptr::copy(src as *const u8, dst as *mut u8, bytes) };
                 }
             }
-            Work::Set { dst, value, width, count } => {
+            Work::Set {
+                dst,
+                value,
+                width,
+                count,
+            } => {
                 if self.target(dst, width * count, "memset") {
                     for i in 0..count {
                         let at = (dst as *mut u8).wrapping_add(i * width);
                         // SAFETY: `target` has checked `count` elements of this width.
-                        unsafe { std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), at, width) };
+                        unsafe {
+                            std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), at, width)
+                        };
                     }
                 }
             }
             Work::Free { address } => {
                 if !self.memory.free(address) {
-                    self.fail(code::INVALID_VALUE, &format!("free of {address:#x}, where nothing is allocated"));
+                    self.fail(
+                        code::INVALID_VALUE,
+                        &format!("free of {address:#x}, where nothing is allocated"),
+                    );
                 }
             }
             Work::Record { event, serial } => {
-                if let Some(event) = self.events.get_mut(&event).filter(|event| event.serial == serial) {
+                if let Some(event) = self
+                    .events
+                    .get_mut(&event)
+                    .filter(|event| event.serial == serial)
+                {
                     event.time = Some(Instant::now());
                 }
             }
@@ -260,7 +352,10 @@ impl Device {
         match self.memory.host_range(address, bytes, write) {
             Ok(()) => true,
             Err(why) => {
-                self.fail(700, &format!("{what} of {bytes} bytes at {address:#x}: {why}"));
+                self.fail(
+                    700,
+                    &format!("{what} of {bytes} bytes at {address:#x}: {why}"),
+                );
                 false
             }
         }
@@ -300,13 +395,20 @@ impl Device {
         let entry = self.events.get(&event).ok_or(code::INVALID_HANDLE)?;
         if let Some(capture) = entry.capture {
             // The stream joins the capture.
-            return if self.graphs.is_capturing(capture) { self.set_capture(stream, Some(capture)) } else { Ok(()) };
+            return if self.graphs.is_capturing(capture) {
+                self.set_capture(stream, Some(capture))
+            } else {
+                Ok(())
+            };
         }
         if entry.serial == 0 || self.stream(stream)?.capture.is_some() {
             return Ok(());
         }
         let entry = &self.events[&event];
-        let wait = Work::Wait { stream: entry.stream, position: entry.position };
+        let wait = Work::Wait {
+            stream: entry.stream,
+            position: entry.position,
+        };
         self.enqueue(stream, wait)
     }
 
@@ -330,12 +432,27 @@ impl Device {
 
     /// Milliseconds between two events that have happened.
     pub(crate) fn elapsed(&self, start: u64, end: u64) -> Result<f32, Code> {
-        let time = |event: u64| self.events.get(&event).ok_or(code::INVALID_HANDLE)?.time.ok_or(code::NOT_READY);
-        Ok(time(end)?.saturating_duration_since(time(start)?).as_secs_f32() * 1e3)
+        let time = |event: u64| {
+            self.events
+                .get(&event)
+                .ok_or(code::INVALID_HANDLE)?
+                .time
+                .ok_or(code::NOT_READY)
+        };
+        Ok(time(end)?
+            .saturating_duration_since(time(start)?)
+            .as_secs_f32()
+            * 1e3)
     }
 
     /// Checks and queues a launch.
-    pub(crate) fn launch(&mut self, function: u64, shape: Shape, params: &[u8], stream: u64) -> Result<(), Code> {
+    pub(crate) fn launch(
+        &mut self,
+        function: u64,
+        shape: Shape,
+        params: &[u8],
+        stream: u64,
+    ) -> Result<(), Code> {
         let function = Arc::clone(self.functions.get(&function).ok_or(code::INVALID_HANDLE)?);
         let threads: u64 = shape.block.iter().map(|&n| u64::from(n)).product();
         let bad = shape.grid.contains(&0)
@@ -360,6 +477,13 @@ impl Device {
             ));
             return Err(code::INVALID_VALUE);
         }
-        self.enqueue(stream, Work::Launch { function, shape, params: params.into() })
+        self.enqueue(
+            stream,
+            Work::Launch {
+                function,
+                shape,
+                params: params.into(),
+            },
+        )
     }
 }

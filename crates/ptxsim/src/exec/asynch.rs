@@ -45,8 +45,14 @@ impl Copies {
             copy.mask &= !here;
             while here != 0 {
                 let group = self.committed[here.trailing_zeros() as usize];
-                let same = lanes(here).filter(|&l| self.committed[l] == group).fold(0, |m, l| m | 1 << l);
-                split.push(Copy { mask: same, group: Some(group), ..copy.clone() });
+                let same = lanes(here)
+                    .filter(|&l| self.committed[l] == group)
+                    .fold(0, |m, l| m | 1 << l);
+                split.push(Copy {
+                    mask: same,
+                    group: Some(group),
+                    ..copy.clone()
+                });
                 here &= !same;
             }
         }
@@ -58,7 +64,13 @@ impl Copies {
     }
 
     /// `cp.async.wait_group` (all but the newest `keep` groups) or `wait_all`.
-    pub(crate) fn wait(&mut self, mask: u32, keep: Option<u32>, warp: usize, env: &mut Env<'_>) -> Result<(), Fault> {
+    pub(crate) fn wait(
+        &mut self,
+        mask: u32,
+        keep: Option<u32>,
+        warp: usize,
+        env: &mut Env<'_>,
+    ) -> Result<(), Fault> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -81,7 +93,12 @@ impl Copies {
     }
 
     /// Lands everything that exiting lanes have issued.
-    pub(crate) fn land_all(&mut self, mask: u32, warp: usize, env: &mut Env<'_>) -> Result<(), Fault> {
+    pub(crate) fn land_all(
+        &mut self,
+        mask: u32,
+        warp: usize,
+        env: &mut Env<'_>,
+    ) -> Result<(), Fault> {
         self.wait(mask, None, warp, env)
     }
 }
@@ -93,7 +110,9 @@ fn land(copy: &Copy, mask: u32, warp: usize, env: &mut Env<'_>) -> Result<(), Fa
         let target = &mut env.shared[start..start + copy.bytes];
         target[take..].fill(0);
         // SAFETY: the source was checked when the copy was issued, and nothing is freed during a launch.
-        unsafe { std::ptr::copy_nonoverlapping(copy.src[lane] as *const u8, target.as_mut_ptr(), take) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(copy.src[lane] as *const u8, target.as_mut_ptr(), take)
+        };
         if let Some(shadow) = &mut env.shadow {
             shadow.land(warp, lane, start, copy.bytes);
         }
@@ -102,8 +121,22 @@ fn land(copy: &Copy, mask: u32, warp: usize, env: &mut Env<'_>) -> Result<(), Fa
 }
 
 /// Issues a `cp.async`.
-pub(crate) fn copy(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_>) -> Result<(), Fault> {
-    let Op::CpAsync { dst, src, bytes, src_bytes, ignore } = inst.op else { return Ok(()) };
+pub(crate) fn copy(
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: u32,
+    env: &mut Env<'_>,
+) -> Result<(), Fault> {
+    let Op::CpAsync {
+        dst,
+        src,
+        bytes,
+        src_bytes,
+        ignore,
+    } = inst.op
+    else {
+        return Ok(());
+    };
     let bytes = usize::from(bytes);
     let mut dst = addresses(&warp.regs, dst);
     for address in &mut dst {
@@ -124,12 +157,20 @@ pub(crate) fn copy(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_>) -
     for lane in lanes(mask) {
         if take[lane] as usize > bytes {
             let message = format!("cp.async of {} bytes into {bytes}", take[lane]);
-            return Err(Fault { code: LAUNCH_FAILED, lane, message });
+            return Err(Fault {
+                code: LAUNCH_FAILED,
+                lane,
+                message,
+            });
         }
         reading |= u32::from(take[lane] != 0) << lane;
         if src[lane] % bytes as u64 != 0 {
             let message = format!("misaligned cp.async: {bytes} bytes at {:#x}", src[lane]);
-            return Err(Fault { code: MISALIGNED, lane, message });
+            return Err(Fault {
+                code: MISALIGNED,
+                lane,
+                message,
+            });
         }
     }
     if env.stats_on {
@@ -142,15 +183,36 @@ pub(crate) fn copy(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_>) -
         }
         if let Err(why) = env.memory.check(from, length, Use::Read, &mut env.known) {
             let message = format!("cp.async of {length} bytes from {from:#x}: {why}");
-            return Err(Fault { code: ILLEGAL_ADDRESS, lane, message });
+            return Err(Fault {
+                code: ILLEGAL_ADDRESS,
+                lane,
+                message,
+            });
         }
     }
-    touch(warp, env, Touch { space: Space::Shared, at: &dst, bytes, mask, usage: Use::Write })?;
+    touch(
+        warp,
+        env,
+        Touch {
+            space: Space::Shared,
+            at: &dst,
+            bytes,
+            mask,
+            usage: Use::Write,
+        },
+    )?;
     if let Some(shadow) = &mut env.shadow {
         shadow.fly(&dst, bytes, mask);
     }
     env.stats.cp_async_bytes += lanes(mask).map(|lane| u64::from(take[lane])).sum::<u64>();
-    warp.copies.pending.push(Copy { mask, dst, src, bytes, take, group: None });
+    warp.copies.pending.push(Copy {
+        mask,
+        dst,
+        src,
+        bytes,
+        take,
+        group: None,
+    });
     Ok(())
 }
 
@@ -182,17 +244,43 @@ fn find<'e>(env: &'e mut Env<'_>, address: u64, lane: usize) -> Result<&'e mut M
 }
 
 /// Everything about mbarriers but waiting.
-pub(crate) fn mbarrier(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_>) -> Result<(), Fault> {
-    let value = |warp: &Warp, reg: u32, lane: usize| if reg == NONE { 0 } else { warp.regs.word(reg)[lane] };
+pub(crate) fn mbarrier(
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: u32,
+    env: &mut Env<'_>,
+) -> Result<(), Fault> {
+    let value = |warp: &Warp, reg: u32, lane: usize| {
+        if reg == NONE {
+            0
+        } else {
+            warp.regs.word(reg)[lane]
+        }
+    };
     match inst.op {
         Op::MbarInit { addr, count } => {
             let at = addresses(&warp.regs, addr);
             let first = mask.trailing_zeros() as usize;
             let one = at.map(|a| a & 0x00ff_ffff_ffff_ffff);
-            touch(warp, env, Touch { space: Space::Shared, at: &one, bytes: 8, mask, usage: Use::Write })?;
+            touch(
+                warp,
+                env,
+                Touch {
+                    space: Space::Shared,
+                    at: &one,
+                    bytes: 8,
+                    mask,
+                    usage: Use::Write,
+                },
+            )?;
             let expected = value(warp, count, first);
             for lane in lanes(mask) {
-                let fresh = Mbarrier { expected, pending: i64::from(expected), tx: 0, phase: 0 };
+                let fresh = Mbarrier {
+                    expected,
+                    pending: i64::from(expected),
+                    tx: 0,
+                    phase: 0,
+                };
                 env.mbarriers.insert(one[lane], fresh);
             }
         }
@@ -212,7 +300,11 @@ pub(crate) fn mbarrier(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_
         Op::MbarArrive { addr, d, count, tx } => {
             let at = addresses(&warp.regs, addr);
             for lane in lanes(mask) {
-                let count = if count == NONE { 1 } else { i64::from(value(warp, count, lane)) };
+                let count = if count == NONE {
+                    1
+                } else {
+                    i64::from(value(warp, count, lane))
+                };
                 let bytes = i64::from(value(warp, tx, lane));
                 let barrier = find(env, at[lane], lane)?;
                 let phase = barrier.phase;
@@ -245,8 +337,21 @@ pub(crate) fn mbarrier(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_
 }
 
 /// `mbarrier.test_wait`: false if it did not succeed in every lane, so that other warps run.
-pub(crate) fn test(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_>) -> Result<bool, Fault> {
-    let Op::MbarTest { addr, p, phase, token } = inst.op else { return Ok(true) };
+pub(crate) fn test(
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: u32,
+    env: &mut Env<'_>,
+) -> Result<bool, Fault> {
+    let Op::MbarTest {
+        addr,
+        p,
+        phase,
+        token,
+    } = inst.op
+    else {
+        return Ok(true);
+    };
     let at = addresses(&warp.regs, addr);
     let mut done = 0;
     for lane in lanes(mask) {
@@ -258,7 +363,8 @@ pub(crate) fn test(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_>) -
         };
         done |= u32::from(passed) << lane;
     }
-    warp.regs.set_pred(p, if done == mask { FULL } else { done }, mask);
+    warp.regs
+        .set_pred(p, if done == mask { FULL } else { done }, mask);
     if done != 0
         && let Some(shadow) = &mut env.shadow
     {

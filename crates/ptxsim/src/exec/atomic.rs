@@ -10,13 +10,40 @@ use crate::isa::{Atomic, Inst, NONE, Op, Ty};
 use crate::memory::Use;
 
 /// `atom` and `red`: lane after lane, each with a loop of compare-and-swap.
-pub(crate) fn atom(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_>) -> Result<(), Fault> {
-    let Op::Atom { f, ty, packed, space, addr, d, b, c } = inst.op else { return Ok(()) };
+pub(crate) fn atom(
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: u32,
+    env: &mut Env<'_>,
+) -> Result<(), Fault> {
+    let Op::Atom {
+        f,
+        ty,
+        packed,
+        space,
+        addr,
+        d,
+        b,
+        c,
+    } = inst.op
+    else {
+        return Ok(());
+    };
     let at = addresses(&warp.regs, addr);
     let bytes = if packed { 4 } else { ty.bytes() };
     by_space(space, &at, mask, |space, at, mask| {
         // The old value counts as read, so memory that was never written shows.
-        touch(warp, env, Touch { space, at, bytes, mask, usage: Use::Read })?;
+        touch(
+            warp,
+            env,
+            Touch {
+                space,
+                at,
+                bytes,
+                mask,
+                usage: Use::Read,
+            },
+        )?;
         if let (Some(shadow), crate::isa::Space::Shared) = (&mut env.shadow, space) {
             shadow.forgive_atomic(at, bytes, mask);
         }
@@ -92,7 +119,11 @@ fn combine(f: Atomic, ty: Ty, packed: bool, old: u64, x: u64, y: u64) -> u64 {
         (Atomic::Add, Ty::F16 | Ty::Bf16) => {
             let bf16 = ty == Ty::Bf16;
             let low = add_half(bf16, o & 0xffff, v & 0xffff);
-            let high = if packed { add_half(bf16, o >> 16, v >> 16) << 16 } else { 0 };
+            let high = if packed {
+                add_half(bf16, o >> 16, v >> 16) << 16
+            } else {
+                0
+            };
             u64::from(low | high)
         }
         (Atomic::Add, Ty::U64 | Ty::S64) => old.wrapping_add(x),

@@ -71,7 +71,9 @@ impl<'a> Block<'a> {
         let threads = x * y * z;
         let n_warps = threads.div_ceil(32) as usize;
         let shared = shared_bytes(kernel, launch.dynamic);
-        let warps = (0..n_warps).map(|id| new_warp(launch, id, threads)).collect();
+        let warps = (0..n_warps)
+            .map(|id| new_warp(launch, id, threads))
+            .collect();
         let env = Env {
             kernel,
             params: launch.params,
@@ -86,7 +88,13 @@ impl<'a> Block<'a> {
             clock: 0,
             line: 0,
         };
-        Self { env, warps, threads, check: launch.check, seed: launch.seed }
+        Self {
+            env,
+            warps,
+            threads,
+            check: launch.check,
+            seed: launch.seed,
+        }
     }
 
     /// Runs one block to its end.
@@ -106,25 +114,41 @@ impl<'a> Block<'a> {
                     if !fault.message.starts_with("race") {
                         self.unwritten()?;
                     }
-                    return Err(Located { fault, warp: w, pc: self.env.line });
+                    return Err(Located {
+                        fault,
+                        warp: w,
+                        pc: self.env.line,
+                    });
                 }
             }
             let ended = self.warps.iter().all(|warp| warp.groups.is_empty());
-            if ended || self.warps.iter().any(|warp| warp.groups.iter().any(|g| g.wait != Wait::Nothing)) {
+            if ended
+                || self
+                    .warps
+                    .iter()
+                    .any(|warp| warp.groups.iter().any(|g| g.wait != Wait::Nothing))
+            {
                 self.unwritten()?;
             }
             if ended {
                 return Ok(());
             }
             let released = self.barriers()?;
-            let ready = self.warps.iter().any(|w| w.groups.iter().any(|g| g.wait == Wait::Nothing));
+            let ready = self
+                .warps
+                .iter()
+                .any(|w| w.groups.iter().any(|g| g.wait == Wait::Nothing));
             if !released && !ready {
                 return Err(self.deadlock());
             }
             let ran = self.env.stats.instructions - before;
             spent += ran;
             // Warps that only poll run few instructions in a turn.
-            stuck = if released || ran > 64 * self.warps.len() as u64 { 0 } else { stuck + 1 };
+            stuck = if released || ran > 64 * self.warps.len() as u64 {
+                0
+            } else {
+                stuck + 1
+            };
             if spent > WATCHDOG || stuck > PATIENCE {
                 return Err(self.timeout());
             }
@@ -146,7 +170,11 @@ impl<'a> Block<'a> {
             self.env.shadow = Some(Shadow::new(self.env.shared.len(), self.warps.len()));
         }
         for warp in &mut self.warps {
-            warp.groups = vec![Group { pc: 0, mask: warp.threads, wait: Wait::Nothing }];
+            warp.groups = vec![Group {
+                pc: 0,
+                mask: warp.threads,
+                wait: Wait::Nothing,
+            }];
             warp.copies.reset();
             warp.local.fill(0xff);
             for &(special, reg) in &self.env.kernel.specials {
@@ -164,7 +192,10 @@ impl<'a> Block<'a> {
     /// Fisher and Yates, with a multiplicative generator.
     fn shuffle(&mut self, order: &mut [usize]) {
         for i in (1..order.len()).rev() {
-            self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.seed = self
+                .seed
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             order.swap(i, (self.seed >> 33) as usize % (i + 1));
         }
     }
@@ -181,14 +212,20 @@ impl<'a> Block<'a> {
                 }
             }
         }
-        let alive: u32 = self.warps.iter().map(|warp| warp.alive().count_ones()).sum();
+        let alive: u32 = self
+            .warps
+            .iter()
+            .map(|warp| warp.alive().count_ones())
+            .sum();
         let mut any = false;
         for (id, (arrived, count)) in waiting {
             let counted = self.env.arrivals.get(&id).map_or(0, |entry| entry.0);
             // A barrier of a count is for whole warps: a last, partial one counts as whole.
             let partial = (32 - self.threads % 32) % 32;
             let needed = if count == 0 { alive } else { count };
-            if arrived + counted >= needed || (count != 0 && partial != 0 && arrived + counted + partial >= needed) {
+            if arrived + counted >= needed
+                || (count != 0 && partial != 0 && arrived + counted + partial >= needed)
+            {
                 self.release(id, count, alive)?;
                 any = true;
             }
@@ -200,7 +237,11 @@ impl<'a> Block<'a> {
         if self.check {
             self.check_barrier(id, count, alive)?;
         }
-        let mut met: Vec<usize> = self.env.arrivals.remove(&id).map_or_else(Vec::new, |entry| entry.1);
+        let mut met: Vec<usize> = self
+            .env
+            .arrivals
+            .remove(&id)
+            .map_or_else(Vec::new, |entry| entry.1);
         let (mut votes, mut threads) = (0, 0);
         for (w, warp) in self.warps.iter().enumerate() {
             for group in &warp.groups {
@@ -234,8 +275,10 @@ impl<'a> Block<'a> {
     /// In check mode: a barrier of a whole block takes all its threads, and a warp meets it as one.
     fn check_barrier(&self, id: u32, count: u32, alive: u32) -> Result<(), Located> {
         for (w, warp) in self.warps.iter().enumerate() {
-            let mut here =
-                warp.groups.iter().filter(|g| matches!(g.wait, Wait::Barrier { id: other, .. } if other == id));
+            let mut here = warp
+                .groups
+                .iter()
+                .filter(|g| matches!(g.wait, Wait::Barrier { id: other, .. } if other == id));
             let Some(first) = here.next() else { continue };
             let lane = first.mask.trailing_zeros() as usize;
             if let Some(second) = here.next() {
@@ -243,7 +286,15 @@ impl<'a> Block<'a> {
                     "divergent barrier {id}: lanes {:#010x} and {:#010x} of warp {w} wait at different places",
                     first.mask, second.mask
                 );
-                return Err(Located { fault: Fault { code: LAUNCH_FAILED, lane, message }, warp: w, pc: first.pc });
+                return Err(Located {
+                    fault: Fault {
+                        code: LAUNCH_FAILED,
+                        lane,
+                        message,
+                    },
+                    warp: w,
+                    pc: first.pc,
+                });
             }
             if count == 0 && alive < self.threads {
                 let message = format!(
@@ -251,7 +302,15 @@ impl<'a> Block<'a> {
                     self.threads - alive,
                     self.threads
                 );
-                return Err(Located { fault: Fault { code: LAUNCH_FAILED, lane, message }, warp: w, pc: first.pc });
+                return Err(Located {
+                    fault: Fault {
+                        code: LAUNCH_FAILED,
+                        lane,
+                        message,
+                    },
+                    warp: w,
+                    pc: first.pc,
+                });
             }
         }
         Ok(())
@@ -259,11 +318,26 @@ impl<'a> Block<'a> {
 
     fn deadlock(&self) -> Located {
         // A collective that waits for lanes explains more than the barriers that wait for it.
-        let places = || self.warps.iter().enumerate().flat_map(|(w, warp)| warp.groups.iter().map(move |g| (w, g)));
-        let found = places().find(|(_, group)| matches!(group.wait, Wait::Lanes(_))).or_else(|| places().next());
+        let places = || {
+            self.warps
+                .iter()
+                .enumerate()
+                .flat_map(|(w, warp)| warp.groups.iter().map(move |g| (w, g)))
+        };
+        let found = places()
+            .find(|(_, group)| matches!(group.wait, Wait::Lanes(_)))
+            .or_else(|| places().next());
         let Some((w, group)) = found else {
-            let fault = Fault { code: LAUNCH_FAILED, lane: 0, message: "deadlock".to_owned() };
-            return Located { fault, warp: 0, pc: 0 };
+            let fault = Fault {
+                code: LAUNCH_FAILED,
+                lane: 0,
+                message: "deadlock".to_owned(),
+            };
+            return Located {
+                fault,
+                warp: 0,
+                pc: 0,
+            };
         };
         let lane = group.mask.trailing_zeros() as usize;
         let message = match group.wait {
@@ -273,31 +347,65 @@ impl<'a> Block<'a> {
             ),
             Wait::Barrier { id, count } => format!(
                 "deadlock: barrier {id} waits for {} threads that will not come",
-                if count == 0 { "all".to_owned() } else { count.to_string() }
+                if count == 0 {
+                    "all".to_owned()
+                } else {
+                    count.to_string()
+                }
             ),
             Wait::Nothing => "deadlock".to_owned(),
         };
-        Located { fault: Fault { code: LAUNCH_FAILED, lane, message }, warp: w, pc: group.pc }
+        Located {
+            fault: Fault {
+                code: LAUNCH_FAILED,
+                lane,
+                message,
+            },
+            warp: w,
+            pc: group.pc,
+        }
     }
 
     fn timeout(&self) -> Located {
-        let first = self.warps.iter().enumerate().find_map(|(w, warp)| warp.groups.first().map(|g| (w, *g)));
-        let (warp, pc, lane) = first.map_or((0, 0, 0), |(w, g)| (w, g.pc, g.mask.trailing_zeros() as usize));
+        let first = self
+            .warps
+            .iter()
+            .enumerate()
+            .find_map(|(w, warp)| warp.groups.first().map(|g| (w, *g)));
+        let (warp, pc, lane) = first.map_or((0, 0, 0), |(w, g)| {
+            (w, g.pc, g.mask.trailing_zeros() as usize)
+        });
         let message = "the block does not end: it polls, or loops forever".to_owned();
-        Located { fault: Fault { code: LAUNCH_TIMEOUT, lane, message }, warp, pc }
+        Located {
+            fault: Fault {
+                code: LAUNCH_TIMEOUT,
+                lane,
+                message,
+            },
+            warp,
+            pc,
+        }
     }
 }
 
 /// Shared memory of a block: static, then dynamic.
 pub(crate) fn shared_bytes(kernel: &Kernel, dynamic: usize) -> usize {
-    if dynamic == 0 { kernel.static_shared } else { kernel.static_shared.next_multiple_of(16) + dynamic }
+    if dynamic == 0 {
+        kernel.static_shared
+    } else {
+        kernel.static_shared.next_multiple_of(16) + dynamic
+    }
 }
 
 fn new_warp(launch: &Launch<'_>, id: usize, threads: u32) -> Warp {
     let kernel = launch.kernel;
     let mut regs = Regs::new(kernel);
     let first = id as u32 * 32;
-    let mask = if threads - first >= 32 { FULL } else { (1 << (threads - first)) - 1 };
+    let mask = if threads - first >= 32 {
+        FULL
+    } else {
+        (1 << (threads - first)) - 1
+    };
     let [x, y, _] = launch.block;
     let n_warps = threads.div_ceil(32);
     for &(special, reg) in &kernel.specials {
@@ -340,8 +448,13 @@ fn new_warp(launch: &Launch<'_>, id: usize, threads: u32) -> Warp {
 
 /// Where in the source an instruction is.
 pub(crate) fn place(kernel: &Kernel, pc: u32) -> String {
-    let Some(inst) = kernel.code.get(pc as usize) else { return String::new() };
+    let Some(inst) = kernel.code.get(pc as usize) else {
+        return String::new();
+    };
     let (file, line) = inst.loc;
-    let source = kernel.files.get(&file).map_or(String::new(), |name| format!(", {name}:{line}"));
+    let source = kernel
+        .files
+        .get(&file)
+        .map_or(String::new(), |name| format!(", {name}:{line}"));
     format!("PTX line {}{source}", inst.line)
 }

@@ -22,7 +22,12 @@ fn named(regs: &Regs, reg: Reg, mask: u32) -> u32 {
 }
 
 /// Executes a collective if all its lanes are in `mask`.
-pub(crate) fn collective(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<'_>) -> Result<Outcome, Fault> {
+pub(crate) fn collective(
+    warp: &mut Warp,
+    inst: &Inst,
+    mask: u32,
+    env: &mut Env<'_>,
+) -> Result<Outcome, Fault> {
     let regs = &mut warp.regs;
     let wanted = match inst.op {
         Op::Shfl { mask: reg, .. }
@@ -39,8 +44,12 @@ pub(crate) fn collective(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<
         return Ok(Outcome::Wait(wanted));
     }
     match inst.op {
-        Op::Shfl { f, d, p, a, b, c, .. } => shuffle(regs, f, [d, p, a, b, c], mask),
-        Op::Vote { f, d, a, negated, .. } => {
+        Op::Shfl {
+            f, d, p, a, b, c, ..
+        } => shuffle(regs, f, [d, p, a, b, c], mask),
+        Op::Vote {
+            f, d, a, negated, ..
+        } => {
             let p = regs.preds[a as usize] ^ if negated { FULL } else { 0 };
             let votes = p & wanted;
             let holds = |yes: bool| if yes { FULL } else { 0 };
@@ -51,10 +60,15 @@ pub(crate) fn collective(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<
                 Vote::Uni => regs.set_pred(d, holds(votes == 0 || votes == wanted), mask),
             }
         }
-        Op::Match { all, wide, d, p, a, .. } => match_lanes(regs, all, wide, [d, p, a], wanted, mask),
+        Op::Match {
+            all, wide, d, p, a, ..
+        } => match_lanes(regs, all, wide, [d, p, a], wanted, mask),
         Op::Redux { f, d, a, .. } => {
             let values = *regs.word(a);
-            let result = lanes(wanted).map(|lane| values[lane]).reduce(|x, y| reduce(f, x, y)).unwrap_or(0);
+            let result = lanes(wanted)
+                .map(|lane| values[lane])
+                .reduce(|x, y| reduce(f, x, y))
+                .unwrap_or(0);
             put(regs, d, [result; LANES], mask);
         }
         Op::ActiveMask { d } => put(regs, d, [mask; LANES], mask),
@@ -70,11 +84,21 @@ pub(crate) fn collective(warp: &mut Warp, inst: &Inst, mask: u32, env: &mut Env<
                 shadow.sync_warp(warp.id);
             }
         }
-        Op::LdMatrix { n, trans, addr, regs: list } => {
+        Op::LdMatrix {
+            n,
+            trans,
+            addr,
+            regs: list,
+        } => {
             let at = addresses(regs, addr);
             ld_matrix(warp, usize::from(n), trans, &at, list, env)?;
         }
-        Op::StMatrix { n, trans, addr, regs: list } => {
+        Op::StMatrix {
+            n,
+            trans,
+            addr,
+            regs: list,
+        } => {
             let at = addresses(regs, addr);
             st_matrix(warp, usize::from(n), trans, &at, list, env)?;
         }
@@ -107,7 +131,10 @@ fn shuffle(regs: &mut Regs, f: Shfl, [d, p, a, b, c]: [Reg; 5], mask: u32) {
         let max = (at & segment) | (clamp & !segment);
         let min = at & segment;
         let (source, within) = match f {
-            Shfl::Up => (at.wrapping_sub(by), at.cast_signed() - by.cast_signed() >= max.cast_signed()),
+            Shfl::Up => (
+                at.wrapping_sub(by),
+                at.cast_signed() - by.cast_signed() >= max.cast_signed(),
+            ),
             Shfl::Down => (at + by, at + by <= max),
             Shfl::Bfly => (at ^ by, at ^ by <= max),
             Shfl::Idx => {
@@ -125,9 +152,24 @@ fn shuffle(regs: &mut Regs, f: Shfl, [d, p, a, b, c]: [Reg; 5], mask: u32) {
     }
 }
 
-fn match_lanes(regs: &mut Regs, all: bool, wide: bool, [d, p, a]: [Reg; 3], wanted: u32, mask: u32) {
-    let values = if wide { *regs.long(a) } else { regs.word(a).map(u64::from) };
-    let same = |lane: usize| lanes(wanted).filter(|&l| values[l] == values[lane]).fold(0_u32, |m, l| m | 1 << l);
+fn match_lanes(
+    regs: &mut Regs,
+    all: bool,
+    wide: bool,
+    [d, p, a]: [Reg; 3],
+    wanted: u32,
+    mask: u32,
+) {
+    let values = if wide {
+        *regs.long(a)
+    } else {
+        regs.word(a).map(u64::from)
+    };
+    let same = |lane: usize| {
+        lanes(wanted)
+            .filter(|&l| values[l] == values[lane])
+            .fold(0_u32, |m, l| m | 1 << l)
+    };
     let mut result: [u32; LANES] = std::array::from_fn(same);
     if all {
         let agree = lanes(wanted).all(|lane| result[lane] == wanted);
@@ -140,7 +182,13 @@ fn match_lanes(regs: &mut Regs, all: bool, wide: bool, [d, p, a]: [Reg; 3], want
 }
 
 /// Checks the rows of `n` matrices, one address per lane: a matrix's 8 rows are one access of a warp.
-fn touch_rows(warp: &Warp, n: usize, at: &[u64; LANES], usage: Use, env: &mut Env<'_>) -> Result<[u64; LANES], Fault> {
+fn touch_rows(
+    warp: &Warp,
+    n: usize,
+    at: &[u64; LANES],
+    usage: Use,
+    env: &mut Env<'_>,
+) -> Result<[u64; LANES], Fault> {
     let mut rows = *at;
     for row in &mut rows {
         // Generic addresses of shared memory are allowed as well.
@@ -148,7 +196,17 @@ fn touch_rows(warp: &Warp, n: usize, at: &[u64; LANES], usage: Use, env: &mut En
     }
     for matrix in 0..n {
         let mask = 0xff << (8 * matrix);
-        touch(warp, env, Touch { space: Space::Shared, at: &rows, bytes: 16, mask, usage })?;
+        touch(
+            warp,
+            env,
+            Touch {
+                space: Space::Shared,
+                at: &rows,
+                bytes: 16,
+                mask,
+                usage,
+            },
+        )?;
     }
     env.stats.ldmatrix += 1;
     Ok(rows)

@@ -40,7 +40,9 @@ fn convert_inner(regs: &mut Regs, from: Ty, to: Ty, mode: Mode, d: Reg, a: Reg, 
         }
         (Ty::U32, Ty::U64 | Ty::S64) if plain => widen(regs, d, a, mask, u64::from),
         (Ty::S32, Ty::S64 | Ty::U64) if plain => {
-            widen(regs, d, a, mask, |x| i64::from(x.cast_signed()).cast_unsigned());
+            widen(regs, d, a, mask, |x| {
+                i64::from(x.cast_signed()).cast_unsigned()
+            });
         }
         (Ty::U64 | Ty::S64, Ty::U32 | Ty::S32) if plain => {
             let a = *regs.long(a);
@@ -66,8 +68,11 @@ fn widen(regs: &mut Regs, d: Reg, a: Reg, mask: u32, f: impl Fn(u32) -> u64) {
 
 #[inline(never)]
 fn slow(regs: &mut Regs, from: Ty, to: Ty, mode: Mode, d: Reg, a: Reg, mask: u32) {
-    let source: [u64; LANES] =
-        if from.bytes() == 8 { *regs.long(a) } else { regs.word(a).map(u64::from) };
+    let source: [u64; LANES] = if from.bytes() == 8 {
+        *regs.long(a)
+    } else {
+        regs.word(a).map(u64::from)
+    };
     let value = source.map(|x| one(x, from, to, mode));
     if to.bytes() == 8 {
         regs.put_longs(d, &value, mask);
@@ -79,7 +84,11 @@ fn slow(regs: &mut Regs, from: Ty, to: Ty, mode: Mode, d: Reg, a: Reg, mask: u32
 /// The least and greatest value of an integer type.
 fn range(ty: Ty) -> (i128, i128) {
     let bits = ty.bytes() * 8;
-    if ty.is_signed() { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
+    if ty.is_signed() {
+        (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    } else {
+        (0, (1 << bits) - 1)
+    }
 }
 
 /// An integer of the type's width, as a number.
@@ -111,7 +120,9 @@ fn from_integer(value: i128, to: Ty, round: Round) -> u64 {
             let moved = match round {
                 Round::Down if rest < 0 => nearest.next_down(),
                 Round::Up if rest > 0 => nearest.next_up(),
-                Round::Zero if rest != 0 && (rest < 0) == (nearest > 0.0) => f64::from_bits(nearest.to_bits() - 1),
+                Round::Zero if rest != 0 && (rest < 0) == (nearest > 0.0) => {
+                    f64::from_bits(nearest.to_bits() - 1)
+                }
                 _ => nearest,
             };
             moved.to_bits()
@@ -122,7 +133,9 @@ fn from_integer(value: i128, to: Ty, round: Round) -> u64 {
             let moved = match round {
                 Round::Down if rest < 0 => nearest.next_down(),
                 Round::Up if rest > 0 => nearest.next_up(),
-                Round::Zero if rest != 0 && (rest < 0) == (nearest > 0.0) => f32::from_bits(nearest.to_bits() - 1),
+                Round::Zero if rest != 0 && (rest < 0) == (nearest > 0.0) => {
+                    f32::from_bits(nearest.to_bits() - 1)
+                }
                 _ => nearest,
             };
             u64::from(moved.to_bits())
@@ -162,7 +175,11 @@ fn one(x: u64, from: Ty, to: Ty, mode: Mode) -> u64 {
         let whole = to_whole(value, mode.round);
         return fit((whole as i128).clamp(low, high), to);
     }
-    let mut value = if mode.integer { to_whole(value, mode.round) } else { value };
+    let mut value = if mode.integer {
+        to_whole(value, mode.round)
+    } else {
+        value
+    };
     if mode.sat {
         value = if value > 0.0 { value.min(1.0) } else { 0.0 };
     }

@@ -65,7 +65,12 @@ fn float1_inner(regs: &mut Regs, f: Float1, d: Reg, a: Reg, m: u32) {
         Float1::Sin => regs.map1(d, a, m, lift1(f32::sin)),
         Float1::Cos => regs.map1(d, a, m, lift1(f32::cos)),
         Float1::Tanh => regs.map1(d, a, m, lift1(f32::tanh)),
-        Float1::Ftz => regs.map1(d, a, m, |x| if x & 0x7f80_0000 == 0 { x & 1 << 31 } else { x }),
+        Float1::Ftz => regs.map1(
+            d,
+            a,
+            m,
+            |x| if x & 0x7f80_0000 == 0 { x & 1 << 31 } else { x },
+        ),
         Float1::Sat => regs.map1(d, a, m, lift1(|x| if x > 0.0 { x.min(1.0) } else { 0.0 })),
     }
 }
@@ -88,7 +93,13 @@ pub(crate) fn exp2(x: f32) -> f32 {
     ];
     // Adding 1.5 * 2^23 rounds to a whole number that sits in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let clamped = if x < -160.0 { -160.0 } else if x > 160.0 { 160.0 } else { x };
+    let clamped = if x < -160.0 {
+        -160.0
+    } else if x > 160.0 {
+        160.0
+    } else {
+        x
+    };
     let shifted = clamped + ROUND;
     let whole = shifted - ROUND;
     let fraction = clamped - whole;
@@ -105,23 +116,39 @@ pub(crate) fn exp2(x: f32) -> f32 {
 
 #[inline(always)]
 fn min_nan(x: f32, y: f32) -> f32 {
-    if x.is_nan() || y.is_nan() { f32::from_bits(0x7fff_ffff) } else { min(x, y) }
+    if x.is_nan() || y.is_nan() {
+        f32::from_bits(0x7fff_ffff)
+    } else {
+        min(x, y)
+    }
 }
 
 #[inline(always)]
 fn max_nan(x: f32, y: f32) -> f32 {
-    if x.is_nan() || y.is_nan() { f32::from_bits(0x7fff_ffff) } else { max(x, y) }
+    if x.is_nan() || y.is_nan() {
+        f32::from_bits(0x7fff_ffff)
+    } else {
+        max(x, y)
+    }
 }
 
 /// The smaller one; -0 is smaller than +0, and a NaN loses.
 #[inline(always)]
 fn min(x: f32, y: f32) -> f32 {
-    if x < y || y.is_nan() || (x.to_bits() == 1 << 31 && y == 0.0) { x } else { y }
+    if x < y || y.is_nan() || (x.to_bits() == 1 << 31 && y == 0.0) {
+        x
+    } else {
+        y
+    }
 }
 
 #[inline(always)]
 fn max(x: f32, y: f32) -> f32 {
-    if x > y || y.is_nan() || (x.to_bits() == 0 && y == 0.0) { x } else { y }
+    if x > y || y.is_nan() || (x.to_bits() == 0 && y == 0.0) {
+        x
+    } else {
+        y
+    }
 }
 
 #[inline(always)]
@@ -142,7 +169,11 @@ fn float2_inner(regs: &mut Regs, f: Float2, r: [Reg; 3], m: u32) {
 
 #[inline(always)]
 fn fma_inner(regs: &mut Regs, r: [Reg; 4], m: u32) {
-    regs.map3(r, m, |x, y, z| f32::from_bits(x).mul_add(f32::from_bits(y), f32::from_bits(z)).to_bits());
+    regs.map3(r, m, |x, y, z| {
+        f32::from_bits(x)
+            .mul_add(f32::from_bits(y), f32::from_bits(z))
+            .to_bits()
+    });
 }
 
 #[inline(always)]
@@ -170,10 +201,18 @@ fn double2_inner(regs: &mut Regs, f: Float2, r: [Reg; 3], m: u32) {
         Float2::Mul => regs.map2_long(r, m, lift2_long(|x, y| x * y)),
         Float2::Div => regs.map2_long(r, m, lift2_long(|x, y| x / y)),
         Float2::Min | Float2::MinNan => {
-            regs.map2_long(r, m, lift2_long(|x, y| if x < y || y.is_nan() { x } else { y }));
+            regs.map2_long(
+                r,
+                m,
+                lift2_long(|x, y| if x < y || y.is_nan() { x } else { y }),
+            );
         }
         Float2::Max | Float2::MaxNan => {
-            regs.map2_long(r, m, lift2_long(|x, y| if x > y || y.is_nan() { x } else { y }));
+            regs.map2_long(
+                r,
+                m,
+                lift2_long(|x, y| if x > y || y.is_nan() { x } else { y }),
+            );
         }
         Float2::CopySign => regs.map2_long(r, m, |x, y| (x & 1 << 63) | (y & !(1 << 63))),
     }
@@ -181,7 +220,11 @@ fn double2_inner(regs: &mut Regs, f: Float2, r: [Reg; 3], m: u32) {
 
 #[inline(always)]
 fn double_fma_inner(regs: &mut Regs, r: [Reg; 4], m: u32) {
-    regs.map3_long(r, m, |x, y, z| f64::from_bits(x).mul_add(f64::from_bits(y), f64::from_bits(z)).to_bits());
+    regs.map3_long(r, m, |x, y, z| {
+        f64::from_bits(x)
+            .mul_add(f64::from_bits(y), f64::from_bits(z))
+            .to_bits()
+    });
 }
 
 /// A sum and what it lost to rounding (Knuth's two-sum).
@@ -339,10 +382,26 @@ fn ordered<T: Copy + PartialOrd>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]) -> u3
 fn compare_inner(regs: &Regs, cmp: Cmp, ty: Ty, a: Reg, b: Reg) -> u32 {
     match ty {
         Ty::U64 => ordered(cmp, regs.long(a), regs.long(b)),
-        Ty::S64 => ordered(cmp, &regs.long(a).map(u64::cast_signed), &regs.long(b).map(u64::cast_signed)),
-        Ty::F64 => ordered(cmp, &regs.long(a).map(f64::from_bits), &regs.long(b).map(f64::from_bits)),
-        Ty::F32 => ordered(cmp, &regs.word(a).map(f32::from_bits), &regs.word(b).map(f32::from_bits)),
-        Ty::S32 => ordered(cmp, &regs.word(a).map(u32::cast_signed), &regs.word(b).map(u32::cast_signed)),
+        Ty::S64 => ordered(
+            cmp,
+            &regs.long(a).map(u64::cast_signed),
+            &regs.long(b).map(u64::cast_signed),
+        ),
+        Ty::F64 => ordered(
+            cmp,
+            &regs.long(a).map(f64::from_bits),
+            &regs.long(b).map(f64::from_bits),
+        ),
+        Ty::F32 => ordered(
+            cmp,
+            &regs.word(a).map(f32::from_bits),
+            &regs.word(b).map(f32::from_bits),
+        ),
+        Ty::S32 => ordered(
+            cmp,
+            &regs.word(a).map(u32::cast_signed),
+            &regs.word(b).map(u32::cast_signed),
+        ),
         _ => ordered(cmp, regs.word(a), regs.word(b)),
     }
 }

@@ -55,14 +55,30 @@ fn round_to(x: f64, fraction: u32, min_exp: i32, max_exp: i32, round: Round) -> 
         Round::Nearest => units.round_ties_even(),
         Round::Away => units.round(),
         Round::Zero => units.floor(),
-        Round::Down => if sign == 0 { units.floor() } else { units.ceil() },
-        Round::Up => if sign == 0 { units.ceil() } else { units.floor() },
+        Round::Down => {
+            if sign == 0 {
+                units.floor()
+            } else {
+                units.ceil()
+            }
+        }
+        Round::Up => {
+            if sign == 0 {
+                units.ceil()
+            } else {
+                units.floor()
+            }
+        }
     };
     let significand = whole as u32;
     let biased = (exponent - min_exp + 1).cast_unsigned();
     let hidden = 1 << fraction;
     // A carry out of the fraction moves into the exponent by itself.
-    let bits = if significand >= hidden { (biased << fraction) + (significand - hidden) } else { significand };
+    let bits = if significand >= hidden {
+        (biased << fraction) + (significand - hidden)
+    } else {
+        significand
+    };
     if bits >= infinity || exponent > max_exp {
         let stays = match round {
             Round::Zero => true,
@@ -91,7 +107,13 @@ fn one(f: Half, bf16: bool, a: u32, b: u32, c: u32) -> u32 {
         Half::Abs => return a & 0x7fff,
         _ => {}
     }
-    let wide = |bits: u32| f64::from(if bf16 { from_bf16(bits) } else { from_f16(bits) });
+    let wide = |bits: u32| {
+        f64::from(if bf16 {
+            from_bf16(bits)
+        } else {
+            from_f16(bits)
+        })
+    };
     let (x, y, z) = (wide(a), wide(b), wide(c));
     // Minus zero is less than plus zero.
     let less = x < y || (x == y && x.is_sign_negative());
@@ -105,12 +127,28 @@ fn one(f: Half, bf16: bool, a: u32, b: u32, c: u32) -> u32 {
             if value < 0.0 { 0.0 } else { value }
         }
         Half::MinNan | Half::MaxNan if x.is_nan() || y.is_nan() => f64::NAN,
-        Half::Min | Half::MinNan => if less || y.is_nan() { x } else { y },
-        Half::Max | Half::MaxNan => if (!less && !x.is_nan()) || y.is_nan() { x } else { y },
+        Half::Min | Half::MinNan => {
+            if less || y.is_nan() {
+                x
+            } else {
+                y
+            }
+        }
+        Half::Max | Half::MaxNan => {
+            if (!less && !x.is_nan()) || y.is_nan() {
+                x
+            } else {
+                y
+            }
+        }
         Half::Ex2 => f64::from(exp2(x as f32)),
         _ => x.tanh(),
     };
-    if bf16 { bf16_of(value, Round::Nearest) } else { f16_of(value, Round::Nearest) }
+    if bf16 {
+        bf16_of(value, Round::Nearest)
+    } else {
+        f16_of(value, Round::Nearest)
+    }
 }
 
 /// Arithmetic on one or two packed numbers.
@@ -121,7 +159,9 @@ pub(crate) fn half(regs: &mut Regs, f: Half, bf16: bool, packed: bool, r: [Reg; 
             low | one(f, bf16, a >> 16, b >> 16, c >> 16) << 16
         });
     } else {
-        regs.map3(r, mask, |a, b, c| one(f, bf16, a & 0xffff, b & 0xffff, c & 0xffff));
+        regs.map3(r, mask, |a, b, c| {
+            one(f, bf16, a & 0xffff, b & 0xffff, c & 0xffff)
+        });
     }
 }
 
@@ -132,7 +172,9 @@ wide! {
 
 #[inline(always)]
 fn pack_bf16_inner(regs: &mut Regs, r: [Reg; 3], mask: u32) {
-    regs.map2(r, mask, |a, b| to_bf16(f32::from_bits(a)) << 16 | to_bf16(f32::from_bits(b)));
+    regs.map2(r, mask, |a, b| {
+        to_bf16(f32::from_bits(a)) << 16 | to_bf16(f32::from_bits(b))
+    });
 }
 
 /// Two `f32` to packed 16-bit numbers of either kind; `a` is the upper one.
@@ -143,7 +185,11 @@ pub(crate) fn pack(regs: &mut Regs, bf16: bool, round: Round, relu: bool, r: [Re
     let convert = |bits: u32| {
         let x = f64::from(f32::from_bits(bits));
         let x = if relu && x < 0.0 { 0.0 } else { x };
-        if bf16 { bf16_of(x, round) } else { f16_of(x, round) }
+        if bf16 {
+            bf16_of(x, round)
+        } else {
+            f16_of(x, round)
+        }
     };
     let [d, a, b] = r;
     let (a, b) = (*regs.word(a), *regs.word(b));

@@ -38,11 +38,15 @@ fn int1_inner(regs: &mut Regs, f: Int1, d: Reg, a: Reg, m: u32) {
         Int1::Clz => regs.map1(d, a, m, u32::leading_zeros),
         Int1::Popc => regs.map1(d, a, m, u32::count_ones),
         Int1::Brev => regs.map1(d, a, m, u32::reverse_bits),
-        Int1::Sext16 => regs.map1(d, a, m, |x| (((x << 16).cast_signed()) >> 16).cast_unsigned()),
+        Int1::Sext16 => regs.map1(d, a, m, |x| {
+            (((x << 16).cast_signed()) >> 16).cast_unsigned()
+        }),
         Int1::Zext16 => regs.map1(d, a, m, |x| x & 0xffff),
         Int1::CNot => regs.map1(d, a, m, |x| u32::from(x == 0)),
         Int1::BfindU => regs.map1(d, a, m, |x| 31_u32.wrapping_sub(x.leading_zeros())),
-        Int1::BfindS => regs.map1(d, a, m, |x| 31_u32.wrapping_sub(signless(x).leading_zeros())),
+        Int1::BfindS => regs.map1(d, a, m, |x| {
+            31_u32.wrapping_sub(signless(x).leading_zeros())
+        }),
         Int1::BfindShiftU => regs.map1(d, a, m, |x| shift_amount(x.leading_zeros(), 32)),
         Int1::BfindShiftS => regs.map1(d, a, m, |x| shift_amount(signless(x).leading_zeros(), 32)),
     }
@@ -73,9 +77,17 @@ fn int2_inner(regs: &mut Regs, f: Int2, r: [Reg; 3], m: u32) {
         Int2::MulHiU => regs.map2(r, m, mul_hi_u),
         Int2::MulHiS => regs.map2(r, m, mul_hi_s),
         Int2::DivU => regs.map2(r, m, |x, y| x.checked_div(y).unwrap_or(u32::MAX)),
-        Int2::DivS => regs.map2(r, m, signed2(|x, y| if y == 0 { -1 } else { x.wrapping_div(y) })),
+        Int2::DivS => regs.map2(
+            r,
+            m,
+            signed2(|x, y| if y == 0 { -1 } else { x.wrapping_div(y) }),
+        ),
         Int2::RemU => regs.map2(r, m, |x, y| x.checked_rem(y).unwrap_or(x)),
-        Int2::RemS => regs.map2(r, m, signed2(|x, y| if y == 0 { x } else { x.wrapping_rem(y) })),
+        Int2::RemS => regs.map2(
+            r,
+            m,
+            signed2(|x, y| if y == 0 { x } else { x.wrapping_rem(y) }),
+        ),
         Int2::MinU => regs.map2(r, m, u32::min),
         Int2::MinS => regs.map2(r, m, signed2(i32::min)),
         Int2::MaxU => regs.map2(r, m, u32::max),
@@ -109,7 +121,9 @@ fn int3_inner(regs: &mut Regs, f: Int3, r: [Reg; 4], m: u32) {
         Int3::ShfLWrap => regs.map3(r, m, |x, y, z| funnel_left(x, y, z & 31)),
         Int3::ShfRClamp => regs.map3(r, m, |x, y, z| funnel_right(x, y, z.min(32))),
         Int3::ShfRWrap => regs.map3(r, m, |x, y, z| funnel_right(x, y, z & 31)),
-        Int3::BfeU => regs.map3(r, m, |x, pos, len| (extract(u64::from(x), pos, len, 32)) as u32),
+        Int3::BfeU => regs.map3(r, m, |x, pos, len| {
+            (extract(u64::from(x), pos, len, 32)) as u32
+        }),
         Int3::BfeS => regs.map3(r, m, |x, pos, len| {
             extract_signed(i64::from(x.cast_signed()).cast_unsigned(), pos, len, 32) as u32
         }),
@@ -117,8 +131,12 @@ fn int3_inner(regs: &mut Regs, f: Int3, r: [Reg; 4], m: u32) {
         Int3::PrmtMode(mode) => regs.map3(r, m, |x, y, z| permute(x, y, selector(mode, z & 3))),
         Int3::Lop3(table) => lop3(regs, table, r, m),
         Int3::SadU => regs.map3(r, m, |x, y, z| x.abs_diff(y).wrapping_add(z)),
-        Int3::SadS => regs.map3(r, m, |x, y, z| x.cast_signed().abs_diff(y.cast_signed()).wrapping_add(z)),
-        Int3::Dp4a(a_signed, b_signed) => regs.map3(r, m, |x, y, z| dot4(x, y, z, a_signed, b_signed)),
+        Int3::SadS => regs.map3(r, m, |x, y, z| {
+            x.cast_signed().abs_diff(y.cast_signed()).wrapping_add(z)
+        }),
+        Int3::Dp4a(a_signed, b_signed) => {
+            regs.map3(r, m, |x, y, z| dot4(x, y, z, a_signed, b_signed))
+        }
     }
 }
 
@@ -126,7 +144,16 @@ fn int3_inner(regs: &mut Regs, f: Int3, r: [Reg; 4], m: u32) {
 fn lop3(regs: &mut Regs, table: u8, r: [Reg; 4], m: u32) {
     // The eight terms of the table, each a mask of all bits or none: no branch per lane.
     let term = |i: u32| 0_u32.wrapping_sub(u32::from(table >> i & 1));
-    let t: [u32; 8] = [term(0), term(1), term(2), term(3), term(4), term(5), term(6), term(7)];
+    let t: [u32; 8] = [
+        term(0),
+        term(1),
+        term(2),
+        term(3),
+        term(4),
+        term(5),
+        term(6),
+        term(7),
+    ];
     regs.map3(r, m, |a, b, c| {
         let low = (!b & !c & t[0]) | (!b & c & t[1]) | (b & !c & t[2]) | (b & c & t[3]);
         let high = (!b & !c & t[4]) | (!b & c & t[5]) | (b & !c & t[6]) | (b & c & t[7]);
@@ -155,7 +182,11 @@ fn extract(x: u64, pos: u32, len: u32, bits: u32) -> u64 {
     }
     let len = len.min(bits - pos);
     let field = x >> pos;
-    if len >= 64 { field } else { field & ((1 << len) - 1) }
+    if len >= 64 {
+        field
+    } else {
+        field & ((1 << len) - 1)
+    }
 }
 
 /// As [`extract`], extended by the sign; `x` is sign-extended itself.
@@ -180,7 +211,11 @@ fn permute(a: u32, b: u32, selector: u32) -> u32 {
     for i in 0..4 {
         let control = selector >> (4 * i) & 15;
         let byte = (bytes >> (8 * (control & 7))) as u32 & 0xff;
-        let byte = if control & 8 == 0 { byte } else { 0xff * (byte >> 7) };
+        let byte = if control & 8 == 0 {
+            byte
+        } else {
+            0xff * (byte >> 7)
+        };
         result |= byte << (8 * i);
     }
     result
@@ -204,7 +239,11 @@ fn selector(mode: u8, c: u32) -> u32 {
 fn dot4(x: u32, y: u32, z: u32, a_signed: bool, b_signed: bool) -> u32 {
     let byte = |v: u32, i: u32, signed: bool| {
         let v = v >> (8 * i) & 0xff;
-        if signed { (v << 24).cast_signed() >> 24 } else { v.cast_signed() }
+        if signed {
+            (v << 24).cast_signed() >> 24
+        } else {
+            v.cast_signed()
+        }
     };
     let mut sum = z.cast_signed();
     for i in 0..4 {
@@ -264,9 +303,17 @@ fn long2_inner(regs: &mut Regs, f: Int2, r: [Reg; 3], m: u32) {
         Int2::MulHiU => regs.map2_long(r, m, mul_hi_long_u),
         Int2::MulHiS => regs.map2_long(r, m, mul_hi_long_s),
         Int2::DivU => regs.map2_long(r, m, |x, y| x.checked_div(y).unwrap_or(u64::MAX)),
-        Int2::DivS => regs.map2_long(r, m, signed2_long(|x, y| if y == 0 { -1 } else { x.wrapping_div(y) })),
+        Int2::DivS => regs.map2_long(
+            r,
+            m,
+            signed2_long(|x, y| if y == 0 { -1 } else { x.wrapping_div(y) }),
+        ),
         Int2::RemU => regs.map2_long(r, m, |x, y| x.checked_rem(y).unwrap_or(x)),
-        Int2::RemS => regs.map2_long(r, m, signed2_long(|x, y| if y == 0 { x } else { x.wrapping_rem(y) })),
+        Int2::RemS => regs.map2_long(
+            r,
+            m,
+            signed2_long(|x, y| if y == 0 { x } else { x.wrapping_rem(y) }),
+        ),
         Int2::MinU => regs.map2_long(r, m, u64::min),
         Int2::MinS => regs.map2_long(r, m, signed2_long(i64::min)),
         Int2::MaxU => regs.map2_long(r, m, u64::max),
@@ -276,7 +323,9 @@ fn long2_inner(regs: &mut Regs, f: Int2, r: [Reg; 3], m: u32) {
         Int2::Xor => regs.map2_long(r, m, |x, y| x ^ y),
         Int2::Shl => shift_long(regs, r, m, |x, y| if y > 63 { 0 } else { x << y }),
         Int2::ShrU => shift_long(regs, r, m, |x, y| if y > 63 { 0 } else { x >> y }),
-        Int2::ShrS => shift_long(regs, r, m, |x, y| (x.cast_signed() >> y.min(63)).cast_unsigned()),
+        Int2::ShrS => shift_long(regs, r, m, |x, y| {
+            (x.cast_signed() >> y.min(63)).cast_unsigned()
+        }),
     }
 }
 
@@ -298,7 +347,9 @@ pub(crate) fn long3(regs: &mut Regs, f: Int3, r: [Reg; 4], mask: u32) {
         Int3::MadHiS => regs.map3_long(r, mask, |x, y, z| mul_hi_long_s(x, y).wrapping_add(z)),
         Int3::SadU => regs.map3_long(r, mask, |x, y, z| x.abs_diff(y).wrapping_add(z)),
         Int3::SadS => {
-            regs.map3_long(r, mask, |x, y, z| x.cast_signed().abs_diff(y.cast_signed()).wrapping_add(z));
+            regs.map3_long(r, mask, |x, y, z| {
+                x.cast_signed().abs_diff(y.cast_signed()).wrapping_add(z)
+            });
         }
         _ => {
             let [d, a, b, c] = r;
@@ -306,7 +357,11 @@ pub(crate) fn long3(regs: &mut Regs, f: Int3, r: [Reg; 4], mask: u32) {
             let signed = f == Int3::BfeS;
             let value = std::array::from_fn(|lane| {
                 let (x, pos, len) = (a[lane], b[lane], c[lane]);
-                if signed { extract_signed(x, pos, len, 64) } else { extract(x, pos, len, 64) }
+                if signed {
+                    extract_signed(x, pos, len, 64)
+                } else {
+                    extract(x, pos, len, 64)
+                }
             });
             regs.put_longs(d, &value, mask);
         }
@@ -319,7 +374,8 @@ fn mad_wide_inner(regs: &mut Regs, signed: bool, [d, a, b, c]: [Reg; 4], m: u32)
     let mut value = [0; LANES];
     if signed {
         for lane in 0..LANES {
-            value[lane] = (i64::from(a[lane].cast_signed()) * i64::from(b[lane].cast_signed())).cast_unsigned();
+            value[lane] = (i64::from(a[lane].cast_signed()) * i64::from(b[lane].cast_signed()))
+                .cast_unsigned();
         }
     } else {
         for lane in 0..LANES {
@@ -347,7 +403,15 @@ pub(crate) fn insert(a: u64, b: u64, pos: u32, len: u32, bits: u32) -> u64 {
 }
 
 /// Addition or subtraction with carry, of 32 or 64 bits.
-pub(crate) fn carry(regs: &mut Regs, wide: bool, sub: bool, take: bool, leave: bool, [d, a, b]: [Reg; 3], mask: u32) {
+pub(crate) fn carry(
+    regs: &mut Regs,
+    wide: bool,
+    sub: bool,
+    take: bool,
+    leave: bool,
+    [d, a, b]: [Reg; 3],
+    mask: u32,
+) {
     let carries = if take { regs.carry } else { 0 };
     let (mut out, mut value) = (0_u32, [0_u64; LANES]);
     for (lane, value) in value.iter_mut().enumerate() {
@@ -359,7 +423,11 @@ pub(crate) fn carry(regs: &mut Regs, wide: bool, sub: bool, take: bool, leave: b
         let c = u128::from(carries >> lane & 1);
         let (x, y) = (u128::from(x), u128::from(y));
         // A borrow is the carry out of `x - y - c`, seen as a negative number.
-        let result = if sub { x.wrapping_sub(y).wrapping_sub(c) } else { x + y + c };
+        let result = if sub {
+            x.wrapping_sub(y).wrapping_sub(c)
+        } else {
+            x + y + c
+        };
         let bits = if wide { 64 } else { 32 };
         out |= u32::from(result >> bits & 1 == 1) << lane;
         *value = result as u64;

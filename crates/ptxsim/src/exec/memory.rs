@@ -68,7 +68,13 @@ pub(crate) struct Touch<'a> {
 
 /// Checks an access of a warp in one space, and counts it. After this, every lane's bytes may be accessed.
 pub(crate) fn touch(warp: &Warp, env: &mut Env<'_>, touch: Touch<'_>) -> Result<(), Fault> {
-    let Touch { space, at, bytes, mask, usage } = touch;
+    let Touch {
+        space,
+        at,
+        bytes,
+        mask,
+        usage,
+    } = touch;
     let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
     for lane in 0..LANES {
         if mask >> lane & 1 == 1 {
@@ -78,9 +84,19 @@ pub(crate) fn touch(warp: &Warp, env: &mut Env<'_>, touch: Touch<'_>) -> Result<
         }
     }
     if bits & (bytes as u64 - 1) != 0 {
-        let lane = lanes(mask).find(|&lane| at[lane] & (bytes as u64 - 1) != 0).unwrap_or(0);
-        let message = format!("misaligned {}: {bytes} bytes at {:#x}", describe(space, usage), at[lane]);
-        return Err(Fault { code: MISALIGNED, lane, message });
+        let lane = lanes(mask)
+            .find(|&lane| at[lane] & (bytes as u64 - 1) != 0)
+            .unwrap_or(0);
+        let message = format!(
+            "misaligned {}: {bytes} bytes at {:#x}",
+            describe(space, usage),
+            at[lane]
+        );
+        return Err(Fault {
+            code: MISALIGNED,
+            lane,
+            message,
+        });
     }
     let limit = match space {
         Space::Shared => env.shared.len(),
@@ -90,13 +106,19 @@ pub(crate) fn touch(warp: &Warp, env: &mut Env<'_>, touch: Touch<'_>) -> Result<
     };
     let end = high.saturating_add(bytes as u64);
     if end > limit as u64 {
-        let lane = lanes(mask).find(|&lane| at[lane].saturating_add(bytes as u64) > limit as u64).unwrap_or(0);
+        let lane = lanes(mask)
+            .find(|&lane| at[lane].saturating_add(bytes as u64) > limit as u64)
+            .unwrap_or(0);
         let message = format!(
             "out of bounds: {} of {bytes} bytes at {:#x}, where there are {limit} bytes",
             describe(space, usage),
             at[lane]
         );
-        return Err(Fault { code: ILLEGAL_ADDRESS, lane, message });
+        return Err(Fault {
+            code: ILLEGAL_ADDRESS,
+            lane,
+            message,
+        });
     }
     if space == Space::Shared {
         if env.stats_on {
@@ -110,7 +132,13 @@ pub(crate) fn touch(warp: &Warp, env: &mut Env<'_>, touch: Touch<'_>) -> Result<
 }
 
 fn touch_global(env: &mut Env<'_>, touch: Touch<'_>, low: u64, high: u64) -> Result<(), Fault> {
-    let Touch { at, bytes, mask, usage, .. } = touch;
+    let Touch {
+        at,
+        bytes,
+        mask,
+        usage,
+        ..
+    } = touch;
     if env.stats_on {
         env.stats.count_global(at, mask, bytes);
     }
@@ -119,9 +147,16 @@ fn touch_global(env: &mut Env<'_>, touch: Touch<'_>, low: u64, high: u64) -> Res
     }
     for lane in lanes(mask) {
         if let Err(why) = env.memory.check(at[lane], bytes, usage, &mut env.known) {
-            let message =
-                format!("{} of {bytes} bytes at {:#x}: {why}", describe(Space::Global, usage), at[lane]);
-            return Err(Fault { code: ILLEGAL_ADDRESS, lane, message });
+            let message = format!(
+                "{} of {bytes} bytes at {:#x}: {why}",
+                describe(Space::Global, usage),
+                at[lane]
+            );
+            return Err(Fault {
+                code: ILLEGAL_ADDRESS,
+                lane,
+                message,
+            });
         }
     }
     Ok(())
@@ -169,11 +204,26 @@ pub(crate) fn by_space(
 
 impl Warp {
     /// `ld`, where `mask` says.
-    pub(crate) fn load(&mut self, access: &Access, mask: u32, env: &mut Env<'_>) -> Result<(), Fault> {
+    pub(crate) fn load(
+        &mut self,
+        access: &Access,
+        mask: u32,
+        env: &mut Env<'_>,
+    ) -> Result<(), Fault> {
         let at = addresses(&self.regs, access.addr);
         by_space(access.space, &at, mask, |space, at, mask| {
             let bytes = usize::from(access.bytes) * usize::from(access.n);
-            touch(self, env, Touch { space, at, bytes, mask, usage: Use::Read })?;
+            touch(
+                self,
+                env,
+                Touch {
+                    space,
+                    at,
+                    bytes,
+                    mask,
+                    usage: Use::Read,
+                },
+            )?;
             let (base, stride) = self.place(space, env);
             gather(&mut self.regs, access, at, mask, base, stride);
             Ok(())
@@ -181,11 +231,26 @@ impl Warp {
     }
 
     /// `st`, where `mask` says.
-    pub(crate) fn store(&mut self, access: &Access, mask: u32, env: &mut Env<'_>) -> Result<(), Fault> {
+    pub(crate) fn store(
+        &mut self,
+        access: &Access,
+        mask: u32,
+        env: &mut Env<'_>,
+    ) -> Result<(), Fault> {
         let at = addresses(&self.regs, access.addr);
         by_space(access.space, &at, mask, |space, at, mask| {
             let bytes = usize::from(access.bytes) * usize::from(access.n);
-            touch(self, env, Touch { space, at, bytes, mask, usage: Use::Write })?;
+            touch(
+                self,
+                env,
+                Touch {
+                    space,
+                    at,
+                    bytes,
+                    mask,
+                    usage: Use::Write,
+                },
+            )?;
             let (base, stride) = self.place(space, env);
             scatter(&self.regs, access, at, mask, base, stride);
             Ok(())
@@ -219,16 +284,33 @@ fn consecutive(at: &[u64; LANES], bytes: u64) -> bool {
 }
 
 /// Reads `access` of every lane into its registers. `touch` has found the bytes to be there.
-fn gather(regs: &mut Regs, access: &Access, at: &[u64; LANES], mask: u32, base: *mut u8, stride: usize) {
+fn gather(
+    regs: &mut Regs,
+    access: &Access,
+    at: &[u64; LANES],
+    mask: u32,
+    base: *mut u8,
+    stride: usize,
+) {
     let n = usize::from(access.n);
     if access.bytes == 4 && !access.wide {
         if n == 1 && mask == FULL && stride == 0 && consecutive(at, 4) && access.regs[0] != NONE {
             let d = regs.word_mut(access.regs[0]);
             // SAFETY: `touch` has checked the 4 bytes of each lane, and they follow one another.
-            unsafe { std::ptr::copy_nonoverlapping(pointer(base, at[0], 0, 0), d.as_mut_ptr().cast(), 128) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    pointer(base, at[0], 0, 0),
+                    d.as_mut_ptr().cast(),
+                    128,
+                )
+            };
             return;
         }
-        for (i, &reg) in access.regs[..n].iter().enumerate().filter(|&(_, &reg)| reg != NONE) {
+        for (i, &reg) in access.regs[..n]
+            .iter()
+            .enumerate()
+            .filter(|&(_, &reg)| reg != NONE)
+        {
             let d = regs.word_mut(reg);
             for lane in 0..LANES {
                 if mask >> lane & 1 == 1 {
@@ -240,9 +322,14 @@ fn gather(regs: &mut Regs, access: &Access, at: &[u64; LANES], mask: u32, base: 
         }
         return;
     }
-    for (i, &reg) in access.regs[..n].iter().enumerate().filter(|&(_, &reg)| reg != NONE) {
+    for (i, &reg) in access.regs[..n]
+        .iter()
+        .enumerate()
+        .filter(|&(_, &reg)| reg != NONE)
+    {
         for lane in lanes(mask) {
-            let source = pointer(base, at[lane], lane, stride).wrapping_add(usize::from(access.bytes) * i);
+            let source =
+                pointer(base, at[lane], lane, stride).wrapping_add(usize::from(access.bytes) * i);
             // SAFETY: `touch` has checked the bytes of each lane of the mask.
             let value = unsafe { read(source, access) };
             if access.wide {
@@ -274,13 +361,22 @@ unsafe fn read(source: *const u8, access: &Access) -> u64 {
 }
 
 /// Writes the registers of every lane. `touch` has found the bytes to be there.
-fn scatter(regs: &Regs, access: &Access, at: &[u64; LANES], mask: u32, base: *mut u8, stride: usize) {
+fn scatter(
+    regs: &Regs,
+    access: &Access,
+    at: &[u64; LANES],
+    mask: u32,
+    base: *mut u8,
+    stride: usize,
+) {
     let n = usize::from(access.n);
     if access.bytes == 4 && !access.wide {
         if n == 1 && mask == FULL && stride == 0 && consecutive(at, 4) {
             let a = regs.word(access.regs[0]);
             // SAFETY: `touch` has checked the 4 bytes of each lane, and they follow one another.
-            unsafe { std::ptr::copy_nonoverlapping(a.as_ptr().cast(), pointer(base, at[0], 0, 0), 128) };
+            unsafe {
+                std::ptr::copy_nonoverlapping(a.as_ptr().cast(), pointer(base, at[0], 0, 0), 128)
+            };
             return;
         }
         for (i, &reg) in access.regs[..n].iter().enumerate() {
@@ -295,8 +391,13 @@ fn scatter(regs: &Regs, access: &Access, at: &[u64; LANES], mask: u32, base: *mu
     }
     for (i, &reg) in access.regs[..n].iter().enumerate() {
         for lane in lanes(mask) {
-            let value = if access.wide { regs.long(reg)[lane] } else { u64::from(regs.word(reg)[lane]) };
-            let target = pointer(base, at[lane], lane, stride).wrapping_add(usize::from(access.bytes) * i);
+            let value = if access.wide {
+                regs.long(reg)[lane]
+            } else {
+                u64::from(regs.word(reg)[lane])
+            };
+            let target =
+                pointer(base, at[lane], lane, stride).wrapping_add(usize::from(access.bytes) * i);
             // SAFETY: `touch` has checked the bytes of each lane of the mask.
             unsafe {
                 match access.bytes {

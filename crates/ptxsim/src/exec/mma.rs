@@ -20,7 +20,11 @@ fn mma_inner(regs: &mut Regs, mma: &Mma) {
         MmaKind::F16 { .. } => half8(regs, mma, from_f16),
         MmaKind::F16Acc16 { k } => narrow(regs, mma, k),
         MmaKind::Tf32 { k } => tf32(regs, mma, k),
-        MmaKind::I8 { a_signed, b_signed, k } => bytes(regs, mma, a_signed, b_signed, k),
+        MmaKind::I8 {
+            a_signed,
+            b_signed,
+            k,
+        } => bytes(regs, mma, a_signed, b_signed, k),
     }
 }
 
@@ -94,14 +98,20 @@ fn multiply<const K: usize>(a: &Tile<16, K>, b: &Tile<K, 8>, mut d: Tile<16, 8>)
 
 #[inline(always)]
 fn half16(regs: &mut Regs, mma: &Mma, convert: impl Fn(u32) -> f32 + Copy) {
-    let (a, b) = (load_a::<16>(regs, &mma.a, convert), load_b::<16>(regs, &mma.b, convert));
+    let (a, b) = (
+        load_a::<16>(regs, &mma.a, convert),
+        load_b::<16>(regs, &mma.b, convert),
+    );
     let d = multiply(&a, &b, load_c(regs, &mma.c));
     store_d(regs, &mma.d, &d);
 }
 
 #[inline(always)]
 fn half8(regs: &mut Regs, mma: &Mma, convert: impl Fn(u32) -> f32 + Copy) {
-    let (a, b) = (load_a::<8>(regs, &mma.a, convert), load_b::<8>(regs, &mma.b, convert));
+    let (a, b) = (
+        load_a::<8>(regs, &mma.a, convert),
+        load_b::<8>(regs, &mma.b, convert),
+    );
     let d = multiply(&a, &b, load_c(regs, &mma.c));
     store_d(regs, &mma.d, &d);
 }
@@ -116,9 +126,17 @@ fn narrow(regs: &mut Regs, mma: &Mma, k: u8) {
         }
     }
     let d = if k == 16 {
-        multiply(&load_a::<16>(regs, &mma.a, from_f16), &load_b::<16>(regs, &mma.b, from_f16), c)
+        multiply(
+            &load_a::<16>(regs, &mma.a, from_f16),
+            &load_b::<16>(regs, &mma.b, from_f16),
+            c,
+        )
     } else {
-        multiply(&load_a::<8>(regs, &mma.a, from_f16), &load_b::<8>(regs, &mma.b, from_f16), c)
+        multiply(
+            &load_a::<8>(regs, &mma.a, from_f16),
+            &load_b::<8>(regs, &mma.b, from_f16),
+            c,
+        )
     };
     for (i, &reg) in mma.d.iter().enumerate() {
         for (lane, bits) in regs.word_mut(reg).iter_mut().enumerate() {
@@ -155,13 +173,18 @@ fn tf32(regs: &mut Regs, mma: &Mma, k: u8) {
 fn bytes(regs: &mut Regs, mma: &Mma, a_signed: bool, b_signed: bool, k: u8) {
     let byte = |bits: u32, i: usize, signed: bool| {
         let byte = bits >> (8 * i) & 0xff;
-        if signed { (byte << 24).cast_signed() >> 24 } else { byte.cast_signed() }
+        if signed {
+            (byte << 24).cast_signed() >> 24
+        } else {
+            byte.cast_signed()
+        }
     };
     let (mut a, mut b) = ([[0; 32]; 16], [[0; 8]; 32]);
     for (i, &reg) in mma.a.iter().enumerate() {
         for (lane, &bits) in regs.word(reg).iter().enumerate() {
             for part in 0..4 {
-                a[lane / 4 + 8 * (i & 1)][lane % 4 * 4 + 16 * (i / 2) + part] = byte(bits, part, a_signed);
+                a[lane / 4 + 8 * (i & 1)][lane % 4 * 4 + 16 * (i / 2) + part] =
+                    byte(bits, part, a_signed);
             }
         }
     }
@@ -191,7 +214,11 @@ fn bytes(regs: &mut Regs, mma: &Mma, a_signed: bool, b_signed: bool, k: u8) {
 
 /// Rounds to the 10 bits of fraction that `tf32` has.
 pub(crate) fn to_tf32(bits: u32) -> u32 {
-    if bits & 0x7f80_0000 == 0x7f80_0000 { bits } else { bits.wrapping_add(0x1000) & !0x1fff }
+    if bits & 0x7f80_0000 == 0x7f80_0000 {
+        bits
+    } else {
+        bits.wrapping_add(0x1000) & !0x1fff
+    }
 }
 
 /// What lane `lane` gets of a matrix of 8 rows of 8 elements, as two packed elements.
@@ -231,7 +258,17 @@ pub(crate) fn transpose(regs: &mut Regs, d: Reg, a: Reg) {
 
 /// Used by atomics on packed numbers.
 pub(crate) fn add_half(bf16: bool, x: u32, y: u32) -> u32 {
-    let wide = |bits: u32| f64::from(if bf16 { from_bf16(bits) } else { from_f16(bits) });
+    let wide = |bits: u32| {
+        f64::from(if bf16 {
+            from_bf16(bits)
+        } else {
+            from_f16(bits)
+        })
+    };
     let sum = wide(x) + wide(y);
-    if bf16 { bf16_of(sum, Round::Nearest) } else { f16_of(sum, Round::Nearest) }
+    if bf16 {
+        bf16_of(sum, Round::Nearest)
+    } else {
+        f16_of(sum, Round::Nearest)
+    }
 }

@@ -96,70 +96,100 @@ impl Regs {
 
     #[inline(always)]
     pub(crate) fn map1(&mut self, d: Reg, a: Reg, mask: u32, f: impl Fn(u32) -> u32) {
-        let a = self.words[a as usize];
-        let mut value = [0; LANES];
-        for lane in 0..LANES {
-            value[lane] = f(a.0[lane]);
-        }
-        self.put_words(d, &value, mask);
+        self.map3([d, a, a, a], mask, |x, _, _| f(x));
     }
 
     #[inline(always)]
     pub(crate) fn map2(&mut self, [d, a, b]: [Reg; 3], mask: u32, f: impl Fn(u32, u32) -> u32) {
-        let (a, b) = (self.words[a as usize], self.words[b as usize]);
-        let mut value = [0; LANES];
-        for lane in 0..LANES {
-            value[lane] = f(a.0[lane], b.0[lane]);
-        }
-        self.put_words(d, &value, mask);
+        self.map3([d, a, b, b], mask, |x, y, _| f(x, y));
     }
 
+    /// Applies `f` lane by lane. The result may be one of the operands: lanes go in parts that are read
+    /// before they are written, which the compiler keeps in vector registers.
     #[inline(always)]
-    pub(crate) fn map3(&mut self, [d, a, b, c]: [Reg; 4], mask: u32, f: impl Fn(u32, u32, u32) -> u32) {
-        let (a, b, c) = (self.words[a as usize], self.words[b as usize], self.words[c as usize]);
-        let mut value = [0; LANES];
-        for lane in 0..LANES {
-            value[lane] = f(a.0[lane], b.0[lane], c.0[lane]);
+    pub(crate) fn map3(
+        &mut self,
+        [d, a, b, c]: [Reg; 4],
+        mask: u32,
+        f: impl Fn(u32, u32, u32) -> u32,
+    ) {
+        for start in (0..LANES).step_by(PART) {
+            let x: [u32; PART] = part(&self.words[a as usize].0, start);
+            let y: [u32; PART] = part(&self.words[b as usize].0, start);
+            let z: [u32; PART] = part(&self.words[c as usize].0, start);
+            let mut value = [0; PART];
+            for i in 0..PART {
+                value[i] = f(x[i], y[i], z[i]);
+            }
+            let target = &mut self.words[d as usize].0[start..start + PART];
+            if mask != FULL {
+                for i in 0..PART {
+                    let keep = 0_u32.wrapping_sub(mask >> (start + i) & 1);
+                    value[i] = (value[i] & keep) | (target[i] & !keep);
+                }
+            }
+            target.copy_from_slice(&value);
         }
-        self.put_words(d, &value, mask);
     }
 
     #[inline(always)]
     pub(crate) fn map1_long(&mut self, d: Reg, a: Reg, mask: u32, f: impl Fn(u64) -> u64) {
-        let a = self.longs[a as usize];
-        let mut value = [0; LANES];
-        for lane in 0..LANES {
-            value[lane] = f(a.0[lane]);
-        }
-        self.put_longs(d, &value, mask);
+        self.map3_long([d, a, a, a], mask, |x, _, _| f(x));
     }
 
     #[inline(always)]
-    pub(crate) fn map2_long(&mut self, [d, a, b]: [Reg; 3], mask: u32, f: impl Fn(u64, u64) -> u64) {
-        let (a, b) = (self.longs[a as usize], self.longs[b as usize]);
-        let mut value = [0; LANES];
-        for lane in 0..LANES {
-            value[lane] = f(a.0[lane], b.0[lane]);
-        }
-        self.put_longs(d, &value, mask);
+    pub(crate) fn map2_long(
+        &mut self,
+        [d, a, b]: [Reg; 3],
+        mask: u32,
+        f: impl Fn(u64, u64) -> u64,
+    ) {
+        self.map3_long([d, a, b, b], mask, |x, y, _| f(x, y));
     }
 
+    /// As [`Self::map3`], of 64 bits.
     #[inline(always)]
-    pub(crate) fn map3_long(&mut self, [d, a, b, c]: [Reg; 4], mask: u32, f: impl Fn(u64, u64, u64) -> u64) {
-        let (a, b, c) = (self.longs[a as usize], self.longs[b as usize], self.longs[c as usize]);
-        let mut value = [0; LANES];
-        for lane in 0..LANES {
-            value[lane] = f(a.0[lane], b.0[lane], c.0[lane]);
+    pub(crate) fn map3_long(
+        &mut self,
+        [d, a, b, c]: [Reg; 4],
+        mask: u32,
+        f: impl Fn(u64, u64, u64) -> u64,
+    ) {
+        for start in (0..LANES).step_by(PART) {
+            let x: [u64; PART] = part(&self.longs[a as usize].0, start);
+            let y: [u64; PART] = part(&self.longs[b as usize].0, start);
+            let z: [u64; PART] = part(&self.longs[c as usize].0, start);
+            let mut value = [0; PART];
+            for i in 0..PART {
+                value[i] = f(x[i], y[i], z[i]);
+            }
+            let target = &mut self.longs[d as usize].0[start..start + PART];
+            if mask != FULL {
+                for i in 0..PART {
+                    let keep = 0_u64.wrapping_sub(u64::from(mask >> (start + i) & 1));
+                    value[i] = (value[i] & keep) | (target[i] & !keep);
+                }
+            }
+            target.copy_from_slice(&value);
         }
-        self.put_longs(d, &value, mask);
     }
+}
+
+/// Lanes that are read together.
+const PART: usize = 8;
+
+#[inline(always)]
+fn part<T: Copy>(lanes: &[T; LANES], start: usize) -> [T; PART] {
+    std::array::from_fn(|i| lanes[start + i])
 }
 
 /// Whether the processor has what the wide versions of the lane loops need.
 #[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn wide_lanes() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2")
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("bmi2")
 }
 
 /// Defines a function twice, for the plain instruction set and for AVX2 with FMA, and picks at run time.

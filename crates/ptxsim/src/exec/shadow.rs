@@ -15,7 +15,11 @@ struct Record {
     line: u32,
 }
 
-const NOBODY: Record = Record { thread: u16::MAX, tick: 0, line: 0 };
+const NOBODY: Record = Record {
+    thread: u16::MAX,
+    tick: 0,
+    line: 0,
+};
 
 /// One byte. Two readers suffice: of two different threads, at least one is not the writer to come.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +30,12 @@ struct Byte {
     flying: bool,
 }
 
-const FRESH: Byte = Byte { write: NOBODY, reads: [NOBODY; 2], written: false, flying: false };
+const FRESH: Byte = Byte {
+    write: NOBODY,
+    reads: [NOBODY; 2],
+    written: false,
+    flying: false,
+};
 
 /// Shared memory of a block under watch.
 #[derive(Debug)]
@@ -43,7 +52,12 @@ pub(crate) struct Shadow {
 
 impl Shadow {
     pub(crate) fn new(bytes: usize, warps: usize) -> Self {
-        Self { bytes: vec![FRESH; bytes], seen: clocks(warps), released: vec![0; warps], unwritten: None }
+        Self {
+            bytes: vec![FRESH; bytes],
+            seen: clocks(warps),
+            released: vec![0; warps],
+            unwritten: None,
+        }
     }
 
     /// The read of unwritten bytes that nothing has explained.
@@ -96,7 +110,11 @@ impl Shadow {
             return false;
         }
         let other = usize::from(record.thread) / LANES;
-        if other == warp { record.tick >= self.tick(warp) } else { record.tick > self.seen[warp][other] }
+        if other == warp {
+            record.tick >= self.tick(warp)
+        } else {
+            record.tick > self.seen[warp][other]
+        }
     }
 
     /// Checks and records an access of a warp.
@@ -117,11 +135,24 @@ impl Shadow {
             for place in start..start + bytes {
                 let byte = self.bytes[place];
                 if let Some((code, what)) = self.complaint(byte, warp, thread, write) {
-                    return Err(Fault { code, lane, message: format!("{what}, at byte {place:#x} of shared memory") });
+                    return Err(Fault {
+                        code,
+                        lane,
+                        message: format!("{what}, at byte {place:#x} of shared memory"),
+                    });
                 }
                 if !write && !byte.written && self.unwritten.is_none() {
-                    let message = format!("uninitialized read of shared memory, at byte {place:#x}");
-                    self.unwritten = Some((Fault { code: ILLEGAL_ADDRESS, lane, message }, warp, line));
+                    let message =
+                        format!("uninitialized read of shared memory, at byte {place:#x}");
+                    self.unwritten = Some((
+                        Fault {
+                            code: ILLEGAL_ADDRESS,
+                            lane,
+                            message,
+                        },
+                        warp,
+                        line,
+                    ));
                 }
                 let byte = &mut self.bytes[place];
                 if write {
@@ -138,21 +169,43 @@ impl Shadow {
         Ok(())
     }
 
-    fn complaint(&self, byte: Byte, warp: usize, thread: u16, write: bool) -> Option<(i32, String)> {
+    fn complaint(
+        &self,
+        byte: Byte,
+        warp: usize,
+        thread: u16,
+        write: bool,
+    ) -> Option<(i32, String)> {
         if byte.flying {
             let what = if write { "write to" } else { "read of" };
-            return Some((LAUNCH_FAILED, format!("missing wait: {what} bytes that a cp.async may still be copying")));
+            return Some((
+                LAUNCH_FAILED,
+                format!("missing wait: {what} bytes that a cp.async may still be copying"),
+            ));
         }
         let race = |record: Record, kind: &str| {
             let line = record.line;
-            (LAUNCH_FAILED, format!("race: {kind} thread {} (instruction {line}) without a barrier", record.thread))
+            (
+                LAUNCH_FAILED,
+                format!(
+                    "race: {kind} thread {} (instruction {line}) without a barrier",
+                    record.thread
+                ),
+            )
         };
         if self.races(byte.write, warp, thread) {
-            let kind = if write { "write after a write by" } else { "read after a write by" };
+            let kind = if write {
+                "write after a write by"
+            } else {
+                "read after a write by"
+            };
             return Some(race(byte.write, kind));
         }
         if write {
-            let read = byte.reads.into_iter().find(|&read| self.races(read, warp, thread))?;
+            let read = byte
+                .reads
+                .into_iter()
+                .find(|&read| self.races(read, warp, thread))?;
             return Some(race(read, "write after a read by"));
         }
         None
@@ -185,12 +238,18 @@ impl Shadow {
         for byte in &mut self.bytes[start..start + bytes] {
             byte.flying = false;
             byte.written = true;
-            byte.write = Record { thread, tick, line: byte.write.line };
+            byte.write = Record {
+                thread,
+                tick,
+                line: byte.write.line,
+            };
         }
     }
 }
 
 /// Clocks start at 1, and nobody knows anybody's.
 fn clocks(warps: usize) -> Vec<Vec<u32>> {
-    (0..warps).map(|warp| (0..warps).map(|other| u32::from(other == warp)).collect()).collect()
+    (0..warps)
+        .map(|warp| (0..warps).map(|other| u32::from(other == warp)).collect())
+        .collect()
 }

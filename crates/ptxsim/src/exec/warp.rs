@@ -30,7 +30,10 @@ pub(crate) enum Wait {
     /// The lanes of a mask.
     Lanes(u32),
     /// A barrier, and how many threads it is for; 0 for all.
-    Barrier { id: u32, count: u32 },
+    Barrier {
+        id: u32,
+        count: u32,
+    },
 }
 
 /// Lanes at one place.
@@ -61,7 +64,10 @@ enum Flow {
     Next,
     Jump(u32),
     /// Some lanes go elsewhere.
-    Split { target: u32, mask: u32 },
+    Split {
+        target: u32,
+        mask: u32,
+    },
     Table,
     Exit,
     Wait(Wait),
@@ -81,7 +87,9 @@ impl Warp {
         while left > 0 {
             self.merge();
             let ready = (0..self.groups.len()).filter(|&i| self.groups[i].wait == Wait::Nothing);
-            let Some(index) = ready.min_by_key(|&i| self.groups[i].pc) else { break };
+            let Some(index) = ready.min_by_key(|&i| self.groups[i].pc) else {
+                break;
+            };
             self.run_group(index, env, &mut left)?;
         }
         env.stats.instructions += budget - left;
@@ -123,7 +131,11 @@ impl Warp {
                 }
             };
             env.line = pc;
-            let flow = if mask == 0 { Flow::Next } else { self.step(inst, mask, active, env)? };
+            let flow = if mask == 0 {
+                Flow::Next
+            } else {
+                self.step(inst, mask, active, env)?
+            };
             match flow {
                 Flow::Next => pc += 1,
                 Flow::Jump(target) => {
@@ -133,7 +145,11 @@ impl Warp {
                 Flow::Split { target, mask } => {
                     self.groups[index].mask = active & !mask;
                     self.groups[index].pc = pc + 1;
-                    self.groups.push(Group { pc: target, mask, wait: Wait::Nothing });
+                    self.groups.push(Group {
+                        pc: target,
+                        mask,
+                        wait: Wait::Nothing,
+                    });
                     return Ok(());
                 }
                 Flow::Table => return self.split_by_table(index, inst, mask, pc),
@@ -183,8 +199,16 @@ impl Warp {
         limit
     }
 
-    fn split_by_table(&mut self, index: usize, inst: &Inst, mask: u32, pc: u32) -> Result<(), Fault> {
-        let Op::Brx { index: reg, table } = &inst.op else { return Ok(()) };
+    fn split_by_table(
+        &mut self,
+        index: usize,
+        inst: &Inst,
+        mask: u32,
+        pc: u32,
+    ) -> Result<(), Fault> {
+        let Op::Brx { index: reg, table } = &inst.op else {
+            return Ok(());
+        };
         let values = *self.regs.word(*reg);
         let active = self.groups[index].mask;
         self.groups[index].mask = active & !mask;
@@ -193,11 +217,25 @@ impl Warp {
         while rest != 0 {
             let lane = rest.trailing_zeros() as usize;
             let Some(&target) = table.get(values[lane] as usize) else {
-                let message = format!("brx.idx with index {} of {} targets", values[lane], table.len());
-                return Err(Fault { code: LAUNCH_FAILED, lane, message });
+                let message = format!(
+                    "brx.idx with index {} of {} targets",
+                    values[lane],
+                    table.len()
+                );
+                return Err(Fault {
+                    code: LAUNCH_FAILED,
+                    lane,
+                    message,
+                });
             };
-            let same = memory::lanes(rest).filter(|&l| values[l] == values[lane]).fold(0, |m, l| m | 1 << l);
-            self.groups.push(Group { pc: target, mask: same, wait: Wait::Nothing });
+            let same = memory::lanes(rest)
+                .filter(|&l| values[l] == values[lane])
+                .fold(0, |m, l| m | 1 << l);
+            self.groups.push(Group {
+                pc: target,
+                mask: same,
+                wait: Wait::Nothing,
+            });
             rest &= !same;
         }
         self.groups.retain(|group| group.mask != 0);
@@ -206,7 +244,13 @@ impl Warp {
 
     /// Executes one instruction for the lanes of `mask`; `active` are all lanes of the group.
     #[inline(always)]
-    fn step(&mut self, inst: &Inst, mask: u32, active: u32, env: &mut Env<'_>) -> Result<Flow, Fault> {
+    fn step(
+        &mut self,
+        inst: &Inst,
+        mask: u32,
+        active: u32,
+        env: &mut Env<'_>,
+    ) -> Result<Flow, Fault> {
         let regs = &mut self.regs;
         match inst.op {
             Op::Int1 { f, d, a } => int::int1(regs, f, d, a, mask),
@@ -218,14 +262,26 @@ impl Warp {
             Op::Float1 { f, d, a } => float::float1(regs, f, d, a, mask),
             Op::Float2 { f, d, a, b } => float::float2(regs, f, [d, a, b], mask),
             Op::Fma { d, a, b, c } => float::fma(regs, [d, a, b, c], mask),
-            Op::Setp { cmp, ty, p, q, a, b, with } => {
+            Op::Setp {
+                cmp,
+                ty,
+                p,
+                q,
+                a,
+                b,
+                with,
+            } => {
                 let holds = float::compare(regs, cmp, ty, a, b);
                 set_predicates(regs, holds, p, q, with, mask);
             }
             Op::Ld(ref access) => self.load(access, mask, env)?,
             Op::St(ref access) => self.store(access, mask, env)?,
             Op::Bra { target } => {
-                return Ok(if mask == active { Flow::Jump(target) } else { Flow::Split { target, mask } });
+                return Ok(if mask == active {
+                    Flow::Jump(target)
+                } else {
+                    Flow::Split { target, mask }
+                });
             }
             Op::Mma(ref mma) => {
                 if mask != FULL {
@@ -248,10 +304,20 @@ impl Warp {
             Op::LongBfi { d, a, b, pos, len } => bit_insert_long(regs, [d, a, b, pos, len], mask),
             Op::LongCount { f, d, a } => int::long_count(regs, f, d, a, mask),
             Op::Long3 { f, d, a, b, c } => int::long3(regs, f, [d, a, b, c], mask),
-            Op::Carry { wide, sub, take, leave, d, a, b } => {
+            Op::Carry {
+                wide,
+                sub,
+                take,
+                leave,
+                d,
+                a,
+                b,
+            } => {
                 int::carry(regs, wide, sub, take, leave, [d, a, b], mask);
             }
-            Op::FloatRound { f, round, d, a, b } => float::float_round(regs, f, round, [d, a, b], mask),
+            Op::FloatRound { f, round, d, a, b } => {
+                float::float_round(regs, f, round, [d, a, b], mask)
+            }
             Op::FmaRound { round, d, a, b, c } => float::fma_round(regs, round, [d, a, b, c], mask),
             Op::Double1 { f, d, a } => float::double1(regs, f, d, a, mask),
             Op::Double2 { f, d, a, b } => float::double2(regs, f, [d, a, b], mask),
@@ -260,21 +326,82 @@ impl Warp {
                 debug_assert!(f != Float2::CopySign);
                 float::double_round(regs, f, round, [d, a, b], mask);
             }
-            Op::DoubleFmaRound { round, d, a, b, c } => float::double_fma_round(regs, round, [d, a, b, c], mask),
-            Op::Half { f, bf16, packed, d, a, b, c } => half::half(regs, f, bf16, packed, [d, a, b, c], mask),
-            Op::Cvt { from, to, round, integer, sat, relu, d, a } => {
-                convert(regs, from, to, Mode { round, integer, sat, relu }, d, a, mask);
+            Op::DoubleFmaRound { round, d, a, b, c } => {
+                float::double_fma_round(regs, round, [d, a, b, c], mask)
             }
-            Op::CvtPack { bf16, round, relu, d, a, b } => half::pack(regs, bf16, round, relu, [d, a, b], mask),
+            Op::Half {
+                f,
+                bf16,
+                packed,
+                d,
+                a,
+                b,
+                c,
+            } => half::half(regs, f, bf16, packed, [d, a, b, c], mask),
+            Op::Cvt {
+                from,
+                to,
+                round,
+                integer,
+                sat,
+                relu,
+                d,
+                a,
+            } => {
+                convert(
+                    regs,
+                    from,
+                    to,
+                    Mode {
+                        round,
+                        integer,
+                        sat,
+                        relu,
+                    },
+                    d,
+                    a,
+                    mask,
+                );
+            }
+            Op::CvtPack {
+                bf16,
+                round,
+                relu,
+                d,
+                a,
+                b,
+            } => half::pack(regs, bf16, round, relu, [d, a, b], mask),
             Op::CvtTf32 { d, a } => regs.map1(d, a, mask, mma::to_tf32),
-            Op::Sel { p, negated, d, a, b } => select(regs, p, negated, [d, a, b], mask),
-            Op::LongSel { p, negated, d, a, b } => select_long(regs, p, negated, [d, a, b], mask),
-            Op::Pred { f, d, a, b, not_a, not_b } => {
-                let read = |reg: u32, not: bool| regs.preds[reg as usize] ^ if not { FULL } else { 0 };
+            Op::Sel {
+                p,
+                negated,
+                d,
+                a,
+                b,
+            } => select(regs, p, negated, [d, a, b], mask),
+            Op::LongSel {
+                p,
+                negated,
+                d,
+                a,
+                b,
+            } => select_long(regs, p, negated, [d, a, b], mask),
+            Op::Pred {
+                f,
+                d,
+                a,
+                b,
+                not_a,
+                not_b,
+            } => {
+                let read =
+                    |reg: u32, not: bool| regs.preds[reg as usize] ^ if not { FULL } else { 0 };
                 let value = logic(f, read(a, not_a), read(b, not_b));
                 regs.set_pred(d, value, mask);
             }
-            Op::Pack32 { d, lo, hi } => regs.map2([d, lo, hi], mask, |lo, hi| lo & 0xffff | hi << 16),
+            Op::Pack32 { d, lo, hi } => {
+                regs.map2([d, lo, hi], mask, |lo, hi| lo & 0xffff | hi << 16)
+            }
             Op::Unpack32 { lo, hi, a } => {
                 let a = *regs.word(a);
                 put(regs, lo, a.map(|x| x & 0xffff), mask);
@@ -306,11 +433,18 @@ impl Warp {
                     Space::Param => memory::PARAM_WINDOW,
                     _ => 0,
                 };
-                regs.map1_long(d, a, mask, |x| if to { x.wrapping_sub(window) } else { x.wrapping_add(window) });
+                regs.map1_long(d, a, mask, |x| {
+                    if to {
+                        x.wrapping_sub(window)
+                    } else {
+                        x.wrapping_add(window)
+                    }
+                });
             }
             Op::IsSpace { space, p, a } => {
                 let a = *regs.long(a);
-                let inside = memory::lanes(mask).filter(|&l| memory::split_generic(a[l]).0 == space);
+                let inside =
+                    memory::lanes(mask).filter(|&l| memory::split_generic(a[l]).0 == space);
                 let value = inside.fold(0, |m, l| m | 1 << l);
                 regs.set_pred(p, value, mask);
             }
@@ -319,9 +453,18 @@ impl Warp {
             Op::Exit => return Ok(Flow::Exit),
             Op::Trap => {
                 let lane = mask.trailing_zeros() as usize;
-                return Err(Fault { code: LAUNCH_FAILED, lane, message: "trap".to_owned() });
+                return Err(Fault {
+                    code: LAUNCH_FAILED,
+                    lane,
+                    message: "trap".to_owned(),
+                });
             }
-            Op::Bar { id, count, arrive, aligned } => {
+            Op::Bar {
+                id,
+                count,
+                arrive,
+                aligned,
+            } => {
                 return self.barrier(inst, [id, count], arrive, aligned, mask, env);
             }
             Op::BarRed { id, a, negated, .. } => {
@@ -333,7 +476,11 @@ impl Warp {
             Op::CpCommit => self.copies.commit(mask),
             Op::CpWait { keep } => self.copies.wait(mask, keep, self.id, env)?,
             Op::MbarTest { .. } => {
-                return Ok(if asynch::test(self, inst, mask, env)? { Flow::Next } else { Flow::Yield });
+                return Ok(if asynch::test(self, inst, mask, env)? {
+                    Flow::Next
+                } else {
+                    Flow::Yield
+                });
             }
             Op::MbarInit { .. }
             | Op::MbarInval { .. }
@@ -359,7 +506,11 @@ impl Warp {
                         "a warp-wide instruction names lanes {wanted:#010x}, of which {:#010x} have exited",
                         wanted & !self.alive()
                     );
-                    return Err(Fault { code: LAUNCH_FAILED, lane, message });
+                    return Err(Fault {
+                        code: LAUNCH_FAILED,
+                        lane,
+                        message,
+                    });
                 }
                 Ok(Flow::Wait(Wait::Lanes(wanted)))
             }
@@ -377,10 +528,18 @@ impl Warp {
     ) -> Result<Flow, Fault> {
         let lane = mask.trailing_zeros() as usize;
         let id = self.regs.word(id)[lane];
-        let count = if count == NONE { 0 } else { self.regs.word(count)[lane] };
+        let count = if count == NONE {
+            0
+        } else {
+            self.regs.word(count)[lane]
+        };
         if id > 15 || count % 32 != 0 || (arrive && count == 0) {
             let message = format!("barrier {id} with {count} threads: ids go to 15, counts by 32");
-            return Err(Fault { code: LAUNCH_FAILED, lane, message });
+            return Err(Fault {
+                code: LAUNCH_FAILED,
+                lane,
+                message,
+            });
         }
         let _ = (inst, aligned);
         if arrive {
@@ -408,7 +567,14 @@ fn logic(f: Logic, a: u32, b: u32) -> u32 {
 }
 
 #[inline(always)]
-fn set_predicates(regs: &mut Regs, holds: u32, p: u32, q: u32, with: Option<(Logic, u32, bool)>, mask: u32) {
+fn set_predicates(
+    regs: &mut Regs,
+    holds: u32,
+    p: u32,
+    q: u32,
+    with: Option<(Logic, u32, bool)>,
+    mask: u32,
+) {
     let (yes, no) = match with {
         None => (holds, !holds),
         Some((f, reg, negated)) => {
@@ -445,13 +611,25 @@ fn select_long(regs: &mut Regs, p: u32, negated: bool, r: [u32; 3], mask: u32) {
 }
 
 fn bit_insert(regs: &mut Regs, [d, a, b, pos, len]: [u32; 5], mask: u32) {
-    let (a, b, pos, len) = (*regs.word(a), *regs.word(b), *regs.word(pos), *regs.word(len));
-    let value = std::array::from_fn(|l| int::insert(u64::from(a[l]), u64::from(b[l]), pos[l], len[l], 32) as u32);
+    let (a, b, pos, len) = (
+        *regs.word(a),
+        *regs.word(b),
+        *regs.word(pos),
+        *regs.word(len),
+    );
+    let value = std::array::from_fn(|l| {
+        int::insert(u64::from(a[l]), u64::from(b[l]), pos[l], len[l], 32) as u32
+    });
     regs.put_words(d, &value, mask);
 }
 
 fn bit_insert_long(regs: &mut Regs, [d, a, b, pos, len]: [u32; 5], mask: u32) {
-    let (a, b, pos, len) = (*regs.long(a), *regs.long(b), *regs.word(pos), *regs.word(len));
+    let (a, b, pos, len) = (
+        *regs.long(a),
+        *regs.long(b),
+        *regs.word(pos),
+        *regs.word(len),
+    );
     let value = std::array::from_fn(|l| int::insert(a[l], b[l], pos[l], len[l], 64));
     regs.put_longs(d, &value, mask);
 }
@@ -468,4 +646,3 @@ pub(crate) fn finish_reduction(regs: &mut Regs, op: &Op, votes: u32, threads: u3
         Some(_) => regs.set_pred(d, if votes > 0 { FULL } else { 0 }, mask),
     }
 }
-

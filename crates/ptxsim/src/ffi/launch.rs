@@ -20,8 +20,15 @@ struct Config {
 ///
 /// # Safety
 /// `params` points to a pointer for each parameter, and each of these to as many bytes as the parameter has.
-unsafe fn read_params(device: &Device, function: u64, params: *const *const u8) -> Result<Vec<u8>, Code> {
-    let function = device.functions.get(&function).ok_or(code::INVALID_HANDLE)?;
+unsafe fn read_params(
+    device: &Device,
+    function: u64,
+    params: *const *const u8,
+) -> Result<Vec<u8>, Code> {
+    let function = device
+        .functions
+        .get(&function)
+        .ok_or(code::INVALID_HANDLE)?;
     let mut image = vec![0; function.kernel.param_bytes];
     if params.is_null() && !function.kernel.params.is_empty() {
         return Err(code::INVALID_VALUE);

@@ -24,26 +24,52 @@ fn allocate(device: &mut Device, address: &Out<u64>, bytes: usize) -> Result<(),
     address.set(found.ok_or(code::OUT_OF_MEMORY)?)
 }
 
-fn upload(device: &mut Device, dst: u64, src: *const u8, bytes: usize, stream: u64) -> Result<(), Code> {
+fn upload(
+    device: &mut Device,
+    dst: u64,
+    src: *const u8,
+    bytes: usize,
+    stream: u64,
+) -> Result<(), Code> {
     if bytes == 0 {
         return Ok(());
     }
     let late = device.is_pinned(src as u64, bytes) || device.capture_of(stream)?.is_some();
     if late {
-        return device.enqueue(stream, Work::UploadLate { dst, src: src as u64, bytes });
+        return device.enqueue(
+            stream,
+            Work::UploadLate {
+                dst,
+                src: src as u64,
+                bytes,
+            },
+        );
     }
     // SAFETY: the caller passes that many bytes.
     let bytes = unsafe { std::slice::from_raw_parts(src, bytes) }.into();
     device.enqueue(stream, Work::Upload { dst, bytes })
 }
 
-fn download(device: &mut Device, dst: *mut u8, src: u64, bytes: usize, stream: u64) -> Result<(), Code> {
+fn download(
+    device: &mut Device,
+    dst: *mut u8,
+    src: u64,
+    bytes: usize,
+    stream: u64,
+) -> Result<(), Code> {
     if bytes == 0 {
         return device.health();
     }
     let pinned = device.is_pinned(dst as u64, bytes);
     let captured = device.capture_of(stream)?.is_some();
-    device.enqueue(stream, Work::Download { dst: dst as u64, src, bytes })?;
+    device.enqueue(
+        stream,
+        Work::Download {
+            dst: dst as u64,
+            src,
+            bytes,
+        },
+    )?;
     if !pinned && !captured {
         // A copy to pageable memory returns when it is done.
         return device.run_all_of(stream);

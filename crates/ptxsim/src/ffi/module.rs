@@ -9,7 +9,11 @@ use crate::device::{Code, Device, code};
 use crate::ptx::fatbin::{ptx_of, registers_of};
 
 fn function(device: &Device, handle: u64) -> Result<Arc<Function>, Code> {
-    device.functions.get(&handle).cloned().ok_or(code::INVALID_HANDLE)
+    device
+        .functions
+        .get(&handle)
+        .cloned()
+        .ok_or(code::INVALID_HANDLE)
 }
 
 fn load(device: &mut Device, module: &Out<u64>, image: *const u8) -> Result<(), Code> {
@@ -38,9 +42,14 @@ fn int(value: usize) -> c_int {
 /// The number of threads in a block, up to 1024, that fills a multiprocessor best.
 fn best_block(function: &Function, dynamic: usize, limit: c_int) -> (usize, usize) {
     let most = function.kernel.max_threads as usize;
-    let limit = usize::try_from(limit).ok().filter(|&limit| limit > 0).map_or(most, |limit| limit.min(most));
+    let limit = usize::try_from(limit)
+        .ok()
+        .filter(|&limit| limit > 0)
+        .map_or(most, |limit| limit.min(most));
     let sizes = (1..=limit / 32).map(|warps| warps * 32);
-    let best = sizes.max_by_key(|&size| (function.occupancy(size, dynamic) * size, size)).unwrap_or(limit);
+    let best = sizes
+        .max_by_key(|&size| (function.occupancy(size, dynamic) * size, size))
+        .unwrap_or(limit);
     (best, function.occupancy(best, dynamic))
 }
 

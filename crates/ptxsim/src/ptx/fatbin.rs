@@ -45,7 +45,9 @@ fn read<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
 
 /// The last PTX entry of a fat binary (the newest architecture, when there are several).
 fn ptx_of_fatbin(bytes: &[u8]) -> Result<String, String> {
-    let header = usize::from(u16::from_le_bytes(read(bytes, 6).ok_or("a short fat binary")?));
+    let header = usize::from(u16::from_le_bytes(
+        read(bytes, 6).ok_or("a short fat binary")?,
+    ));
     let mut at = header;
     let mut found = None;
     while let (Some(kind), Some(head), Some(size), Some(flags)) = (
@@ -56,12 +58,17 @@ fn ptx_of_fatbin(bytes: &[u8]) -> Result<String, String> {
     ) {
         let start = at + head as usize;
         let end = start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
-        let Some(payload) = bytes.get(start..end) else { break };
+        let Some(payload) = bytes.get(start..end) else {
+            break;
+        };
         if kind == KIND_PTX {
             if flags & FLAG_COMPRESSED != 0 {
                 return Err("the PTX is compressed; build with `nvcc -no-compress`".to_owned());
             }
-            let length = payload.iter().position(|&c| c == 0).unwrap_or(payload.len());
+            let length = payload
+                .iter()
+                .position(|&c| c == 0)
+                .unwrap_or(payload.len());
             found = Some(String::from_utf8_lossy(&payload[..length]).into_owned());
         }
         if head == 0 {
@@ -69,7 +76,9 @@ fn ptx_of_fatbin(bytes: &[u8]) -> Result<String, String> {
         }
         at = end;
     }
-    found.ok_or_else(|| "the fat binary holds no PTX; add `-gencode arch=compute_80,code=compute_80`".to_owned())
+    found.ok_or_else(|| {
+        "the fat binary holds no PTX; add `-gencode arch=compute_80,code=compute_80`".to_owned()
+    })
 }
 
 /// Registers per thread of each kernel in the fat binary's machine code: of the oldest architecture, which
@@ -97,7 +106,9 @@ pub(crate) unsafe fn registers_of(image: *const u8) -> BTreeMap<String, u32> {
     ) {
         let start = at + head as usize;
         let end = start.saturating_add(usize::try_from(size).unwrap_or(usize::MAX));
-        let Some(payload) = bytes.get(start..end) else { break };
+        let Some(payload) = bytes.get(start..end) else {
+            break;
+        };
         let is_code = kind == KIND_ELF && flags & FLAG_COMPRESSED == 0;
         if is_code && best.is_none_or(|(oldest, _)| arch < oldest) {
             best = Some((arch, payload));
@@ -107,13 +118,18 @@ pub(crate) unsafe fn registers_of(image: *const u8) -> BTreeMap<String, u32> {
         }
         at = end;
     }
-    best.and_then(|(_, elf)| registers_of_elf(elf)).unwrap_or_default()
+    best.and_then(|(_, elf)| registers_of_elf(elf))
+        .unwrap_or_default()
 }
 
 /// The upper byte of `sh_info` of a section `.text.NAME` is the number of registers.
 fn registers_of_elf(elf: &[u8]) -> Option<BTreeMap<String, u32>> {
     let half = |at: usize| read(elf, at).map(u16::from_le_bytes).map(usize::from);
-    let long = |at: usize| read(elf, at).map(u64::from_le_bytes).and_then(|v| usize::try_from(v).ok());
+    let long = |at: usize| {
+        read(elf, at)
+            .map(u64::from_le_bytes)
+            .and_then(|v| usize::try_from(v).ok())
+    };
     let word = |at: usize| read(elf, at).map(u32::from_le_bytes);
     let (table, entry, count, names) = (long(40)?, half(58)?, half(60)?, half(62)?);
     let strings = long(table + names * entry + 24)?;

@@ -31,12 +31,18 @@ pub(crate) fn lex(source: &str) -> Result<Vec<(Token, u32)>, PtxError> {
                 at += rest.iter().position(|&c| c == b'\n').unwrap_or(rest.len());
             }
             b'/' if rest.starts_with(b"/*") => {
-                let end = rest.windows(2).position(|w| w == b"*/").map_or(rest.len(), |p| p + 2);
+                let end = rest
+                    .windows(2)
+                    .position(|w| w == b"*/")
+                    .map_or(rest.len(), |p| p + 2);
                 line += count_newlines(&rest[..end]);
                 at += end;
             }
             b'"' => {
-                let end = rest[1..].iter().position(|&c| c == b'"').map_or(rest.len(), |p| p + 2);
+                let end = rest[1..]
+                    .iter()
+                    .position(|&c| c == b'"')
+                    .map_or(rest.len(), |p| p + 2);
                 let inner = &source[at + 1..at + end - 1];
                 tokens.push((Token::Text(inner.to_owned()), line));
                 at += end;
@@ -98,7 +104,10 @@ fn number(word: &str) -> Option<Token> {
         return u64::from_str_radix(hex, 16).ok().map(Token::F64);
     }
     if lower.contains('.') && !lower.starts_with("0x") {
-        return lower.parse::<f64>().ok().map(|value| Token::F64(value.to_bits()));
+        return lower
+            .parse::<f64>()
+            .ok()
+            .map(|value| Token::F64(value.to_bits()));
     }
     let digits = lower.trim_end_matches('u');
     let value = if let Some(hex) = digits.strip_prefix("0x") {

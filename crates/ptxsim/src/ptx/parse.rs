@@ -6,7 +6,11 @@ use super::{Arg, Func, Init, Inst, Module, PtxError, Stmt, StmtKind, Var, VarSpa
 /// Parses the text of a module.
 pub(crate) fn parse(source: &str) -> Result<Module, PtxError> {
     let tokens = lex(source)?;
-    let mut parser = Parser { tokens, at: 0, lines: source.lines().collect() };
+    let mut parser = Parser {
+        tokens,
+        at: 0,
+        lines: source.lines().collect(),
+    };
     parser.module()
 }
 
@@ -27,12 +31,19 @@ impl Parser<'_> {
     }
 
     fn text_of(&self, line: u32) -> String {
-        self.lines.get(line.saturating_sub(1) as usize).map_or("", |text| text.trim()).to_owned()
+        self.lines
+            .get(line.saturating_sub(1) as usize)
+            .map_or("", |text| text.trim())
+            .to_owned()
     }
 
     fn error<T>(&self, reason: impl Into<String>) -> Result<T, PtxError> {
         let line = self.line();
-        Err(PtxError { line, text: self.text_of(line), reason: reason.into() })
+        Err(PtxError {
+            line,
+            text: self.text_of(line),
+            reason: reason.into(),
+        })
     }
 
     fn next(&mut self) -> Result<Token, PtxError> {
@@ -52,7 +63,11 @@ impl Parser<'_> {
     }
 
     fn expect(&mut self, mark: char) -> Result<(), PtxError> {
-        if self.take(mark) { Ok(()) } else { self.error(format!("expected `{mark}`")) }
+        if self.take(mark) {
+            Ok(())
+        } else {
+            self.error(format!("expected `{mark}`"))
+        }
     }
 
     fn take_word(&mut self, word: &str) -> bool {
@@ -152,13 +167,28 @@ impl Parser<'_> {
     }
 
     fn func(&mut self, entry: bool) -> Result<Func, PtxError> {
-        let rets = if self.peek() == Some(&Token::Mark('(')) { self.params()? } else { Vec::new() };
+        let rets = if self.peek() == Some(&Token::Mark('(')) {
+            self.params()?
+        } else {
+            Vec::new()
+        };
         let name = self.word()?;
-        let params = if self.peek() == Some(&Token::Mark('(')) { self.params()? } else { Vec::new() };
+        let params = if self.peek() == Some(&Token::Mark('(')) {
+            self.params()?
+        } else {
+            Vec::new()
+        };
         let mut max_threads = None;
         loop {
             if self.take(';') {
-                return Ok(Func { name, entry, rets, params, max_threads, body: None });
+                return Ok(Func {
+                    name,
+                    entry,
+                    rets,
+                    params,
+                    max_threads,
+                    body: None,
+                });
             }
             if self.take('{') {
                 break;
@@ -173,7 +203,14 @@ impl Parser<'_> {
             }
         }
         let body = self.body()?;
-        Ok(Func { name, entry, rets, params, max_threads, body: Some(body) })
+        Ok(Func {
+            name,
+            entry,
+            rets,
+            params,
+            max_threads,
+            body: Some(body),
+        })
     }
 
     fn params(&mut self) -> Result<Vec<Var>, PtxError> {
@@ -213,7 +250,9 @@ impl Parser<'_> {
                 },
             }
         }
-        let Some(element) = element else { return self.error("a declaration without a type") };
+        let Some(element) = element else {
+            return self.error("a declaration without a type");
+        };
         Ok((align.unwrap_or(element * vector), element * vector))
     }
 
@@ -228,11 +267,22 @@ impl Parser<'_> {
                 self.expect(']')?;
             }
         }
-        let init = if self.take('=') { self.initializer()? } else { Vec::new() };
+        let init = if self.take('=') {
+            self.initializer()?
+        } else {
+            Vec::new()
+        };
         if bytes == 0 && !init.is_empty() {
             bytes = init.len() * element;
         }
-        Ok(Var { name, space, align, element, bytes, init })
+        Ok(Var {
+            name,
+            space,
+            align,
+            element,
+            bytes,
+            init,
+        })
     }
 
     fn variables(&mut self, space: VarSpace) -> Result<Vec<Var>, PtxError> {
@@ -285,13 +335,19 @@ impl Parser<'_> {
             }
             if self.take('{') {
                 depth += 1;
-                stmts.push(Stmt { line, kind: StmtKind::Open });
+                stmts.push(Stmt {
+                    line,
+                    kind: StmtKind::Open,
+                });
             } else if self.take('}') {
                 depth -= 1;
                 if depth == 0 {
                     return Ok(stmts);
                 }
-                stmts.push(Stmt { line, kind: StmtKind::Close });
+                stmts.push(Stmt {
+                    line,
+                    kind: StmtKind::Close,
+                });
             } else {
                 self.statement(line, &mut stmts)?;
             }
@@ -314,7 +370,10 @@ impl Parser<'_> {
             _ if word.starts_with(".reg.") => self.registers(&word[4..], line, stmts)?,
             ".local" | ".shared" | ".param" | ".const" | ".global" => {
                 for var in self.variables(space(&word))? {
-                    stmts.push(Stmt { line, kind: StmtKind::Var(var) });
+                    stmts.push(Stmt {
+                        line,
+                        kind: StmtKind::Var(var),
+                    });
                 }
             }
             ".loc" => {
@@ -331,7 +390,10 @@ impl Parser<'_> {
                         }
                     }
                 }
-                stmts.push(Stmt { line, kind: StmtKind::Loc { file, line: number } });
+                stmts.push(Stmt {
+                    line,
+                    kind: StmtKind::Loc { file, line: number },
+                });
             }
             ".pragma" => self.skip_past(';')?,
             _ if self.take(':') => {
@@ -341,11 +403,20 @@ impl Parser<'_> {
                         targets.push(self.word()?);
                     }
                     self.expect(';')?;
-                    stmts.push(Stmt { line, kind: StmtKind::BranchTargets { name: word, targets } });
+                    stmts.push(Stmt {
+                        line,
+                        kind: StmtKind::BranchTargets {
+                            name: word,
+                            targets,
+                        },
+                    });
                 } else if self.take_word(".callprototype") {
                     self.skip_past(';')?;
                 } else {
-                    stmts.push(Stmt { line, kind: StmtKind::Label(word) });
+                    stmts.push(Stmt {
+                        line,
+                        kind: StmtKind::Label(word),
+                    });
                 }
             }
             _ if word.starts_with('.') => {
@@ -371,7 +442,14 @@ impl Parser<'_> {
             } else {
                 0
             };
-            stmts.push(Stmt { line, kind: StmtKind::Reg { ty: ty.to_owned(), name, count } });
+            stmts.push(Stmt {
+                line,
+                kind: StmtKind::Reg {
+                    ty: ty.to_owned(),
+                    name,
+                    count,
+                },
+            });
             if !self.take(',') {
                 return self.expect(';');
             }
@@ -392,7 +470,12 @@ impl Parser<'_> {
                 args.push(self.arg()?);
             }
         }
-        Ok(Inst { guard, op, args, text: self.text_of(line) })
+        Ok(Inst {
+            guard,
+            op,
+            args,
+            text: self.text_of(line),
+        })
     }
 
     fn arg(&mut self) -> Result<Arg, PtxError> {
@@ -420,11 +503,18 @@ impl Parser<'_> {
             Token::Word(name) => {
                 if self.take('+') {
                     let offset = self.int()?;
-                    return Ok(Arg::Mem { base: Box::new(Arg::Name(name)), offset });
+                    return Ok(Arg::Mem {
+                        base: Box::new(Arg::Name(name)),
+                        offset,
+                    });
                 }
                 Ok(Arg::Name(name))
             }
-            Token::Int(value) => Ok(Arg::Int(if negative { value.wrapping_neg() } else { value })),
+            Token::Int(value) => Ok(Arg::Int(if negative {
+                value.wrapping_neg()
+            } else {
+                value
+            })),
             Token::F32(bits) => Ok(Arg::F32(if negative { bits ^ (1 << 31) } else { bits })),
             Token::F64(bits) => Ok(Arg::F64(if negative { bits ^ (1 << 63) } else { bits })),
             Token::Mark('!') => Ok(Arg::Not(Box::new(self.simple_arg()?))),
@@ -455,7 +545,10 @@ impl Parser<'_> {
             0
         };
         self.expect(']')?;
-        Ok(Arg::Mem { base: Box::new(base), offset })
+        Ok(Arg::Mem {
+            base: Box::new(base),
+            offset,
+        })
     }
 }
 

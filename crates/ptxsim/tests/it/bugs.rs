@@ -13,13 +13,20 @@ fn line_of(text: &str) -> usize {
 }
 
 fn config(threads: u32, shared: u32) -> LaunchConfig {
-    LaunchConfig { grid_dim: (1, 1, 1), block_dim: (threads, 1, 1), shared_mem_bytes: shared }
+    LaunchConfig {
+        grid_dim: (1, 1, 1),
+        block_dim: (threads, 1, 1),
+        shared_mem_bytes: shared,
+    }
 }
 
 /// Runs a kernel that takes one pointer, and gives the code and the message.
 fn run(kernel: &str, threads: u32) -> (String, String) {
     let device = Device::new(true);
-    let kernel = device.module(kernels!("bugs")).load_function(kernel).unwrap();
+    let kernel = device
+        .module(kernels!("bugs"))
+        .load_function(kernel)
+        .unwrap();
     let mut y = device.stream.alloc_zeros::<f32>(128).unwrap();
     let mut builder = device.stream.launch_builder(&kernel);
     builder.arg(&mut y);
@@ -54,7 +61,11 @@ fn at(text: &str) -> String {
 #[test]
 fn missing_barrier() {
     // The warp that runs first reads what the other one writes later; both places are named.
-    let parts = ["race: write after a read by thread 0", &at("missing __syncthreads"), &at("also the other half")];
+    let parts = [
+        "race: write after a read by thread 0",
+        &at("missing __syncthreads"),
+        &at("also the other half"),
+    ];
     found(run("missing_barrier", 64), "LAUNCH_FAILED", &parts);
     assert_eq!(run("with_barrier", 64).0, "success");
 }
@@ -62,26 +73,43 @@ fn missing_barrier() {
 #[test]
 fn shared_out_of_bounds() {
     let device = Device::new(true);
-    let kernel = device.module(kernels!("bugs")).load_function("shared_out_of_bounds").unwrap();
+    let kernel = device
+        .module(kernels!("bugs"))
+        .load_function("shared_out_of_bounds")
+        .unwrap();
     let mut y = device.stream.alloc_zeros::<f32>(64).unwrap();
     let mut builder = device.stream.launch_builder(&kernel);
     builder.arg(&mut y).arg(&4);
     // SAFETY: the arguments fit the kernel; what it does wrong, the device catches.
     unsafe { builder.launch(config(64, 256)) }.unwrap();
-    let parts = ["out of bounds: write to shared memory", &at("beyond the end"), "thread (60, 0, 0)", "256 bytes"];
+    let parts = [
+        "out of bounds: write to shared memory",
+        &at("beyond the end"),
+        "thread (60, 0, 0)",
+        "256 bytes",
+    ];
     found(outcome(&device), "ILLEGAL_ADDRESS", &parts);
 }
 
 #[test]
 fn global_out_of_bounds() {
     let device = Device::new(true);
-    let kernel = device.module(kernels!("bugs")).load_function("fill").unwrap();
+    let kernel = device
+        .module(kernels!("bugs"))
+        .load_function("fill")
+        .unwrap();
     let mut y = device.stream.alloc_zeros::<f32>(100).unwrap();
     let mut builder = device.stream.launch_builder(&kernel);
     builder.arg(&mut y).arg(&101);
     // SAFETY: the arguments fit the kernel; what it does wrong, the device catches.
     unsafe { builder.launch(config(128, 0)) }.unwrap();
-    let parts = ["kernel fill", "write to global memory", "out of bounds: byte 400", &at("for a wrong n"), "(100, 0, 0)"];
+    let parts = [
+        "kernel fill",
+        "write to global memory",
+        "out of bounds: byte 400",
+        &at("for a wrong n"),
+        "(100, 0, 0)",
+    ];
     found(outcome(&device), "ILLEGAL_ADDRESS", &parts);
 }
 
@@ -89,7 +117,10 @@ fn global_out_of_bounds() {
 fn use_after_free() {
     use cudarc::driver::DevicePtr;
     let device = Device::new(true);
-    let kernel = device.module(kernels!("bugs")).load_function("fill").unwrap();
+    let kernel = device
+        .module(kernels!("bugs"))
+        .load_function("fill")
+        .unwrap();
     let y = device.stream.alloc_zeros::<f32>(128).unwrap();
     let address = y.device_ptr(&device.stream).0;
     drop(y);
@@ -97,13 +128,20 @@ fn use_after_free() {
     builder.arg(&address).arg(&128);
     // SAFETY: the arguments fit the kernel; what it does wrong, the device catches.
     unsafe { builder.launch(config(128, 0)) }.unwrap();
-    found(outcome(&device), "ILLEGAL_ADDRESS", &["use after free", "fill", &at("for a wrong n")]);
+    found(
+        outcome(&device),
+        "ILLEGAL_ADDRESS",
+        &["use after free", "fill", &at("for a wrong n")],
+    );
 }
 
 #[test]
 fn uninitialized_global() {
     let device = Device::new(true);
-    let kernel = device.module(kernels!("bugs")).load_function("copy").unwrap();
+    let kernel = device
+        .module(kernels!("bugs"))
+        .load_function("copy")
+        .unwrap();
     // SAFETY: that nobody writes it is the point.
     let x = unsafe { device.stream.alloc::<f32>(64) }.unwrap();
     let mut y = device.stream.alloc_zeros::<f32>(64).unwrap();
@@ -111,39 +149,61 @@ fn uninitialized_global() {
     builder.arg(&x).arg(&mut y).arg(&64);
     // SAFETY: the arguments fit the kernel; what it does wrong, the device catches.
     unsafe { builder.launch(config(64, 0)) }.unwrap();
-    found(outcome(&device), "ILLEGAL_ADDRESS", &["uninitialized read: byte 0", &at("y[i] = x[i]")]);
+    found(
+        outcome(&device),
+        "ILLEGAL_ADDRESS",
+        &["uninitialized read: byte 0", &at("y[i] = x[i]")],
+    );
 }
 
 #[test]
 fn uninitialized_shared() {
-    let parts = ["uninitialized read of shared memory", &at("was never written"), "thread (32, 0, 0)"];
+    let parts = [
+        "uninitialized read of shared memory",
+        &at("was never written"),
+        "thread (32, 0, 0)",
+    ];
     found(run("uninitialized_shared", 64), "ILLEGAL_ADDRESS", &parts);
 }
 
 #[test]
 fn misaligned() {
     let device = Device::new(true);
-    let kernel = device.module(kernels!("bugs")).load_function("misaligned").unwrap();
+    let kernel = device
+        .module(kernels!("bugs"))
+        .load_function("misaligned")
+        .unwrap();
     let x = device.stream.alloc_zeros::<f32>(64).unwrap();
     let mut y = device.stream.alloc_zeros::<f32>(64).unwrap();
     let mut builder = device.stream.launch_builder(&kernel);
     builder.arg(&x).arg(&mut y);
     // SAFETY: the arguments fit the kernel; what it does wrong, the device catches.
     unsafe { builder.launch(config(32, 0)) }.unwrap();
-    found(outcome(&device), "MISALIGNED_ADDRESS", &["misaligned read of global memory: 16 bytes"]);
+    found(
+        outcome(&device),
+        "MISALIGNED_ADDRESS",
+        &["misaligned read of global memory: 16 bytes"],
+    );
 }
 
 #[test]
 fn missing_wait_for_a_copy() {
     let device = Device::new(true);
-    let kernel = device.module(kernels!("gemm")).load_function("gemm_without_wait").unwrap();
+    let kernel = device
+        .module(kernels!("gemm"))
+        .load_function("gemm_without_wait")
+        .unwrap();
     let a = device.stream.alloc_zeros::<half::bf16>(64 * 64).unwrap();
     let mut c = device.stream.alloc_zeros::<f32>(64 * 64).unwrap();
     let mut builder = device.stream.launch_builder(&kernel);
     builder.arg(&a).arg(&a).arg(&mut c).arg(&64).arg(&64);
     // SAFETY: the arguments fit the kernel; what it does wrong, the device catches.
     unsafe { builder.launch(config(128, 0)) }.unwrap();
-    found(outcome(&device), "LAUNCH_FAILED", &["missing wait", "cp.async", "gemm.cu:"]);
+    found(
+        outcome(&device),
+        "LAUNCH_FAILED",
+        &["missing wait", "cp.async", "gemm.cu:"],
+    );
 }
 
 #[test]
@@ -154,30 +214,49 @@ fn divergent_barrier() {
 
 #[test]
 fn deadlocked_shuffle() {
-    let parts = ["deadlock", "0xffffffff", "0x0000ffff", &at("that wait at the barrier")];
+    let parts = [
+        "deadlock",
+        "0xffffffff",
+        "0x0000ffff",
+        &at("that wait at the barrier"),
+    ];
     found(run("deadlocked_shuffle", 32), "LAUNCH_FAILED", &parts);
 }
 
 #[test]
 fn trap() {
-    found(run("asserts", 32), "LAUNCH_FAILED", &["trap", "thread (7, 0, 0)"]);
+    found(
+        run("asserts", 32),
+        "LAUNCH_FAILED",
+        &["trap", "thread (7, 0, 0)"],
+    );
 }
 
 #[test]
 fn unknown_instruction_is_a_load_error_with_its_line() {
     let device = Device::new(true);
     let text = kernels!("bugs").replacen("bar.sync", "bar.frobnicate", 1);
-    let line = text.lines().position(|line| line.contains("frobnicate")).unwrap() + 1;
+    let line = text
+        .lines()
+        .position(|line| line.contains("frobnicate"))
+        .unwrap()
+        + 1;
     let error = device.context.load_module(Ptx::from_src(text)).unwrap_err();
     assert!(format!("{error:?}").contains("INVALID_PTX"), "{error:?}");
     let message = last_error();
-    assert!(message.contains(&format!("line {line}: ")) && message.contains("bar.frobnicate"), "{message}");
+    assert!(
+        message.contains(&format!("line {line}: ")) && message.contains("bar.frobnicate"),
+        "{message}"
+    );
 }
 
 #[test]
 fn pinned_memory_read_before_the_stream_is_waited_for() {
     let device = Device::new(true);
-    let kernel = device.module(kernels!("bugs")).load_function("fill").unwrap();
+    let kernel = device
+        .module(kernels!("bugs"))
+        .load_function("fill")
+        .unwrap();
     let mut y = device.stream.alloc_zeros::<f32>(64).unwrap();
     // SAFETY: it is written below before it is read.
     let mut host = unsafe { device.context.alloc_pinned::<f32>(64) }.unwrap();
@@ -190,7 +269,10 @@ fn pinned_memory_read_before_the_stream_is_waited_for() {
     device.stream.memcpy_dtoh(&y, &mut host).unwrap();
     // SAFETY: the memory is there; that the copy has not happened is the point.
     let early = unsafe { pointer.add(5).read_volatile() };
-    assert!(early.is_nan(), "the copy must not have happened yet: {early}");
+    assert!(
+        early.is_nan(),
+        "the copy must not have happened yet: {early}"
+    );
     device.finish();
     // SAFETY: as above, after the copy.
     assert_eq!(unsafe { pointer.add(5).read_volatile() }, 5.0);

@@ -24,15 +24,19 @@ fn symbol(name: &CStr) -> *mut u8 {
 
 fn call(name: &CStr, value: u64) {
     // SAFETY: the functions that tests name take one integer, in a register that holds any width of it.
-    let code = unsafe { std::mem::transmute::<*mut u8, extern "C" fn(u64) -> c_int>(symbol(name))(value) };
+    let code =
+        unsafe { std::mem::transmute::<*mut u8, extern "C" fn(u64) -> c_int>(symbol(name))(value) };
     assert_eq!(code, 0);
 }
 
 fn text(name: &CStr) -> String {
     // SAFETY: the functions that tests name take nothing and return a string.
-    let text = unsafe { std::mem::transmute::<*mut u8, extern "C" fn() -> *const c_char>(symbol(name))() };
+    let text =
+        unsafe { std::mem::transmute::<*mut u8, extern "C" fn() -> *const c_char>(symbol(name))() };
     // SAFETY: the string stays until the next call of this thread.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+    unsafe { CStr::from_ptr(text) }
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// The device, for one test.
@@ -51,11 +55,17 @@ impl Device {
         call(c"ptxsim_set_seed", 0);
         let context = CudaContext::new(0).unwrap();
         let stream = context.new_stream().unwrap();
-        Self { context, stream, _turn: turn }
+        Self {
+            context,
+            stream,
+            _turn: turn,
+        }
     }
 
     pub(crate) fn module(&self, ptx: &str) -> Arc<CudaModule> {
-        self.context.load_module(Ptx::from_src(ptx)).unwrap_or_else(|error| panic!("{error:?}: {}", last_error()))
+        self.context
+            .load_module(Ptx::from_src(ptx))
+            .unwrap_or_else(|error| panic!("{error:?}: {}", last_error()))
     }
 
     /// Waits, and shows the device's message if that fails.

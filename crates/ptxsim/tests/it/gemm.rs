@@ -24,7 +24,10 @@ impl Problem {
 
     /// Runs a kernel of `gemm.cu`; the result, if it did not fail.
     fn run(&self, device: &Device, kernel: &str) -> Option<Vec<f32>> {
-        let kernel = device.module(kernels!("gemm")).load_function(kernel).unwrap();
+        let kernel = device
+            .module(kernels!("gemm"))
+            .load_function(kernel)
+            .unwrap();
         let a = device.stream.clone_htod(&self.a).unwrap();
         let b = device.stream.clone_htod(&self.b).unwrap();
         // SAFETY: the kernel writes all of it.
@@ -52,7 +55,8 @@ fn product_agrees_with_f64() {
         for row in 0..problem.m {
             for column in 0..problem.n {
                 let term = |i: usize| {
-                    problem.a[row * problem.k + i].to_f64() * problem.b[column * problem.k + i].to_f64()
+                    problem.a[row * problem.k + i].to_f64()
+                        * problem.b[column * problem.k + i].to_f64()
                 };
                 let want: f64 = (0..problem.k).map(term).sum();
                 let error = (f64::from(c[row * problem.n + column]) - want).abs();
@@ -67,14 +71,21 @@ fn a_missing_wait_gives_old_bytes() {
     let problem = Problem::new(64, 64, 64);
     let device = Device::new(false);
     let c = problem.run(&device, "gemm_without_wait").unwrap();
-    assert!(c.iter().any(|x| x.is_nan()), "copies that nobody waits for must not have landed");
+    assert!(
+        c.iter().any(|x| x.is_nan()),
+        "copies that nobody waits for must not have landed"
+    );
 }
 
 /// A counter of the one kernel that ran.
 fn counter(name: &str) -> f64 {
     let json = stats();
     let (_, rest) = json.split_once(&format!("\"{name}\":")).unwrap();
-    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    rest.split(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 #[test]
@@ -82,16 +93,26 @@ fn counters_show_bank_conflicts() {
     for (swizzle, wanted) in [(1, 1.0), (0, 8.0)] {
         let device = Device::new(false);
         set_stats(true);
-        let kernel = device.module(kernels!("gemm")).load_function("column_reads").unwrap();
+        let kernel = device
+            .module(kernels!("gemm"))
+            .load_function("column_reads")
+            .unwrap();
         let mut y = device.stream.alloc_zeros::<f32>(32).unwrap();
-        let config = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (32, 1, 1), shared_mem_bytes: 0 };
+        let config = LaunchConfig {
+            grid_dim: (1, 1, 1),
+            block_dim: (32, 1, 1),
+            shared_mem_bytes: 0,
+        };
         let mut builder = device.stream.launch_builder(&kernel);
         builder.arg(&mut y).arg(&swizzle);
         // SAFETY: the arguments fit the kernel.
         unsafe { builder.launch(config) }.unwrap();
         device.finish();
         let ratio = counter("shared_wavefronts") / counter("shared_ideal");
-        assert!((ratio - wanted).abs() <= 1e-9, "swizzle {swizzle}: {ratio} wavefronts for 1");
+        assert!(
+            (ratio - wanted).abs() <= 1e-9,
+            "swizzle {swizzle}: {ratio} wavefronts for 1"
+        );
     }
 }
 

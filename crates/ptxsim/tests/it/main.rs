@@ -1,5 +1,8 @@
 //! The software device through cudarc, as the programs that use it see it.
-#![expect(unsafe_code, reason = "launches and the device's own functions are foreign calls")]
+#![expect(
+    unsafe_code,
+    reason = "launches and the device's own functions are foreign calls"
+)]
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod basics;
