@@ -12,6 +12,7 @@ mod memory;
 mod mma;
 pub(crate) mod regs;
 mod shadow;
+mod step;
 mod warp;
 
 use std::sync::Mutex;

@@ -1,5 +1,9 @@
 //! Decoded instructions: registers are numbers, symbols are addresses, branch targets are indexes.
 
+mod function;
+
+pub(crate) use function::{Atomic, Cmp, Float1, Float2, Half, Int1, Int2, Int3, Logic, Shfl, Vote};
+
 /// A register: an index into the file of its class (32-bit, 64-bit or predicate).
 pub(crate) type Reg = u32;
 
@@ -75,172 +79,6 @@ pub(crate) enum Round {
     Up,
     /// To the nearest, ties away from zero.
     Away,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Int1 {
-    Mov,
-    Not,
-    Neg,
-    Abs,
-    Clz,
-    Popc,
-    Brev,
-    Sext16,
-    Zext16,
-    CNot,
-    BfindU,
-    BfindS,
-    BfindShiftU,
-    BfindShiftS,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Int2 {
-    Add,
-    Sub,
-    Mul,
-    MulHiU,
-    MulHiS,
-    DivU,
-    DivS,
-    RemU,
-    RemS,
-    MinU,
-    MinS,
-    MaxU,
-    MaxS,
-    And,
-    Or,
-    Xor,
-    Shl,
-    ShrU,
-    ShrS,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Int3 {
-    Mad,
-    MadHiU,
-    MadHiS,
-    ShfLClamp,
-    ShfLWrap,
-    ShfRClamp,
-    ShfRWrap,
-    BfeU,
-    BfeS,
-    Prmt,
-    Lop3(u8),
-    SadU,
-    SadS,
-    /// Four-way byte dot product; whether `a` and `b` are signed.
-    Dp4a(bool, bool),
-    /// As `prmt.f4e` and its kin: forward, backward, replicate and edge clamps.
-    PrmtMode(u8),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Float1 {
-    Neg,
-    Abs,
-    Sqrt,
-    Rcp,
-    Rsqrt,
-    Ex2,
-    Lg2,
-    Sin,
-    Cos,
-    Tanh,
-    /// Subnormal numbers become zero.
-    Ftz,
-    /// Clamps to [0, 1]; NaN becomes 0.
-    Sat,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Float2 {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Min,
-    Max,
-    MinNan,
-    MaxNan,
-    CopySign,
-}
-
-/// Arithmetic on one or two packed numbers of 16 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Half {
-    Add,
-    Sub,
-    Mul,
-    Fma,
-    FmaRelu,
-    Min,
-    Max,
-    MinNan,
-    MaxNan,
-    Neg,
-    Abs,
-    Ex2,
-    Tanh,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cmp {
-    Eq,
-    Ne,
-    Lt,
-    Le,
-    Gt,
-    Ge,
-    Equ,
-    Neu,
-    Ltu,
-    Leu,
-    Gtu,
-    Geu,
-    Num,
-    Nan,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Logic {
-    And,
-    Or,
-    Xor,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Atomic {
-    Add,
-    Min,
-    Max,
-    And,
-    Or,
-    Xor,
-    Exch,
-    Cas,
-    Inc,
-    Dec,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shfl {
-    Up,
-    Down,
-    Bfly,
-    Idx,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vote {
-    Ballot,
-    Any,
-    All,
-    Uni,
 }
 
 /// An address: a register of 32 or 64 bits, or nothing, and an offset.
@@ -600,7 +438,6 @@ pub(crate) enum Op {
         id: Reg,
         count: Reg,
         arrive: bool,
-        aligned: bool,
     },
     /// `bar.red`: `f` is None for popc.
     BarRed {

@@ -39,7 +39,7 @@ impl Decoder<'_> {
             "ret" | "exit" => self.push(Op::Exit),
             "trap" => self.push(Op::Trap),
             "brkpt" | "nanosleep" | "pmevent" | "setmaxnreg" | "griddepcontrol" => {
-                self.push(Op::Nop)
+                self.push(Op::Nop);
             }
             "membar" | "fence" => self.push(Op::Nop),
             "bar" | "barrier" => return self.barrier(parts, args),
@@ -61,7 +61,6 @@ impl Decoder<'_> {
             .copied()
             .filter(|part| *part != "cta")
             .collect();
-        let aligned = parts[0] == "bar" || parts.contains(&"aligned");
         match parts.get(1) {
             Some(&"warp") => {
                 let mask = self.word(&args[0])?;
@@ -74,7 +73,6 @@ impl Decoder<'_> {
                     id,
                     count,
                     arrive: kind == "arrive",
-                    aligned,
                 });
             }
             Some(&"red") => {
@@ -142,13 +140,10 @@ impl Decoder<'_> {
         for (is_param, actuals) in lists {
             let formals = if is_param { &func.params } else { &func.rets };
             for (formal, actual) in formals.iter().zip(actuals) {
-                let symbol = match self.symbol_of(actual).map_err(refuse)? {
-                    (symbol @ Symbol::Local(_), _) => symbol,
-                    _ => {
-                        return Err(refuse(
-                            "a parameter of a call is no .param variable".to_owned(),
-                        ));
-                    }
+                let (symbol @ Symbol::Local(_), _) = self.symbol_of(actual).map_err(refuse)? else {
+                    return Err(refuse(
+                        "a parameter of a call is no .param variable".to_owned(),
+                    ));
                 };
                 scope.names.insert(formal.name.clone(), symbol);
             }

@@ -273,7 +273,7 @@ impl Device {
                 if self.target(dst, bytes.len(), "copy to the device") {
                     // SAFETY: `target` has checked the range.
                     unsafe {
-                        std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst as *mut u8, bytes.len())
+                        std::ptr::copy_nonoverlapping(bytes.as_ptr(), dst as *mut u8, bytes.len());
                     };
                 }
             }
@@ -281,7 +281,7 @@ impl Device {
                 if self.target(dst, bytes, "copy to the device") {
                     // SAFETY: `target` has checked the target; the caller of the copy keeps the source.
                     unsafe {
-                        std::ptr::copy_nonoverlapping(src as *const u8, dst as *mut u8, bytes)
+                        std::ptr::copy_nonoverlapping(src as *const u8, dst as *mut u8, bytes);
                     };
                 }
             }
@@ -289,7 +289,7 @@ impl Device {
                 if self.source(src, bytes, "copy from the device") {
                     // SAFETY: `source` has checked the source; the caller of the copy keeps the target.
                     unsafe {
-                        std::ptr::copy_nonoverlapping(src as *const u8, dst as *mut u8, bytes)
+                        std::ptr::copy_nonoverlapping(src as *const u8, dst as *mut u8, bytes);
                     };
                 }
             }
@@ -312,7 +312,7 @@ impl Device {
                         let at = (dst as *mut u8).wrapping_add(i * width);
                         // SAFETY: `target` has checked `count` elements of this width.
                         unsafe {
-                            std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), at, width)
+                            std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), at, width);
                         };
                     }
                 }

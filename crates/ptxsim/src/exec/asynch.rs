@@ -111,7 +111,7 @@ fn land(copy: &Copy, mask: u32, warp: usize, env: &mut Env<'_>) -> Result<(), Fa
         target[take..].fill(0);
         // SAFETY: the source was checked when the copy was issued, and nothing is freed during a launch.
         unsafe {
-            std::ptr::copy_nonoverlapping(copy.src[lane] as *const u8, target.as_mut_ptr(), take)
+            std::ptr::copy_nonoverlapping(copy.src[lane] as *const u8, target.as_mut_ptr(), take);
         };
         if let Some(shadow) = &mut env.shadow {
             shadow.land(warp, lane, start, copy.bytes);
@@ -164,7 +164,7 @@ pub(crate) fn copy(
             });
         }
         reading |= u32::from(take[lane] != 0) << lane;
-        if src[lane] % bytes as u64 != 0 {
+        if !src[lane].is_multiple_of(bytes as u64) {
             let message = format!("misaligned cp.async: {bytes} bytes at {:#x}", src[lane]);
             return Err(Fault {
                 code: MISALIGNED,

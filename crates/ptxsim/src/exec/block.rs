@@ -6,7 +6,8 @@ use super::Launch;
 use super::asynch::{Copies, Mbarrier};
 use super::regs::{FULL, LANES, Regs};
 use super::shadow::Shadow;
-use super::warp::{Fault, Group, LAUNCH_FAILED, Wait, Warp, finish_reduction};
+use super::step::finish_reduction;
+use super::warp::{Fault, Group, LAUNCH_FAILED, Wait, Warp};
 use crate::isa::{Kernel, NONE, Special};
 use crate::memory::{Known, Memory};
 use crate::stats::Stats;
@@ -40,7 +41,7 @@ pub(crate) struct Env<'a> {
 
 impl Env<'_> {
     /// Counts threads that arrive without waiting.
-    pub(crate) fn arrive(&mut self, id: u32, _count: u32, threads: u32, warp: usize) {
+    pub(crate) fn arrive(&mut self, id: u32, threads: u32, warp: usize) {
         let (counted, warps) = self.arrivals.entry(id).or_default();
         *counted += threads;
         warps.push(warp);

@@ -4,7 +4,8 @@ use super::block::Env;
 use super::memory::{Touch, addresses, lanes, touch};
 use super::mma::{fragment, transpose, unfragment};
 use super::regs::{FULL, LANES, Regs};
-use super::warp::{Fault, Warp, put};
+use super::step::put;
+use super::warp::{Fault, Warp};
 use crate::isa::{Inst, Int2, NONE, Op, Reg, Shfl, Space, Vote};
 use crate::memory::Use;
 
@@ -237,7 +238,7 @@ fn ld_matrix(
 }
 
 fn st_matrix(
-    warp: &mut Warp,
+    warp: &Warp,
     n: usize,
     trans: bool,
     at: &[u64; LANES],

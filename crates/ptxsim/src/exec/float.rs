@@ -93,13 +93,7 @@ pub(crate) fn exp2(x: f32) -> f32 {
     ];
     // Adding 1.5 * 2^23 rounds to a whole number that sits in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    let clamped = if x < -160.0 {
-        -160.0
-    } else if x > 160.0 {
-        160.0
-    } else {
-        x
-    };
+    let clamped = x.clamp(-160.0, 160.0);
     let shifted = clamped + ROUND;
     let whole = shifted - ROUND;
     let fraction = clamped - whole;
@@ -362,12 +356,12 @@ fn ordered<T: Copy + PartialOrd>(cmp: Cmp, a: &[T; LANES], b: &[T; LANES]) -> u3
     match cmp {
         Cmp::Eq => lanes(a, b, |x, y| x == y),
         // Ordered: false if one is NaN.
-        Cmp::Ne => lanes(a, b, |x, y| x < y || x > y),
+        Cmp::Ne => lanes(a, b, |x, y| x != y),
         Cmp::Lt => lanes(a, b, |x, y| x < y),
         Cmp::Le => lanes(a, b, |x, y| x <= y),
         Cmp::Gt => lanes(a, b, |x, y| x > y),
         Cmp::Ge => lanes(a, b, |x, y| x >= y),
-        Cmp::Equ => !lanes(a, b, |x, y| x < y || x > y),
+        Cmp::Equ => !lanes(a, b, |x, y| x != y),
         Cmp::Neu => !lanes(a, b, |x, y| x == y),
         Cmp::Ltu => !lanes(a, b, |x, y| x >= y),
         Cmp::Leu => !lanes(a, b, |x, y| x > y),

@@ -116,7 +116,7 @@ fn one(f: Half, bf16: bool, a: u32, b: u32, c: u32) -> u32 {
     };
     let (x, y, z) = (wide(a), wide(b), wide(c));
     // Minus zero is less than plus zero.
-    let less = x < y || (x == y && x.is_sign_negative());
+    let less = x < y || (x <= y && x.is_sign_negative());
     let value = match f {
         Half::Add => x + y,
         Half::Sub => x - y,

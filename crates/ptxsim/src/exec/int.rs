@@ -135,7 +135,7 @@ fn int3_inner(regs: &mut Regs, f: Int3, r: [Reg; 4], m: u32) {
             x.cast_signed().abs_diff(y.cast_signed()).wrapping_add(z)
         }),
         Int3::Dp4a(a_signed, b_signed) => {
-            regs.map3(r, m, |x, y, z| dot4(x, y, z, a_signed, b_signed))
+            regs.map3(r, m, |x, y, z| dot4(x, y, z, a_signed, b_signed));
         }
     }
 }
@@ -402,16 +402,27 @@ pub(crate) fn insert(a: u64, b: u64, pos: u32, len: u32, bits: u32) -> u64 {
     (b & !(field << pos)) | ((a & field) << pos)
 }
 
+/// Which addition or subtraction: of 64 bits, taking the carry, leaving one.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one suffix of the instruction"
+)]
+pub(crate) struct Carrying {
+    pub(crate) wide: bool,
+    pub(crate) sub: bool,
+    pub(crate) take: bool,
+    pub(crate) leave: bool,
+}
+
 /// Addition or subtraction with carry, of 32 or 64 bits.
-pub(crate) fn carry(
-    regs: &mut Regs,
-    wide: bool,
-    sub: bool,
-    take: bool,
-    leave: bool,
-    [d, a, b]: [Reg; 3],
-    mask: u32,
-) {
+pub(crate) fn carry(regs: &mut Regs, kind: Carrying, [d, a, b]: [Reg; 3], mask: u32) {
+    let Carrying {
+        wide,
+        sub,
+        take,
+        leave,
+    } = kind;
     let carries = if take { regs.carry } else { 0 };
     let (mut out, mut value) = (0_u32, [0_u64; LANES]);
     for (lane, value) in value.iter_mut().enumerate() {

@@ -76,11 +76,11 @@ pub(crate) fn touch(warp: &Warp, env: &mut Env<'_>, touch: Touch<'_>) -> Result<
         usage,
     } = touch;
     let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
-    for lane in 0..LANES {
+    for (lane, &address) in at.iter().enumerate() {
         if mask >> lane & 1 == 1 {
-            low = low.min(at[lane]);
-            high = high.max(at[lane]);
-            bits |= at[lane];
+            low = low.min(address);
+            high = high.max(address);
+            bits |= address;
         }
     }
     if bits & (bytes as u64 - 1) != 0 {
@@ -302,7 +302,7 @@ fn gather(
                     pointer(base, at[0], 0, 0),
                     d.as_mut_ptr().cast(),
                     128,
-                )
+                );
             };
             return;
         }
@@ -375,7 +375,7 @@ fn scatter(
             let a = regs.word(access.regs[0]);
             // SAFETY: `touch` has checked the 4 bytes of each lane, and they follow one another.
             unsafe {
-                std::ptr::copy_nonoverlapping(a.as_ptr().cast(), pointer(base, at[0], 0, 0), 128)
+                std::ptr::copy_nonoverlapping(a.as_ptr().cast(), pointer(base, at[0], 0, 0), 128);
             };
             return;
         }

@@ -6,10 +6,9 @@
 use super::asynch::Copies;
 use super::block::Env;
 use super::collective::Outcome;
-use super::convert::{Mode, convert};
 use super::regs::{FULL, LANES, Regs};
-use super::{asynch, atomic, collective, float, half, int, memory, mma};
-use crate::isa::{Float2, Inst, Logic, NONE, Op, Space};
+use super::{asynch, atomic, collective, float, int, memory, mma, step};
+use crate::isa::{Inst, NONE, Op};
 
 /// `CUDA_ERROR_LAUNCH_FAILED`.
 pub(crate) const LAUNCH_FAILED: i32 = 719;
@@ -272,7 +271,7 @@ impl Warp {
                 with,
             } => {
                 let holds = float::compare(regs, cmp, ty, a, b);
-                set_predicates(regs, holds, p, q, with, mask);
+                step::set_predicates(regs, holds, p, q, with, mask);
             }
             Op::Ld(ref access) => self.load(access, mask, env)?,
             Op::St(ref access) => self.store(access, mask, env)?,
@@ -298,155 +297,18 @@ impl Warp {
     #[inline(never)]
     fn step_rare(&mut self, inst: &Inst, mask: u32, env: &mut Env<'_>) -> Result<Flow, Fault> {
         let regs = &mut self.regs;
+        if step::arithmetic(regs, &inst.op, mask) || step::moves(regs, &inst.op, mask) {
+            return Ok(Flow::Next);
+        }
         match inst.op {
-            Op::Nop => {}
-            Op::Bfi { d, a, b, pos, len } => bit_insert(regs, [d, a, b, pos, len], mask),
-            Op::LongBfi { d, a, b, pos, len } => bit_insert_long(regs, [d, a, b, pos, len], mask),
-            Op::LongCount { f, d, a } => int::long_count(regs, f, d, a, mask),
-            Op::Long3 { f, d, a, b, c } => int::long3(regs, f, [d, a, b, c], mask),
-            Op::Carry {
-                wide,
-                sub,
-                take,
-                leave,
-                d,
-                a,
-                b,
-            } => {
-                int::carry(regs, wide, sub, take, leave, [d, a, b], mask);
-            }
-            Op::FloatRound { f, round, d, a, b } => {
-                float::float_round(regs, f, round, [d, a, b], mask)
-            }
-            Op::FmaRound { round, d, a, b, c } => float::fma_round(regs, round, [d, a, b, c], mask),
-            Op::Double1 { f, d, a } => float::double1(regs, f, d, a, mask),
-            Op::Double2 { f, d, a, b } => float::double2(regs, f, [d, a, b], mask),
-            Op::DoubleFma { d, a, b, c } => float::double_fma(regs, [d, a, b, c], mask),
-            Op::DoubleRound { f, round, d, a, b } => {
-                debug_assert!(f != Float2::CopySign);
-                float::double_round(regs, f, round, [d, a, b], mask);
-            }
-            Op::DoubleFmaRound { round, d, a, b, c } => {
-                float::double_fma_round(regs, round, [d, a, b, c], mask)
-            }
-            Op::Half {
-                f,
-                bf16,
-                packed,
-                d,
-                a,
-                b,
-                c,
-            } => half::half(regs, f, bf16, packed, [d, a, b, c], mask),
-            Op::Cvt {
-                from,
-                to,
-                round,
-                integer,
-                sat,
-                relu,
-                d,
-                a,
-            } => {
-                convert(
-                    regs,
-                    from,
-                    to,
-                    Mode {
-                        round,
-                        integer,
-                        sat,
-                        relu,
-                    },
-                    d,
-                    a,
-                    mask,
-                );
-            }
-            Op::CvtPack {
-                bf16,
-                round,
-                relu,
-                d,
-                a,
-                b,
-            } => half::pack(regs, bf16, round, relu, [d, a, b], mask),
-            Op::CvtTf32 { d, a } => regs.map1(d, a, mask, mma::to_tf32),
-            Op::Sel {
-                p,
-                negated,
-                d,
-                a,
-                b,
-            } => select(regs, p, negated, [d, a, b], mask),
-            Op::LongSel {
-                p,
-                negated,
-                d,
-                a,
-                b,
-            } => select_long(regs, p, negated, [d, a, b], mask),
-            Op::Pred {
-                f,
-                d,
-                a,
-                b,
-                not_a,
-                not_b,
-            } => {
-                let read =
-                    |reg: u32, not: bool| regs.preds[reg as usize] ^ if not { FULL } else { 0 };
-                let value = logic(f, read(a, not_a), read(b, not_b));
-                regs.set_pred(d, value, mask);
-            }
-            Op::Pack32 { d, lo, hi } => {
-                regs.map2([d, lo, hi], mask, |lo, hi| lo & 0xffff | hi << 16)
-            }
-            Op::Unpack32 { lo, hi, a } => {
-                let a = *regs.word(a);
-                put(regs, lo, a.map(|x| x & 0xffff), mask);
-                put(regs, hi, a.map(|x| x >> 16), mask);
-            }
-            Op::Pack64 { d, lo, hi } => {
-                let (lo, hi) = (*regs.word(lo), *regs.word(hi));
-                let value = std::array::from_fn(|l| u64::from(hi[l]) << 32 | u64::from(lo[l]));
-                regs.put_longs(d, &value, mask);
-            }
-            Op::Unpack64 { lo, hi, a } => {
-                let a = *regs.long(a);
-                put(regs, lo, a.map(|x| x as u32), mask);
-                put(regs, hi, a.map(|x| (x >> 32) as u32), mask);
-            }
             Op::Clock { d, wide } => {
-                // Time is counted in instructions, so that runs repeat.
+                // Time is counted in readings, so that runs repeat.
                 env.clock += 1;
                 if wide {
                     regs.put_longs(d, &[env.clock; LANES], mask);
                 } else {
                     regs.put_words(d, &[env.clock as u32; LANES], mask);
                 }
-            }
-            Op::Cvta { space, to, d, a } => {
-                let window = match space {
-                    Space::Shared => memory::SHARED_WINDOW,
-                    Space::Local => memory::LOCAL_WINDOW,
-                    Space::Param => memory::PARAM_WINDOW,
-                    _ => 0,
-                };
-                regs.map1_long(d, a, mask, |x| {
-                    if to {
-                        x.wrapping_sub(window)
-                    } else {
-                        x.wrapping_add(window)
-                    }
-                });
-            }
-            Op::IsSpace { space, p, a } => {
-                let a = *regs.long(a);
-                let inside =
-                    memory::lanes(mask).filter(|&l| memory::split_generic(a[l]).0 == space);
-                let value = inside.fold(0, |m, l| m | 1 << l);
-                regs.set_pred(p, value, mask);
             }
             Op::Atom { .. } => atomic::atom(self, inst, mask, env)?,
             Op::Brx { .. } => return Ok(Flow::Table),
@@ -459,18 +321,11 @@ impl Warp {
                     message: "trap".to_owned(),
                 });
             }
-            Op::Bar {
-                id,
-                count,
-                arrive,
-                aligned,
-            } => {
-                return self.barrier(inst, [id, count], arrive, aligned, mask, env);
-            }
+            Op::Bar { id, count, arrive } => return self.barrier([id, count], arrive, mask, env),
             Op::BarRed { id, a, negated, .. } => {
                 let p = self.regs.preds[a as usize] ^ if negated { FULL } else { 0 };
                 self.votes = (self.votes & !mask) | (p & mask);
-                return self.barrier(inst, [id, NONE], false, true, mask, env);
+                return self.barrier([id, NONE], false, mask, env);
             }
             Op::CpAsync { .. } => asynch::copy(self, inst, mask, env)?,
             Op::CpCommit => self.copies.commit(mask),
@@ -495,7 +350,7 @@ impl Warp {
         Ok(Flow::Next)
     }
 
-    fn collective(&mut self, outcome: Outcome, mask: u32) -> Result<Flow, Fault> {
+    fn collective(&self, outcome: Outcome, mask: u32) -> Result<Flow, Fault> {
         match outcome {
             Outcome::Done => Ok(Flow::Next),
             Outcome::Wait(wanted) => {
@@ -518,11 +373,9 @@ impl Warp {
     }
 
     fn barrier(
-        &mut self,
-        inst: &Inst,
+        &self,
         [id, count]: [u32; 2],
         arrive: bool,
-        aligned: bool,
         mask: u32,
         env: &mut Env<'_>,
     ) -> Result<Flow, Fault> {
@@ -533,7 +386,7 @@ impl Warp {
         } else {
             self.regs.word(count)[lane]
         };
-        if id > 15 || count % 32 != 0 || (arrive && count == 0) {
+        if id > 15 || !count.is_multiple_of(32) || (arrive && count == 0) {
             let message = format!("barrier {id} with {count} threads: ids go to 15, counts by 32");
             return Err(Fault {
                 code: LAUNCH_FAILED,
@@ -541,108 +394,10 @@ impl Warp {
                 message,
             });
         }
-        let _ = (inst, aligned);
         if arrive {
-            env.arrive(id, count, mask.count_ones(), self.id);
+            env.arrive(id, mask.count_ones(), self.id);
             return Ok(Flow::Next);
         }
         Ok(Flow::Wait(Wait::Barrier { id, count }))
-    }
-}
-
-/// Stores a result, unless it is thrown away.
-pub(crate) fn put(regs: &mut Regs, d: u32, value: [u32; LANES], mask: u32) {
-    if d != NONE {
-        regs.put_words(d, &value, mask);
-    }
-}
-
-#[inline(always)]
-fn logic(f: Logic, a: u32, b: u32) -> u32 {
-    match f {
-        Logic::And => a & b,
-        Logic::Or => a | b,
-        Logic::Xor => a ^ b,
-    }
-}
-
-#[inline(always)]
-fn set_predicates(
-    regs: &mut Regs,
-    holds: u32,
-    p: u32,
-    q: u32,
-    with: Option<(Logic, u32, bool)>,
-    mask: u32,
-) {
-    let (yes, no) = match with {
-        None => (holds, !holds),
-        Some((f, reg, negated)) => {
-            let c = regs.preds[reg as usize] ^ if negated { FULL } else { 0 };
-            (logic(f, holds, c), logic(f, !holds, c))
-        }
-    };
-    if p != NONE {
-        regs.set_pred(p, yes, mask);
-    }
-    if q != NONE {
-        regs.set_pred(q, no, mask);
-    }
-}
-
-fn select(regs: &mut Regs, p: u32, negated: bool, r: [u32; 3], mask: u32) {
-    let p = regs.preds[p as usize] ^ if negated { FULL } else { 0 };
-    let [d, a, b] = r;
-    let (a, b) = (*regs.word(a), *regs.word(b));
-    let mut value = [0; LANES];
-    for lane in 0..LANES {
-        let keep = 0_u32.wrapping_sub(p >> lane & 1);
-        value[lane] = (a[lane] & keep) | (b[lane] & !keep);
-    }
-    regs.put_words(d, &value, mask);
-}
-
-fn select_long(regs: &mut Regs, p: u32, negated: bool, r: [u32; 3], mask: u32) {
-    let p = regs.preds[p as usize] ^ if negated { FULL } else { 0 };
-    let [d, a, b] = r;
-    let (a, b) = (*regs.long(a), *regs.long(b));
-    let value = std::array::from_fn(|lane| if p >> lane & 1 == 1 { a[lane] } else { b[lane] });
-    regs.put_longs(d, &value, mask);
-}
-
-fn bit_insert(regs: &mut Regs, [d, a, b, pos, len]: [u32; 5], mask: u32) {
-    let (a, b, pos, len) = (
-        *regs.word(a),
-        *regs.word(b),
-        *regs.word(pos),
-        *regs.word(len),
-    );
-    let value = std::array::from_fn(|l| {
-        int::insert(u64::from(a[l]), u64::from(b[l]), pos[l], len[l], 32) as u32
-    });
-    regs.put_words(d, &value, mask);
-}
-
-fn bit_insert_long(regs: &mut Regs, [d, a, b, pos, len]: [u32; 5], mask: u32) {
-    let (a, b, pos, len) = (
-        *regs.long(a),
-        *regs.long(b),
-        *regs.word(pos),
-        *regs.word(len),
-    );
-    let value = std::array::from_fn(|l| int::insert(a[l], b[l], pos[l], len[l], 64));
-    regs.put_longs(d, &value, mask);
-}
-
-/// Writes the result of a `bar.red` once its barrier is complete.
-pub(crate) fn finish_reduction(regs: &mut Regs, op: &Op, votes: u32, threads: u32, mask: u32) {
-    let Op::BarRed { f, d, .. } = *op else { return };
-    if d == NONE {
-        return;
-    }
-    match f {
-        None => regs.put_words(d, &[votes; LANES], mask),
-        Some(Logic::And) => regs.set_pred(d, if votes == threads { FULL } else { 0 }, mask),
-        Some(_) => regs.set_pred(d, if votes > 0 { FULL } else { 0 }, mask),
     }
 }

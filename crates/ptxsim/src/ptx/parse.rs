@@ -382,7 +382,9 @@ impl Parser<'_> {
                 while self.take(',') {
                     if self.word()? == "inlined_at" {
                         // The place of the call: the line of the function itself says more.
-                        (self.int()?, self.int()?, self.int()?);
+                        self.int()?;
+                        self.int()?;
+                        self.int()?;
                     } else {
                         self.word()?;
                         if self.take('+') {
@@ -537,13 +539,9 @@ impl Parser<'_> {
                 return self.error("unknown address");
             }
         };
-        let offset = if self.take('+') {
-            self.int()?
-        } else if self.peek() == Some(&Token::Mark('-')) {
-            self.int()?
-        } else {
-            0
-        };
+        // The sign of `[a-4]` belongs to the number, and `[a+-4]` has both.
+        let signed = self.take('+') || self.peek() == Some(&Token::Mark('-'));
+        let offset = if signed { self.int()? } else { 0 };
         self.expect(']')?;
         Ok(Arg::Mem {
             base: Box::new(base),

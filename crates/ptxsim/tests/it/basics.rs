@@ -212,8 +212,8 @@ fn integer_results(p: i32, q: i32) -> [i64; 30] {
         (uu << s) as i64 ^ (ww >> s) as i64 ^ ((ww as i64) >> s),
         (p as f32) as i64 + (u as f32) as i64,
         (uu as f64 * 0.5) as i64,
-        int((p as f32 * 0.37).round_ties_even() as i32)
-            .wrapping_add(int((q as f32 * 0.11).floor() as i32)) as i32 as i64,
+        int(((p as f32 * 0.37).round_ties_even() as i32)
+            .wrapping_add((q as f32 * 0.11).floor() as i32)),
         (u64::from(high) << 32 | u64::from(sum)) as i64,
         (u64::from(low) << 32 | u64::from(difference)) as i64,
     ]
