@@ -368,6 +368,7 @@ impl Decoder<'_> {
                 _ => {}
             }
         }
+        crate::registers::share(&mut self.kernel);
         Ok(self.kernel)
     }
 }

@@ -1,6 +1,7 @@
 //! Decoded instructions: registers are numbers, symbols are addresses, branch targets are indexes.
 
 mod function;
+pub(crate) mod operands;
 
 pub(crate) use function::{Atomic, Cmp, Float1, Float2, Half, Int1, Int2, Int3, Logic, Shfl, Vote};
 

@@ -10,6 +10,7 @@
 //!   run when somebody waits, in the order that streams and events ask for.
 //! - `ptx` parses the text of a module, `decode` turns it into the instructions of `isa`, in which
 //!   registers are numbers, symbols are addresses, and calls have been expanded.
+//!   `registers` lets values that are never needed at once share a register.
 //! - `exec` runs them. A register is an array of 32 lanes, and an instruction runs for all lanes of a
 //!   group at once. Where lanes part, the group with the lowest place goes first, and groups that meet
 //!   become one. Blocks run in parallel, unless their order shows.
@@ -17,7 +18,10 @@
 //!
 //! There is no Rust interface: settings are environment variables and the `ptxsim_*` functions, because
 //! a test that links this crate and loads the shared object has two copies of every static.
-#![expect(unsafe_code, reason = "it exports a C interface, and gives out addresses as a device does")]
+#![expect(
+    unsafe_code,
+    reason = "it exports a C interface, and gives out addresses as a device does"
+)]
 
 mod decode;
 mod device;
@@ -26,4 +30,5 @@ mod ffi;
 mod isa;
 mod memory;
 mod ptx;
+mod registers;
 mod stats;
