@@ -81,7 +81,9 @@ pub(crate) fn run(launch: &Launch<'_>) -> Result<Stats, Failure> {
         }
     };
     // The order of blocks shows when they add floats atomically, or when something is being looked for.
-    let alone = launch.check || launch.kernel.float_atomics || total < 2;
+    // Few threads of the device are not worth one of the host.
+    let work = total * u64::from(launch.block.iter().product::<u32>());
+    let alone = launch.check || launch.kernel.float_atomics || total < 2 || work < 1024;
     let threads = if alone {
         1
     } else {

@@ -247,3 +247,6 @@ impl Memory {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,3 +276,6 @@ fn rename(kernel: &mut Kernel, file: File, map: &[Reg]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,3 +99,6 @@ impl Stats {
         text
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -205,3 +205,6 @@ fn fit(value: i128, to: Ty) -> u64 {
         _ => value as u64,
     }
 }
+
+#[cfg(test)]
+mod tests;

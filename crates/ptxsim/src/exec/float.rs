@@ -399,3 +399,6 @@ fn compare_inner(regs: &Regs, cmp: Cmp, ty: Ty, a: Reg, b: Reg) -> u32 {
         _ => ordered(cmp, regs.word(a), regs.word(b)),
     }
 }
+
+#[cfg(test)]
+mod tests;

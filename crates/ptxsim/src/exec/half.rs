@@ -196,3 +196,6 @@ pub(crate) fn pack(regs: &mut Regs, bf16: bool, round: Round, relu: bool, r: [Re
     let value: [u32; LANES] = std::array::from_fn(|lane| convert(a[lane]) << 16 | convert(b[lane]));
     regs.put_words(d, &value, mask);
 }
+
+#[cfg(test)]
+mod tests;

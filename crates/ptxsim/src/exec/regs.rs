@@ -121,14 +121,14 @@ impl Regs {
             for i in 0..PART {
                 value[i] = f(x[i], y[i], z[i]);
             }
-            let target = &mut self.words[d as usize].0[start..start + PART];
             if mask != FULL {
+                let old: [u32; PART] = part(&self.words[d as usize].0, start);
                 for i in 0..PART {
                     let keep = 0_u32.wrapping_sub(mask >> (start + i) & 1);
-                    value[i] = (value[i] & keep) | (target[i] & !keep);
+                    value[i] = (value[i] & keep) | (old[i] & !keep);
                 }
             }
-            target.copy_from_slice(&value);
+            self.words[d as usize].0[start..start + PART].copy_from_slice(&value);
         }
     }
 
@@ -163,14 +163,14 @@ impl Regs {
             for i in 0..PART {
                 value[i] = f(x[i], y[i], z[i]);
             }
-            let target = &mut self.longs[d as usize].0[start..start + PART];
             if mask != FULL {
+                let old: [u64; PART] = part(&self.longs[d as usize].0, start);
                 for i in 0..PART {
                     let keep = 0_u64.wrapping_sub(u64::from(mask >> (start + i) & 1));
-                    value[i] = (value[i] & keep) | (target[i] & !keep);
+                    value[i] = (value[i] & keep) | (old[i] & !keep);
                 }
             }
-            target.copy_from_slice(&value);
+            self.longs[d as usize].0[start..start + PART].copy_from_slice(&value);
         }
     }
 }

@@ -144,3 +144,6 @@ fn registers_of_elf(elf: &[u8]) -> Option<BTreeMap<String, u32>> {
     }
     Some(registers)
 }
+
+#[cfg(test)]
+mod tests;

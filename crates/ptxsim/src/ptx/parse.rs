@@ -571,3 +571,6 @@ pub(crate) fn type_bytes(ty: &str) -> Option<usize> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests;
