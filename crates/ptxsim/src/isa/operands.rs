@@ -82,7 +82,7 @@ fn arithmetic(op: &mut Op, f: &mut Visit<'_>) -> bool {
             present(b, file(!shift), false, f);
         }
         Op::Double2 { d, a, b, .. } | Op::DoubleRound { d, a, b, .. } => {
-            one_file(File::Long, [d, a, b], f)
+            one_file(File::Long, [d, a, b], f);
         }
         Op::Long3 {
             f: function,

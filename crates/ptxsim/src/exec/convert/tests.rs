@@ -81,7 +81,7 @@ fn integers_become_floats() {
         Ty::F32,
         Round::Zero,
         false,
-        single(18_446_742_974_197_923_840.0),
+        single(f32::from_bits(0x5f7f_ffff)),
     );
     check(
         u64::MAX,

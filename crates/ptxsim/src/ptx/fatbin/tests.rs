@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use super::{FATBIN_MAGIC, FLAG_COMPRESSED, KIND_PTX, ptx_of, registers_of};
 
 /// A container with one entry, laid out as `fatbinary` does.
