@@ -72,11 +72,11 @@ impl State {
     fn new(model: &LladaModel, device: &Device) -> Self {
         let values = || model.parameters().iter().map(|p| &p.value);
         let zeros = || {
-            let zeros = |value: &Tensor| Tensor::zeros(device, DType::F32, value.shape());
+            let zeros = |value: &Tensor| Tensor::zeros(device, DType::F32, value.shape()).unwrap();
             values().map(zeros).collect()
         };
         Self {
-            gradients: Gradients::zeros_like(values()),
+            gradients: Gradients::zeros_like(values()).unwrap(),
             first: zeros(),
             second: zeros(),
             step: 0,

@@ -1,15 +1,26 @@
 //! `cargo xtask ci`: everything that must hold, in order.
 //!
-//! The tests come last, so that the last line printed is the test runner's own summary.
+//! First all that the default build is, with decoys in the place of CUDA's compiler, libclang's
+//! tools and Python: it needs none of them. Then the CUDA toolchain is installed, and what needs it
+//! is linted, taken apart and tested on the software device.
+//!
+//! Tests come last, so that the last line printed is the test runner's own summary.
 
+mod decoys;
+mod device;
+
+use std::env;
 use std::fmt;
 use std::time::Instant;
 
 use anyhow::Result;
 use xshell::{Cmd, Shell, cmd};
 
+use crate::cuda;
 use crate::metadata::{Metadata, Reach};
 use crate::tidy;
+
+use decoys::Decoys;
 
 /// The test runner has already said what failed: nothing is printed after it.
 #[derive(Debug)]
@@ -25,31 +36,47 @@ impl std::error::Error for TestsFailed {}
 
 pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
     crate::no_arguments("ci", args)?;
-    step("tidy", || tidy::run(sh, &[]))?;
-    run_step("format", &cmd!(sh, "cargo fmt --all --check"))?;
-    run_step(
-        "lint",
-        &cmd!(sh, "cargo clippy --workspace --all-targets -- -D warnings"),
-    )?;
-
+    let metadata = Metadata::load(sh, Reach::Members)?;
+    let with_cuda = can_have_cuda(sh, &metadata)?;
     let with_nextest = cmd!(sh, "cargo nextest --version")
         .quiet()
         .ignore_stderr()
         .read()
         .is_ok();
-    let tests = |flags: &[&str]| {
-        if with_nextest {
-            cmd!(sh, "cargo nextest run --workspace {flags...}")
-        } else {
-            // Doctests would come last, and the last summary would be that of an empty run.
-            cmd!(sh, "cargo test --workspace --lib --bins --tests {flags...}")
-        }
-    };
-    run_step("build tests", &tests(&["--no-run"]))?;
+
+    let decoys = Decoys::set(sh, &metadata.target_directory)?;
+    check_default(sh, &metadata, with_nextest)?;
+    eprintln!("== test");
+    tests(sh, with_nextest, &[])
+        .run()
+        .map_err(|_| TestsFailed)?;
+    decoys.remove()?;
+
+    if with_cuda {
+        device::check(sh, &metadata, with_nextest)?;
+    }
+    Ok(())
+}
+
+/// Everything but the tests of the default build.
+fn check_default(sh: &Shell, metadata: &Metadata, with_nextest: bool) -> Result<()> {
+    step("tidy", || tidy::run(sh, &[]))?;
+    run_step("format", &cmd!(sh, "cargo fmt --all --check"))?;
+    step(
+        "the default build is without CUDA, libclang and Python",
+        || {
+            decoys::check_dependencies(sh)?;
+            Ok(cmd!(sh, "cargo build -p llada-cli").run()?)
+        },
+    )?;
+    run_step(
+        "lint",
+        &cmd!(sh, "cargo clippy --workspace --all-targets -- -D warnings"),
+    )?;
+    run_step("build tests", &tests(sh, with_nextest, &["--no-run"]))?;
 
     let docs = cmd!(sh, "cargo doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings");
     run_step("docs", &docs)?;
-    let metadata = Metadata::load(sh, Reach::Members)?;
     if metadata.members.iter().any(|member| member.name == "llada") {
         run_step("doctests", &cmd!(sh, "cargo test --doc -p llada"))?;
     }
@@ -60,9 +87,31 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
             run_step(&format!("example {example}"), &example_run)?;
         }
     }
+    Ok(())
+}
 
-    eprintln!("== test");
-    tests(&[]).run().map_err(|_| TestsFailed.into())
+fn tests<'a>(sh: &'a Shell, with_nextest: bool, flags: &[&str]) -> Cmd<'a> {
+    if with_nextest {
+        cmd!(sh, "cargo nextest run --workspace {flags...}")
+    } else {
+        // Doctests would come last, and the last summary would be that of an empty run.
+        cmd!(sh, "cargo test --workspace --lib --bins --tests {flags...}")
+    }
+}
+
+/// Whether this machine has CUDA's toolchain or can get it. One that can't is told so, and that
+/// what needs it is left out; where `CI` is `true`, nothing is.
+fn can_have_cuda(sh: &Shell, metadata: &Metadata) -> Result<bool> {
+    if device::packages(metadata).is_empty() {
+        return Ok(false);
+    }
+    let Some(obstacle) = cuda::obstacle(sh, &metadata.target_directory) else {
+        return Ok(true);
+    };
+    let is_required = env::var("CI").is_ok_and(|ci| ci == "true");
+    anyhow::ensure!(!is_required, "CI needs CUDA's toolchain: {obstacle}");
+    eprintln!("== CUDA is LEFT OUT, no kernel is compiled or tested: {obstacle}");
+    Ok(false)
 }
 
 fn run_step(name: &str, command: &Cmd<'_>) -> Result<()> {
@@ -70,7 +119,7 @@ fn run_step(name: &str, command: &Cmd<'_>) -> Result<()> {
 }
 
 /// Says what runs, and how long it took.
-fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("== {name}");
     let start = Instant::now();
     let result = work();

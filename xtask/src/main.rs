@@ -10,7 +10,10 @@
 mod bench;
 mod build;
 mod ci;
+mod cuda;
 mod data;
+mod gpu;
+mod kernels;
 mod metadata;
 mod tidy;
 
@@ -27,9 +30,16 @@ Usage: cargo xtask COMMAND [ARGUMENTS]
 
 Commands:
   ci                  everything that CI checks, in order; the tests come last
-  build               build the release binary and print its path
+  build               build the release binary and print its path (--cuda: with feature cuda;
+                      --arch 80,90a: machine code for these alone)
   bench [FILTER...]   run the benchmarks whose names match a filter, record them in bench/records
                       (what follows a -- goes to criterion: cargo xtask bench matmul -- --quick)
+  cuda                install CUDA's compiler and libclang into the target folder
+  kernels [FILTER]    registers, occupancy and main loops of the CUDA kernels, and their least times
+                      (--arch 80,90a; --format json; --stats FILE: counters of the software device;
+                      --check compares with bench/kernels.csv, --bless writes it)
+  gpu                 write target/gpu, which tests and times on a machine with a GPU and PyTorch
+                      (--arch 90a: machine code for these alone)
   data NAME           fetch and prepare a data set (poems), or measure its baselines (baselines)
   tidy                check layers, licenses, file sizes, module docs and op parity
                       (--offline: licenses of the packages that this machine has)
@@ -58,6 +68,9 @@ fn dispatch(command: &str, args: &[String]) -> Result<ExitCode> {
         "ci" => ci::run(&sh, args),
         "build" => build::run(&sh, args),
         "bench" => bench::run(&sh, args),
+        "cuda" => cuda::run(&sh, args),
+        "kernels" => kernels::run(&sh, args),
+        "gpu" => gpu::run(&sh, args),
         "data" => data::run(&sh, args),
         "tidy" => tidy::run(&sh, args),
         "help" | "-h" | "--help" => {

@@ -55,34 +55,37 @@ pub(crate) enum DeviceName {
     Auto,
     /// The processor.
     Cpu,
-    /// A GPU, with or without its number.
-    Cuda,
+    /// A GPU, by its number.
+    Cuda(usize),
 }
 
 impl std::str::FromStr for DeviceName {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        match name.split_once(':').unwrap_or((name, "0")) {
-            ("auto", "0") => Ok(Self::Auto),
-            ("cpu", "0") => Ok(Self::Cpu),
-            ("cuda", number) if number.parse::<u32>().is_ok() => Ok(Self::Cuda),
-            _ => Err("expected auto, cpu or cuda[:N]".to_owned()),
+        let number = |number: &str| number.parse().ok().map(Self::Cuda);
+        match name.split_once(':') {
+            None if name == "auto" => Some(Self::Auto),
+            None if name == "cpu" => Some(Self::Cpu),
+            None if name == "cuda" => Some(Self::Cuda(0)),
+            Some(("cuda", n)) => number(n),
+            _ => None,
         }
+        .ok_or_else(|| "expected auto, cpu or cuda[:N]".to_owned())
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Dtype {
-    /// f32.
+    /// What suits the model.
     Auto,
     /// Products of f32 numbers.
     F32,
     /// Products of numbers rounded to bf16, sums in f32.
     Bf16,
-    /// Not supported yet.
+    /// Weights of 8-bit integers.
     Int8,
-    /// Not supported yet.
+    /// Weights of 4-bit integers in groups.
     Int4,
 }
 
@@ -93,7 +96,7 @@ pub(crate) struct ModelArgs {
     /// of the Hugging Face Hub, which is downloaded once [default: the embedded poem model]
     #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]")]
     pub(crate) model: Option<PathBuf>,
-    /// Where to compute: auto, cpu or cuda[:N]
+    /// Where to compute: cpu, cuda[:N], or auto: the first GPU if this build and machine have one
     #[arg(long, default_value = "auto")]
     pub(crate) device: DeviceName,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and bf16 for
@@ -137,7 +140,7 @@ pub(crate) struct SamplerArgs {
     /// but the block's) or activity (all but those of masks and of new tokens)
     #[arg(long, default_value = "none")]
     pub(crate) cache: String,
-    /// Compute and see only so many positions after the block, and the last one
+    /// Compute and see no masks but those of so many positions after the block and the last one
     #[arg(long, value_name = "N")]
     pub(crate) suffix_window: Option<usize>,
     /// Compute the prompt anew in every N-th block only; with a --cache
@@ -162,7 +165,7 @@ pub(crate) struct SamplerArgs {
     pub(crate) factor: Option<f32>,
     /// Reveal the most tokens, the surest first, whose entropies without the largest add up to no
     /// more nats than this; 0 is one a step; --steps is not used
-    #[arg(long, value_name = "NATS")]
+    #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub(crate) eb_gamma: Option<f32>,
     /// Reveal what --steps says, and every token of an entropy below this
     #[arg(long, value_name = "NATS")]
@@ -364,6 +367,9 @@ pub(crate) struct TrainArgs {
     /// Resume even if a configuration key changed that changes the run
     #[arg(long)]
     pub(crate) allow_changes: bool,
+    /// Where to compute: cpu, cuda[:N], or auto: the first GPU if this build and machine have one
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceName,
     /// Worker threads; 0 means one per core
     #[arg(long, default_value_t = 0)]
     pub(crate) threads: usize,

@@ -33,8 +33,8 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
-/// The device that the flags and `LLADA_CPU_LEVEL` ask for.
-pub(crate) fn device(threads: usize) -> Result<Device> {
+/// The CPU as the flags and `LLADA_CPU_LEVEL` ask for it.
+pub(crate) fn cpu(threads: usize) -> Result<Device> {
     let level = match std::env::var("LLADA_CPU_LEVEL") {
         Err(_) => None,
         Ok(name) => Some(CpuLevel::from_name(&name).ok_or_else(|| {
@@ -52,12 +52,33 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
     load_with_dir(args).map(|(llada, _)| llada)
 }
 
-/// The device that the flags of a model ask for.
-pub(crate) fn model_device(args: &ModelArgs) -> Result<Device> {
-    match args.device {
-        DeviceName::Cuda => anyhow::bail!("--device cuda: CUDA is not built in"),
-        DeviceName::Auto | DeviceName::Cpu => device(args.threads),
+/// The device that the flags ask for.
+pub(crate) fn device(name: DeviceName, threads: usize) -> Result<Device> {
+    match name {
+        DeviceName::Cpu => cpu(threads),
+        DeviceName::Cuda(ordinal) => cuda(ordinal),
+        DeviceName::Auto if has_cuda() => cuda(0),
+        DeviceName::Auto => cpu(threads),
     }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> Result<Device> {
+    Ok(llada::cuda_device(ordinal)?)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_ordinal: usize) -> Result<Device> {
+    anyhow::bail!("--device cuda: CUDA is not built in; build with `cargo xtask build --cuda`")
+}
+
+/// Whether there is a GPU that this build can use; one that is there but fails is then reported
+/// when it is opened.
+fn has_cuda() -> bool {
+    #[cfg(feature = "cuda")]
+    return llada::cuda_device_count().is_ok_and(|n| n > 0);
+    #[cfg(not(feature = "cuda"))]
+    false
 }
 
 /// The precision that the flags ask for, if they ask for one.
@@ -73,7 +94,8 @@ pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
 
 /// The model that the flags ask for, with its folder; the embedded one has none.
 pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)> {
-    let (device, precision) = (model_device(args)?, precision(args.dtype));
+    let device = device(args.device, args.threads)?;
+    let precision = precision(args.dtype);
     // All that the flags alone can be wrong in was found before anything is downloaded.
     let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
     let precision = match (precision, &dir) {

@@ -49,12 +49,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         config.total_parameters()
     );
     let mut model = LladaModel::random(config, &device, precision, 1)?;
-    let zeros = |model: &LladaModel| -> Vec<Tensor> {
+    let zeros = |model: &LladaModel| -> llada_tensor::Result<Vec<Tensor>> {
         let zero = |value: &Tensor| Tensor::zeros(&device, DType::F32, value.shape());
         model.parameters().iter().map(|p| zero(&p.value)).collect()
     };
-    let (mut first, mut second) = (zeros(&model), zeros(&model));
-    let mut gradients = Gradients::zeros_like(model.parameters().iter().map(|p| &p.value));
+    let (mut first, mut second) = (zeros(&model)?, zeros(&model)?);
+    let mut gradients = Gradients::zeros_like(model.parameters().iter().map(|p| &p.value))?;
     let rng = Philox::new(1, Stream::Test);
     let mut best = f64::INFINITY;
     for step in 1..=steps as u64 {

@@ -7,7 +7,7 @@ use llada_diffusion::{
     Cached, Candidate, MaskPredictor, Noise, PredictorInfo, Result as DiffusionResult, TokenBatch,
     cross_entropies, guide_all,
 };
-use llada_tensor::backend::{CandidateArgs, Rhs};
+use llada_tensor::backend::{CandidateArgs, Recorder, Rhs, Step};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
@@ -18,17 +18,27 @@ use crate::weights::freeze;
 use crate::window::{Input, planned_positions};
 use crate::{ModelConfig, Result};
 
+/// Rows that a recorded pass computes are a multiple of this.
+const ROWS_AT_ONCE: usize = 8;
+
 /// A LLaDA mask predictor that is not trained further: its matrices are packed for products, in
 /// bf16 if that is the precision, and there is no other copy of them.
 #[derive(Debug)]
 pub struct FrozenModel {
     network: Arc<Network>,
     weights: Vec<FrozenWeight>,
+    /// Of passes without caches, if the device has one.
+    recorder: Option<Box<dyn Recorder>>,
 }
 
 impl FrozenModel {
     pub(crate) fn new(network: Arc<Network>, weights: Vec<FrozenWeight>) -> Self {
-        Self { network, weights }
+        let recorder = network.device.backend().recorder();
+        Self {
+            network,
+            weights,
+            recorder,
+        }
     }
 
     /// A model with random weights, for measurements of speed: each goes a panel at a time into
@@ -78,6 +88,7 @@ impl FrozenModel {
     /// If the device fails.
     pub fn block_causal(mut self, block_size: NonZeroUsize) -> Result<Self> {
         self.network = Arc::new(self.network.block_causal(block_size)?);
+        self.recorder = self.network.device.backend().recorder();
         Ok(self)
     }
 
@@ -90,7 +101,7 @@ impl FrozenModel {
         self.network.check(batch, &[])?;
         let positions: Vec<usize> = (0..batch.n_tokens()).collect();
         let mut states = Vec::new();
-        let last = self.run(&Input::new(batch), &positions, None, Some(&mut states))?;
+        let last = self.run(&Input::new(batch, &positions), None, Some(&mut states))?;
         states.push(last);
         Ok(states)
     }
@@ -98,16 +109,26 @@ impl FrozenModel {
     /// Hidden states of positions, `[N, D]`.
     fn infer(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Tensor> {
         self.network.check(batch, positions)?;
-        self.run(&Input::new(batch), positions, None, None)
+        let mut input = Input::new(batch, positions);
+        let Some(recorder) = &self.recorder else {
+            return Ok(self.run(&input, None, None)?);
+        };
+        let asked = input.pad_rows(ROWS_AT_ONCE);
+        let key = self.network.recording_key(&input)?;
+        let step = Step {
+            key: &key,
+            inputs: &[&input.ids, &input.rows],
+        };
+        let hidden = recorder.run(step, &mut || self.run(&input, None, None))?;
+        Ok(hidden.narrow(0, 0, asked)?)
     }
 
     fn run(
         &self,
         input: &Input,
-        positions: &[usize],
         cached: Option<Cached<'_>>,
         states: Option<&mut Vec<Tensor>>,
-    ) -> DiffusionResult<Tensor> {
+    ) -> llada_tensor::Result<Tensor> {
         let mut tape = Tape::inference(&self.network.device, self.network.precision);
         let mut pass = Pass {
             tape: &mut tape,
@@ -115,7 +136,7 @@ impl FrozenModel {
             cached,
             states,
         };
-        let hidden = self.network.hidden(&mut pass, input, positions)?;
+        let hidden = self.network.hidden(&mut pass, input)?;
         Ok(hidden.value().clone())
     }
 
@@ -129,7 +150,7 @@ impl FrozenModel {
             states: None,
         };
         let logits = pass.linear(&Var::constant(hidden.clone()), self.network.head)?;
-        Ok(logits.value().to_vec_f32())
+        logits.value().to_vec_f32()
     }
 
     /// The head's choice for each row of hidden states `[N, D]`.
@@ -196,8 +217,8 @@ impl MaskPredictor for FrozenModel {
     ) -> DiffusionResult<Vec<Candidate>> {
         self.network.check(batch, positions)?;
         let at_rows = planned_positions(batch, &mut cached, positions)?;
-        let input = Input::planned(batch, cached.plans);
-        let hidden = self.run(&input, &at_rows, Some(cached), None)?;
+        let input = Input::planned(batch, cached.plans, &at_rows);
+        let hidden = self.run(&input, Some(cached), None)?;
         self.choose(&hidden, None, rule, noise)
     }
 
@@ -210,7 +231,7 @@ impl MaskPredictor for FrozenModel {
         let hidden = self.infer(batch, positions)?;
         let (head, bias) = self.head();
         let (losses, _) = cross_entropy(&hidden, head, bias, targets, self.network.precision)?;
-        Ok(losses.to_vec_f32())
+        Ok(losses.to_vec_f32()?)
     }
 
     fn guided_token_losses(

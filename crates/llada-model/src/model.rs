@@ -218,7 +218,7 @@ impl Trainable for LladaModel {
         };
         let hidden = self
             .network
-            .hidden(&mut pass, &Input::new(batch), positions)?;
+            .hidden(&mut pass, &Input::new(batch, positions))?;
         let head = pass.parameter(self.network.head.weight);
         let bias = self.network.head.bias.map(|bias| pass.parameter(bias));
         Ok(pass

@@ -189,6 +189,21 @@ impl Network {
         Ok(table.clone())
     }
 
+    /// What a forward pass of all of a batch depends on but for ids and rows: positions, lengths
+    /// and the size of the rotary table, which moves when it grows.
+    pub(crate) fn recording_key(&self, input: &Input) -> llada_tensor::Result<Vec<u32>> {
+        let n_places = input
+            .places
+            .iter()
+            .max()
+            .map_or(0, |&last| last as usize + 1);
+        let table = self.rope(n_places)?.cos.shape()[0];
+        let sizes = [table, input.offsets.len(), input.rows.len()].map(index_u32);
+        let offsets = input.offsets.iter().map(|&at| index_u32(at));
+        let places = input.places.iter().copied();
+        Ok(sizes.into_iter().chain(offsets).chain(places).collect())
+    }
+
     /// In which forms inference uses the parameter at `index`: a tied embedding in both.
     pub(crate) fn forms(&self, index: usize, kind: ParameterKind) -> Forms {
         let is_matrix = kind != ParameterKind::Vector;
@@ -230,15 +245,10 @@ impl Network {
         Ok(())
     }
 
-    /// Hidden states of the given positions after the last norm, `[N, D]`. With caches `T` counts
-    /// the rows of all plans, and positions are indexes into them.
-    pub(crate) fn hidden(
-        &self,
-        pass: &mut Pass<'_, '_>,
-        input: &Input,
-        positions: &[usize],
-    ) -> TensorVar {
-        let rows: Vec<u32> = positions.iter().map(|&at| index_u32(at)).collect();
+    /// Hidden states of the asked rows after the last norm, `[N, D]`. With caches `T` counts the
+    /// rows of all plans.
+    pub(crate) fn hidden(&self, pass: &mut Pass<'_, '_>, input: &Input) -> TensorVar {
+        let rows = &input.rows;
         let n_places = input
             .places
             .iter()
@@ -255,8 +265,8 @@ impl Network {
             let mut y = self.attend(pass, layer, &x, input, &rope)?; // [T, D]
             if last {
                 // Nothing mixes positions from here on: only the asked rows go on.
-                x = pass.tape.embedding(&x, &rows)?; // [N, D]
-                y = pass.tape.embedding(&y, &rows)?;
+                x = pass.tape.embedding(&x, rows)?; // [N, D]
+                y = pass.tape.embedding(&y, rows)?;
             }
             let y = pass.linear(&y, block.attn_out)?;
             x = pass.tape.add(&x, &y)?;

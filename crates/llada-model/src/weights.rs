@@ -343,12 +343,13 @@ pub(crate) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N
 }
 
 /// One tensor to be written.
-struct Entry<'a> {
-    parameter: &'a Parameter,
+struct Entry {
+    shape: Vec<usize>,
+    values: Vec<f32>,
     dtype: DType,
 }
 
-impl safetensors::View for Entry<'_> {
+impl safetensors::View for Entry {
     fn dtype(&self) -> Dtype {
         match self.dtype {
             DType::F32 => Dtype::F32,
@@ -356,21 +357,19 @@ impl safetensors::View for Entry<'_> {
         }
     }
     fn shape(&self) -> &[usize] {
-        self.parameter.value.shape()
+        &self.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.parameter.value.to_vec_f32();
-        let bytes = match self.dtype {
-            DType::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        let values = self.values.iter();
+        Cow::Owned(match self.dtype {
+            DType::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
             DType::Bf16 => values
-                .iter()
                 .flat_map(|&x| bf16::from_f32(x).to_le_bytes())
-                .collect::<Vec<u8>>(),
-        };
-        Cow::Owned(bytes)
+                .collect(),
+        })
     }
     fn data_len(&self) -> usize {
-        self.parameter.value.numel() * self.dtype.size_bytes()
+        self.values.len() * self.dtype.size_bytes()
     }
 }
 
@@ -386,15 +385,20 @@ pub fn save(model: &LladaModel, dir: &Path, dtype: DType) -> Result<()> {
     };
     std::fs::create_dir_all(dir).map_err(io)?;
     let path = dir.join(SINGLE);
-    let entries = model.parameters().iter().map(|p| {
-        (
-            &*p.name,
-            Entry {
-                parameter: p,
-                dtype,
-            },
-        )
-    });
+    let entry = |p: &Parameter| -> Result<_> {
+        let (shape, values) = (p.value.shape().to_vec(), p.value.to_vec_f32()?);
+        let entry = Entry {
+            shape,
+            values,
+            dtype,
+        };
+        Ok((p.name.clone(), entry))
+    };
+    let entries: Vec<_> = model
+        .parameters()
+        .iter()
+        .map(entry)
+        .collect::<Result<_>>()?;
     let metadata = [("format".to_owned(), "pt".to_owned())]
         .into_iter()
         .collect();

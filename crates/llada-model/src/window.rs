@@ -20,18 +20,20 @@ pub(crate) struct Input {
     pub(crate) places: Vec<u32>,
     /// `[B + 1]`
     pub(crate) offsets: Vec<usize>,
+    /// `[N]`: the rows whose hidden states are asked for.
+    pub(crate) rows: Vec<u32>,
 }
 
 impl Input {
-    /// All tokens of a batch.
-    pub(crate) fn new(batch: &TokenBatch) -> Self {
+    /// All tokens of a batch, of which `positions` are asked for.
+    pub(crate) fn new(batch: &TokenBatch, positions: &[usize]) -> Self {
         let whole = |sequence: &[u32]| RowPlan::window(0..sequence.len(), sequence.len());
         let plans: Vec<RowPlan> = batch.sequences().map(whole).collect();
-        Self::planned(batch, &plans)
+        Self::planned(batch, &plans, positions)
     }
 
-    /// The rows of each sequence's plan.
-    pub(crate) fn planned(batch: &TokenBatch, plans: &[RowPlan]) -> Self {
+    /// The rows of each sequence's plan; `asked` are indexes into all of them.
+    pub(crate) fn planned(batch: &TokenBatch, plans: &[RowPlan], asked: &[usize]) -> Self {
         let (mut ids, mut places, mut offsets) = (Vec::new(), Vec::new(), vec![0]);
         for (sequence, plan) in batch.sequences().zip(plans) {
             ids.extend(plan.positions().map(|at| sequence[at]));
@@ -42,7 +44,18 @@ impl Input {
             ids,
             places,
             offsets,
+            rows: asked.iter().map(|&at| index_u32(at)).collect(),
         }
+    }
+
+    /// The last of the asked rows again and again, up to a multiple of `n`; returns how many there
+    /// were. Fewer different lengths are fewer recordings of a device.
+    pub(crate) fn pad_rows(&mut self, n: usize) -> usize {
+        let asked = self.rows.len();
+        if let Some(&last) = self.rows.last() {
+            self.rows.resize(asked.next_multiple_of(n), last);
+        }
+        asked
     }
 }
 
@@ -55,7 +68,7 @@ pub(crate) fn attend_cached(
     [q, k, v]: [&Var; 3],
     shape: AttentionShape<'_>,
 ) -> llada_tensor::Result<Tensor> {
-    let mut y = Tensor::empty(tape.device(), DType::F32, q.value().shape());
+    let mut y = Tensor::empty(tape.device(), DType::F32, q.value().shape())?;
     let plans = cached.plans.iter().zip(cached.caches.iter_mut());
     for (bounds, (plan, cache)) in shape.offsets.windows(2).zip(plans) {
         let (start, len) = (bounds[0], bounds[1] - bounds[0]);
@@ -67,7 +80,8 @@ pub(crate) fn attend_cached(
         let new = [of_rows(k)?, of_rows(v)?];
         if cache.layers.len() <= layer {
             let empty = |x: &Tensor| Tensor::empty(x.device(), DType::F32, &[length, x.shape()[1]]);
-            cache.layers.push(new.each_ref().map(empty));
+            let [k, v] = new.each_ref().map(empty);
+            cache.layers.push([k?, v?]);
         }
         let layer = &mut cache.layers[layer];
         for (table, new) in layer.iter_mut().zip(&new) {

@@ -10,9 +10,9 @@ use crate::{CacheMode, SampleConfig};
 /// to a [`CacheMode`]. All of it changes tokens, and nothing of it depends on time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefreshPolicy {
-    /// Positions after the block that are seen; the last one of the canvas is seen too. All others
-    /// are neither computed nor attended to. `None`: all are seen (Streaming-dLLM, arXiv
-    /// 2601.17917).
+    /// Positions after the block that are seen; the last one of the canvas is seen too, and so is
+    /// every token that is known. Other masks are neither computed nor attended to. `None`: all are
+    /// seen (Streaming-dLLM, arXiv 2601.17917, for answers without known tokens in them).
     pub suffix_window: Option<usize>,
     /// The given tokens before the first mask are computed anew in the first step of every so many
     /// blocks; 1: of each (dLLM-Cache, arXiv 2506.06295).
@@ -101,7 +101,7 @@ impl Refreshed {
             .suffix_window
             .map_or(length, |w| block.end.saturating_add(w));
         let is_key: Vec<bool> = (0..length)
-            .map(|at| at < window_end || at + 1 == length)
+            .map(|at| at < window_end || at + 1 == length || !canvas.is_masked[at])
             .collect();
         let is_due = self.is_due(config, canvas.block_index);
         let prompt_due = self.is_prompt_due(config, canvas.block_index);

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     let precision = Precision::Int8;
     let (hidden, head) = (random(POSITIONS, 1)?, random(VOCABULARY, 2)?);
     let head = pack(&head, precision)?;
-    let mut logits = Tensor::zeros(&device, DType::F32, &[POSITIONS, VOCABULARY]);
+    let mut logits = Tensor::zeros(&device, DType::F32, &[POSITIONS, VOCABULARY])?;
     let product = best(|| {
         matmul(MatmulArgs {
             a: &hidden,

@@ -60,7 +60,7 @@ fn main() -> Result<()> {
             if precision.is_integer() && !matches!(b, Rhs::Packed(_)) {
                 continue;
             }
-            let mut c = Tensor::zeros(&device, DType::F32, &shape);
+            let mut c = Tensor::zeros(&device, DType::F32, &shape)?;
             let mut best = f64::INFINITY;
             for _ in 0..20 {
                 let start = Instant::now();

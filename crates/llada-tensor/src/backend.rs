@@ -17,6 +17,7 @@ pub use crate::ops::rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
 pub use crate::ops::rope::RopeArgs;
 pub use crate::ops::swiglu::{SwigluArgs, SwigluBackwardArgs};
 pub use crate::quantize::RowCodes;
+pub use crate::storage::{Buffer, DeviceMemory, Storage};
 
 /// A weight matrix in the layout of the backend's best kernel, made by [`Backend::pack`].
 pub trait PackedWeight: Debug + Send + Sync {
@@ -36,11 +37,38 @@ pub type FillRows<'a> = &'a (dyn Fn(Range<usize>, &mut [f32]) + Sync);
 /// Writes the codes of the given rows of a weight.
 pub type FillCodes<'a> = &'a (dyn Fn(Range<usize>, RowCodes<'_>) + Sync);
 
+/// What a repeated computation depends on, besides memory that stays where it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'a> {
+    /// Tells computations apart: two of one key ask for the same ops in the same shapes, and all
+    /// small arrays that they read but [`Self::inputs`] are equal.
+    pub key: &'a [u32],
+    /// Small arrays whose values change from one time to the next, as ids do. No two are equal
+    /// in length and values.
+    pub inputs: &'a [&'a [u32]],
+}
+
+/// Records what a device is asked to do, and asks for all of it at once the next time.
+pub trait Recorder: Debug + Send + Sync {
+    /// What `body` returns: by running it, or by repeating what it did under this key. Weights and
+    /// other memory that it reads must live as long as the recorder.
+    ///
+    /// # Errors
+    /// Those of `body`, or if the device fails.
+    fn run(&self, step: Step<'_>, body: &mut dyn FnMut() -> Result<Tensor>) -> Result<Tensor>;
+}
+
 /// The ops of a device. All methods are deterministic, and on the CPU independent of the number
-/// of threads.
-pub trait Backend: Send + Sync {
+/// of threads. Functions that a backend has beside them find its own type by [`Any`].
+pub trait Backend: Any + Send + Sync {
     /// Short name for messages, such as `cpu(avx512, 2 threads)`.
     fn name(&self) -> String;
+
+    /// Memory of `bytes` bytes with unspecified contents.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfMemory`], or if the device fails.
+    fn allocate(&self, bytes: usize) -> Result<Storage>;
 
     /// `c = a b` or `c += a b`.
     ///
@@ -211,6 +239,10 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// If the device fails.
     fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64>;
+
+    /// A recorder, if the device gains from one: a GPU does if it computes faster than ops are
+    /// launched one by one.
+    fn recorder(&self) -> Option<Box<dyn Recorder>>;
 
     /// Sum of squares of all elements, accumulated in `f64`.
     ///

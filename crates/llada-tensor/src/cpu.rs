@@ -23,7 +23,8 @@ use std::sync::Arc;
 use crate::backend::{
     AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
     CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
-    RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, SwigluArgs, SwigluBackwardArgs,
+    Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
+    SwigluBackwardArgs,
 };
 use crate::{CpuConfig, CpuLevel, Pool, Precision, Result, Tensor};
 use matmul::Context;
@@ -38,12 +39,12 @@ pub(crate) struct CpuBackend {
 }
 
 impl CpuBackend {
-    pub(crate) fn new(config: CpuConfig, pool: Arc<Pool>) -> Result<Self> {
+    pub(crate) fn new(config: CpuConfig) -> Result<Self> {
         let level = CpuLevel::resolve(config.level)?;
         Ok(Self {
             level,
             workers: Workers::new(config.threads)?,
-            pool,
+            pool: Arc::new(Pool::default()),
         })
     }
 
@@ -63,6 +64,9 @@ impl Backend for CpuBackend {
             self.level.name(),
             self.workers.threads()
         )
+    }
+    fn allocate(&self, bytes: usize) -> Result<Storage> {
+        Ok(Storage::Host(self.pool.take(bytes)))
     }
     fn matmul(&self, args: MatmulArgs<'_>) -> Result<()> {
         matmul::matmul(self.context(), args)
@@ -158,6 +162,9 @@ impl Backend for CpuBackend {
     }
     fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64> {
         Ok(peak::gemm_peak(self.context(), precision, rounds))
+    }
+    fn recorder(&self) -> Option<Box<dyn Recorder>> {
+        None
     }
     fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
         adamw::sum_of_squares(self.context(), x)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::cpu::CpuBackend;
-use crate::{CpuLevel, Pool, Result};
+use crate::{CpuLevel, Result};
 
 /// How the CPU backend runs.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,11 +16,10 @@ pub struct CpuConfig {
     pub level: Option<CpuLevel>,
 }
 
-/// A handle on a backend and its memory pool; cheap to clone.
+/// A handle on a backend; cheap to clone.
 #[derive(Clone)]
 pub struct Device {
     backend: Arc<dyn Backend>,
-    pool: Arc<Pool>,
 }
 
 impl Device {
@@ -30,19 +29,19 @@ impl Device {
     /// [`crate::Error::LevelUnavailable`] if the machine lacks the asked instruction set,
     /// [`crate::Error::Threads`] if the worker threads cannot be started.
     pub fn cpu(config: CpuConfig) -> Result<Self> {
-        let pool = Arc::new(Pool::default());
-        let backend = Arc::new(CpuBackend::new(config, Arc::clone(&pool))?);
-        Ok(Self { backend, pool })
+        Ok(Self::new(Arc::new(CpuBackend::new(config)?)))
+    }
+
+    /// A device whose backend is in another crate.
+    #[must_use]
+    pub fn new(backend: Arc<dyn Backend>) -> Self {
+        Self { backend }
     }
 
     /// The ops of the device.
     #[must_use]
     pub fn backend(&self) -> &dyn Backend {
         &*self.backend
-    }
-
-    pub(crate) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
     }
 }
 

@@ -55,6 +55,37 @@ pub enum Error {
         /// Shape of the output.
         shape: Vec<usize>,
     },
+    /// The op needs elements in host memory, but they are on a device.
+    #[error("{op}: the elements are in the memory of a device, not of the host")]
+    NotOnHost {
+        /// The op that was asked.
+        op: &'static str,
+    },
+    /// A device call failed.
+    #[error("{device}: {call} failed: {reason}")]
+    Device {
+        /// Name of the device.
+        device: String,
+        /// What was asked of it.
+        call: &'static str,
+        /// What its driver or library says.
+        reason: String,
+    },
+    /// A device has too little memory left.
+    #[error(
+        "{device}: {needed} bytes do not fit, {free} of {total} bytes are free; \
+         use a smaller type (--dtype int8 or int4), a smaller batch or a device with more memory"
+    )]
+    OutOfMemory {
+        /// Name of the device.
+        device: String,
+        /// Bytes asked for.
+        needed: usize,
+        /// Bytes that are free.
+        free: usize,
+        /// Bytes that the device has.
+        total: usize,
+    },
     /// An index is past the end.
     #[error("{op}: index {index} is out of range, limit is {limit}")]
     IndexOutOfRange {

@@ -1,11 +1,76 @@
-//! Aligned host memory, recycled through a pool. Large buffers ask for huge pages: products
+//! Memory of tensors: the host's, or that of a device which the host cannot address.
+//!
+//! Host memory is aligned and recycled through a pool. Large buffers ask for huge pages: products
 //! write tiles whose rows are far apart, which would need more page translations than the
 //! processor caches.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use memmap2::MmapMut;
+
+use crate::{Error, Result};
+
+/// Where the elements of a tensor are.
+#[derive(Debug)]
+pub enum Storage {
+    /// In host memory.
+    Host(Buffer),
+    /// In the memory of a device.
+    Device(Box<dyn DeviceMemory>),
+}
+
+/// Memory that only a device can address, made by its backend. Copies are in order with the ops of
+/// the device; a read waits for what was asked before it.
+pub trait DeviceMemory: Debug + Send + Sync {
+    /// `self[at..at + bytes.len()] = bytes`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()>;
+
+    /// `out = self[at..at + out.len()]`.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn read(&self, at: usize, out: &mut [u8]) -> Result<()>;
+
+    /// `self[at..at + len] = source[source_at..source_at + len]`, without the host.
+    ///
+    /// # Errors
+    /// If `source` is memory of another kind of device, or the device fails.
+    fn copy(
+        &mut self,
+        at: usize,
+        source: &dyn DeviceMemory,
+        source_at: usize,
+        len: usize,
+    ) -> Result<()>;
+
+    /// Zeros `len` bytes from `at` on.
+    ///
+    /// # Errors
+    /// If the device fails.
+    fn clear(&mut self, at: usize, len: usize) -> Result<()>;
+
+    /// For the backend to find its own type again.
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl Storage {
+    /// Bytes on the host.
+    ///
+    /// # Errors
+    /// [`Error::NotOnHost`].
+    pub(crate) fn host(&self, op: &'static str) -> Result<&Buffer> {
+        match self {
+            Self::Host(buffer) => Ok(buffer),
+            Self::Device(_) => Err(Error::NotOnHost { op }),
+        }
+    }
+}
 
 /// One cache line, the unit of allocation: every buffer starts on a 64-byte boundary.
 #[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -92,9 +157,9 @@ impl Memory {
     }
 }
 
-/// Bytes on a 64-byte boundary.
+/// Host memory on a 64-byte boundary.
 #[derive(Debug)]
-pub(crate) struct Buffer {
+pub struct Buffer {
     memory: Memory,
     bytes: usize,
     home: Weak<Pool>,

@@ -188,8 +188,8 @@ impl GradSink<'_> {
         match self.pending[id].take() {
             None => self.pending[id] = Some(dx),
             Some(mut sum) => {
-                if sum.f32s_mut().is_err() {
-                    sum = sum.to_dtype(DType::F32);
+                if !sum.is_unique() {
+                    sum = sum.to_dtype(DType::F32)?;
                 }
                 add_into(&mut sum, &dx)?;
                 self.pending[id] = Some(sum);
@@ -215,12 +215,14 @@ pub struct Gradients {
 
 impl Gradients {
     /// Zeros in the shapes of the parameters.
-    #[must_use]
-    pub fn zeros_like<'a>(parameters: impl IntoIterator<Item = &'a Tensor>) -> Self {
+    ///
+    /// # Errors
+    /// If they do not fit into memory.
+    pub fn zeros_like<'a>(parameters: impl IntoIterator<Item = &'a Tensor>) -> Result<Self> {
         let zeros = |p: &Tensor| Tensor::zeros(p.device(), DType::F32, p.shape());
-        Self {
-            tensors: parameters.into_iter().map(zeros).collect(),
-        }
+        Ok(Self {
+            tensors: parameters.into_iter().map(zeros).collect::<Result<_>>()?,
+        })
     }
 
     /// Sets every gradient to zero.
@@ -229,7 +231,7 @@ impl Gradients {
     /// [`Error::SharedOutput`] if a clone of a gradient is still alive.
     pub fn zero(&mut self) -> Result<()> {
         for tensor in &mut self.tensors {
-            tensor.f32s_mut()?.fill(0.0);
+            tensor.fill_zero()?;
         }
         Ok(())
     }

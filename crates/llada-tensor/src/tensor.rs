@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use crate::storage::Buffer;
+use crate::storage::Storage;
 use crate::{DType, Device, Error, Result};
 
 /// A view of shared storage with a shape and strides in elements.
@@ -13,7 +13,7 @@ use crate::{DType, Device, Error, Result};
 /// Writing needs a tensor that is the only one on its storage.
 #[derive(Debug, Clone)]
 pub struct Tensor {
-    storage: Arc<Buffer>,
+    storage: Arc<Storage>,
     dtype: DType,
     shape: Vec<usize>,
     strides: Vec<usize>,
@@ -23,63 +23,82 @@ pub struct Tensor {
 
 impl Tensor {
     /// A contiguous tensor with unspecified contents.
-    #[must_use]
-    pub fn empty(device: &Device, dtype: DType, shape: &[usize]) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], or if the device fails.
+    pub fn empty(device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
         let bytes = shape.iter().product::<usize>() * dtype.size_bytes();
-        Self {
-            storage: Arc::new(device.pool().take(bytes)),
+        Ok(Self {
+            storage: Arc::new(device.backend().allocate(bytes)?),
             dtype,
             shape: shape.to_vec(),
             strides: contiguous_strides(shape),
             offset: 0,
             device: device.clone(),
-        }
+        })
     }
 
     /// A contiguous tensor of zeros.
-    #[must_use]
-    pub fn zeros(device: &Device, dtype: DType, shape: &[usize]) -> Self {
-        let mut tensor = Self::empty(device, dtype, shape);
-        tensor.new_bytes().fill(0);
-        tensor
+    ///
+    /// # Errors
+    /// As [`Self::empty`].
+    pub fn zeros(device: &Device, dtype: DType, shape: &[usize]) -> Result<Self> {
+        let mut tensor = Self::empty(device, dtype, shape)?;
+        tensor.fill_zero()?;
+        Ok(tensor)
     }
 
     /// A contiguous `f32` tensor with the given values.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] if `values.len()` is not the product of `shape`.
+    /// [`Error::ShapeMismatch`] if `values.len()` is not the product of `shape`; as
+    /// [`Self::empty`].
     pub fn from_f32(device: &Device, shape: &[usize], values: &[f32]) -> Result<Self> {
-        let mut tensor = Self::empty(device, DType::F32, shape);
-        let out = tensor.f32s_mut()?;
-        if out.len() != values.len() {
-            let (lhs, rhs) = (shape.to_vec(), vec![values.len()]);
-            return Err(Error::ShapeMismatch {
-                op: "from_f32",
-                lhs,
-                rhs,
-            });
-        }
-        out.copy_from_slice(values);
-        Ok(tensor)
+        Self::from_values("from_f32", device, DType::F32, shape, values)
     }
 
     /// A contiguous `bf16` tensor with the given values.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] if `values.len()` is not the product of `shape`.
+    /// As [`Self::from_f32`].
     pub fn from_bf16(device: &Device, shape: &[usize], values: &[bf16]) -> Result<Self> {
-        let mut tensor = Self::empty(device, DType::Bf16, shape);
-        let out: &mut [bf16] = bytemuck::cast_slice_mut(tensor.new_bytes());
-        if out.len() != values.len() {
+        Self::from_values("from_bf16", device, DType::Bf16, shape, values)
+    }
+
+    fn from_values<T: bytemuck::NoUninit>(
+        op: &'static str,
+        device: &Device,
+        dtype: DType,
+        shape: &[usize],
+        values: &[T],
+    ) -> Result<Self> {
+        if shape.iter().product::<usize>() != values.len() {
             let (lhs, rhs) = (shape.to_vec(), vec![values.len()]);
-            return Err(Error::ShapeMismatch {
-                op: "from_bf16",
-                lhs,
-                rhs,
-            });
+            return Err(Error::ShapeMismatch { op, lhs, rhs });
         }
-        out.copy_from_slice(values);
+        let mut tensor = Self::empty(device, dtype, shape)?;
+        let bytes = bytemuck::cast_slice(values);
+        match tensor.storage_mut(op)? {
+            Storage::Host(buffer) => buffer.bytes_mut().copy_from_slice(bytes),
+            Storage::Device(memory) => memory.write(0, bytes)?,
+        }
         Ok(tensor)
+    }
+
+    /// Sets all elements of a contiguous tensor to zero.
+    ///
+    /// # Errors
+    /// [`Error::NotContiguous`], [`Error::SharedOutput`], or if the device fails.
+    pub fn fill_zero(&mut self) -> Result<()> {
+        let op = "fill_zero";
+        self.expect_contiguous(op)?;
+        let size = self.dtype.size_bytes();
+        let (start, len) = (self.offset * size, self.numel() * size);
+        match self.storage_mut(op)? {
+            Storage::Host(buffer) => buffer.bytes_mut()[start..start + len].fill(0),
+            Storage::Device(memory) => memory.clear(start, len)?,
+        }
+        Ok(())
     }
 
     /// Lengths of the axes.
@@ -169,12 +188,7 @@ impl Tensor {
     /// [`Error::NotContiguous`] or [`Error::ShapeMismatch`].
     pub fn reshape(&self, shape: &[usize]) -> Result<Self> {
         let op = "reshape";
-        if !self.is_contiguous() {
-            return Err(Error::NotContiguous {
-                op,
-                shape: self.shape.clone(),
-            });
-        }
+        self.expect_contiguous(op)?;
         if shape.iter().product::<usize>() != self.numel() {
             let (lhs, rhs) = (self.shape.clone(), shape.to_vec());
             return Err(Error::ShapeMismatch { op, lhs, rhs });
@@ -185,43 +199,77 @@ impl Tensor {
         Ok(view)
     }
 
-    /// A contiguous copy in its own storage, in the given type.
-    #[must_use]
-    pub fn to_dtype(&self, dtype: DType) -> Self {
-        let mut copy = Self::empty(&self.device, dtype, &self.shape);
-        let bytes = copy.new_bytes();
+    /// A contiguous copy in its own storage, in the given type. On a device, a contiguous tensor is
+    /// copied there if its type stays; all else goes through the host.
+    ///
+    /// # Errors
+    /// As [`Self::empty`].
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        let mut copy = Self::empty(&self.device, dtype, &self.shape)?;
+        if let (Storage::Device(source), true) =
+            (&*self.storage, dtype == self.dtype && self.is_contiguous())
+        {
+            let size = dtype.size_bytes();
+            let (start, len) = (self.offset * size, self.numel() * size);
+            if let Storage::Device(memory) = copy.storage_mut("to_dtype")? {
+                memory.copy(0, &**source, start, len)?;
+            }
+            return Ok(copy);
+        }
+        let values = self.to_vec_f32()?;
         match dtype {
-            DType::F32 => self.copy_f32(bytemuck::cast_slice_mut(bytes)),
+            DType::F32 => Self::from_f32(&self.device, &self.shape, &values),
             DType::Bf16 => {
-                let values = self.to_vec_f32();
-                let out: &mut [bf16] = bytemuck::cast_slice_mut(bytes);
-                for (out, value) in out.iter_mut().zip(values) {
-                    *out = bf16::from_f32(value);
-                }
+                let values: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
+                Self::from_bf16(&self.device, &self.shape, &values)
             }
         }
-        copy
     }
 
     /// All elements in row-major order, widened to `f32`.
-    #[must_use]
-    pub fn to_vec_f32(&self) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn to_vec_f32(&self) -> Result<Vec<f32>> {
         let mut out = vec![0.0; self.numel()];
-        self.copy_f32(&mut out);
-        out
+        self.copy_f32(&mut out)?;
+        Ok(out)
     }
 
-    pub(crate) fn copy_f32(&self, out: &mut [f32]) {
-        let bytes = self.storage.bytes();
+    /// All elements in row-major order, widened to `f32`, into `out`, which is as long.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(crate) fn copy_f32(&self, out: &mut [f32]) -> Result<()> {
+        let fetched;
+        let (bytes, offset) = match &*self.storage {
+            Storage::Host(buffer) => (buffer.bytes(), self.offset),
+            Storage::Device(memory) => {
+                let last = self.shape.iter().zip(&self.strides);
+                let reach = last
+                    .map(|(&n, &stride)| n.saturating_sub(1) * stride)
+                    .sum::<usize>();
+                let size = self.dtype.size_bytes();
+                // Whole words, so that they can be read as either type.
+                let mut words = vec![0_u32; ((reach + 1) * size).div_ceil(4)];
+                let into = &mut bytemuck::cast_slice_mut(&mut words)[..(reach + 1) * size];
+                if self.numel() > 0 {
+                    memory.read(self.offset * size, into)?;
+                }
+                fetched = words;
+                (bytemuck::cast_slice(&fetched), 0)
+            }
+        };
         match self.dtype {
-            DType::F32 => self.gather(bytemuck::cast_slice(bytes), out, |x: f32| x),
-            DType::Bf16 => self.gather(bytemuck::cast_slice(bytes), out, bf16::to_f32),
+            DType::F32 => self.gather(&bytemuck::cast_slice(bytes)[offset..], out, |x: f32| x),
+            DType::Bf16 => self.gather(&bytemuck::cast_slice(bytes)[offset..], out, bf16::to_f32),
         }
+        Ok(())
     }
 
     fn gather<T: Copy>(&self, data: &[T], out: &mut [f32], widen: impl Fn(T) -> f32) {
         if self.is_contiguous() {
-            for (out, &x) in out.iter_mut().zip(&data[self.offset..]) {
+            for (out, &x) in out.iter_mut().zip(data) {
                 *out = widen(x);
             }
             return;
@@ -229,7 +277,7 @@ impl Tensor {
         let mut index = vec![0; self.shape.len()];
         for out in out {
             let at: usize = index.iter().zip(&self.strides).map(|(i, s)| i * s).sum();
-            *out = widen(data[self.offset + at]);
+            *out = widen(data[at]);
             for axis in (0..index.len()).rev() {
                 index[axis] += 1;
                 if index[axis] < self.shape[axis] {
@@ -246,7 +294,8 @@ impl Tensor {
     /// [`Error::DTypeMismatch`] or [`Error::NotContiguous`].
     pub fn f32s(&self) -> Result<&[f32]> {
         self.expect_layout("f32s", DType::F32)?;
-        Ok(&self.storage.f32s()[self.offset..self.offset + self.numel()])
+        let all = self.storage.host("f32s")?.f32s();
+        Ok(&all[self.offset..self.offset + self.numel()])
     }
 
     /// The elements of a contiguous `bf16` tensor.
@@ -255,7 +304,7 @@ impl Tensor {
     /// [`Error::DTypeMismatch`] or [`Error::NotContiguous`].
     pub fn bf16s(&self) -> Result<&[bf16]> {
         self.expect_layout("bf16s", DType::Bf16)?;
-        let all: &[bf16] = bytemuck::cast_slice(self.storage.bytes());
+        let all: &[bf16] = bytemuck::cast_slice(self.storage.host("bf16s")?.bytes());
         Ok(&all[self.offset..self.offset + self.numel()])
     }
 
@@ -267,19 +316,45 @@ impl Tensor {
     pub fn f32s_mut(&mut self) -> Result<&mut [f32]> {
         self.expect_layout("f32s_mut", DType::F32)?;
         let (start, end) = (self.offset, self.offset + self.numel());
-        match Arc::get_mut(&mut self.storage) {
-            Some(buffer) => Ok(&mut buffer.f32s_mut()[start..end]),
-            None => Err(Error::SharedOutput {
-                op: "f32s_mut",
-                shape: self.shape.clone(),
-            }),
+        match self.storage_mut("f32s_mut")? {
+            Storage::Host(buffer) => Ok(&mut buffer.f32s_mut()[start..end]),
+            Storage::Device(_) => Err(Error::NotOnHost { op: "f32s_mut" }),
         }
     }
 
+    /// Where the elements are; for backends.
+    #[must_use]
+    pub fn storage(&self) -> &Storage {
+        &self.storage
+    }
+
+    /// Where the elements are, to be written by `op`; for backends.
+    ///
+    /// # Errors
+    /// [`Error::SharedOutput`] if another tensor uses the same storage.
+    pub fn storage_mut(&mut self, op: &'static str) -> Result<&mut Storage> {
+        let shape = &self.shape;
+        Arc::get_mut(&mut self.storage).ok_or_else(|| Error::SharedOutput {
+            op,
+            shape: shape.clone(),
+        })
+    }
+
+    /// Whether no other tensor uses the same storage.
+    pub(crate) fn is_unique(&mut self) -> bool {
+        Arc::get_mut(&mut self.storage).is_some()
+    }
+
+    /// Place of the first element in the storage, in elements; for backends.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
     /// All `f32` elements of the storage from the view's first element on, for strided reads.
-    pub(crate) fn f32s_from_offset(&self) -> &[f32] {
+    pub(crate) fn f32s_from_offset(&self) -> Result<&[f32]> {
         debug_assert_eq!(self.dtype, DType::F32, "checked by the op");
-        &self.storage.f32s()[self.offset..]
+        Ok(&self.storage.host("f32s")?.f32s()[self.offset..])
     }
 
     /// An error if the elements are not `f32`.
@@ -295,22 +370,19 @@ impl Tensor {
         Err(Error::DTypeMismatch { op, expected, got })
     }
 
-    /// The storage of a tensor that was just made.
-    fn new_bytes(&mut self) -> &mut [u8] {
-        Arc::get_mut(&mut self.storage)
-            .expect("nothing else knows it yet")
-            .bytes_mut()
-    }
-
     fn expect_layout(&self, op: &'static str, expected: DType) -> Result<()> {
         self.expect_dtype(op, expected)?;
-        if !self.is_contiguous() {
-            return Err(Error::NotContiguous {
-                op,
-                shape: self.shape.clone(),
-            });
+        self.expect_contiguous(op)
+    }
+
+    fn expect_contiguous(&self, op: &'static str) -> Result<()> {
+        if self.is_contiguous() {
+            return Ok(());
         }
-        Ok(())
+        Err(Error::NotContiguous {
+            op,
+            shape: self.shape.clone(),
+        })
     }
 }
 

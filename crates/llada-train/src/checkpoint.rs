@@ -228,7 +228,7 @@ pub(crate) fn restore(
         .collect();
     let read = |name: &str| read_tensors(&path.join(name), device, &expected);
     let optimizer =
-        Optimizer::from_moments(parameters, read(FIRST_MOMENTS)?, read(SECOND_MOMENTS)?);
+        Optimizer::from_moments(parameters, read(FIRST_MOMENTS)?, read(SECOND_MOMENTS)?)?;
     for (parameter, value) in parameters.iter_mut().zip(read(PARAMETERS)?) {
         parameter.value = value;
     }

@@ -29,24 +29,31 @@ pub struct Update {
 
 impl Optimizer {
     /// Moments of zero.
-    #[must_use]
-    pub fn new(parameters: &[Parameter]) -> Self {
+    ///
+    /// # Errors
+    /// If they do not fit into memory.
+    pub fn new(parameters: &[Parameter]) -> Result<Self> {
         let zeros = |p: &Parameter| Tensor::zeros(p.value.device(), DType::F32, p.value.shape());
-        let moments = || parameters.iter().map(zeros).collect();
-        Self::from_moments(parameters, moments(), moments())
+        let moments = || {
+            parameters
+                .iter()
+                .map(zeros)
+                .collect::<llada_tensor::Result<_>>()
+        };
+        Self::from_moments(parameters, moments()?, moments()?)
     }
 
     pub(crate) fn from_moments(
         parameters: &[Parameter],
         first: Vec<Tensor>,
         second: Vec<Tensor>,
-    ) -> Self {
-        let gradients = Gradients::zeros_like(parameters.iter().map(|p| &p.value));
-        Self {
+    ) -> Result<Self> {
+        let gradients = Gradients::zeros_like(parameters.iter().map(|p| &p.value))?;
+        Ok(Self {
             gradients,
             first,
             second,
-        }
+        })
     }
 
     pub(crate) fn first_moments(&self) -> &[Tensor] {

@@ -60,7 +60,7 @@ pub fn train_step(
         } = &part;
         let part_loss =
             model.weighted_cross_entropy(&mut tape, batch, positions, targets, weights)?;
-        loss += f64::from(part_loss.value().to_vec_f32()[0]);
+        loss += f64::from(part_loss.value().to_vec_f32()?[0]);
         tape.backward(&part_loss, &mut optimizer.gradients)?;
     }
     let grad_norm = global_norm(optimizer.gradients.tensors())?;

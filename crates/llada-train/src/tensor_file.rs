@@ -18,7 +18,7 @@ pub(crate) fn write_tensors<'a>(
 ) -> Result<()> {
     file.write(&header(tensors.clone(), dtype))?;
     for (_, tensor) in tensors {
-        let values = tensor.f32s()?;
+        let values = &tensor.to_vec_f32()?;
         match dtype {
             ExportDType::F32 => file.write(bytemuck::cast_slice(values))?,
             ExportDType::Bf16 => {

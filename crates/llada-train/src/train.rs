@@ -203,7 +203,7 @@ impl<'a> RunState<'a> {
         let mut batches = BatchSampler::new(&setup.data.train, setup.config)?;
         let fresh = State::fresh(setup, &batches);
         let (state, optimizer, resumed_from) = match checkpoint::newest(&setup.run.state())? {
-            None => (fresh, Optimizer::new(model.parameters()), None),
+            None => (fresh, Optimizer::new(model.parameters())?, None),
             Some(found) => {
                 if !setup.allow_changes {
                     found.state.expect_same(&fresh)?;

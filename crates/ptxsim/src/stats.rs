@@ -85,7 +85,7 @@ impl Stats {
             ("instructions", self.instructions),
             ("mma", self.mma),
             ("ldmatrix", self.ldmatrix),
-            ("shared_ideal", self.shared_ideal),
+            ("shared_wavefronts_ideal", self.shared_ideal),
             ("shared_wavefronts", self.shared_wavefronts),
             ("global_requests", self.global_requests),
             ("global_sectors", self.global_sectors),

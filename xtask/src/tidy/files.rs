@@ -1,6 +1,6 @@
 //! How large a file may be.
 
-use super::{File, Offence};
+use super::{File, GENERATED, Offence};
 
 /// Extensions of the files that are read as text and have a limit of lines.
 pub(super) const TEXT: &[&str] = &["rs", "py", "md", "cu", "cuh", "h"];
@@ -60,8 +60,10 @@ pub(super) fn warnings(files: &[File]) -> Vec<Offence> {
     warnings
 }
 
+/// None of what is no text, or was written by a program.
 fn lines(file: &File) -> Option<usize> {
-    file.text.as_ref().map(|text| text.lines().count())
+    let text = file.text.as_ref()?;
+    (!text.starts_with(GENERATED)).then(|| text.lines().count())
 }
 
 fn is_asset(file: &File) -> bool {

@@ -1,6 +1,6 @@
 //! What stands in the source files: module docs, reasons, no token ids.
 
-use super::{File, Offence};
+use super::{File, GENERATED, Offence};
 
 /// Token ids of the published LLaDA models: mask, end of text, end of turn.
 const TOKEN_IDS: &[&str] = &["126336", "126081", "126348"];
@@ -14,6 +14,9 @@ pub(super) fn check(files: &[File]) -> Vec<Offence> {
     let mut offences = Vec::new();
     for file in files.iter().filter(|file| file.path.ends_with(".rs")) {
         let text = file.text.as_deref().unwrap_or_default();
+        if text.starts_with(GENERATED) {
+            continue;
+        }
         if needs_module_doc(&file.path) && !text.starts_with("//!") {
             let fix = "begin it with a `//!` line that says what it is for";
             offences.push(Offence::new(&file.path, "no module doc", fix));

@@ -11,13 +11,13 @@ use llada::{Device, Precision};
 use serde_json::{Value, json};
 
 use crate::args::{ConvertArgs, Format};
-use crate::config::{Misuse, auto_precision, device, precision};
+use crate::config::{Misuse, auto_precision, cpu, precision};
 use crate::output::{note, print};
 
 pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     let precision = precision(args.dtype)
         .ok_or_else(|| Misuse::of("--dtype: choose f32, bf16, int8 or int4 to convert to"))?;
-    let device = device(args.threads)?;
+    let device = cpu(args.threads)?;
     let source = crate::hub::resolve(&args.source)?;
     let start = Instant::now();
     let mut progress = |done: usize, of: usize| {

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let data = Data::load(&config, &tokenizer, special)?;
     let model_config = model_config(&config, &tokenizer, special)
         .with_context(|| format!("section [model] of {}", config_path.display()))?;
-    let device = crate::config::device(args.threads)?;
+    let device = crate::config::device(args.device, args.threads)?;
     let precision = match config.train.precision {
         PrecisionName::Bf16 => Precision::Bf16,
         PrecisionName::F32 => Precision::F32,

@@ -106,6 +106,24 @@ fn a_suffix_window_leaves_out_all_but_the_last_position() {
 }
 
 #[test]
+fn a_suffix_window_leaves_out_no_token_that_is_known() {
+    let refresh = RefreshPolicy {
+        suffix_window: Some(0),
+        ..RefreshPolicy::default()
+    };
+    let config = SampleConfig {
+        refresh,
+        ..SampleConfig::default()
+    };
+    let revealed_in = [0; 16];
+    let mut canvas = canvas(0, &revealed_in);
+    canvas.is_masked[11..13].fill(false);
+    let plan = Refreshed::default().plan(&config, &canvas);
+    let seen = [0..8, 11..13, 15..16];
+    assert_eq!([plan.keys, plan.rows], [seen.to_vec(), seen.to_vec()]);
+}
+
+#[test]
 fn the_prompt_is_computed_in_every_so_many_blocks() {
     let kept = |prompt_interval| RefreshPolicy {
         prompt_interval,

@@ -13,8 +13,8 @@ pub(crate) fn candidates(cx: Context<'_>, args: CandidateArgs<'_>) -> Result<Vec
     let (_, vocab_size) = args.head.k_n().unwrap_or_default();
     let mut reducers = vec![RowReducer::default(); rows];
     let head = |hidden| Head::new(cx, hidden, args.head, args.bias, args.precision);
-    let unconditional = args.unconditional.map(head);
-    head(args.hidden).for_each_tile(cx, |start, len, logits| {
+    let unconditional = args.unconditional.map(head).transpose()?;
+    head(args.hidden)?.for_each_tile(cx, |start, len, logits| {
         if let Some(unconditional) = &unconditional {
             let un = unconditional.tile(cx, start, len)?;
             for (x, &un) in logits.f32s_mut()?.iter_mut().zip(un.f32s()?) {

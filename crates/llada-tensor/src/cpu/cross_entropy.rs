@@ -25,13 +25,13 @@ impl<'a> Head<'a> {
         weight: Rhs<'a>,
         bias: Option<&'a Tensor>,
         precision: Precision,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
             weight,
             bias,
             hidden,
-            left: PackedLeft::new(cx, hidden, precision),
-        }
+            left: PackedLeft::new(cx, hidden, precision)?,
+        })
     }
 
     /// Calls `visit(start, len, logits)` for one tile of the vocabulary after another; `logits`
@@ -52,7 +52,7 @@ impl<'a> Head<'a> {
     /// The logits of `len` vocabulary entries from `start` on, `[rows, len]`.
     pub(crate) fn tile(&self, cx: Context<'_>, start: usize, len: usize) -> Result<Tensor> {
         let shape = [self.hidden.shape()[0], len];
-        let mut logits = Tensor::empty(self.hidden.device(), DType::F32, &shape);
+        let mut logits = Tensor::empty(self.hidden.device(), DType::F32, &shape)?;
         let (columns, out) = (start..start + len, logits.f32s_mut()?);
         matmul_columns(cx, &self.left, self.weight, columns, out)?;
         if let Some(bias) = self.bias {
@@ -109,7 +109,7 @@ pub(crate) fn cross_entropy(cx: Context<'_>, args: CrossEntropyArgs<'_>) -> Resu
     } = args;
     let rows = targets.len();
     let mut running = vec![(f32::NEG_INFINITY, 0.0_f32, 0.0_f32); rows];
-    let head = Head::new(cx, hidden, head, bias, precision);
+    let head = Head::new(cx, hidden, head, bias, precision)?;
     head.for_each_tile(cx, |start, len, logits| {
         let logits = logits.f32s()?;
         cx.workers.for_each_chunk(&mut running, 16, |i, running| {
@@ -166,7 +166,7 @@ pub(crate) fn cross_entropy_backward(
 ) -> Result<()> {
     let lse = args.lse.f32s()?;
     let weight = Rhs::Weight(args.head);
-    let head = Head::new(cx, args.hidden, weight, args.bias, args.precision);
+    let head = Head::new(cx, args.hidden, weight, args.bias, args.precision)?;
     let d = args.hidden.shape()[1];
     let mut accumulate = false;
     let (dhidden, dhead) = (args.dhidden, args.dhead.f32s_mut()?);
@@ -205,7 +205,7 @@ pub(crate) fn cross_entropy_backward(
         let a = &logits.transpose(0, 1)?;
         matmul_into(cx, a, Rhs::Matrix(args.hidden), dhead, true, precision)?;
         if let Some(dbias) = dbias.as_deref_mut() {
-            let mut sum = Tensor::zeros(logits.device(), DType::F32, &[len]);
+            let mut sum = Tensor::zeros(logits.device(), DType::F32, &[len])?;
             super::add::column_sum(cx, logits, &mut sum)?;
             let part = &mut dbias.f32s_mut()?[start..start + len];
             for (total, x) in part.iter_mut().zip(sum.f32s()?) {

@@ -102,12 +102,12 @@ pub(crate) fn matmul_into(
     if m * n == 0 {
         return Ok(());
     }
-    let b = Widened::of(b);
+    let b = Widened::of(b)?;
     for (at, c) in c.chunks_exact_mut(m * n).enumerate() {
         gemm(
             cx,
             precision,
-            Matrix::of(a, at),
+            Matrix::of(a, at)?,
             &b.right(at)?,
             [m, n, k],
             c,
@@ -132,9 +132,9 @@ enum LeftPanels {
 }
 
 impl PackedLeft {
-    pub(crate) fn new(cx: Context<'_>, a: &Tensor, precision: Precision) -> Self {
+    pub(crate) fn new(cx: Context<'_>, a: &Tensor, precision: Precision) -> Result<Self> {
         let size = [a.shape()[0], a.shape()[1]];
-        Self::of(cx, Matrix::of(a, 0), size, precision)
+        Ok(Self::of(cx, Matrix::of(a, 0)?, size, precision))
     }
 
     fn of(cx: Context<'_>, a: Matrix<'_>, size: [usize; 2], precision: Precision) -> Self {
@@ -165,7 +165,7 @@ pub(crate) fn matmul_columns(
     columns: std::ops::Range<usize>,
     c: &mut [f32],
 ) -> Result<()> {
-    let b = Widened::of(b);
+    let b = Widened::of(b)?;
     let right = match b.right(0)? {
         Right::Packed(packed, _) => Right::Packed(packed, columns.start),
         Right::Quantized(packed, _) => Right::Quantized(packed, columns.start),
@@ -185,7 +185,7 @@ pub(crate) fn matmul_each(
     outputs: &mut [Tensor],
     precision: Precision,
 ) -> Result<()> {
-    let left = PackedLeft::new(cx, a, precision);
+    let left = PackedLeft::new(cx, a, precision)?;
     for (weight, c) in weights.iter().zip(outputs) {
         let (b, columns) = (Rhs::Packed(weight), 0..weight.n());
         matmul_columns(cx, &left, b, columns, c.f32s_mut()?)?;
@@ -200,22 +200,22 @@ struct Widened<'a> {
 }
 
 impl<'a> Widened<'a> {
-    fn of(b: Rhs<'a>) -> Self {
+    fn of(b: Rhs<'a>) -> Result<Self> {
         let copy = match b {
             Rhs::Matrix(x) | Rhs::Weight(x) if x.dtype() != DType::F32 => {
-                Some(x.to_dtype(DType::F32))
+                Some(x.to_dtype(DType::F32)?)
             }
             _ => None,
         };
-        Self { b, copy }
+        Ok(Self { b, copy })
     }
 
     /// The matrix `[K, N]` at one index of the batch.
     fn right(&self, at: usize) -> Result<Right<'_>> {
         Ok(match self.b {
-            Rhs::Matrix(b) => Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(b), at)),
+            Rhs::Matrix(b) => Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(b), at)?),
             Rhs::Weight(w) => {
-                Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(w), 0).transposed())
+                Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(w), 0)?.transposed())
             }
             Rhs::Packed(w) => {
                 if let Some(quantized) = w.as_any().downcast_ref() {

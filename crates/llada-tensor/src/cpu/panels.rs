@@ -12,7 +12,7 @@ use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::backend::FillRows;
 use crate::storage::Buffer;
-use crate::{Precision, Tensor};
+use crate::{Precision, Result, Tensor};
 
 /// A strided `f32` matrix.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ pub(super) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// The last two axes of a view, at index `at` of its flattened leading axes.
-    pub(super) fn of(x: &'a Tensor, at: usize) -> Self {
+    pub(super) fn of(x: &'a Tensor, at: usize) -> Result<Self> {
         let (shape, strides) = (x.shape(), x.strides());
         let rank = shape.len();
         let mut rest = at;
@@ -33,12 +33,12 @@ impl<'a> Matrix<'a> {
             offset += rest % shape[axis] * strides[axis];
             rest /= shape[axis];
         }
-        let data = x.f32s_from_offset().get(offset..).unwrap_or(&[]);
-        Self {
+        let data = x.f32s_from_offset()?.get(offset..).unwrap_or(&[]);
+        Ok(Self {
             data,
             row_stride: strides[rank - 2],
             column_stride: strides[rank - 1],
-        }
+        })
     }
 
     pub(super) fn transposed(self) -> Self {

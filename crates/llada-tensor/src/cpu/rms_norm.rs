@@ -136,7 +136,7 @@ pub(crate) fn rms_norm_backward(cx: Context<'_>, args: RmsNormBackwardArgs<'_>) 
         return Ok(());
     }
     let n_partials = rstd.len().div_ceil(PARTIAL_ROWS);
-    let mut partials = Tensor::zeros(dweight.device(), DType::F32, &[n_partials, d]);
+    let mut partials = Tensor::zeros(dweight.device(), DType::F32, &[n_partials, d])?;
     let shared = Shared::new(partials.f32s_mut()?);
     cx.workers
         .for_each_chunk(dx.f32s_mut()?, PARTIAL_ROWS * d, |i, dx| {

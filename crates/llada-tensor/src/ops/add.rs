@@ -44,13 +44,13 @@ impl Tape {
                 rhs,
             });
         }
-        let mut y = Tensor::empty(self.device(), DType::F32, x_shape);
+        let mut y = Tensor::empty(self.device(), DType::F32, x_shape)?;
         self.device().backend().add(x.value(), z.value(), &mut y)?;
         let (x_in, z_in) = (x.clone(), z.clone());
         Ok(self.push(y, &[x, z], move |dy, sink| {
             if z_in.needs_grad() {
                 if is_row {
-                    let mut dz = Tensor::zeros(dy.device(), DType::F32, z_in.value().shape());
+                    let mut dz = Tensor::zeros(dy.device(), DType::F32, z_in.value().shape())?;
                     dy.device().backend().column_sum(dy, &mut dz)?;
                     sink.add(&z_in, dz)?;
                 } else {

@@ -196,8 +196,8 @@ impl Tape {
     ) -> Result<Var> {
         check(q.value(), k.value(), v.value(), shape)?;
         let tokens = q.value().shape()[0];
-        let mut y = Tensor::empty(self.device(), DType::F32, q.value().shape());
-        let mut lse = Tensor::empty(self.device(), DType::F32, &[tokens, shape.n_heads]);
+        let mut y = Tensor::empty(self.device(), DType::F32, q.value().shape())?;
+        let mut lse = Tensor::empty(self.device(), DType::F32, &[tokens, shape.n_heads])?;
         self.device().backend().attention(AttentionArgs {
             q: q.value(),
             k: k.value(),
@@ -221,7 +221,7 @@ impl Tape {
                 return Err(Error::InvalidArgument { op, what });
             }
             let empty = |x: &Var| Tensor::empty(dy.device(), DType::F32, x.value().shape());
-            let (mut dq, mut dk, mut dv) = (empty(&q_in), empty(&k_in), empty(&v_in));
+            let (mut dq, mut dk, mut dv) = (empty(&q_in)?, empty(&k_in)?, empty(&v_in)?);
             let (offsets, key_bias) = (&offsets[..], key_bias.as_deref());
             dy.device()
                 .backend()

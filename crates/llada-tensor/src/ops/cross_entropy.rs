@@ -102,8 +102,8 @@ pub fn cross_entropy(
         });
     }
     let device = hidden.device();
-    let mut losses = Tensor::empty(device, DType::F32, &[targets.len()]);
-    let mut lse = Tensor::empty(device, DType::F32, &[targets.len()]);
+    let mut losses = Tensor::empty(device, DType::F32, &[targets.len()])?;
+    let mut lse = Tensor::empty(device, DType::F32, &[targets.len()])?;
     let (losses_out, lse_out) = (&mut losses, &mut lse);
     let args = CrossEntropyArgs {
         hidden,
@@ -150,7 +150,7 @@ impl Tape {
         let (losses, lse) =
             cross_entropy(hidden.value(), head_rhs, bias_value, targets, precision)?;
         let sum: f64 = losses
-            .f32s()?
+            .to_vec_f32()?
             .iter()
             .zip(weights)
             .map(|(&loss, &weight)| f64::from(loss) * f64::from(weight))
@@ -164,14 +164,14 @@ impl Tape {
         let (targets, weights) = (targets.to_vec(), weights.to_vec());
         let inputs: Vec<&Var> = [hidden, head].into_iter().chain(bias).collect();
         Ok(self.push(value, &inputs, move |dy, sink| {
-            let scale = dy.f32s()?[0];
+            let scale = dy.to_vec_f32()?[0];
             let zeros = |x: &Var| Tensor::zeros(dy.device(), DType::F32, x.value().shape());
-            let mut dhidden = zeros(&hidden_in);
-            let mut dbias = bias_in.as_ref().map(zeros);
+            let mut dhidden = zeros(&hidden_in)?;
+            let mut dbias = bias_in.as_ref().map(zeros).transpose()?;
             let mut own_dhead = None;
             let dhead = match sink.parameter(&head_in) {
                 Some(dhead) => dhead,
-                None => own_dhead.insert(zeros(&head_in)),
+                None => own_dhead.insert(zeros(&head_in)?),
             };
             dy.device()
                 .backend()

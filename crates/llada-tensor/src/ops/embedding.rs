@@ -63,7 +63,7 @@ impl Tape {
                 limit: rows,
             });
         }
-        let mut y = Tensor::empty(self.device(), DType::F32, &[ids.len(), d]);
+        let mut y = Tensor::empty(self.device(), DType::F32, &[ids.len(), d])?;
         self.device()
             .backend()
             .embedding(table.value(), ids, &mut y)?;
@@ -75,7 +75,7 @@ impl Tape {
                     .backend()
                     .embedding_backward(dy, &ids_in, dtable);
             }
-            let mut dtable = Tensor::zeros(dy.device(), DType::F32, table_in.value().shape());
+            let mut dtable = Tensor::zeros(dy.device(), DType::F32, table_in.value().shape())?;
             dy.device()
                 .backend()
                 .embedding_backward(dy, &ids_in, &mut dtable)?;

@@ -1,7 +1,7 @@
 //! Matrix products: `c[.., m, n] = sum_k a[.., m, k] b[.., k, n]`.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Cost;
 use crate::backend::PackedWeight;
@@ -121,12 +121,16 @@ pub fn pack(weight: &Tensor, precision: Precision) -> Result<Arc<dyn PackedWeigh
             shape,
         });
     };
+    let failure = OnceLock::new();
     let fill = |rows: Range<usize>, out: &mut [f32]| {
         let part = weight.narrow(0, rows.start, rows.len());
-        part.expect("the backend asks for rows that exist")
-            .copy_f32(out);
+        let part = part.expect("the backend asks for rows that exist");
+        if let Err(error) = part.copy_f32(out) {
+            failure.get_or_init(|| error);
+        }
     };
-    weight.device().backend().pack([n, k], precision, &fill)
+    let packed = weight.device().backend().pack([n, k], precision, &fill)?;
+    failure.into_inner().map_or(Ok(packed), Err)
 }
 
 /// Work of one product with operands of `operand_bytes` each and an `f32` output.
@@ -153,7 +157,7 @@ impl Tape {
         let (x_in, w_in) = (x.clone(), weight.clone());
         let y = self.push(y, &[x, weight], move |dy, sink| {
             if x_in.needs_grad() {
-                let mut dx = Tensor::empty(dy.device(), DType::F32, x_in.value().shape());
+                let mut dx = Tensor::empty(dy.device(), DType::F32, x_in.value().shape())?;
                 let (b, c) = (Rhs::Matrix(w_in.value()), &mut dx);
                 matmul(MatmulArgs {
                     a: dy,
@@ -177,6 +181,9 @@ impl Tape {
 ///
 /// # Errors
 /// As [`matmul`].
+///
+/// # Panics
+/// Never: there is one output for each weight.
 pub fn linear_each<const N: usize>(
     x: &Tensor,
     weights: [&Arc<dyn PackedWeight>; N],
@@ -196,8 +203,10 @@ pub fn linear_each<const N: usize>(
         return Err(Error::ShapeMismatch { op, lhs, rhs });
     }
     x.expect_f32(op)?;
-    let mut outputs =
-        weights.map(|weight| Tensor::empty(x.device(), DType::F32, &[rows, weight.n()]));
+    let empty =
+        |weight: &Arc<dyn PackedWeight>| Tensor::empty(x.device(), DType::F32, &[rows, weight.n()]);
+    let outputs: Vec<Tensor> = weights.into_iter().map(empty).collect::<Result<_>>()?;
+    let mut outputs: [Tensor; N] = outputs.try_into().expect("one output for each weight");
     let backend = x.device().backend();
     backend.matmul_each(x, &weights, &mut outputs, precision)?;
     Ok(outputs)
@@ -207,7 +216,7 @@ pub fn linear_each<const N: usize>(
 fn product(x: &Tensor, b: Rhs<'_>, precision: Precision) -> Result<Tensor> {
     let n = b.k_n().map_or(0, |(_, n)| n);
     let rows = x.shape().first().copied().unwrap_or(0);
-    let mut y = Tensor::empty(x.device(), DType::F32, &[rows, n]);
+    let mut y = Tensor::empty(x.device(), DType::F32, &[rows, n])?;
     matmul(MatmulArgs {
         a: x,
         b,
@@ -239,7 +248,7 @@ fn add_weight_gradient(
             precision,
         });
     }
-    let mut dw = Tensor::empty(dy.device(), DType::F32, weight.value().shape());
+    let mut dw = Tensor::empty(dy.device(), DType::F32, weight.value().shape())?;
     matmul(MatmulArgs {
         a,
         b,

@@ -69,7 +69,7 @@ pub fn muon(args: MuonArgs<'_>) -> Result<()> {
     let backend = device.backend();
     let new = (1.0 - args.beta) * args.gradient_scale;
     backend.axpby(new, args.gradient, args.beta, args.momentum)?;
-    let mut direction = Tensor::zeros(&device, DType::F32, &shape);
+    let mut direction = Tensor::zeros(&device, DType::F32, &shape)?;
     backend.axpby(new, args.gradient, 0.0, &mut direction)?;
     backend.axpby(args.beta, args.momentum, 1.0, &mut direction)?;
 
@@ -110,10 +110,10 @@ pub fn orthogonalize(x: &Tensor, precision: Precision) -> Result<Tensor> {
 
     #[expect(clippy::cast_possible_truncation, reason = "a factor of f32 values")]
     let scale = (1.0 / (global_norm(std::slice::from_ref(x))? + 1e-7)) as f32;
-    let (mut x_now, mut x_next) = (zeros(&shape), zeros(&shape));
+    let (mut x_now, mut x_next) = (zeros(&shape)?, zeros(&shape)?);
     backend.axpby(scale, x, 0.0, &mut x_now)?;
     let side = n.min(k);
-    let (mut gram, mut polynomial) = (zeros(&[side, side]), zeros(&[side, side]));
+    let (mut gram, mut polynomial) = (zeros(&[side, side])?, zeros(&[side, side])?);
     let [a, b, c] = COEFFICIENTS;
     for _ in 0..ITERATIONS {
         // With s = x xᵀ (or xᵀ x): x <- a x + (b s + c s²) x.

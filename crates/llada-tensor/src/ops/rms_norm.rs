@@ -81,8 +81,8 @@ impl Tape {
                 rhs,
             });
         }
-        let mut y = Tensor::empty(self.device(), DType::F32, x_shape);
-        let mut rstd = Tensor::empty(self.device(), DType::F32, &[rows]);
+        let mut y = Tensor::empty(self.device(), DType::F32, x_shape)?;
+        let mut rstd = Tensor::empty(self.device(), DType::F32, &[rows])?;
         let (x_value, w_value) = (x.value(), weight.value());
         let args = RmsNormArgs {
             x: x_value,
@@ -95,8 +95,8 @@ impl Tape {
         let (x_in, w_in) = (x.clone(), weight.clone());
         Ok(self.push(y, &[x, weight], move |dy, sink| {
             let (x, weight, rstd) = (x_in.value(), w_in.value(), &rstd);
-            let mut dx = Tensor::empty(dy.device(), DType::F32, x.shape());
-            let mut dw = Tensor::zeros(dy.device(), DType::F32, weight.shape());
+            let mut dx = Tensor::empty(dy.device(), DType::F32, x.shape())?;
+            let mut dw = Tensor::zeros(dy.device(), DType::F32, weight.shape())?;
             let (dx_out, dweight) = (&mut dx, &mut dw);
             let args = RmsNormBackwardArgs {
                 x,

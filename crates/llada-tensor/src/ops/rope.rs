@@ -97,7 +97,7 @@ impl Tape {
                 limit: n_positions,
             });
         }
-        let mut y = Tensor::empty(self.device(), DType::F32, shape);
+        let mut y = Tensor::empty(self.device(), DType::F32, shape)?;
         let args = RopeArgs {
             x: x.value(),
             table,
@@ -108,7 +108,7 @@ impl Tape {
         self.device().backend().rope(args)?;
         let (x_in, table, positions) = (x.clone(), table.clone(), positions.to_vec());
         Ok(self.push(y, &[x], move |dy, sink| {
-            let mut dx = Tensor::empty(dy.device(), DType::F32, dy.shape());
+            let mut dx = Tensor::empty(dy.device(), DType::F32, dy.shape())?;
             let (table, positions) = (&table, &positions[..]);
             let args = RopeArgs {
                 x: dy,

@@ -64,7 +64,7 @@ impl Tape {
                 rhs,
             });
         }
-        let mut y = Tensor::empty(self.device(), DType::F32, g.shape());
+        let mut y = Tensor::empty(self.device(), DType::F32, g.shape())?;
         self.device().backend().swiglu(SwigluArgs {
             gate: g,
             up: u,
@@ -73,8 +73,8 @@ impl Tape {
         let (gate_in, up_in) = (gate.clone(), up.clone());
         Ok(self.push(y, &[gate, up], move |dy, sink| {
             let (gate, up) = (gate_in.value(), up_in.value());
-            let mut dgate = Tensor::empty(dy.device(), DType::F32, dy.shape());
-            let mut dup = Tensor::empty(dy.device(), DType::F32, dy.shape());
+            let mut dgate = Tensor::empty(dy.device(), DType::F32, dy.shape())?;
+            let mut dup = Tensor::empty(dy.device(), DType::F32, dy.shape())?;
             let (dg, du) = (&mut dgate, &mut dup);
             let args = SwigluBackwardArgs {
                 gate,

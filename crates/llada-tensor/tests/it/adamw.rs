@@ -57,7 +57,7 @@ fn check(n: usize) {
             };
             adamw(args).expect("fits");
         }
-        [p, m, v].map(|x| x.to_vec_f32()).to_vec()
+        [p, m, v].map(|x| x.to_vec_f32().unwrap()).to_vec()
     });
 }
 
@@ -81,7 +81,7 @@ fn the_norm_of_all_tensors_agrees_with_f64() {
         let squares = |x: &f32| f64::from(*x).powi(2);
         let exact: f64 = tensors
             .iter()
-            .flat_map(|x| x.to_vec_f32())
+            .flat_map(|x| x.to_vec_f32().unwrap())
             .map(|x| squares(&x))
             .sum();
         let norm = global_norm(&tensors).expect("contiguous");

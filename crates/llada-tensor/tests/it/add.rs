@@ -19,12 +19,12 @@ fn check(rows: usize, d: usize) {
     check_levels(&format!("add {rows}x{d}"), 0, &exact, |device| {
         let (x, mut z) = (of(device, &shape, &x), of(device, &shape, &z));
         let row = of(device, &[d], &row);
-        let mut y = Tensor::empty(device, DType::F32, &shape);
-        let mut of_row = Tensor::empty(device, DType::F32, &shape);
+        let mut y = Tensor::empty(device, DType::F32, &shape).unwrap();
+        let mut of_row = Tensor::empty(device, DType::F32, &shape).unwrap();
         device.backend().add(&x, &z, &mut y).expect("fits");
         device.backend().add(&x, &row, &mut of_row).expect("fits");
         add_into(&mut z, &x).expect("fits");
-        [y, of_row, z].map(|y| y.to_vec_f32()).to_vec()
+        [y, of_row, z].map(|y| y.to_vec_f32().unwrap()).to_vec()
     });
     let mut exact = widen(&row);
     for x in widen(&x).chunks_exact(d.max(1)) {
@@ -37,7 +37,7 @@ fn check(rows: usize, d: usize) {
         |device| {
             let (x, mut y) = (of(device, &shape, &x), of(device, &[d], &row));
             device.backend().column_sum(&x, &mut y).expect("fits");
-            vec![y.to_vec_f32()]
+            vec![y.to_vec_f32().unwrap()]
         },
     );
 }

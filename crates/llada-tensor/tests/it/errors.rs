@@ -22,7 +22,7 @@ fn operands<const N: usize>(shapes: [&[usize]; N]) -> (Tape, [Var; N]) {
 }
 
 fn bf16(shape: &[usize]) -> Var {
-    Var::constant(tensor(scalar(), shape, 1).to_dtype(DType::Bf16))
+    Var::constant(tensor(scalar(), shape, 1).to_dtype(DType::Bf16).unwrap())
 }
 
 fn transposed(shape: &[usize]) -> Var {
@@ -209,7 +209,7 @@ fn products() {
     check("Rank", tape.linear(&x, &row, None));
     check("DTypeMismatch", tape.linear(&bf16(&[4, 3]), &w, None));
     check("DTypeMismatch", tape.linear(&x, &bf16(&[5, 3]), None));
-    let mut c = Tensor::zeros(scalar(), DType::F32, &[4, 4]);
+    let mut c = Tensor::zeros(scalar(), DType::F32, &[4, 4]).unwrap();
     let (a, precision) = (x.value(), Precision::F32);
     let b = Rhs::Weight(w.value());
     let args = MatmulArgs {
@@ -279,7 +279,7 @@ fn losses() {
 fn choices() {
     let [hidden, other, head, bias] =
         [&[2, 3][..], &[3, 3], &[5, 3], &[4]].map(|shape| tensor(scalar(), shape, 1));
-    let half = hidden.to_dtype(DType::Bf16);
+    let half = hidden.to_dtype(DType::Bf16).unwrap();
     let rule = CandidateRule::default();
     let good = CandidateArgs {
         hidden: &hidden,
@@ -363,7 +363,7 @@ fn updates() {
         let [mut p, g, mut m, mut v] = shapes.map(|shape| tensor(scalar(), shape, 1));
         let args = AdamWArgs {
             parameter: &mut p,
-            gradient: &g.to_dtype(dtype),
+            gradient: &g.to_dtype(dtype).unwrap(),
             first_moment: &mut m,
             second_moment: &mut v,
             learning_rate: 1e-3,
@@ -396,7 +396,7 @@ fn updates() {
 fn the_tape() {
     let device = scalar();
     let x = tensor(device, &[2, 2], 1);
-    let mut gradients = Gradients::zeros_like([&x]);
+    let mut gradients = Gradients::zeros_like([&x]).unwrap();
     let mut tape = Tape::recording(device, Precision::F32);
     let var = tape.parameter(0, &x);
     check("InvalidArgument", tape.backward(&var, &mut gradients));

@@ -14,7 +14,7 @@ fn exact(a: &Tensor, b: &Tensor, precision: Precision) -> Vec<f64> {
         _ => f64::from(x),
     };
     let ([m, k], n) = ([a.shape()[0], a.shape()[1]], b.shape()[1]);
-    let (a, b) = (a.to_vec_f32(), b.to_vec_f32());
+    let (a, b) = (a.to_vec_f32().unwrap(), b.to_vec_f32().unwrap());
     let mut c = vec![0.0; m * n];
     for i in 0..m {
         for j in 0..n {
@@ -27,7 +27,7 @@ fn exact(a: &Tensor, b: &Tensor, precision: Precision) -> Vec<f64> {
 }
 
 pub(crate) fn product(a: &Tensor, b: Rhs<'_>, n: usize, precision: Precision) -> Vec<f32> {
-    let mut c = Tensor::zeros(a.device(), DType::F32, &[a.shape()[0], n]);
+    let mut c = Tensor::zeros(a.device(), DType::F32, &[a.shape()[0], n]).unwrap();
     matmul(MatmulArgs {
         a,
         b,
@@ -36,7 +36,7 @@ pub(crate) fn product(a: &Tensor, b: Rhs<'_>, n: usize, precision: Precision) ->
         precision,
     })
     .expect("shapes fit");
-    c.to_vec_f32()
+    c.to_vec_f32().unwrap()
 }
 
 /// Every layout of the operands against `f64`. The bound is that of a sum of k products, each
@@ -121,7 +121,7 @@ fn accumulates_and_batches() {
             .transpose(1, 2)
             .expect("three axes");
         let mut c = tensor(device, &[3, 5, 9], 3);
-        let before = c.to_vec_f32();
+        let before = c.to_vec_f32().unwrap();
         let precision = Precision::F32;
         matmul(MatmulArgs {
             a: &a,
@@ -135,14 +135,14 @@ fn accumulates_and_batches() {
             let part = |x: &Tensor| {
                 let x = x.narrow(0, at, 1).expect("in range");
                 let shape = x.shape()[1..].to_vec();
-                Tensor::from_f32(device, &shape, &x.to_vec_f32()).expect("fits")
+                Tensor::from_f32(device, &shape, &x.to_vec_f32().unwrap()).expect("fits")
             };
             let exact: Vec<f64> = exact(&part(&a), &part(&b), precision)
                 .iter()
                 .zip(&before[at * 45..])
                 .map(|(x, &y)| x + f64::from(y))
                 .collect();
-            let error = max_error(&part(&c).to_vec_f32(), &exact);
+            let error = max_error(&part(&c).to_vec_f32().unwrap(), &exact);
             assert!(error < 1e-5, "{name}: {error:e}");
         }
     }

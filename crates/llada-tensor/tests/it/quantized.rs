@@ -164,7 +164,7 @@ fn integers_need_a_packed_weight_of_their_kind() {
         (Rhs::Packed(&of_f32), Precision::Int8),
         (Rhs::Packed(&of_int8), Precision::F32),
     ] {
-        let mut c = Tensor::zeros(device, llada_tensor::DType::F32, &[2, 3]);
+        let mut c = Tensor::zeros(device, llada_tensor::DType::F32, &[2, 3]).unwrap();
         let (a, c, accumulate) = (&a, &mut c, false);
         let args = llada_tensor::backend::MatmulArgs {
             a,

@@ -16,8 +16,8 @@ fn check(rows: usize, d: usize) {
     let (x64, w64, dy64) = (widen(&x), widen(&w), widen(&dy));
     let forward = reference::rms_norm(&x64, &w64, EPS.into());
     check_levels(&format!("rms_norm {rows}x{d}"), d, &forward, |device| {
-        let mut y = Tensor::empty(device, DType::F32, &shape);
-        let mut rstd = Tensor::empty(device, DType::F32, &[rows]);
+        let mut y = Tensor::empty(device, DType::F32, &shape).unwrap();
+        let mut rstd = Tensor::empty(device, DType::F32, &[rows]).unwrap();
         let args = RmsNormArgs {
             x: &of(device, &shape, &x),
             weight: &of(device, &[d], &w),
@@ -26,7 +26,7 @@ fn check(rows: usize, d: usize) {
             rstd: &mut rstd,
         };
         device.backend().rms_norm(args).expect("fits");
-        vec![y.to_vec_f32(), rstd.to_vec_f32()]
+        vec![y.to_vec_f32().unwrap(), rstd.to_vec_f32().unwrap()]
     });
     let [dx, dw] = reference::rms_norm_backward(&x64, &w64, EPS.into(), &dy64);
     // The gradient of the weight is added to what is there: here to the weight.
@@ -34,7 +34,7 @@ fn check(rows: usize, d: usize) {
     let rstd: Vec<f32> = forward[1].iter().map(|&x| x as f32).collect();
     let name = format!("rms_norm {rows}x{d} backward");
     check_levels(&name, d.max(rows), &[dx, dw], |device| {
-        let mut dx = Tensor::empty(device, DType::F32, &shape);
+        let mut dx = Tensor::empty(device, DType::F32, &shape).unwrap();
         let mut dweight = of(device, &[d], &w);
         let args = RmsNormBackwardArgs {
             x: &of(device, &shape, &x),
@@ -45,7 +45,7 @@ fn check(rows: usize, d: usize) {
             dweight: &mut dweight,
         };
         device.backend().rms_norm_backward(args).expect("fits");
-        vec![dx.to_vec_f32(), dweight.to_vec_f32()]
+        vec![dx.to_vec_f32().unwrap(), dweight.to_vec_f32().unwrap()]
     });
 }
 
@@ -65,8 +65,8 @@ fn a_row_does_not_depend_on_the_other_rows() {
     for (name, device) in devices() {
         let norm = |x: &[f32]| {
             let shape = [x.len() / 331, 331];
-            let mut y = Tensor::empty(device, DType::F32, &shape);
-            let mut rstd = Tensor::empty(device, DType::F32, &shape[..1]);
+            let mut y = Tensor::empty(device, DType::F32, &shape).unwrap();
+            let mut rstd = Tensor::empty(device, DType::F32, &shape[..1]).unwrap();
             let args = RmsNormArgs {
                 x: &of(device, &shape, x),
                 weight: &of(device, &[331], &w),
@@ -75,7 +75,7 @@ fn a_row_does_not_depend_on_the_other_rows() {
                 rstd: &mut rstd,
             };
             device.backend().rms_norm(args).expect("fits");
-            y.to_vec_f32()
+            y.to_vec_f32().unwrap()
         };
         let row = 150 * 331..151 * 331;
         same_bits(name, &norm(&x[row.clone()]), &norm(&x)[row]);

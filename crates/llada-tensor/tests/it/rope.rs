@@ -16,7 +16,7 @@ fn check(rows: usize, heads: usize, half: usize) {
     let width = 2 * half * heads;
     let (x, positions) = (normal(1, rows * width), ids(2, rows, POSITIONS));
     let table = RopeTable::new(scalar(), POSITIONS, 2 * half, THETA).expect("even");
-    let [cos, sin] = [table.cos, table.sin].map(|x| widen(&x.to_vec_f32()));
+    let [cos, sin] = [table.cos, table.sin].map(|x| widen(&x.to_vec_f32().unwrap()));
     let exact = [1.0, -1.0]
         .map(|sign| reference::rope(&widen(&x), width, (&cos, &sin, half), &positions, sign));
     check_levels(
@@ -25,7 +25,7 @@ fn check(rows: usize, heads: usize, half: usize) {
         &exact,
         |device| {
             let rotate = |inverse| {
-                let mut y = Tensor::empty(device, DType::F32, &[rows, width]);
+                let mut y = Tensor::empty(device, DType::F32, &[rows, width]).unwrap();
                 let args = RopeArgs {
                     x: &of(device, &[rows, width], &x),
                     table: &RopeTable::new(device, POSITIONS, 2 * half, THETA).expect("even"),
@@ -34,7 +34,7 @@ fn check(rows: usize, heads: usize, half: usize) {
                     y: &mut y,
                 };
                 device.backend().rope(args).expect("fits");
-                y.to_vec_f32()
+                y.to_vec_f32().unwrap()
             };
             vec![rotate(false), rotate(true)]
         },
@@ -56,7 +56,10 @@ fn agrees_with_f64() {
 fn tables_are_cosines_and_sines_of_the_angles() {
     let (n, half) = (600, 9);
     let table = RopeTable::new(scalar(), n, 2 * half, THETA).expect("even");
-    let (cos, sin) = (table.cos.to_vec_f32(), table.sin.to_vec_f32());
+    let (cos, sin) = (
+        table.cos.to_vec_f32().unwrap(),
+        table.sin.to_vec_f32().unwrap(),
+    );
     for at in 0..n * half {
         let exponent = (at % half) as f64 / half as f64;
         let angle = (at / half) as f64 * f64::from(THETA).powf(-exponent);

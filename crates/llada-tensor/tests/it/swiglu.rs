@@ -8,20 +8,20 @@ use crate::reference;
 use crate::support::{check_levels, devices, normal, of, widen};
 
 fn forward(device: &Device, gate: &[f32], up: &[f32]) -> Vec<f32> {
-    let mut y = Tensor::empty(device, DType::F32, &[gate.len()]);
+    let mut y = Tensor::empty(device, DType::F32, &[gate.len()]).unwrap();
     let args = SwigluArgs {
         gate: &of(device, &[gate.len()], gate),
         up: &of(device, &[up.len()], up),
         y: &mut y,
     };
     device.backend().swiglu(args).expect("fits");
-    y.to_vec_f32()
+    y.to_vec_f32().unwrap()
 }
 
 fn backward(device: &Device, gate: &[f32], up: &[f32], dy: &[f32]) -> Vec<Vec<f32>> {
     let shape = [gate.len()];
-    let mut dgate = Tensor::empty(device, DType::F32, &shape);
-    let mut dup = Tensor::empty(device, DType::F32, &shape);
+    let mut dgate = Tensor::empty(device, DType::F32, &shape).unwrap();
+    let mut dup = Tensor::empty(device, DType::F32, &shape).unwrap();
     let args = SwigluBackwardArgs {
         gate: &of(device, &shape, gate),
         up: &of(device, &shape, up),
@@ -30,7 +30,7 @@ fn backward(device: &Device, gate: &[f32], up: &[f32], dy: &[f32]) -> Vec<Vec<f3
         dup: &mut dup,
     };
     device.backend().swiglu_backward(args).expect("fits");
-    vec![dgate.to_vec_f32(), dup.to_vec_f32()]
+    vec![dgate.to_vec_f32().unwrap(), dup.to_vec_f32().unwrap()]
 }
 
 #[track_caller]

@@ -30,7 +30,7 @@ fn muon_updates_matrices_alone() {
         });
         let config: OptimizationConfig =
             toml::from_str(&format!("steps = 1\noptimizer = \"{optimizer}\"")).unwrap();
-        let mut state = Optimizer::new(&parameters);
+        let mut state = Optimizer::new(&parameters).unwrap();
         let gradient = Tensor::from_f32(&device, &[2, 2], &[1.0, -2.0, 0.5, 0.0]).unwrap();
         for sum in state.gradients.tensors_mut() {
             *sum = gradient.clone();
@@ -43,7 +43,7 @@ fn muon_updates_matrices_alone() {
         state.update(&mut parameters, &config, update).unwrap();
         parameters
             .iter()
-            .map(|parameter| parameter.value.to_vec_f32())
+            .map(|parameter| parameter.value.to_vec_f32().unwrap())
             .collect()
     };
     let (adamw, muon) = (step("adamw"), step("muon"));

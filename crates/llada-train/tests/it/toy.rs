@@ -76,7 +76,10 @@ impl Toy {
 
     /// The bits of all parameters.
     pub(crate) fn bits(&self) -> Vec<u32> {
-        let values = self.parameters.iter().flat_map(|p| p.value.to_vec_f32());
+        let values = self
+            .parameters
+            .iter()
+            .flat_map(|p| p.value.to_vec_f32().unwrap());
         values.map(f32::to_bits).collect()
     }
 
@@ -107,7 +110,11 @@ impl MaskPredictor for Toy {
         let mut tape = Tape::inference(&self.device, Precision::F32);
         let hidden = self.hidden(&mut tape, batch, positions)?;
         let head = tape.parameter(3, &self.parameters[3].value);
-        Ok(tape.linear(&hidden, &head, None)?.value().to_vec_f32())
+        Ok(tape
+            .linear(&hidden, &head, None)?
+            .value()
+            .to_vec_f32()
+            .unwrap())
     }
 
     fn token_losses(
@@ -120,7 +127,7 @@ impl MaskPredictor for Toy {
         let hidden = self.hidden(&mut tape, batch, positions)?;
         let head = Rhs::Weight(&self.parameters[3].value);
         let losses = cross_entropy(hidden.value(), head, None, targets, Precision::F32)?.0;
-        Ok(losses.to_vec_f32())
+        Ok(losses.to_vec_f32().unwrap())
     }
 }
 

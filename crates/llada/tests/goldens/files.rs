@@ -170,12 +170,38 @@ impl Tensors {
     }
 }
 
-/// One thread at the machine's best level.
+/// The device under test: one thread at the machine's best level, or with `LLADA_DEVICE=cuda` the
+/// first CUDA device.
 pub(crate) fn device() -> Device {
-    at_level(CpuLevel::best())
+    match std::env::var("LLADA_DEVICE").as_deref() {
+        Ok("cuda") => cuda(),
+        Ok("cpu") | Err(_) => at_level(CpuLevel::best()),
+        Ok(other) => panic!("LLADA_DEVICE={other}: expected cpu or cuda"),
+    }
 }
 
-pub(crate) fn at_level(level: CpuLevel) -> Device {
+/// The devices under test: every level of the processor, or [`device`] if `LLADA_DEVICE` is set.
+pub(crate) fn devices() -> Vec<Device> {
+    match std::env::var_os("LLADA_DEVICE") {
+        Some(_) => vec![device()],
+        None => CpuLevel::available().into_iter().map(at_level).collect(),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda() -> Device {
+    static DEVICE: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+    DEVICE
+        .get_or_init(|| llada::cuda_device(0).unwrap())
+        .clone()
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> Device {
+    panic!("LLADA_DEVICE=cuda: built without the feature `cuda`");
+}
+
+fn at_level(level: CpuLevel) -> Device {
     Device::cpu(CpuConfig {
         threads: 1,
         level: Some(level),

@@ -5,10 +5,10 @@ use std::num::NonZeroUsize;
 use llada::diffusion::{MaskPredictor, TokenBatch};
 use llada::tensor::ops::rope::RopeTable;
 use llada::tensor::{Tape, Tensor, Var};
-use llada::{CpuLevel, LladaModel, Precision};
+use llada::{LladaModel, Precision};
 use serde_json::Value;
 
-use crate::files::{Tensors, at_level, load, max_difference, names, root};
+use crate::files::{Tensors, devices, load, max_difference, names, root};
 
 /// The recorded cases of one checkpoint; `forward` also has a file of rotary tables.
 fn checkpoints() -> Vec<String> {
@@ -75,7 +75,7 @@ fn check_hidden(model: &LladaModel, tensors: &Tensors) -> f64 {
     );
     let of_layer = |(layer, state): (usize, &Tensor)| {
         let recorded = tensors.f64s(&format!("seq.hidden.{layer:02}"));
-        max_difference(&state.to_vec_f32(), &recorded)
+        max_difference(&state.to_vec_f32().unwrap(), &recorded)
     };
     states.iter().enumerate().map(of_layer).fold(0.0, f64::max)
 }
@@ -99,10 +99,10 @@ fn checkpoints_with(tensor: &str) -> Vec<(String, Tensors)> {
 #[test]
 fn hidden_states_are_the_reference_s() {
     for (name, tensors) in checkpoints_with("seq.hidden.00") {
-        for level in CpuLevel::available() {
-            let model = load(&name, &at_level(level), Precision::F32);
+        for device in devices() {
+            let model = load(&name, &device, Precision::F32);
             let error = check_hidden(&model, &tensors);
-            assert!(error <= 5e-4, "{name}, {level:?}: {error:e}");
+            assert!(error <= 5e-4, "{name}, {device:?}: {error:e}");
         }
     }
 }
@@ -110,14 +110,14 @@ fn hidden_states_are_the_reference_s() {
 #[test]
 fn block_causal_logits_are_the_reference_s() {
     for (name, tensors) in checkpoints_with("block_causal.logits") {
-        for level in CpuLevel::available() {
-            let model = load(&name, &at_level(level), Precision::F32);
+        for device in devices() {
+            let model = load(&name, &device, Precision::F32);
             let model = model.block_causal(block_size(&tensors)).unwrap();
             let sequence = &tensors.rows("block_causal.input_ids")[0];
             let positions: Vec<usize> = (0..sequence.len()).collect();
             let ours = logits(&model, sequence, &positions);
             let error = max_difference(&ours, &tensors.f64s("block_causal.logits"));
-            assert!(error <= 5e-4, "{name}, {level:?}: {error:e}");
+            assert!(error <= 5e-4, "{name}, {device:?}: {error:e}");
         }
     }
 }
@@ -150,14 +150,13 @@ fn rotary_tables_are_the_reference_s() {
             .zip(recorded("sin").chunks(head_dim)))
         .flat_map(|(cos, sin)| [&cos[..head_dim / 2], &sin[head_dim / 2..]].concat())
         .collect();
-        for level in CpuLevel::available() {
-            let device = at_level(level);
+        for device in devices() {
             let rope = RopeTable::new(&device, length, head_dim, theta).unwrap();
             let x = Tensor::from_f32(&device, &[positions.len(), head_dim], &x).unwrap();
             let mut tape = Tape::inference(&device, Precision::F32);
             let y = tape.rope(&Var::constant(x), &rope, &positions).unwrap();
-            let error = max_difference(&y.value().to_vec_f32(), &expected);
-            assert!(error <= 5e-4, "{table}, {level:?}: {error:e}");
+            let error = max_difference(&y.value().to_vec_f32().unwrap(), &expected);
+            assert!(error <= 5e-4, "{table}, {device:?}: {error:e}");
         }
     }
 }
@@ -166,8 +165,8 @@ fn rotary_tables_are_the_reference_s() {
 fn f32_logits_are_the_reference_s() {
     for name in checkpoints() {
         let tensors = Tensors::open(&format!("forward/{name}.safetensors"));
-        for level in CpuLevel::available() {
-            let model = load(&name, &at_level(level), Precision::F32);
+        for device in devices() {
+            let model = load(&name, &device, Precision::F32);
             let width = model.info().vocab_size;
             let rows = tensors.counts("seq.rows");
             let ours: Vec<f32> = tensors
@@ -178,20 +177,20 @@ fn f32_logits_are_the_reference_s() {
             let error = max_difference(&ours, &tensors.f64s("seq.logits"));
             assert!(
                 error <= 5e-4,
-                "{name}, {level:?}: {error:e} from the reference's f32"
+                "{name}, {device:?}: {error:e} from the reference's f32"
             );
             let error = max_difference(&ours, &tensors.f64s("seq.logits_f64"));
-            assert!(error <= 3e-4, "{name}, {level:?}: {error:e} from f64");
+            assert!(error <= 3e-4, "{name}, {device:?}: {error:e} from f64");
             for kind in ["pad_left", "pad_right"] {
                 if tensors.has(&format!("{kind}.logits")) {
                     let error = check_padded(&model, &tensors, kind, width);
-                    assert!(error <= 5e-4, "{name}, {level:?}, {kind}: {error:e}");
+                    assert!(error <= 5e-4, "{name}, {device:?}, {kind}: {error:e}");
                 }
             }
             if tensors.has("single.logits") {
                 let ours = logits(&model, &tensors.rows("single.input_ids")[0], &[0]);
                 let error = max_difference(&ours, &tensors.f64s("single.logits"));
-                assert!(error <= 5e-4, "{name}, {level:?}, single: {error:e}");
+                assert!(error <= 5e-4, "{name}, {device:?}, single: {error:e}");
             }
         }
     }
@@ -219,8 +218,8 @@ fn bf16_logits_are_as_near_to_the_truth_as_torch_s() {
         };
         let (truth, shape) = (tensors.f64s(truth), tensors.shape(truth));
         let rows = tensors.counts("seq.rows");
-        for level in CpuLevel::available() {
-            let model = load(&name, &at_level(level), Precision::Bf16);
+        for device in devices() {
+            let model = load(&name, &device, Precision::Bf16);
             let ours: Vec<f32> = tensors.rows("seq.input_ids")[..shape[0]]
                 .iter()
                 .flat_map(|sequence| logits(&model, sequence, &rows))
@@ -246,7 +245,7 @@ fn bf16_logits_are_as_near_to_the_truth_as_torch_s() {
                 .count();
             let n_rows = (n / width) as f64;
             let allowed = ((1.0 - figure("argmax_agree") + 0.02) * n_rows).ceil();
-            let what = format!("{name}, {level:?}: mean {mean} p99 {p99} max {max} agree {agree}");
+            let what = format!("{name}, {device:?}: mean {mean} p99 {p99} max {max} agree {agree}");
             assert!(mean <= 1.3 * figure("mean_abs_err"), "{what}");
             assert!(p99 <= 1.5 * figure("p99_abs_err"), "{what}");
             assert!(max <= 2.0 * figure("max_abs_err"), "{what}");

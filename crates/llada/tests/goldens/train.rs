@@ -111,8 +111,8 @@ fn loss_and_gradients(model: &LladaModel, noised: &Noised, weights: &[f32]) -> (
             weights,
         )
         .unwrap();
-    let value = f64::from(loss.value().to_vec_f32()[0]);
-    let mut gradients = Gradients::zeros_like(model.parameters().iter().map(|p| &p.value));
+    let value = f64::from(loss.value().to_vec_f32().unwrap()[0]);
+    let mut gradients = Gradients::zeros_like(model.parameters().iter().map(|p| &p.value)).unwrap();
     tape.backward(&loss, &mut gradients).unwrap();
     (value, gradients)
 }
@@ -167,7 +167,7 @@ fn losses_and_gradients_are_the_reference_s() {
                     .tensors
                     .f64s(&format!("{kind}.grad.{}", parameter.name));
                 let largest = expected.iter().fold(0.0_f64, |max, x| max.max(x.abs()));
-                let error = max_difference(&gradient.to_vec_f32(), &expected);
+                let error = max_difference(&gradient.to_vec_f32().unwrap(), &expected);
                 assert!(
                     error <= 1e-4 * largest,
                     "{name}, {kind}, {}: {error:e} of {largest:e}",
@@ -214,7 +214,7 @@ fn update(
 }
 
 fn zeros(like: &Tensor) -> (Tensor, Tensor) {
-    let zero = || Tensor::zeros(like.device(), DType::F32, like.shape());
+    let zero = || Tensor::zeros(like.device(), DType::F32, like.shape()).unwrap();
     (zero(), zero())
 }
 
@@ -273,8 +273,10 @@ fn parameters_after_three_steps_are_the_reference_s() {
                     if !recorded.tensors.has(&tensor) || (after != last && is_last()) {
                         continue;
                     }
-                    let (ours, theirs) =
-                        (parameter.value.to_vec_f32(), recorded.tensors.f64s(&tensor));
+                    let (ours, theirs) = (
+                        parameter.value.to_vec_f32().unwrap(),
+                        recorded.tensors.f64s(&tensor),
+                    );
                     let error = max_difference(&ours, &theirs);
                     assert!(error <= 1e-3, "{name}: {tensor} is off by {error:e}");
                     far += ours
@@ -324,7 +326,7 @@ fn the_optimizer_alone_is_pytorch_s() {
             );
             for (p, value) in [("a", &a), ("b", &b)] {
                 let error = max_difference(
-                    &value.to_vec_f32(),
+                    &value.to_vec_f32().unwrap(),
                     &tensors.f64s(&format!("{name}.p{step}.{p}")),
                 );
                 assert!(error <= 2e-6, "{name}, step {step}, {p}: {error:e}");

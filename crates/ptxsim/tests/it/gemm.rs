@@ -108,7 +108,7 @@ fn counters_show_bank_conflicts() {
         // SAFETY: the arguments fit the kernel.
         unsafe { builder.launch(config) }.unwrap();
         device.finish();
-        let ratio = counter("shared_wavefronts") as f64 / counter("shared_ideal") as f64;
+        let ratio = counter("shared_wavefronts") as f64 / counter("shared_wavefronts_ideal") as f64;
         assert!(
             (ratio - wanted).abs() <= 1e-9,
             "swizzle {swizzle}: {ratio} wavefronts for 1"

@@ -39,6 +39,10 @@ fn long_files_fail_and_rather_long_ones_warn() {
         );
     }
     check_files(&[of_lines(801)], &["801 lines, over 800"]);
+    let mut generated = of_lines(801);
+    let text = generated.text.take().unwrap_or_default();
+    generated.text = Some(format!("{} bindgen */\n{text}", crate::tidy::GENERATED));
+    check_files(&[generated], &[]);
 }
 
 #[test]

@@ -45,6 +45,9 @@ fn allowed_edges_pass() {
         &[("amxsim", Dev), ("llada-testkit", Dev), ("proptest", Dev)],
         &[],
     );
+    let below_cuda = [("llada-tensor", Normal), ("llada-kernels", Normal)];
+    check_edges("llada-cuda", &below_cuda, &[]);
+    check_edges("llada", &[("llada-cuda", Normal), ("ptxsim", Dev)], &[]);
 }
 
 #[test]
@@ -62,6 +65,21 @@ fn a_lower_layer_does_not_use_a_higher_one() {
 }
 
 #[test]
+fn what_tests_may_use_the_package_may_not() {
+    check_edges("llada-cuda", &[("llada-diffusion", Dev)], &[]);
+    let wrong = "llada-cuda may not use llada-diffusion";
+    check_edges("llada-cuda", &[("llada-diffusion", Normal)], &[wrong]);
+}
+
+#[test]
+fn only_the_facade_sees_cuda() {
+    for package in ["llada-model", "llada-cli", "llada-tensor"] {
+        let wrong = format!("{package} may not use llada-cuda");
+        check_edges(package, &[("llada-cuda", Normal)], &[&wrong]);
+    }
+}
+
+#[test]
 fn the_tools_of_tests_are_for_tests() {
     check_edges(
         "llada-model",
@@ -72,6 +90,11 @@ fn the_tools_of_tests_are_for_tests() {
         "llada-tensor",
         &[("amxsim", Normal)],
         &["amxsim is a dependency"],
+    );
+    check_edges(
+        "llada-cuda",
+        &[("ptxsim", Normal)],
+        &["ptxsim is a dependency"],
     );
 }
 

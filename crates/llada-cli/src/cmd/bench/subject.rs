@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::memory::check_room;
 use crate::args::SubjectArgs;
-use crate::config::{Misuse, auto_precision, model_device, precision, preset};
+use crate::config::{Misuse, auto_precision, device, precision, preset};
 
 const CONFIG: &str = "config.json";
 
@@ -39,7 +39,8 @@ pub(super) struct Subject {
 impl Subject {
     /// What the flags ask for; no weight is made or read yet.
     pub(super) fn new(args: &SubjectArgs, batch: usize, usual: Option<&str>) -> Result<Self> {
-        let (device, asked) = (model_device(&args.model)?, precision(args.model.dtype));
+        let device = device(args.model.device, args.model.threads)?;
+        let asked = precision(args.model.dtype);
         let usual = usual.filter(|_| args.model.model.is_none());
         let (weights, config) = match (args.preset.as_deref().or(usual), &args.model.model) {
             (Some(name), _) => (Weights::Random(name.to_owned()), preset(name)?),

@@ -24,7 +24,7 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
     let config = train_config(&subject, length)?;
     let mut model = subject.trainable(length)?;
     let batch = subject.tokens(length)?;
-    let mut optimizer = Optimizer::new(model.parameters());
+    let mut optimizer = Optimizer::new(model.parameters())?;
     // Always the first step, so that every round masks the same tokens.
     let pass = || Ok(train_step(&mut model, &mut optimizer, &batch, &config, 0)?);
     let time = || Timing::of(args.steps.or(args.subject.rounds), pass);

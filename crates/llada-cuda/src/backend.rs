@@ -1,0 +1,152 @@
+//! The list of ops: each method hands its arguments to the file of its op.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use llada_tensor::backend::{
+    AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
+    CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
+    Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
+    SwigluBackwardArgs,
+};
+use llada_tensor::{Device, Error, Precision, Result, Tensor};
+
+use crate::context::Context;
+use crate::graphs::Graphs;
+use crate::ops::{
+    adamw, add, attention, candidates, cross_entropy, embedding, matmul, quantized, rms_norm, rope,
+    swiglu,
+};
+
+/// A CUDA device.
+#[derive(Debug)]
+pub(crate) struct CudaBackend {
+    cx: Arc<Context>,
+}
+
+impl CudaBackend {
+    pub(crate) fn new(cx: Context) -> Self {
+        Self { cx: Arc::new(cx) }
+    }
+}
+
+/// The context of a CUDA device, for functions that are no ops of [`Backend`].
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it is another kind of device.
+pub(crate) fn context_of<'a>(op: &'static str, device: &'a Device) -> Result<&'a Context> {
+    let (any, what): (&dyn Any, _) = (device.backend(), "the device is not a CUDA device");
+    let backend: Option<&CudaBackend> = any.downcast_ref();
+    let backend = backend.ok_or(Error::InvalidArgument { op, what })?;
+    Ok(&backend.cx)
+}
+
+impl Backend for CudaBackend {
+    fn name(&self) -> String {
+        self.cx.name().to_owned()
+    }
+    fn allocate(&self, bytes: usize) -> Result<Storage> {
+        let memory = self.cx.allocator().take(bytes)?;
+        Ok(Storage::Device(Box::new(memory)))
+    }
+    fn matmul(&self, args: MatmulArgs<'_>) -> Result<()> {
+        matmul::matmul(&self.cx, args)
+    }
+    fn matmul_each(
+        &self,
+        a: &Tensor,
+        weights: &[&Arc<dyn PackedWeight>],
+        outputs: &mut [Tensor],
+        precision: Precision,
+    ) -> Result<()> {
+        matmul::matmul_each(&self.cx, a, weights, outputs, precision)
+    }
+    fn pack(
+        &self,
+        shape: [usize; 2],
+        precision: Precision,
+        fill: FillRows<'_>,
+    ) -> Result<Arc<dyn PackedWeight>> {
+        matmul::pack(&self.cx, shape, precision, fill)
+    }
+    fn pack_codes(
+        &self,
+        shape: [usize; 2],
+        precision: Precision,
+        fill: FillCodes<'_>,
+    ) -> Result<Arc<dyn PackedWeight>> {
+        quantized::pack_codes(&self.cx, shape, precision, fill)
+    }
+    fn quantize_rows(
+        &self,
+        precision: Precision,
+        values: &[f32],
+        k: usize,
+        out: RowCodes<'_>,
+    ) -> Result<()> {
+        quantized::quantize_rows(&self.cx, precision, values, k, out)
+    }
+    fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
+        embedding::embedding(&self.cx, table, ids, y)
+    }
+    fn write_rows(&self, table: &mut Tensor, first: usize, x: &Tensor) -> Result<()> {
+        embedding::write_rows(&self.cx, table, first, x)
+    }
+    fn embedding_backward(&self, dy: &Tensor, ids: &[u32], dtable: &mut Tensor) -> Result<()> {
+        embedding::embedding_backward(&self.cx, dy, ids, dtable)
+    }
+    fn add(&self, x: &Tensor, z: &Tensor, y: &mut Tensor) -> Result<()> {
+        add::add(&self.cx, x, z, y)
+    }
+    fn add_into(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        add::add_into(&self.cx, x, y)
+    }
+    fn axpby(&self, a: f32, x: &Tensor, b: f32, y: &mut Tensor) -> Result<()> {
+        add::axpby(&self.cx, a, x, b, y)
+    }
+    fn column_sum(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        add::column_sum(&self.cx, x, y)
+    }
+    fn rms_norm(&self, args: RmsNormArgs<'_>) -> Result<()> {
+        rms_norm::rms_norm(&self.cx, args)
+    }
+    fn rms_norm_backward(&self, args: RmsNormBackwardArgs<'_>) -> Result<()> {
+        rms_norm::rms_norm_backward(&self.cx, args)
+    }
+    fn rope(&self, args: RopeArgs<'_>) -> Result<()> {
+        rope::rope(&self.cx, args)
+    }
+    fn attention(&self, args: AttentionArgs<'_>) -> Result<()> {
+        attention::attention(&self.cx, args)
+    }
+    fn attention_backward(&self, args: AttentionBackwardArgs<'_>) -> Result<()> {
+        attention::attention_backward(&self.cx, args)
+    }
+    fn swiglu(&self, args: SwigluArgs<'_>) -> Result<()> {
+        swiglu::swiglu(&self.cx, args)
+    }
+    fn swiglu_backward(&self, args: SwigluBackwardArgs<'_>) -> Result<()> {
+        swiglu::swiglu_backward(&self.cx, args)
+    }
+    fn cross_entropy(&self, args: CrossEntropyArgs<'_>) -> Result<()> {
+        cross_entropy::cross_entropy(&self.cx, args)
+    }
+    fn cross_entropy_backward(&self, args: CrossEntropyBackwardArgs<'_>) -> Result<()> {
+        cross_entropy::cross_entropy_backward(&self.cx, args)
+    }
+    fn candidates(&self, args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
+        candidates::candidates(&self.cx, args)
+    }
+    fn adamw(&self, args: AdamWArgs<'_>) -> Result<()> {
+        adamw::adamw(&self.cx, args)
+    }
+    fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64> {
+        matmul::gemm_peak(&self.cx, precision, rounds)
+    }
+    fn recorder(&self) -> Option<Box<dyn Recorder>> {
+        Some(Box::new(Graphs::new(Arc::clone(&self.cx))))
+    }
+    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
+        adamw::sum_of_squares(&self.cx, x)
+    }
+}

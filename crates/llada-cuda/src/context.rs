@@ -1,0 +1,353 @@
+//! What every op works with: the device, its memory and its kernels.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{CString, c_void};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytemuck::{AnyBitPattern, NoUninit};
+use cudarc::driver::sys::{CUfunction, CUfunction_attribute, CUmodule};
+use cudarc::driver::{CudaContext, result};
+use llada_tensor::backend::{DeviceMemory as _, Storage};
+use llada_tensor::{CpuConfig, DType, Device, Error, Result, Tensor};
+
+use crate::gemm::{self, Gemm};
+use crate::launch::LaunchPlan;
+use crate::memory::{Allocator, Memory, Scratch};
+
+/// Dynamic shared memory that a block may use without asking for more.
+const SHARED_BYTES: u32 = 48 << 10;
+/// Small arrays that are kept on the device because the next layer asks for the same.
+const KEPT_UPLOADS: usize = 16;
+
+/// One device: everything is launched on its stream, in order.
+pub(crate) struct Context {
+    allocator: Arc<Allocator>,
+    modules: Mutex<Modules>,
+    uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
+    recording: Mutex<RecordingArrays>,
+    gemm: OnceLock<Box<dyn Gemm>>,
+    host: OnceLock<Device>,
+    name: String,
+}
+
+/// Small arrays of a computation that is recorded.
+#[derive(Default)]
+struct RecordingArrays {
+    /// Those that change: address on the host, and memory that stays.
+    inputs: Vec<(usize, Arc<Scratch>)>,
+    /// Those that it found on the device.
+    kept: Vec<Arc<Scratch>>,
+}
+
+/// Loaded images and their entries; loaded when they are first used.
+#[derive(Default)]
+struct Modules {
+    modules: BTreeMap<&'static str, CUmodule>,
+    entries: BTreeMap<&'static str, Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    function: CUfunction,
+    /// Dynamic shared memory that it was allowed.
+    shared_bytes: u32,
+}
+
+// SAFETY: handles of the driver, which may be used from any thread.
+unsafe impl Send for Modules {}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(cuda: Arc<CudaContext>, name: String) -> Result<Self> {
+        let failed = |error| crate::driver::failed(&name, "opening the device", error);
+        let stream = cuda.new_stream().map_err(failed)?;
+        let model = cuda.name().map_err(failed)?;
+        let long_name = format!("{name} ({model})");
+        let allocator = Arc::new(Allocator::new(name, cuda, stream));
+        Ok(Self {
+            allocator,
+            modules: Mutex::default(),
+            uploads: Mutex::default(),
+            recording: Mutex::default(),
+            gemm: OnceLock::new(),
+            host: OnceLock::new(),
+            name: long_name,
+        })
+    }
+
+    /// Ordinal and model, for messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn allocator(&self) -> &Arc<Allocator> {
+        &self.allocator
+    }
+
+    /// What multiplies matrices, see [`gemm::choose`]; found when it is first needed.
+    pub(crate) fn gemm(&self) -> &dyn Gemm {
+        self.gemm.get_or_init(|| gemm::choose(self)).as_ref()
+    }
+
+    /// The CPU, which quantises weights while they are loaded.
+    ///
+    /// # Errors
+    /// If its threads cannot be started.
+    pub(crate) fn host(&self) -> Result<&Device> {
+        if self.host.get().is_none() {
+            let device = Device::cpu(CpuConfig::default())?;
+            // Another thread may have been faster; then this one is dropped.
+            let _ = self.host.set(device);
+        }
+        Ok(self.host.get().expect("it was just made"))
+    }
+
+    /// Memory of `bytes` bytes with unspecified contents.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`].
+    pub(crate) fn scratch(&self, bytes: usize) -> Result<Scratch> {
+        self.allocator.take(bytes)
+    }
+
+    /// A small array of the host (ids, positions, offsets) on the device. The last ones are kept:
+    /// all layers of a model ask for the same.
+    ///
+    /// # Errors
+    /// As [`Self::scratch`], or if the device fails.
+    pub(crate) fn upload<T: NoUninit>(&self, values: &[T]) -> Result<Arc<Scratch>> {
+        if let Some(slot) = self.recorded_input(values.as_ptr() as usize) {
+            return Ok(slot);
+        }
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let _bound = self.allocator.bind()?;
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = uploads.iter().position(|(kept, _)| kept == bytes) {
+            let memory = Arc::clone(&uploads[at].1);
+            self.keep(&memory);
+            return Ok(memory);
+        }
+        let mut memory = self.scratch(bytes.len())?;
+        memory.write(0, bytes)?;
+        let memory = Arc::new(memory);
+        if uploads.len() == KEPT_UPLOADS {
+            uploads.pop_front();
+        }
+        uploads.push_back((bytes.to_vec(), Arc::clone(&memory)));
+        Ok(memory)
+    }
+
+    /// An array of the host on the device, for one op: nothing is kept.
+    ///
+    /// # Errors
+    /// As [`Self::upload`].
+    pub(crate) fn upload_once<T: NoUninit>(&self, values: &[T]) -> Result<Scratch> {
+        let bytes: &[u8] = bytemuck::cast_slice(values);
+        let mut memory = self.scratch(bytes.len())?;
+        memory.write(0, bytes)?;
+        Ok(memory)
+    }
+
+    /// From now on this thread's uploads of these arrays, known by their addresses, are memory
+    /// that stays, and all others must be on the device already.
+    pub(crate) fn begin_recording(&self, inputs: Vec<(usize, Arc<Scratch>)>) {
+        let kept = Vec::new();
+        *self.recording() = RecordingArrays { inputs, kept };
+    }
+
+    /// Ends it; returns the arrays that the recording reads.
+    pub(crate) fn end_recording(&self) -> Vec<Arc<Scratch>> {
+        std::mem::take(&mut *self.recording()).kept
+    }
+
+    fn recording(&self) -> std::sync::MutexGuard<'_, RecordingArrays> {
+        self.recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recorded_input(&self, address: usize) -> Option<Arc<Scratch>> {
+        if !self.allocator.is_recording() {
+            return None;
+        }
+        let recording = self.recording();
+        let slot = recording.inputs.iter().find(|(input, _)| *input == address);
+        slot.map(|(_, memory)| Arc::clone(memory))
+    }
+
+    fn keep(&self, memory: &Arc<Scratch>) {
+        if self.allocator.is_recording() {
+            self.recording().kept.push(Arc::clone(memory));
+        }
+    }
+
+    /// Values from the device, after all that was launched before.
+    ///
+    /// # Errors
+    /// If the device fails: this is also where a failed launch shows.
+    pub(crate) fn download<T: AnyBitPattern + NoUninit>(
+        &self,
+        memory: &Memory,
+        out: &mut [T],
+    ) -> Result<()> {
+        memory.read(0, bytemuck::cast_slice_mut(out))
+    }
+
+    /// Address of a tensor's first element.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if it is not on this device.
+    pub(crate) fn pointer(&self, tensor: &Tensor) -> Result<u64> {
+        let offset = (tensor.offset() * tensor.dtype().size_bytes()) as u64;
+        Ok(memory_of(tensor.storage())?.pointer() + offset)
+    }
+
+    /// Address of an output's first element.
+    ///
+    /// # Errors
+    /// As [`Self::pointer`]; [`Error::SharedOutput`] if another tensor uses the same storage;
+    /// [`Error::NotContiguous`].
+    pub(crate) fn pointer_mut(&self, tensor: &mut Tensor) -> Result<u64> {
+        let (op, offset) = ("output", tensor.offset() * tensor.dtype().size_bytes());
+        expect_contiguous(op, tensor)?;
+        Ok(memory_of(tensor.storage_mut(op)?)?.pointer() + offset as u64)
+    }
+
+    /// Address of a contiguous `f32` tensor.
+    ///
+    /// # Errors
+    /// As [`Self::pointer`]; [`Error::DTypeMismatch`] or [`Error::NotContiguous`].
+    pub(crate) fn f32s(&self, op: &'static str, tensor: &Tensor) -> Result<u64> {
+        let (expected, got) = (DType::F32, tensor.dtype());
+        if got != expected {
+            return Err(Error::DTypeMismatch { op, expected, got });
+        }
+        expect_contiguous(op, tensor)?;
+        self.pointer(tensor)
+    }
+
+    /// Address of a contiguous `f32` output.
+    ///
+    /// # Errors
+    /// As [`Self::pointer_mut`]; [`Error::DTypeMismatch`].
+    pub(crate) fn f32s_mut(&self, op: &'static str, tensor: &mut Tensor) -> Result<u64> {
+        let (expected, got) = (DType::F32, tensor.dtype());
+        if got != expected {
+            return Err(Error::DTypeMismatch { op, expected, got });
+        }
+        self.pointer_mut(tensor)
+    }
+
+    /// Launches an entry of an op's image with its argument struct. A grid without blocks is not
+    /// launched.
+    ///
+    /// # Errors
+    /// If the build has no such kernel, or the driver refuses. What goes wrong while it runs shows
+    /// at the next [`Self::download`].
+    pub(crate) fn launch<A: Copy>(
+        &self,
+        op: &'static str,
+        entry: &'static str,
+        plan: LaunchPlan,
+        args: &A,
+    ) -> Result<()> {
+        if plan.grid.contains(&0) {
+            return Ok(());
+        }
+        let _bound = self.allocator.bind()?;
+        let function = self.entry(op, entry, plan.shared_bytes)?.function;
+        let [x, y, z] = plan.grid;
+        let parameters: *const A = args;
+        let mut parameters = [parameters.cast_mut().cast::<c_void>()];
+        let stream = self.allocator.stream().cu_stream();
+        // SAFETY: the entries of an op take exactly one struct by value, which the op's file in
+        // `ops` pairs with its name, and bindgen made it of the header that the entry is compiled
+        // with; its addresses are of memory that is given back to this stream's allocator alone.
+        unsafe {
+            result::launch_kernel(
+                function,
+                (x, y, z),
+                (plan.block, 1, 1),
+                plan.shared_bytes,
+                stream,
+                &mut parameters,
+            )
+        }
+        .map_err(self.allocator.failed("cuLaunchKernel"))
+    }
+
+    fn entry(&self, op: &'static str, entry: &'static str, shared_bytes: u32) -> Result<Entry> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = match modules.entries.get(entry) {
+            Some(found) => *found,
+            None => Entry {
+                function: self.load(&mut modules, op, entry)?,
+                shared_bytes: SHARED_BYTES,
+            },
+        };
+        if shared_bytes > found.shared_bytes {
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let bytes = i32::try_from(shared_bytes).unwrap_or(i32::MAX);
+            // SAFETY: the function is of a module that is never unloaded.
+            unsafe { result::function::set_function_attribute(found.function, attribute, bytes) }
+                .map_err(self.allocator.failed("cuFuncSetAttribute"))?;
+            found.shared_bytes = shared_bytes;
+        }
+        modules.entries.insert(entry, found);
+        Ok(found)
+    }
+
+    fn load(
+        &self,
+        modules: &mut Modules,
+        op: &'static str,
+        entry: &'static str,
+    ) -> Result<CUfunction> {
+        let missing = || Error::Device {
+            device: self.allocator.name().to_owned(),
+            call: "loading a kernel",
+            reason: format!("this build has no kernel {entry}"),
+        };
+        let module = match modules.modules.get(op) {
+            Some(module) => *module,
+            None => {
+                let image = llada_kernels::IMAGES.iter().find(|image| image.op == op);
+                let fatbin = image.ok_or_else(missing)?.fatbin.as_ptr();
+                // SAFETY: a whole fatbin, as nvcc wrote it, whose header has its length.
+                let module = unsafe { result::module::load_data(fatbin.cast()) }
+                    .map_err(self.allocator.failed("cuModuleLoadData"))?;
+                modules.modules.insert(op, module);
+                module
+            }
+        };
+        let name = CString::new(entry).map_err(|_| missing())?;
+        // SAFETY: the module is loaded.
+        unsafe { result::module::get_function(module, name) }
+            .map_err(self.allocator.failed("cuModuleGetFunction"))
+    }
+}
+
+fn memory_of(storage: &Storage) -> Result<&Memory> {
+    let (op, what) = ("cuda", "the tensor is not in the memory of this device");
+    let memory = match storage {
+        Storage::Device(memory) => memory.as_any().downcast_ref(),
+        Storage::Host(_) => None,
+    };
+    memory.ok_or(Error::InvalidArgument { op, what })
+}
+
+fn expect_contiguous(op: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.is_contiguous() {
+        return Ok(());
+    }
+    let shape = tensor.shape().to_vec();
+    Err(Error::NotContiguous { op, shape })
+}

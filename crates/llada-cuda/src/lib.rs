@@ -1,0 +1,33 @@
+//! The CUDA backend of llada: the [`Backend`](llada_tensor::backend::Backend) of an NVIDIA GPU.
+//!
+//! The driver is loaded at run time, so that one binary runs with and without a GPU; the kernels
+//! are those of `llada-kernels`, which are there with the feature `nvcc`. Device code is in
+//! `/kernels`; here a kernel is three things of one name: `launch/<op>.rs` says with which grid it
+//! runs, as a pure function of shapes, `ops/<op>.rs` fills its arguments and launches it, and
+//! `backend.rs` is the list of all ops.
+//!
+//! Everything runs in order on one stream. Memory comes from a caching allocator and goes back to
+//! it at once: what is launched later runs later.
+//!
+//! Not run on a GPU yet: the tests run on the software device of the crate `ptxsim`.
+
+#![expect(
+    unsafe_code,
+    reason = "calls of the CUDA driver and launches of kernels"
+)]
+
+mod backend;
+mod context;
+mod driver;
+mod gemm;
+mod graphs;
+mod launch;
+mod memory;
+mod ops;
+
+pub use driver::{device, device_count};
+pub use ops::candidates::DeviceCandidates;
+pub use ops::forward_process::{ForwardProcessArgs, Noised, forward_process};
+pub use ops::remask::{Canvas, Keep, RankBy, RemaskOutcome, RemaskRule};
+pub use ops::rms_norm::{AddRmsNormArgs, add_rms_norm};
+pub use ops::rope::{RopeQkvArgs, rope_qkv};

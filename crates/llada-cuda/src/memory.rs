@@ -1,0 +1,405 @@
+//! Device memory: a caching allocator, and the storage of tensors and scratch on top of it.
+
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use cudarc::driver::{CudaContext, CudaStream, result};
+use llada_tensor::backend::DeviceMemory;
+use llada_tensor::{Error, Result};
+
+use crate::driver::{failed, is_out_of_memory};
+use crate::graphs::not_recordable;
+
+/// Addresses of memory start on a multiple of so many bytes, and sizes are rounded up to it.
+const ALIGNMENT: usize = 512;
+/// Copies up to this size leave through the driver's own staging buffer, which is one call.
+const SMALL: usize = 64 << 10;
+/// Bytes of a pinned buffer that larger copies go through.
+const CHUNK: usize = 4 << 20;
+
+/// Memory of one device, handed out again as soon as it comes back: all work is in order on one
+/// stream, so that whoever gets it next also uses it later.
+pub(crate) struct Allocator {
+    name: String,
+    cuda: Arc<CudaContext>,
+    stream: Arc<CudaStream>,
+    /// Unused memory by its size.
+    free: Mutex<Free>,
+    /// Unused memory of recordings: it is theirs alone, since they write to it whenever they are
+    /// repeated, and they share it, since they are repeated one after the other.
+    free_of_recordings: Mutex<Free>,
+    /// For copies between host and device, one at a time.
+    pinned: Mutex<Option<Pinned>>,
+    /// Held by a thread that records the stream: what others ask for must wait.
+    recording: RwLock<()>,
+}
+
+thread_local! {
+    /// Whether this thread records the stream.
+    static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
+    /// Guards of [`Allocator::bind`] that this thread holds.
+    static BOUND: Cell<u32> = const { Cell::new(0) };
+}
+
+/// While it lives, no thread can begin to record.
+pub(crate) struct Bound<'a>(#[expect(dead_code, reason = "held")] Option<RwLockReadGuard<'a, ()>>);
+
+impl Drop for Bound<'_> {
+    fn drop(&mut self) {
+        BOUND.set(BOUND.get() - 1);
+    }
+}
+
+/// While it lives, the calls of this thread are the only ones that are recorded.
+pub(crate) struct Recording<'a>(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>);
+
+impl Drop for Recording<'_> {
+    fn drop(&mut self) {
+        IS_RECORDING.set(false);
+    }
+}
+
+/// Addresses of unused memory by its size.
+type Free = BTreeMap<usize, Vec<u64>>;
+
+/// Page-locked host memory.
+struct Pinned(*mut u8);
+
+// SAFETY: plain memory, and its owner is behind a mutex.
+unsafe impl Send for Pinned {}
+
+impl fmt::Debug for Allocator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocator")
+            .field("device", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Rounds up to one of eight sizes per power of two, as the host's pool does.
+fn size_class(bytes: usize) -> usize {
+    let units = bytes.div_ceil(ALIGNMENT).max(1);
+    let step = (units.next_power_of_two() / 16).max(1);
+    units.div_ceil(step) * step * ALIGNMENT
+}
+
+impl Allocator {
+    pub(crate) fn new(name: String, cuda: Arc<CudaContext>, stream: Arc<CudaStream>) -> Self {
+        Self {
+            name,
+            cuda,
+            stream,
+            free: Mutex::default(),
+            free_of_recordings: Mutex::default(),
+            pinned: Mutex::default(),
+            recording: RwLock::default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn stream(&self) -> &CudaStream {
+        &self.stream
+    }
+
+    /// An error of a driver call on this device.
+    pub(crate) fn failed(
+        &self,
+        call: &'static str,
+    ) -> impl Fn(cudarc::driver::DriverError) -> Error {
+        move |error| failed(&self.name, call, error)
+    }
+
+    /// Makes the device current on this thread, which every driver call needs, and waits for a
+    /// thread that records; while the guard lives, none can begin to. It comes before any other
+    /// lock, since the thread that records takes those as well.
+    pub(crate) fn bind(&self) -> Result<Bound<'_>> {
+        // Once per thread: a second one could wait for a recorder that waits for the first.
+        let is_first = !IS_RECORDING.get() && BOUND.get() == 0;
+        let wait = || self.recording.read().unwrap_or_else(PoisonError::into_inner);
+        let guard = is_first.then(wait);
+        BOUND.set(BOUND.get() + 1);
+        let bound = Bound(guard);
+        self.cuda
+            .bind_to_thread()
+            .map_err(self.failed("cuCtxSetCurrent"))?;
+        Ok(bound)
+    }
+
+    /// Makes this thread the only one whose calls reach the stream.
+    pub(crate) fn record(&self) -> Recording<'_> {
+        let guard = self
+            .recording
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        IS_RECORDING.set(true);
+        Recording(guard)
+    }
+
+    /// Whether this thread records: nothing that it asks for is done before it is repeated.
+    pub(crate) fn is_recording(&self) -> bool {
+        IS_RECORDING.get()
+    }
+
+    /// Memory of at least `bytes` bytes with unspecified contents.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] with the numbers, once unused memory was given back in vain.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize) -> Result<Memory> {
+        let size = size_class(bytes);
+        let is_recorded = self.is_recording();
+        let recycled = self.free(is_recorded).get_mut(&size).and_then(Vec::pop);
+        let pointer = match recycled {
+            Some(pointer) => pointer,
+            None => self.allocate(size)?,
+        };
+        Ok(Memory {
+            pointer,
+            bytes,
+            size,
+            is_recorded,
+            home: Arc::clone(self),
+        })
+    }
+
+    fn allocate(&self, size: usize) -> Result<u64> {
+        let _bound = self.bind()?;
+        // SAFETY: the size is not zero and the context is current.
+        let allocate = || unsafe { result::malloc_sync(size) };
+        let first = allocate();
+        let result = match first {
+            Err(error) if is_out_of_memory(error) && !self.is_recording() => {
+                self.trim()?;
+                allocate()
+            }
+            other => other,
+        };
+        result.map_err(|error| match is_out_of_memory(error) {
+            false => failed(&self.name, "cuMemAlloc", error),
+            true => {
+                let (free, total) = result::mem_get_info().unwrap_or((0, 0));
+                let (device, needed) = (self.name.clone(), size);
+                Error::OutOfMemory {
+                    device,
+                    needed,
+                    free,
+                    total,
+                }
+            }
+        })
+    }
+
+    /// Gives all unused memory back to the driver.
+    fn trim(&self) -> Result<()> {
+        self.synchronize()?;
+        let unused = std::mem::take(&mut *self.free(false));
+        for pointer in unused.into_values().flatten() {
+            // SAFETY: it came from `allocate`, nobody holds it, and no launch that uses it is left.
+            unsafe { result::free_sync(pointer) }.map_err(self.failed("cuMemFree"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything that was asked of the device is done.
+    pub(crate) fn synchronize(&self) -> Result<()> {
+        let _bound = self.bind()?;
+        self.stream
+            .synchronize()
+            .map_err(self.failed("cuStreamSynchronize"))
+    }
+
+    fn expect_not_recording(&self) -> Result<()> {
+        match self.is_recording() {
+            true => Err(not_recordable(
+                "copies between host and device are not repeated",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    fn free(&self, is_recorded: bool) -> MutexGuard<'_, Free> {
+        let free = match is_recorded {
+            true => &self.free_of_recordings,
+            false => &self.free,
+        };
+        free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Copies bytes to the device; they may change as soon as this returns.
+    pub(crate) fn upload(&self, pointer: u64, bytes: &[u8]) -> Result<()> {
+        self.expect_not_recording()?;
+        let _bound = self.bind()?;
+        let stream = self.stream.cu_stream();
+        if bytes.len() <= SMALL {
+            // SAFETY: the caller owns the memory at `pointer`; the driver has taken pageable bytes
+            // when it returns.
+            return unsafe { result::memcpy_htod_async(pointer, bytes, stream) }
+                .map_err(self.failed("cuMemcpyHtoD"));
+        }
+        self.with_pinned(|pinned| {
+            for (at, chunk) in bytes.chunks(CHUNK).enumerate() {
+                pinned[..chunk.len()].copy_from_slice(chunk);
+                let target = pointer + (at * CHUNK) as u64;
+                // SAFETY: as above; the pinned bytes stay until the stream has been waited for.
+                unsafe { result::memcpy_htod_async(target, &pinned[..chunk.len()], stream) }
+                    .map_err(self.failed("cuMemcpyHtoD"))?;
+                self.synchronize()?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Copies bytes from the device, after all that was asked before.
+    pub(crate) fn download(&self, pointer: u64, out: &mut [u8]) -> Result<()> {
+        self.expect_not_recording()?;
+        let _bound = self.bind()?;
+        let stream = self.stream.cu_stream();
+        self.with_pinned(|pinned| {
+            for (at, chunk) in out.chunks_mut(CHUNK).enumerate() {
+                let source = pointer + (at * CHUNK) as u64;
+                let pinned = &mut pinned[..chunk.len()];
+                // SAFETY: the caller owns the memory at `pointer`; the pinned bytes are not
+                // touched until the stream has been waited for.
+                unsafe { result::memcpy_dtoh_async(pinned, source, stream) }
+                    .map_err(self.failed("cuMemcpyDtoH"))?;
+                self.synchronize()?;
+                chunk.copy_from_slice(pinned);
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs `work` with [`CHUNK`] bytes of page-locked memory, which no other thread uses.
+    fn with_pinned<T>(&self, work: impl FnOnce(&mut [u8]) -> Result<T>) -> Result<T> {
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        if pinned.is_none() {
+            // SAFETY: the context is current.
+            let memory = unsafe { result::malloc_host(CHUNK, 0) };
+            let memory = memory.map_err(self.failed("cuMemHostAlloc"))?.cast::<u8>();
+            // SAFETY: it is `CHUNK` bytes; a slice of them must be initialized.
+            unsafe { memory.write_bytes(0, CHUNK) };
+            *pinned = Some(Pinned(memory));
+        }
+        let memory = pinned.as_ref().expect("it was just made").0;
+        // SAFETY: it is `CHUNK` initialized bytes that only the holder of the lock uses.
+        work(unsafe { std::slice::from_raw_parts_mut(memory, CHUNK) })
+    }
+}
+
+impl Drop for Allocator {
+    fn drop(&mut self) {
+        // A device that fails now has nothing left to lose.
+        let _ = self.trim();
+        std::mem::swap(&mut self.free, &mut self.free_of_recordings);
+        let _ = self.trim();
+        let pinned = self
+            .pinned
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(Pinned(memory)) = pinned.take() {
+            // SAFETY: it came from `malloc_host`, and no copy is in flight after `trim`.
+            let _ = unsafe { result::free_host(memory.cast()) };
+        }
+    }
+}
+
+/// Memory on the device; back to its allocator when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    pointer: u64,
+    bytes: usize,
+    size: usize,
+    /// Whether it was taken while the stream was recorded.
+    is_recorded: bool,
+    home: Arc<Allocator>,
+}
+
+/// Memory that an op uses for itself.
+pub(crate) type Scratch = Memory;
+
+impl Memory {
+    /// Address on the device, on a multiple of 512 bytes.
+    pub(crate) fn pointer(&self) -> u64 {
+        self.pointer
+    }
+
+    fn check(&self, at: usize, len: usize) {
+        let end = at.checked_add(len);
+        assert!(
+            end.is_some_and(|end| end <= self.bytes),
+            "a copy ends past its memory"
+        );
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let mut free = self.home.free(self.is_recorded);
+        free.entry(self.size).or_default().push(self.pointer);
+    }
+}
+
+impl DeviceMemory for Memory {
+    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
+        self.check(at, bytes.len());
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.home.upload(self.pointer + at as u64, bytes)
+    }
+
+    fn read(&self, at: usize, out: &mut [u8]) -> Result<()> {
+        self.check(at, out.len());
+        if out.is_empty() {
+            return Ok(());
+        }
+        self.home.download(self.pointer + at as u64, out)
+    }
+
+    fn copy(
+        &mut self,
+        at: usize,
+        source: &dyn DeviceMemory,
+        source_at: usize,
+        len: usize,
+    ) -> Result<()> {
+        let op = "copy";
+        let what = "the source is memory of another device";
+        let source: &Self = source
+            .as_any()
+            .downcast_ref()
+            .filter(|source: &&Self| Arc::ptr_eq(&source.home, &self.home))
+            .ok_or(Error::InvalidArgument { op, what })?;
+        self.check(at, len);
+        source.check(source_at, len);
+        if len == 0 {
+            return Ok(());
+        }
+        let _bound = self.home.bind()?;
+        let (to, from) = (self.pointer + at as u64, source.pointer + source_at as u64);
+        // SAFETY: both ranges were checked, and are of two pieces of memory.
+        unsafe { result::memcpy_dtod_async(to, from, len, self.home.stream.cu_stream()) }
+            .map_err(self.home.failed("cuMemcpyDtoD"))
+    }
+
+    fn clear(&mut self, at: usize, len: usize) -> Result<()> {
+        self.check(at, len);
+        if len == 0 {
+            return Ok(());
+        }
+        let _bound = self.home.bind()?;
+        let pointer = self.pointer + at as u64;
+        // SAFETY: the range was checked.
+        unsafe { result::memset_d8_async(pointer, 0, len, self.home.stream.cu_stream()) }
+            .map_err(self.home.failed("cuMemsetD8"))
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

@@ -1,0 +1,227 @@
+//! See `/kernels/attention.cu`.
+
+use std::sync::Arc;
+
+use cudarc::driver::sys::CUdevice_attribute;
+use llada_kernels::args::{
+    LladaAttentionArgs, LladaAttentionBackwardArgs, LladaAttentionPlaces, LladaAttentionRoundArgs,
+};
+use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
+use llada_tensor::{Precision, Result, Tensor};
+
+use crate::context::Context;
+use crate::launch::attention as plan;
+use crate::launch::attention::{Element, Multiprocessors, Sizes};
+use crate::launch::narrow;
+use crate::memory::Scratch;
+
+const IMAGE: &str = "attention";
+/// Bytes of the loads of the kernels that round.
+const VECTOR_BYTES: u64 = 16;
+
+/// The shape of a call on the device.
+struct Places {
+    sizes: Sizes,
+    args: LladaAttentionPlaces,
+    /// Elements from a token to the next, of queries and of keys.
+    strides: [i64; 2],
+    /// What the arguments point to.
+    _arrays: Vec<Arc<Scratch>>,
+}
+
+impl Places {
+    fn new(cx: &Context, op: &'static str, q: &Tensor, shape: AttentionShape<'_>) -> Result<Self> {
+        let head_dim = q.shape()[1] / shape.n_heads;
+        let heads = [shape.n_heads, shape.n_kv_heads, head_dim];
+        let sizes = Sizes::new(shape.offsets, shape.of_keys(), heads)?;
+        let offsets = cx.upload(shape.offsets)?;
+        let key_offsets = match shape.key_offsets {
+            Some(of_keys) => cx.upload(of_keys)?,
+            None => Arc::clone(&offsets),
+        };
+        let key_bias = shape.key_bias.map(|bias| cx.upload(bias)).transpose()?;
+        // A block as long as the sequences hides nothing.
+        let block_size = shape.block_size.map_or(0, |size| size.get());
+        let block_size = if block_size < sizes.keys {
+            block_size
+        } else {
+            0
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a head dimension fits")]
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let args = LladaAttentionPlaces {
+            offsets: offsets.pointer(),
+            key_offsets: key_offsets.pointer(),
+            key_bias: key_bias.as_ref().map_or(0, |bias| bias.pointer()),
+            n_heads: narrow(op, shape.n_heads)?,
+            n_kv_heads: narrow(op, shape.n_kv_heads)?,
+            head_dim: narrow(op, head_dim)?,
+            block_size: narrow(op, block_size)?,
+            scale,
+            padding: 0,
+        };
+        let q_stride = narrow(op, shape.n_heads * head_dim)?;
+        let kv_stride = narrow(op, shape.n_kv_heads * head_dim)?;
+        let mut arrays = vec![offsets, key_offsets];
+        arrays.extend(key_bias);
+        Ok(Self {
+            sizes,
+            args,
+            strides: [q_stride, kv_stride].map(i64::from),
+            _arrays: arrays,
+        })
+    }
+}
+
+/// See [`llada_tensor::backend::Backend::attention`].
+pub(crate) fn attention(cx: &Context, args: AttentionArgs<'_>) -> Result<()> {
+    let element = match args.precision {
+        Precision::F32 => None,
+        _ => Some(Element::Bf16),
+    };
+    forward(cx, args, element)
+}
+
+/// With operands of 16 bits where there is a kernel for them.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
+fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> Result<()> {
+    let op = "attention";
+    let places = Places::new(cx, op, args.q, args.shape)?;
+    let [q_stride, kv_stride] = places.strides;
+    let mut kernel_args = LladaAttentionArgs {
+        q: cx.f32s(op, args.q)?,
+        k: cx.f32s(op, args.k)?,
+        v: cx.f32s(op, args.v)?,
+        y: cx.f32s_mut(op, args.y)?,
+        lse: cx.f32s_mut(op, args.lse)?,
+        q_stride,
+        kv_stride,
+        places: places.args,
+    };
+    let read_as_vectors = [kernel_args.q, kernel_args.k, kernel_args.v, kernel_args.y];
+    let is_aligned = read_as_vectors.iter().all(|at| at % VECTOR_BYTES == 0);
+    if let Some(element) = element.filter(|_| is_aligned)
+        && let Some(launch) = plan::forward_16(&places.sizes, element, multiprocessors(cx)?)?
+    {
+        let pair = [kernel_args.k, kernel_args.v];
+        let rounded = round(cx, element, pair, args.k.numel(), 1.0)?;
+        [kernel_args.k, kernel_args.v] = rounded.pointers;
+        return cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args);
+    }
+    let launch = plan::forward_f32(&places.sizes)?;
+    cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args)
+}
+
+/// Two matrices of 16-bit numbers.
+struct Rounded {
+    pointers: [u64; 2],
+    _memory: Scratch,
+}
+
+/// Rounds two matrices of `n` elements, the first one times a factor.
+fn round(
+    cx: &Context,
+    element: Element,
+    [first, second]: [u64; 2],
+    n: usize,
+    factor: f32,
+) -> Result<Rounded> {
+    // Each begins where vectors may.
+    let bytes = (n * size_of::<u16>()).next_multiple_of(16);
+    let memory = cx.scratch(2 * bytes)?;
+    let args = LladaAttentionRoundArgs {
+        first,
+        second,
+        first_out: memory.pointer(),
+        second_out: memory.pointer() + bytes as u64,
+        n: i64::try_from(n).unwrap_or(i64::MAX),
+        factor,
+        padding: 0,
+    };
+    let launch = plan::round(element, n)?;
+    cx.launch(IMAGE, launch.entry, launch.plan, &args)?;
+    Ok(Rounded {
+        pointers: [args.first_out, args.second_out],
+        _memory: memory,
+    })
+}
+
+/// See [`llada_tensor::backend::Backend::attention_backward`]. Nothing is rounded.
+pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) -> Result<()> {
+    backward(cx, args, Precision::F32)
+}
+
+/// In bf16 where that is asked for and there is a kernel for it.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
+fn backward(cx: &Context, args: AttentionBackwardArgs<'_>, precision: Precision) -> Result<()> {
+    let op = "attention_backward";
+    let places = Places::new(cx, op, args.q, args.shape)?;
+    let [q_stride, kv_stride] = places.strides;
+    let rows = args.lse.numel();
+    let delta = cx.scratch(rows * size_of::<f32>())?;
+    let mut kernel_args = LladaAttentionBackwardArgs {
+        q: cx.f32s(op, args.q)?,
+        k: cx.f32s(op, args.k)?,
+        v: cx.f32s(op, args.v)?,
+        y: cx.f32s(op, args.y)?,
+        dy: cx.f32s(op, args.dy)?,
+        lse: cx.f32s(op, args.lse)?,
+        delta: delta.pointer(),
+        dq: cx.f32s_mut(op, args.dq)?,
+        dk: cx.f32s_mut(op, args.dk)?,
+        dv: cx.f32s_mut(op, args.dv)?,
+        q_stride,
+        kv_stride,
+        rounded_q: 0,
+        rounded_k: 0,
+        rounded_v: 0,
+        rounded_dy: 0,
+        rows: i64::try_from(rows).unwrap_or(i64::MAX),
+        places: places.args,
+    };
+    let [delta, dq, dkdv] = plan::backward_f32(&places.sizes, rows)?;
+    cx.launch(IMAGE, delta.entry, delta.plan, &kernel_args)?;
+    let of_bf16 = match precision {
+        Precision::F32 => None,
+        _ => plan::backward_bf16(&places.sizes)?,
+    };
+    let a = &kernel_args;
+    let read_as_vectors = [a.q, a.k, a.v, a.dy, a.dq, a.dk, a.dv];
+    let is_aligned = read_as_vectors.iter().all(|at| at % VECTOR_BYTES == 0);
+    let Some(of_bf16) = of_bf16.filter(|_| is_aligned) else {
+        cx.launch(IMAGE, dq.entry, dq.plan, &kernel_args)?;
+        return cx.launch(IMAGE, dkdv.entry, dkdv.plan, &kernel_args);
+    };
+    let (element, factor) = (Element::Bf16, places.args.scale * std::f32::consts::LOG2_E);
+    let of_queries = round(cx, element, [a.q, a.dy], args.q.numel(), factor)?;
+    let of_keys = round(cx, element, [a.k, a.v], args.k.numel(), 1.0)?;
+    [kernel_args.rounded_q, kernel_args.rounded_dy] = of_queries.pointers;
+    [kernel_args.rounded_k, kernel_args.rounded_v] = of_keys.pointers;
+    for launch in of_bf16 {
+        cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args)?;
+    }
+    Ok(())
+}
+
+fn multiprocessors(cx: &Context) -> Result<Multiprocessors> {
+    let attribute = |attribute| {
+        let value = cx.allocator().stream().context().attribute(attribute);
+        value.map_err(cx.allocator().failed("cuDeviceGetAttribute"))
+    };
+    let count = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    let shared_bytes =
+        attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR)?;
+    Ok(Multiprocessors {
+        count: usize::try_from(count).unwrap_or(0),
+        shared_bytes: u32::try_from(shared_bytes).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests;

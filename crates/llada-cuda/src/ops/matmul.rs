@@ -1,0 +1,363 @@
+//! Matrix products: operands are rounded as the precision says, then multiplied by [`crate::gemm`]
+//! or, if the weight is of integers, by `/kernels/quantized.cu`.
+
+mod operands;
+mod weight;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use llada_tensor::backend::{FillRows, MatmulArgs, PackedWeight, Rhs};
+use llada_tensor::{DType, Error, Precision, Result, Tensor};
+
+use crate::context::Context;
+use crate::gemm::{GemmArgs, Operand};
+use crate::ops::quantized::{self, PackedCodes, Rotated};
+pub(crate) use operands::{Matrices, Rounded, round_to_bf16};
+pub(crate) use weight::{CudaWeight, Form, pieces};
+
+const OP: &str = "matmul";
+
+/// Where rows of a product go: `f32`, rows without gaps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    /// Address of the first element.
+    pub(crate) pointer: u64,
+    /// Elements from one row to the next.
+    pub(crate) row_stride: usize,
+    /// Add instead of replacing.
+    pub(crate) accumulate: bool,
+}
+
+/// See [`llada_tensor::backend::Backend::matmul`].
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "outputs come by mutable reference inside"
+)]
+pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
+    let a = Matrices::of(cx, args.a)?;
+    let (k, n) = args.b.k_n().unwrap_or_default();
+    if a.count() * a.rows * n == 0 {
+        return Ok(());
+    }
+    let c = Output {
+        pointer: cx.pointer_mut(args.c)?,
+        row_stride: n,
+        accumulate: args.accumulate,
+    };
+    if k == 0 {
+        return match args.accumulate {
+            true => Ok(()),
+            false => args.c.fill_zero(),
+        };
+    }
+    if let Rhs::Matrix(b) = args.b {
+        return multiply_batch(cx, &a, &Matrices::of(cx, b)?, c, args.precision);
+    }
+    if let Some(a) = a.stacked() {
+        let left = Left::of(cx, &a, args.precision)?;
+        return left.multiply(cx, args.b, 0..n, c);
+    }
+    for at in 0..a.count() {
+        let left = Left::of(cx, &a.at(at), args.precision)?;
+        let pointer = c.pointer + (at * a.rows * n * size_of::<f32>()) as u64;
+        left.multiply(cx, args.b, 0..n, Output { pointer, ..c })?;
+    }
+    Ok(())
+}
+
+/// See [`llada_tensor::backend::Backend::matmul_each`].
+pub(crate) fn matmul_each(
+    cx: &Context,
+    a: &Tensor,
+    weights: &[&Arc<dyn PackedWeight>],
+    outputs: &mut [Tensor],
+    precision: Precision,
+) -> Result<()> {
+    let left = Left::new(cx, a, precision)?;
+    for (weight, y) in weights.iter().zip(outputs) {
+        let n = weight.n();
+        let c = Output {
+            pointer: cx.pointer_mut(y)?,
+            row_stride: n,
+            accumulate: false,
+        };
+        left.multiply(cx, Rhs::Packed(weight), 0..n, c)?;
+    }
+    Ok(())
+}
+
+/// A left operand `[M, K]`, rounded once for several products.
+#[derive(Debug)]
+pub(crate) struct Left {
+    m: usize,
+    k: usize,
+    form: LeftForm,
+}
+
+#[derive(Debug)]
+enum LeftForm {
+    Values(Operand),
+    Rounded(Rounded),
+    Rotated(Rotated),
+}
+
+impl Left {
+    /// The matrix of a tensor of two axes, which must not change while this lives.
+    ///
+    /// # Errors
+    /// If the tensor is not a matrix of `f32` on this device, or there is no memory.
+    pub(crate) fn new(cx: &Context, a: &Tensor, precision: Precision) -> Result<Self> {
+        Self::of(cx, &Matrices::of(cx, a)?, precision)
+    }
+
+    fn of(cx: &Context, a: &Matrices, precision: Precision) -> Result<Self> {
+        let form = match precision {
+            Precision::F32 => LeftForm::Values(a.operand(0)),
+            Precision::Bf16 => LeftForm::Rounded(round_to_bf16(cx, a)?),
+            Precision::Int8 | Precision::Int4 => LeftForm::Rotated(quantized::rotate(cx, a)?),
+        };
+        let (m, k) = (a.rows, a.columns);
+        Ok(Self { m, k, form })
+    }
+
+    /// `c (+)= a b[:, columns]`; of a weight of integers, `columns` starts at a multiple of 32.
+    ///
+    /// A weight in `f32` is rounded here, `columns` of it: whoever multiplies in tiles needs little
+    /// memory.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the weight was packed for another precision or device.
+    pub(crate) fn multiply(
+        &self,
+        cx: &Context,
+        b: Rhs<'_>,
+        columns: Range<usize>,
+        c: Output,
+    ) -> Result<()> {
+        if self.m == 0 || columns.is_empty() {
+            return Ok(());
+        }
+        match Right::of(cx, b)? {
+            Right::Codes(codes) => match &self.form {
+                LeftForm::Rotated(a) => codes.multiply(cx, a, columns, c),
+                _ => Err(other_precision()),
+            },
+            Right::Matrix(b) => {
+                let b = b.rows_of_transpose(columns);
+                match &self.form {
+                    LeftForm::Values(a) => {
+                        let [m, n, k] = [self.m, b.rows, self.k];
+                        let b = b.operand(0).transposed();
+                        product(cx, DType::F32, (*a, b), [m, n, k], c)
+                    }
+                    LeftForm::Rounded(a) => {
+                        let n = b.rows;
+                        let b = round_to_bf16(cx, &b)?;
+                        let b = b.operand().transposed();
+                        self.product_of_rounded(cx, a, b, n, c)
+                    }
+                    LeftForm::Rotated(_) => {
+                        let what = "integers are only multiplied by packed weights";
+                        Err(Error::InvalidArgument { op: OP, what })
+                    }
+                }
+            }
+            Right::Values(dtype, weight, row_stride) => {
+                let n = columns.len();
+                let b = weight::right_operand(weight, dtype, row_stride, columns.start);
+                match (&self.form, dtype) {
+                    (LeftForm::Values(a), DType::F32) => {
+                        product(cx, dtype, (*a, b), [self.m, n, self.k], c)
+                    }
+                    (LeftForm::Rounded(a), DType::Bf16) => self.product_of_rounded(cx, a, b, n, c),
+                    _ => Err(other_precision()),
+                }
+            }
+        }
+    }
+
+    fn product_of_rounded(
+        &self,
+        cx: &Context,
+        a: &Rounded,
+        b: Operand,
+        n: usize,
+        c: Output,
+    ) -> Result<()> {
+        // Zeros fill up both operands.
+        let operands = (a.operand(), b);
+        product(cx, DType::Bf16, operands, [self.m, n, a.width], c)
+    }
+}
+
+/// A right operand that all rows share.
+enum Right<'a> {
+    /// Transposed: `[N, K]`.
+    Matrix(Matrices),
+    Values(DType, &'a crate::memory::Memory, usize),
+    Codes(&'a PackedCodes),
+}
+
+impl<'a> Right<'a> {
+    fn of(cx: &Context, b: Rhs<'a>) -> Result<Self> {
+        let weight: &CudaWeight = match b {
+            Rhs::Matrix(b) => return Ok(Self::Matrix(Matrices::of(cx, b)?.transposed())),
+            Rhs::Weight(w) => return Ok(Self::Matrix(Matrices::of(cx, w)?)),
+            Rhs::Packed(w) => w
+                .as_any()
+                .downcast_ref()
+                .filter(|weight: &&CudaWeight| weight.is_on(cx))
+                .ok_or(Error::InvalidArgument {
+                    op: OP,
+                    what: "the packed weight belongs to another backend or device",
+                })?,
+        };
+        Ok(match &weight.form {
+            Form::Values {
+                dtype,
+                memory,
+                row_stride,
+            } => Self::Values(*dtype, memory, *row_stride),
+            Form::Codes(codes) => Self::Codes(codes),
+        })
+    }
+}
+
+fn other_precision() -> Error {
+    let (op, what) = (OP, "the weight was packed for another precision");
+    Error::InvalidArgument { op, what }
+}
+
+/// One product.
+fn product(
+    cx: &Context,
+    dtype: DType,
+    (a, b): (Operand, Operand),
+    [m, n, k]: [usize; 3],
+    c: Output,
+) -> Result<()> {
+    let args = GemmArgs {
+        dtype,
+        a,
+        b,
+        c: c.pointer,
+        c_row_stride: c.row_stride,
+        c_batch_stride: 0,
+        m,
+        n,
+        k,
+        batch: 1,
+        column_scales: None,
+        accumulate: c.accumulate,
+    };
+    cx.gemm().gemm(cx, &args)
+}
+
+/// `c[i] (+)= a[i] b[i]` for all matrices of a batch.
+pub(crate) fn multiply_batch(
+    cx: &Context,
+    a: &Matrices,
+    b: &Matrices,
+    c: Output,
+    precision: Precision,
+) -> Result<()> {
+    let [m, n, k] = [a.rows, b.columns, a.columns];
+    let count = a.count();
+    let args = GemmArgs {
+        dtype: DType::F32,
+        a: a.operand(0),
+        b: b.operand(0),
+        c: c.pointer,
+        c_row_stride: c.row_stride,
+        c_batch_stride: m * n,
+        m,
+        n,
+        k,
+        batch: count,
+        column_scales: None,
+        accumulate: c.accumulate,
+    };
+    match precision {
+        Precision::F32 => {
+            if let (Some(a_stride), Some(b_stride)) = (a.batch_stride(), b.batch_stride()) {
+                let (a, b) = (a.operand(a_stride), b.operand(b_stride));
+                return cx.gemm().gemm(cx, &GemmArgs { a, b, ..args });
+            }
+            for at in 0..count {
+                let one = GemmArgs {
+                    a: a.at(at).operand(0),
+                    b: b.at(at).operand(0),
+                    c: c.pointer + (at * m * n * size_of::<f32>()) as u64,
+                    batch: 1,
+                    ..args
+                };
+                cx.gemm().gemm(cx, &one)?;
+            }
+            Ok(())
+        }
+        Precision::Bf16 => {
+            let a = round_to_bf16(cx, a)?;
+            let b = round_to_bf16(cx, &b.clone().transposed())?;
+            let rounded = GemmArgs {
+                dtype: DType::Bf16,
+                a: a.operand(),
+                b: b.operand().transposed(),
+                k: a.width,
+                ..args
+            };
+            cx.gemm().gemm(cx, &rounded)
+        }
+        Precision::Int8 | Precision::Int4 => {
+            let what = "integers are only multiplied by packed weights";
+            Err(Error::InvalidArgument { op: OP, what })
+        }
+    }
+}
+
+/// See [`llada_tensor::backend::Backend::pack`].
+pub(crate) fn pack(
+    cx: &Context,
+    shape: [usize; 2],
+    precision: Precision,
+    fill: FillRows<'_>,
+) -> Result<Arc<dyn PackedWeight>> {
+    Ok(match precision {
+        Precision::F32 | Precision::Bf16 => {
+            Arc::new(weight::pack_values(cx, shape, precision, fill)?)
+        }
+        Precision::Int8 | Precision::Int4 => {
+            quantized::pack(cx, shape, precision, quantized::Source::Values(fill))?
+        }
+    })
+}
+
+/// See [`llada_tensor::backend::Backend::gemm_peak`]: products of the size of a layer, which is
+/// what a GPU reaches; integers are multiplied as bf16. Waits until they are done.
+pub(crate) fn gemm_peak(cx: &Context, precision: Precision, rounds: usize) -> Result<u64> {
+    const SIZE: usize = 4096;
+    const K: usize = 1024;
+    // Neither zeros nor ones: processors may be faster on those.
+    let values: Vec<f32> = (0..SIZE * K)
+        .map(|i| ((i * 37 % 251) as f32 - 125.0) / 128.0)
+        .collect();
+    let mut memory = cx.scratch(size_of_val(&values[..]))?;
+    llada_tensor::backend::DeviceMemory::write(&mut memory, 0, bytemuck::cast_slice(&values))?;
+    let a = Matrices::contiguous(memory.pointer(), SIZE, K);
+    let output = cx.scratch(SIZE * SIZE * size_of::<f32>())?;
+    let c = Output {
+        pointer: output.pointer(),
+        row_stride: SIZE,
+        accumulate: false,
+    };
+    let rounded = round_to_bf16(cx, &a)?;
+    let (dtype, a) = match precision {
+        Precision::F32 => (DType::F32, a.operand(0)),
+        _ => (DType::Bf16, rounded.operand()),
+    };
+    for _ in 0..rounds {
+        product(cx, dtype, (a, a.transposed()), [SIZE, SIZE, K], c)?;
+    }
+    cx.allocator().synchronize()?;
+    Ok((rounds * 2 * SIZE * SIZE * K) as u64)
+}

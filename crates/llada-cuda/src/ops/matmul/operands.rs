@@ -1,0 +1,233 @@
+//! Operands of products: matrices of a tensor, and their copies in bf16.
+
+use std::ops::Range;
+
+use llada_kernels::args::LladaCastArgs;
+use llada_tensor::{DType, Error, Result, Tensor};
+
+use crate::context::Context;
+use crate::gemm::Operand;
+use crate::launch::gemm::{MAX_BATCH, cast_rows, cast_tile};
+use crate::launch::narrow;
+use crate::memory::Scratch;
+
+const OP: &str = "matmul";
+
+/// A batch of `f32` matrices `[.., rows, columns]` of a tensor, any strides.
+#[derive(Debug, Clone)]
+pub(crate) struct Matrices {
+    pointer: u64,
+    /// Lengths and strides of the leading axes.
+    batch: Vec<(usize, usize)>,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    row_stride: usize,
+    column_stride: usize,
+}
+
+impl Matrices {
+    /// Those of a tensor of at least two axes.
+    ///
+    /// # Errors
+    /// [`Error::Rank`], [`Error::DTypeMismatch`], or if the tensor is not on this device.
+    pub(crate) fn of(cx: &Context, tensor: &Tensor) -> Result<Self> {
+        let (op, expected, got) = (OP, DType::F32, tensor.dtype());
+        if got != expected {
+            return Err(Error::DTypeMismatch { op, expected, got });
+        }
+        let axes: Vec<_> = std::iter::zip(tensor.shape(), tensor.strides())
+            .map(|(&size, &stride)| (size, stride))
+            .collect();
+        let [batch @ .., (rows, row_stride), (columns, column_stride)] = &axes[..] else {
+            let (expected, shape) = (2, tensor.shape().to_vec());
+            return Err(Error::Rank {
+                op,
+                expected,
+                shape,
+            });
+        };
+        Ok(Self {
+            pointer: cx.pointer(tensor)?,
+            batch: batch.to_vec(),
+            rows: *rows,
+            columns: *columns,
+            row_stride: *row_stride,
+            column_stride: *column_stride,
+        })
+    }
+
+    /// One matrix without gaps.
+    pub(crate) fn contiguous(pointer: u64, rows: usize, columns: usize) -> Self {
+        Self {
+            pointer,
+            batch: Vec::new(),
+            rows,
+            columns,
+            row_stride: columns,
+            column_stride: 1,
+        }
+    }
+
+    /// Number of matrices.
+    pub(crate) fn count(&self) -> usize {
+        self.batch.iter().map(|(size, _)| size).product()
+    }
+
+    /// Each matrix transposed.
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// One matrix of the batch, counted in row-major order.
+    pub(crate) fn at(&self, index: usize) -> Self {
+        let (mut rest, mut offset) = (index, 0);
+        for &(size, stride) in self.batch.iter().rev() {
+            offset += rest % size * stride;
+            rest /= size;
+        }
+        Self {
+            pointer: self.pointer + (offset * size_of::<f32>()) as u64,
+            batch: Vec::new(),
+            ..*self
+        }
+    }
+
+    /// The distance of neighbors in the batch, if all are equally far apart.
+    pub(crate) fn batch_stride(&self) -> Option<usize> {
+        // Length and stride of the axis that all so far, from the last on, are one of.
+        let mut merged: Option<(usize, usize)> = None;
+        for &(size, stride) in self.batch.iter().rev().filter(|(size, _)| *size != 1) {
+            merged = match merged {
+                None => Some((size, stride)),
+                Some((inner, inner_stride)) if stride == inner * inner_stride => {
+                    Some((inner * size, inner_stride))
+                }
+                Some(_) => return None,
+            };
+        }
+        Some(merged.map_or(0, |(_, stride)| stride))
+    }
+
+    /// All rows of the batch as those of one matrix, if they are equally far apart.
+    pub(crate) fn stacked(&self) -> Option<Self> {
+        let mut batch = self.batch.clone();
+        batch.push((self.rows, self.row_stride));
+        let rows = Self { batch, ..*self };
+        let row_stride = rows.batch_stride()?;
+        Some(Self {
+            rows: rows.count(),
+            row_stride,
+            batch: Vec::new(),
+            ..rows
+        })
+    }
+
+    /// Some rows, of a right operand that is stored transposed: some columns of a product.
+    pub(crate) fn rows_of_transpose(self, rows: Range<usize>) -> Self {
+        let offset = rows.start * self.row_stride * size_of::<f32>();
+        Self {
+            pointer: self.pointer + offset as u64,
+            rows: rows.len(),
+            ..self
+        }
+    }
+
+    /// As a product takes them.
+    pub(crate) fn operand(&self, batch_stride: usize) -> Operand {
+        Operand {
+            pointer: self.pointer,
+            row_stride: self.row_stride,
+            column_stride: self.column_stride,
+            batch_stride,
+        }
+    }
+}
+
+/// A batch of matrices in bf16, as [`crate::gemm::GemmArgs`] wants them.
+#[derive(Debug)]
+pub(crate) struct Rounded {
+    memory: Scratch,
+    /// Elements of a row, a multiple of 8; zeros after the matrix's own.
+    pub(crate) width: usize,
+    batch_stride: usize,
+}
+
+impl Rounded {
+    pub(crate) fn operand(&self) -> Operand {
+        Operand {
+            batch_stride: self.batch_stride,
+            ..Operand::rows(self.memory.pointer(), self.width)
+        }
+    }
+}
+
+/// Rounds matrices to bf16 (nearest, ties to even) in scratch.
+///
+/// # Errors
+/// If there is no memory, or the device fails.
+pub(crate) fn round_to_bf16(cx: &Context, x: &Matrices) -> Result<Rounded> {
+    let width = x.columns.next_multiple_of(8);
+    let (count, batch_stride) = (x.count(), x.rows * width);
+    let memory = cx.scratch(count * batch_stride * DType::Bf16.size_bytes())?;
+    match x.batch_stride() {
+        Some(stride) => cast_into(cx, x, (count, stride), memory.pointer(), width)?,
+        None => {
+            for at in 0..count {
+                let y = memory.pointer() + (at * batch_stride * DType::Bf16.size_bytes()) as u64;
+                cast_into(cx, &x.at(at), (1, 0), y, width)?;
+            }
+        }
+    }
+    Ok(Rounded {
+        memory,
+        width,
+        batch_stride,
+    })
+}
+
+/// `y = bf16(x)` in rows of `y_columns`, for `count` matrices that are `stride` apart.
+pub(crate) fn cast_into(
+    cx: &Context,
+    x: &Matrices,
+    (count, stride): (usize, usize),
+    y: u64,
+    y_columns: usize,
+) -> Result<()> {
+    if count * x.rows * y_columns == 0 {
+        return Ok(());
+    }
+    let args = |first: usize, batch: usize| -> Result<LladaCastArgs> {
+        Ok(LladaCastArgs {
+            x: x.pointer + (first * stride * size_of::<f32>()) as u64,
+            y: y + (first * x.rows * y_columns * DType::Bf16.size_bytes()) as u64,
+            x_row_stride: x.row_stride as i64,
+            x_column_stride: x.column_stride as i64,
+            x_batch_stride: stride as i64,
+            batch: batch as i64,
+            rows: narrow(OP, x.rows)?,
+            columns: narrow(OP, x.columns)?,
+            y_columns: narrow(OP, y_columns)?,
+            padding: 0,
+        })
+    };
+    if x.column_stride == 1 || x.columns == 1 {
+        let plan = cast_rows(count * x.rows * y_columns)?;
+        return cx.launch("gemm", "llada_cast_rows_fwd_bf16", plan, &args(0, count)?);
+    }
+    for first in (0..count).step_by(MAX_BATCH) {
+        let batch = (count - first).min(MAX_BATCH);
+        let plan = cast_tile(x.rows, y_columns, batch)?;
+        let args = args(first, batch)?;
+        cx.launch("gemm", "llada_cast_tile_fwd_bf16", plan, &args)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

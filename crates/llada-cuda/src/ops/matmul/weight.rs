@@ -1,0 +1,147 @@
+//! Packed weights on the device.
+
+use std::any::Any;
+use std::ops::Range;
+use std::sync::Arc;
+
+use llada_tensor::backend::{DeviceMemory as _, FillRows, PackedWeight};
+use llada_tensor::{DType, Precision, Result};
+
+use super::operands::{Matrices, cast_into};
+use crate::context::Context;
+use crate::gemm::Operand;
+use crate::memory::{Allocator, Memory};
+use crate::ops::quantized::PackedCodes;
+
+/// Bytes of a weight that the host holds at a time.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// A weight `[N, K]`.
+pub(crate) struct CudaWeight {
+    n: usize,
+    k: usize,
+    pub(crate) form: Form,
+    /// Memory of the device that it is on.
+    home: Arc<Allocator>,
+}
+
+/// How its elements are kept.
+#[derive(Debug)]
+pub(crate) enum Form {
+    /// `f32` or bf16 in row-major order, rows of bf16 filled up with zeros to whole 16 bytes.
+    Values {
+        /// Type of the elements.
+        dtype: DType,
+        /// `[N, row_stride]`.
+        memory: Memory,
+        /// Elements of a row.
+        row_stride: usize,
+    },
+    /// Integers.
+    Codes(PackedCodes),
+}
+
+impl std::fmt::Debug for CudaWeight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CudaWeight")
+            .field("n", &self.n)
+            .field("k", &self.k)
+            .field("form", &self.form)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CudaWeight {
+    pub(crate) fn new(cx: &Context, [n, k]: [usize; 2], form: Form) -> Self {
+        let home = Arc::clone(cx.allocator());
+        Self { n, k, form, home }
+    }
+
+    /// Whether it is in the memory of this device.
+    pub(crate) fn is_on(&self, cx: &Context) -> bool {
+        Arc::ptr_eq(&self.home, cx.allocator())
+    }
+}
+
+impl PackedWeight for CudaWeight {
+    fn n(&self) -> usize {
+        self.n
+    }
+    fn k(&self) -> usize {
+        self.k
+    }
+    fn bytes(&self) -> usize {
+        match &self.form {
+            Form::Values {
+                dtype, row_stride, ..
+            } => self.n * row_stride * dtype.size_bytes(),
+            Form::Codes(codes) => codes.bytes(),
+        }
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// The elements of some rows of values, transposed: `[K, rows]`.
+pub(crate) fn right_operand(
+    memory: &Memory,
+    dtype: DType,
+    row_stride: usize,
+    first_row: usize,
+) -> Operand {
+    let offset = (first_row * row_stride * dtype.size_bytes()) as u64;
+    Operand::rows(memory.pointer() + offset, row_stride).transposed()
+}
+
+/// Ranges of rows of `row_bytes` bytes that the host holds at a time.
+pub(crate) fn pieces(n: usize, row_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    let rows = (PIECE_BYTES / row_bytes.max(1)).clamp(1, n.max(1));
+    (0..n)
+        .step_by(rows)
+        .map(move |first| first..(first + rows).min(n))
+}
+
+/// Packs values in `f32` or bf16; rounding to bf16 is done on the device.
+///
+/// # Errors
+/// If there is no memory, or the device fails.
+pub(crate) fn pack_values(
+    cx: &Context,
+    [n, k]: [usize; 2],
+    precision: Precision,
+    fill: FillRows<'_>,
+) -> Result<CudaWeight> {
+    let (dtype, row_stride) = match precision {
+        Precision::Bf16 => (DType::Bf16, k.next_multiple_of(8)),
+        _ => (DType::F32, k),
+    };
+    let row_bytes = row_stride * dtype.size_bytes();
+    let mut memory = cx.scratch(n * row_bytes)?;
+    let mut piece = Vec::new();
+    let mut staging = None;
+    for rows in pieces(n, k * size_of::<f32>()) {
+        piece.resize(rows.len() * k, 0.0_f32);
+        fill(rows.clone(), &mut piece);
+        let bytes = bytemuck::cast_slice(&piece);
+        if dtype == DType::F32 {
+            memory.write(rows.start * row_bytes, bytes)?;
+            continue;
+        }
+        // All pieces are written to the same memory: the stream keeps their order.
+        let staging = match &mut staging {
+            Some(staging) => staging,
+            none => none.insert(cx.scratch(bytes.len())?),
+        };
+        staging.write(0, bytes)?;
+        let source = Matrices::contiguous(staging.pointer(), rows.len(), k);
+        let target = memory.pointer() + (rows.start * row_bytes) as u64;
+        cast_into(cx, &source, (1, 0), target, row_stride)?;
+    }
+    let form = Form::Values {
+        dtype,
+        memory,
+        row_stride,
+    };
+    Ok(CudaWeight::new(cx, [n, k], form))
+}

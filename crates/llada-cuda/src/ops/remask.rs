@@ -1,0 +1,194 @@
+//! See `/kernels/remask.cu`.
+
+use llada_kernels::args::{
+    LLADA_KEEP_FACTOR, LLADA_KEEP_QUOTA, LLADA_KEEP_THRESHOLD, LLADA_SCORE_CONFIDENCE,
+    LLADA_SCORE_ENTROPY, LLADA_SCORE_MARGIN, LladaRemaskArgs, LladaRemaskOutcome, LladaRemaskRule,
+};
+use llada_tensor::{Device, Error, Result};
+
+use crate::backend::context_of;
+use crate::launch::remask as plan;
+use crate::memory::Scratch;
+use crate::ops::candidates::DeviceCandidates;
+
+const OP: &str = "remask";
+/// Words of the structs, for copies.
+const RULE: usize = size_of::<LladaRemaskRule>() / 4;
+const OUTCOME: usize = size_of::<LladaRemaskOutcome>() / 4;
+
+/// What the masks of a sequence are ranked by, the highest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RankBy {
+    /// Probability of the chosen token.
+    Confidence,
+    /// Difference between the two largest probabilities.
+    Margin,
+    /// Negative entropy.
+    Entropy,
+}
+
+/// How many of the ranked tokens stay.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Keep {
+    /// So many (`num_transfer_tokens`).
+    Quota(u32),
+    /// Those before the first whose confidence is below this, and the best in any case
+    /// (`threshold` of Fast-dLLM).
+    Threshold(f32),
+    /// The best, and those before the first whose confidence, as the `k`-th best, is below
+    /// `1 - factor / (k + 1)`; all if only the last one fails (`factor` of Fast-dLLM).
+    Factor(f32),
+}
+
+/// How one sequence is remasked.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RemaskRule {
+    /// Candidates of the sequence; they follow those of the sequences before it.
+    pub rows: usize,
+    /// The order of its masks.
+    pub rank_by: RankBy,
+    /// How many stay.
+    pub keep: Keep,
+}
+
+/// What a step did to one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemaskOutcome {
+    /// Tokens that took the place of a mask.
+    pub revealed: u32,
+    /// Rows that are still masked.
+    pub masked: u32,
+    /// Rows whose score or confidence was not a number; they come last.
+    pub not_numbers: u32,
+}
+
+/// Ids of some sequences in the memory of a device, in which steps of sampling put tokens in the
+/// place of masks without the host's help.
+#[derive(Debug)]
+pub struct Canvas {
+    device: Device,
+    ids: Scratch,
+    len: usize,
+    mask_token_id: u32,
+    outcomes: Scratch,
+    n_outcomes: usize,
+}
+
+impl Canvas {
+    /// The sequences' ids, one after the other.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if it is not a CUDA device; [`Error::OutOfMemory`].
+    pub fn new(device: &Device, ids: &[u32], mask_token_id: u32) -> Result<Self> {
+        let cx = context_of(OP, device)?;
+        Ok(Self {
+            device: device.clone(),
+            ids: cx.upload_once(ids)?,
+            len: ids.len(),
+            mask_token_id,
+            outcomes: cx.scratch(0)?,
+            n_outcomes: 0,
+        })
+    }
+
+    /// One step: of each sequence's candidates whose positions are still masked, the ones that its
+    /// rule keeps take their places; among equals the first. Where the mask itself was chosen it
+    /// stays. The device is not waited for.
+    ///
+    /// - `positions`: `[N]` indexes of the canvas, ascending in each sequence.
+    /// - `candidates`: `[N]`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] if there are not as many positions and candidates as the rules
+    /// say; [`Error::IndexOutOfRange`] for a position past the canvas; if the device fails.
+    pub fn remask(
+        &mut self,
+        rules: &[RemaskRule],
+        positions: &[u32],
+        candidates: &DeviceCandidates,
+    ) -> Result<()> {
+        let rows: usize = rules.iter().map(|rule| rule.rows).sum();
+        if [positions.len(), candidates.rows()] != [rows; 2] {
+            let (lhs, rhs) = (vec![positions.len(), candidates.rows()], vec![rows; 2]);
+            return Err(Error::ShapeMismatch { op: OP, lhs, rhs });
+        }
+        if let Some(&at) = positions.iter().find(|&&at| at as usize >= self.len) {
+            return Err(Error::IndexOutOfRange {
+                op: OP,
+                index: at as usize,
+                limit: self.len,
+            });
+        }
+        let what = "2^32 rows or more";
+        let narrow =
+            |n: usize| u32::try_from(n).map_err(|_| Error::InvalidArgument { op: OP, what });
+        let mut words: Vec<[u32; RULE]> = Vec::with_capacity(rules.len());
+        let mut first_row = 0;
+        for rule in rules {
+            words.push(rule_words(narrow(first_row)?, narrow(rule.rows)?, *rule));
+            first_row += rule.rows;
+        }
+
+        let cx = context_of(OP, &self.device)?;
+        self.outcomes = cx.scratch(rules.len() * size_of::<LladaRemaskOutcome>())?;
+        self.n_outcomes = rules.len();
+        let (rules_memory, positions) = (cx.upload_once(&words)?, cx.upload_once(positions)?);
+        let ranks = cx.scratch(rows * size_of::<u32>())?;
+        let args = LladaRemaskArgs {
+            rules: rules_memory.pointer(),
+            positions: positions.pointer(),
+            candidates: candidates.memory.pointer(),
+            canvas: self.ids.pointer(),
+            ranks: ranks.pointer(),
+            outcomes: self.outcomes.pointer(),
+            sequences: narrow(rules.len())?,
+            mask_token_id: self.mask_token_id,
+        };
+        cx.launch(
+            OP,
+            "llada_remask_fwd_f32",
+            plan::remask(rules.len())?,
+            &args,
+        )
+    }
+
+    /// The ids after all steps.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn ids(&self) -> Result<Vec<u32>> {
+        let mut ids = vec![0; self.len];
+        context_of(OP, &self.device)?.download(&self.ids, &mut ids)?;
+        Ok(ids)
+    }
+
+    /// What the last step did to each sequence.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn outcomes(&self) -> Result<Vec<RemaskOutcome>> {
+        let mut words = vec![[0_u32; OUTCOME]; self.n_outcomes];
+        context_of(OP, &self.device)?.download(&self.outcomes, &mut words)?;
+        let outcome = |[revealed, masked, not_numbers, _]: [u32; OUTCOME]| RemaskOutcome {
+            revealed,
+            masked,
+            not_numbers,
+        };
+        Ok(words.into_iter().map(outcome).collect())
+    }
+}
+
+/// The fields of [`LladaRemaskRule`].
+fn rule_words(first_row: u32, rows: u32, rule: RemaskRule) -> [u32; RULE] {
+    let score = match rule.rank_by {
+        RankBy::Confidence => LLADA_SCORE_CONFIDENCE,
+        RankBy::Margin => LLADA_SCORE_MARGIN,
+        RankBy::Entropy => LLADA_SCORE_ENTROPY,
+    };
+    let (keep, quota, bound) = match rule.keep {
+        Keep::Quota(quota) => (LLADA_KEEP_QUOTA, quota, 0.0),
+        Keep::Threshold(threshold) => (LLADA_KEEP_THRESHOLD, 0, threshold),
+        Keep::Factor(factor) => (LLADA_KEEP_FACTOR, 0, factor),
+    };
+    [first_row, rows, score, keep, quota, bound.to_bits()]
+}

@@ -1,0 +1,421 @@
+// Matrix products: c[i, m, n] (+)= scale[n] sum_k a[i, m, k] b[i, k, n], f32 sums.
+//
+// Three kernels multiply, two round operands to bf16 for them, and one applies scales to a product
+// of cuBLASLt, which has none of its own.
+// - `llada_gemm_fwd_f32`: f32 operands with any strides. A block makes 128 x 64 elements of c from
+//   tiles of 16 k in shared memory; a thread makes 8 x 8, as two by two pieces of 4 x 4 so that its
+//   16-byte reads of shared memory meet no conflicts. While a tile is multiplied the next one is
+//   on its way to registers. Each element is one chain of fused multiply-adds in the order of k.
+// - `llada_gemm_fwd_bf16`: 128 x 128 elements per block of 8 warps, 64 x 32 per warp, by
+//   mma.sync m16n8k16. a is [M, K] and b is [N, K], both with k inside (a_column_stride and
+//   b_row_stride are 1), 16-byte aligned with row strides and K that are multiples of 8. Tiles of
+//   32 k come by cp.async into a ring of three stages of 16 KiB: 48 KiB, so that two blocks fit
+//   the 100 KiB of consumer cards.
+// - `llada_gemm_small_fwd_bf16`: the same with 64 x 64 elements per block of 4 warps, for products
+//   whose grid of 128 x 128 would leave multiprocessors idle.
+//
+// Shared memory of the bf16 kernels: rows of 32 elements are four chunks of 16 bytes; chunk c of
+// row r lies at c ^ (r / 2 % 4), which spreads the eight rows that ldmatrix reads over all banks.
+// Accumulation: f32, k ascending in steps of 16, whatever the tile: results are the same for both
+// tile sizes, for any other rows, and for any number of columns.
+// Work: 2 M N K FLOPs; at least (M K + K N) operand bytes and 4 M N output bytes.
+// Deterministic. Blocks go through c in bands of 8 tiles of rows, so that the operands of blocks
+// that run together stay in the second-level cache.
+
+#include "llada_kernels.h"
+#include "mma.cuh"
+
+namespace llada {
+
+// Which tile of c a block makes: bands of up to 8 tiles of rows, columns ascending in a band.
+struct TileIndex {
+  int row, column;
+};
+
+__device__ __forceinline__ TileIndex tile_of_block(int m, int n, int tile_m, int tile_n) {
+  constexpr int kBand = 8;
+  const int n_rows = (m + tile_m - 1) / tile_m, n_columns = (n + tile_n - 1) / tile_n;
+  const int block = static_cast<int>(blockIdx.x);
+  const int band = block / (kBand * n_columns), in_band = block % (kBand * n_columns);
+  const int first = band * kBand;
+  const int height = min(kBand, n_rows - first);
+  return {(first + in_band % height) * tile_m, in_band / height * tile_n};
+}
+
+// Where a block writes.
+struct Output {
+  float* c;
+  const float* scales;
+  int64_t row_stride;
+  int m, n;
+  bool accumulate;
+
+  __device__ explicit Output(const LladaGemmArgs& args)
+      : c(args.c + static_cast<int64_t>(blockIdx.z) * args.c_batch_stride),
+        scales(args.column_scales),
+        row_stride(args.c_row_stride),
+        m(args.m),
+        n(args.n),
+        accumulate(args.accumulate != 0) {}
+
+  __device__ __forceinline__ void write(int row, int column, float sum) const {
+    if (row >= m || column >= n) return;
+    float* target = c + row * row_stride + column;
+    if (scales != nullptr) sum *= scales[column];
+    *target = accumulate ? *target + sum : sum;
+  }
+};
+
+// ---- f32 ------------------------------------------------------------------------------------
+
+constexpr int kF32TileM = LLADA_GEMM_F32_TILE_M, kF32TileN = LLADA_GEMM_F32_TILE_N;
+constexpr int kF32TileK = 16, kF32Threads = LLADA_GEMM_F32_THREADS;
+// Rows of shared memory are k, with room after each to spread writes along k over the banks.
+constexpr int kF32PitchM = kF32TileM + 4, kF32PitchN = kF32TileN + 4;
+
+// A thread's share of a tile [ROWS, 16] of an operand, where a row is a row of a or a column of b.
+// Neighboring threads read along the axis with the smaller stride.
+template <int ROWS>
+struct F32Loader {
+  static constexpr int kPerThread = ROWS * kF32TileK / kF32Threads;
+  static constexpr int kPitch = ROWS + 4;
+
+  const float* source;  // this thread's first element of the tile to load next
+  int64_t step;         // from one of its elements to the next
+  int64_t tile_step;
+  int row, k;  // position of the first element in the tile
+  int row_step, k_step;
+  int n_rows;  // rows of the tile that exist
+  int k_left;  // k that exist from the tile to load next on
+
+  __device__ F32Loader(const float* operand, int64_t row_stride, int64_t k_stride, int first_row,
+                       int all_rows, int all_k) {
+    const int thread = static_cast<int>(threadIdx.x);
+    const bool along_k = k_stride <= row_stride;
+    row = along_k ? thread / kF32TileK : thread % ROWS;
+    k = along_k ? thread % kF32TileK : thread / ROWS;
+    row_step = along_k ? kF32Threads / kF32TileK : 0;
+    k_step = along_k ? 0 : kF32Threads / ROWS;
+    step = row_step * row_stride + k_step * k_stride;
+    tile_step = kF32TileK * k_stride;
+    source = operand + (first_row + row) * row_stride + k * k_stride;
+    n_rows = all_rows - first_row;
+    k_left = all_k;
+  }
+
+  // Reads the next tile, with zeros outside of the operand.
+  __device__ __forceinline__ void load(float (&values)[kPerThread]) {
+#pragma unroll
+    for (int i = 0; i < kPerThread; i++) {
+      const bool exists = row + i * row_step < n_rows && k + i * k_step < k_left;
+      values[i] = exists ? source[i * step] : 0.0f;
+    }
+    source += tile_step;
+    k_left -= kF32TileK;
+  }
+
+  __device__ __forceinline__ void store(float* shared, const float (&values)[kPerThread]) const {
+#pragma unroll
+    for (int i = 0; i < kPerThread; i++) {
+      shared[(k + i * k_step) * kPitch + row + i * row_step] = values[i];
+    }
+  }
+};
+
+__device__ __forceinline__ void load_4(float* out, const float* shared) {
+  const float4 x = *reinterpret_cast<const float4*>(shared);
+  out[0] = x.x;
+  out[1] = x.y;
+  out[2] = x.z;
+  out[3] = x.w;
+}
+
+__device__ __forceinline__ void gemm_f32(const LladaGemmArgs& args) {
+  __shared__ __align__(16) float shared_a[2][kF32TileK * kF32PitchM];
+  __shared__ __align__(16) float shared_b[2][kF32TileK * kF32PitchN];
+  const TileIndex tile = tile_of_block(args.m, args.n, kF32TileM, kF32TileN);
+  const int64_t batch = blockIdx.z;
+  F32Loader<kF32TileM> left(static_cast<const float*>(args.a) + batch * args.a_batch_stride,
+                            args.a_row_stride, args.a_column_stride, tile.row, args.m, args.k);
+  F32Loader<kF32TileN> right(static_cast<const float*>(args.b) + batch * args.b_batch_stride,
+                             args.b_column_stride, args.b_row_stride, tile.column, args.n, args.k);
+
+  // Rows 4 y + i and 64 + 4 y + i, columns 4 x + j and 32 + 4 x + j.
+  const int x = threadIdx.x % 8, y = threadIdx.x / 8;
+  float sums[8][8] = {};
+  float next_a[F32Loader<kF32TileM>::kPerThread], next_b[F32Loader<kF32TileN>::kPerThread];
+  const int n_tiles = (args.k + kF32TileK - 1) / kF32TileK;
+  if (n_tiles > 0) {
+    left.load(next_a);
+    right.load(next_b);
+    left.store(shared_a[0], next_a);
+    right.store(shared_b[0], next_b);
+  }
+  for (int i = 0; i < n_tiles; i++) {
+    // The tile is complete, and all have finished the one that the next is stored over.
+    __syncthreads();
+    const bool more = i + 1 < n_tiles;
+    if (more) {
+      left.load(next_a);
+      right.load(next_b);
+    }
+    const float* a_tile = shared_a[i % 2] + 4 * y;
+    const float* b_tile = shared_b[i % 2] + 4 * x;
+#pragma unroll
+    for (int k = 0; k < kF32TileK; k++) {
+      float a[8], b[8];
+      load_4(a, a_tile + k * kF32PitchM);
+      load_4(a + 4, a_tile + k * kF32PitchM + kF32TileM / 2);
+      load_4(b, b_tile + k * kF32PitchN);
+      load_4(b + 4, b_tile + k * kF32PitchN + kF32TileN / 2);
+#pragma unroll
+      for (int r = 0; r < 8; r++) {
+#pragma unroll
+        for (int c = 0; c < 8; c++) sums[r][c] = fmaf(a[r], b[c], sums[r][c]);
+      }
+    }
+    if (more) {
+      left.store(shared_a[(i + 1) % 2], next_a);
+      right.store(shared_b[(i + 1) % 2], next_b);
+    }
+  }
+
+  const Output out(args);
+#pragma unroll
+  for (int r = 0; r < 8; r++) {
+    const int row = tile.row + r / 4 * (kF32TileM / 2) + 4 * y + r % 4;
+#pragma unroll
+    for (int c = 0; c < 8; c++) {
+      out.write(row, tile.column + c / 4 * (kF32TileN / 2) + 4 * x + c % 4, sums[r][c]);
+    }
+  }
+}
+
+// ---- bf16 -----------------------------------------------------------------------------------
+
+constexpr int kTileK = 32;            // k of a stage
+constexpr int kChunk = 8;             // elements of 16 bytes, what cp.async and ldmatrix move
+constexpr int kChunks = kTileK / kChunk;
+
+// Element offset of a chunk in a tile [rows, 32].
+__device__ __forceinline__ int swizzled(int row, int chunk) {
+  return row * kTileK + (chunk ^ (row / 2 % kChunks)) * kChunk;
+}
+
+// TILE x TILE elements of c by WARPS_M x WARPS_N warps.
+template <int TILE, int WARPS_M, int WARPS_N, int STAGES>
+struct Bf16Gemm {
+  static constexpr int kThreads = 32 * WARPS_M * WARPS_N;
+  static constexpr int kWarpM = TILE / WARPS_M, kWarpN = TILE / WARPS_N;
+  static constexpr int kMmaM = kWarpM / 16, kMmaN = kWarpN / 8;
+  static constexpr int kOperand = TILE * kTileK;  // elements of a tile of one operand
+  static_assert(kMmaN % 2 == 0, "one ldmatrix_x4 brings two columns of b");
+  static_assert(TILE * kChunks % kThreads == 0, "all threads copy the same number of chunks");
+
+  // Starts copying rows first..first + TILE, k0..k0 + 32 of an operand [rows, k]; zeros outside.
+  static __device__ __forceinline__ void load(__nv_bfloat16* target, const __nv_bfloat16* operand,
+                                              int64_t row_stride, int first, int rows, int k0,
+                                              int k) {
+#pragma unroll
+    for (int i = 0; i < TILE * kChunks / kThreads; i++) {
+      const int at = static_cast<int>(threadIdx.x) + i * kThreads;
+      const int row = at / kChunks, chunk = at % kChunks;
+      const int column = k0 + chunk * kChunk;
+      const bool exists = first + row < rows && column < k;
+      const __nv_bfloat16* source = operand + (first + row) * row_stride + column;
+      cp_async_16(target + swizzled(row, chunk), exists ? source : operand, exists);
+    }
+  }
+
+  // Adds the product of one stage.
+  static __device__ __forceinline__ void multiply(float (&sums)[kMmaM][kMmaN][4],
+                                                  const __nv_bfloat16* a, const __nv_bfloat16* b) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int warp_row = warp / WARPS_N * kWarpM, warp_column = warp % WARPS_N * kWarpN;
+#pragma unroll
+    for (int step = 0; step < kTileK / 16; step++) {
+      uint32_t left[kMmaM][4], right[kMmaN / 2][4];
+#pragma unroll
+      for (int i = 0; i < kMmaM; i++) {
+        // Matrices: rows 0-7 and 8-15 of the lower eight k, then of the upper eight.
+        ldmatrix_x4(left[i], a + swizzled(warp_row + 16 * i + lane % 16, 2 * step + lane / 16));
+      }
+#pragma unroll
+      for (int j = 0; j < kMmaN / 2; j++) {
+        // Matrices: lower and upper eight k of columns 0-7, then of columns 8-15.
+        const int column = warp_column + 16 * j + lane / 16 * 8 + lane % 8;
+        ldmatrix_x4(right[j], b + swizzled(column, 2 * step + lane / 8 % 2));
+      }
+#pragma unroll
+      for (int i = 0; i < kMmaM; i++) {
+#pragma unroll
+        for (int j = 0; j < kMmaN; j++) {
+          mma_16816(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1],
+                    __nv_bfloat16());
+        }
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void run(const LladaGemmArgs& args) {
+    __shared__ __align__(128) __nv_bfloat16 stages[STAGES][2][kOperand];
+    const TileIndex tile = tile_of_block(args.m, args.n, TILE, TILE);
+    const int64_t batch = blockIdx.z;
+    const __nv_bfloat16* a =
+        static_cast<const __nv_bfloat16*>(args.a) + batch * args.a_batch_stride;
+    const __nv_bfloat16* b =
+        static_cast<const __nv_bfloat16*>(args.b) + batch * args.b_batch_stride;
+    const int n_tiles = (args.k + kTileK - 1) / kTileK;
+    // A group of copies per stage, empty after the last: so the waits below count right.
+    const auto load_stage = [&](int i) {
+      if (i < n_tiles) {
+        load(stages[i % STAGES][0], a, args.a_row_stride, tile.row, args.m, i * kTileK, args.k);
+        load(stages[i % STAGES][1], b, args.b_column_stride, tile.column, args.n, i * kTileK,
+             args.k);
+      }
+      cp_async_commit();
+    };
+#pragma unroll
+    for (int i = 0; i < STAGES - 1; i++) load_stage(i);
+
+    float sums[kMmaM][kMmaN][4] = {};
+    for (int i = 0; i < n_tiles; i++) {
+      cp_async_wait<STAGES - 2>();
+      // All copies of stage i have landed, and all warps have finished stage i - 1, whose place
+      // the next copies take.
+      __syncthreads();
+      load_stage(i + STAGES - 1);
+      multiply(sums, stages[i % STAGES][0], stages[i % STAGES][1]);
+    }
+    cp_async_wait<0>();
+    write(Output(args), tile, sums);
+  }
+
+  static __device__ __forceinline__ void write(const Output& out, TileIndex tile,
+                                               const float (&sums)[kMmaM][kMmaN][4]) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int first_row = tile.row + warp / WARPS_N * kWarpM + lane / 4;
+    const int first_column = tile.column + warp % WARPS_N * kWarpN + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kMmaM; i++) {
+#pragma unroll
+      for (int j = 0; j < kMmaN; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          out.write(first_row + 16 * i + e / 2 * 8, first_column + 8 * j + e % 2, sums[i][j][e]);
+        }
+      }
+    }
+  }
+};
+
+// ---- rounding to bf16 -----------------------------------------------------------------------
+
+// A thread rounds eight columns of a row at a time.
+__device__ __forceinline__ void cast_rows(const LladaCastArgs& args) {
+  constexpr int kWidth = 8;
+  const int64_t per_row = args.y_columns / kWidth;
+  const int64_t total = args.batch * args.rows * per_row;
+  // Whether every row starts on a boundary of 16 bytes.
+  const bool aligned = (reinterpret_cast<uintptr_t>(args.x) % 16 | args.x_row_stride % 4 |
+                        args.x_batch_stride % 4) == 0;
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < total;
+       at += threads) {
+    const int64_t row = at / per_row;
+    const int column = static_cast<int>(at % per_row) * kWidth;
+    const float* source = args.x + row / args.rows * args.x_batch_stride +
+                          row % args.rows * args.x_row_stride + column;
+    float values[kWidth];
+    if (aligned && column + kWidth <= args.columns) {
+      load_4(values, source);
+      load_4(values + 4, source + 4);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kWidth; i++) values[i] = column + i < args.columns ? source[i] : 0.0f;
+    }
+    uint4 packed;
+    packed.x = pack_pair(values[0], values[1], __nv_bfloat16());
+    packed.y = pack_pair(values[2], values[3], __nv_bfloat16());
+    packed.z = pack_pair(values[4], values[5], __nv_bfloat16());
+    packed.w = pack_pair(values[6], values[7], __nv_bfloat16());
+    *reinterpret_cast<uint4*>(args.y + at * kWidth) = packed;
+  }
+}
+
+// A block rounds 32 x 32 elements: it reads them along rows and writes them along columns.
+__device__ __forceinline__ void cast_tile(const LladaCastArgs& args) {
+  constexpr int kTile = LLADA_CAST_TILE, kStep = LLADA_CAST_THREADS / kTile;
+  // One more column spreads reads along rows over the banks.
+  __shared__ float tile[kTile][kTile + 1];
+  const int lane = threadIdx.x % kTile, first = threadIdx.x / kTile;
+  const int n_across = (args.y_columns + kTile - 1) / kTile;
+  const int row0 = static_cast<int>(blockIdx.x) / n_across * kTile;
+  const int column0 = static_cast<int>(blockIdx.x) % n_across * kTile;
+  const int64_t batch = blockIdx.z;
+  const float* x = args.x + batch * args.x_batch_stride;
+  for (int i = first; i < kTile; i += kStep) {
+    const int row = row0 + lane, column = column0 + i;
+    const bool exists = row < args.rows && column < args.columns;
+    tile[i][lane] = exists ? x[row * args.x_row_stride + column * args.x_column_stride] : 0.0f;
+  }
+  __syncthreads();
+  __nv_bfloat16* y = reinterpret_cast<__nv_bfloat16*>(args.y) +
+                     batch * args.rows * static_cast<int64_t>(args.y_columns);
+  for (int i = first; i < kTile; i += kStep) {
+    const int row = row0 + i, column = column0 + lane;
+    if (row < args.rows && column < args.y_columns) {
+      y[row * static_cast<int64_t>(args.y_columns) + column] = __float2bfloat16_rn(tile[lane][i]);
+    }
+  }
+}
+
+__device__ __forceinline__ void scale_columns(const LladaScaleColumnsArgs& args) {
+  const int64_t total = static_cast<int64_t>(args.rows) * args.columns;
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; at < total;
+       at += threads) {
+    const int64_t row = at / args.columns;
+    const int column = static_cast<int>(at % args.columns);
+    const float value = args.x[row * args.x_row_stride + column] * args.scales[column];
+    float* y = args.y + row * args.y_row_stride + column;
+    *y = args.accumulate != 0 ? *y + value : value;
+  }
+}
+
+using Bf16GemmLarge = Bf16Gemm<LLADA_GEMM_BF16_TILE, 2, 4, 3>;
+using Bf16GemmSmall = Bf16Gemm<LLADA_GEMM_BF16_SMALL_TILE, 2, 2, 4>;
+static_assert(Bf16GemmLarge::kThreads == LLADA_GEMM_BF16_THREADS, "the launch plan's block");
+static_assert(Bf16GemmSmall::kThreads == LLADA_GEMM_BF16_SMALL_THREADS, "the launch plan's block");
+
+}  // namespace llada
+
+extern "C" __global__ void __launch_bounds__(LLADA_GEMM_F32_THREADS, 2)
+    llada_gemm_fwd_f32(const LladaGemmArgs args) {
+  llada::gemm_f32(args);
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_GEMM_BF16_THREADS, 2)
+    llada_gemm_fwd_bf16(const LladaGemmArgs args) {
+  llada::Bf16GemmLarge::run(args);
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_GEMM_BF16_SMALL_THREADS, 4)
+    llada_gemm_small_fwd_bf16(const LladaGemmArgs args) {
+  llada::Bf16GemmSmall::run(args);
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
+    llada_cast_rows_fwd_bf16(const LladaCastArgs args) {
+  llada::cast_rows(args);
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
+    llada_cast_tile_fwd_bf16(const LladaCastArgs args) {
+  llada::cast_tile(args);
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
+    llada_scale_columns_fwd_f32(const LladaScaleColumnsArgs args) {
+  llada::scale_columns(args);
+}
