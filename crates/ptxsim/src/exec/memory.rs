@@ -284,7 +284,7 @@ impl Warp {
 
 #[inline]
 fn pointer(base: *mut u8, address: u64, lane: usize, stride: usize) -> *mut u8 {
-    base.wrapping_add(address as usize + lane * stride)
+    base.wrapping_add((address as usize).wrapping_add(lane.wrapping_mul(stride)))
 }
 
 #[inline]
