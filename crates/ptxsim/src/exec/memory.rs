@@ -75,14 +75,7 @@ pub(crate) fn touch(warp: &Warp, env: &mut Env<'_>, touch: Touch<'_>) -> Result<
         mask,
         usage,
     } = touch;
-    let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
-    for (lane, &address) in at.iter().enumerate() {
-        if mask >> lane & 1 == 1 {
-            low = low.min(address);
-            high = high.max(address);
-            bits |= address;
-        }
-    }
+    let (low, high, bits) = extent(at, mask);
     if bits & (bytes as u64 - 1) != 0 {
         let lane = lanes(mask)
             .find(|&lane| at[lane] & (bytes as u64 - 1) != 0)
@@ -129,6 +122,26 @@ pub(crate) fn touch(warp: &Warp, env: &mut Env<'_>, touch: Touch<'_>) -> Result<
         }
     }
     Ok(())
+}
+
+/// The least and greatest address of a mask's lanes, and all their bits.
+#[inline]
+fn extent(at: &[u64; LANES], mask: u32) -> (u64, u64, u64) {
+    let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
+    if mask == FULL {
+        for &address in at {
+            low = low.min(address);
+            high = high.max(address);
+            bits |= address;
+        }
+    } else {
+        for lane in lanes(mask) {
+            low = low.min(at[lane]);
+            high = high.max(at[lane]);
+            bits |= at[lane];
+        }
+    }
+    (low, high, bits)
 }
 
 fn touch_global(env: &mut Env<'_>, touch: Touch<'_>, low: u64, high: u64) -> Result<(), Fault> {
@@ -271,7 +284,7 @@ impl Warp {
 
 #[inline]
 fn pointer(base: *mut u8, address: u64, lane: usize, stride: usize) -> *mut u8 {
-    base.wrapping_add(address as usize + lane * stride)
+    base.wrapping_add((address as usize).wrapping_add(lane.wrapping_mul(stride)))
 }
 
 #[inline]
@@ -293,51 +306,56 @@ fn gather(
     stride: usize,
 ) {
     let n = usize::from(access.n);
-    if access.bytes == 4 && !access.wide {
-        if n == 1 && mask == FULL && stride == 0 && consecutive(at, 4) && access.regs[0] != NONE {
-            let d = regs.word_mut(access.regs[0]);
-            // SAFETY: `touch` has checked the 4 bytes of each lane, and they follow one another.
-            unsafe {
-                std::ptr::copy_nonoverlapping(
-                    pointer(base, at[0], 0, 0),
-                    d.as_mut_ptr().cast(),
-                    128,
-                );
-            };
-            return;
-        }
-        for (i, &reg) in access.regs[..n]
-            .iter()
-            .enumerate()
-            .filter(|&(_, &reg)| reg != NONE)
-        {
-            let d = regs.word_mut(reg);
-            for lane in 0..LANES {
-                if mask >> lane & 1 == 1 {
-                    let source = pointer(base, at[lane], lane, stride).wrapping_add(4 * i);
-                    // SAFETY: `touch` has checked the bytes of each lane of the mask.
-                    d[lane] = unsafe { source.cast::<u32>().read_unaligned() };
-                }
-            }
-        }
+    let bytes = usize::from(access.bytes);
+    let whole = mask == FULL && stride == 0;
+    let row = whole && n == 1 && bytes == 4 && !access.wide && access.regs[0] != NONE;
+    if row && consecutive(at, 4) {
+        let d = regs.word_mut(access.regs[0]);
+        let source = pointer(base, at[0], 0, 0);
+        // SAFETY: `touch` has checked the 4 bytes of each lane, and they follow one another.
+        unsafe { std::ptr::copy_nonoverlapping(source, d.as_mut_ptr().cast(), 4 * LANES) };
         return;
     }
-    for (i, &reg) in access.regs[..n]
-        .iter()
-        .enumerate()
-        .filter(|&(_, &reg)| reg != NONE)
-    {
-        for lane in lanes(mask) {
-            let source =
-                pointer(base, at[lane], lane, stride).wrapping_add(usize::from(access.bytes) * i);
-            // SAFETY: `touch` has checked the bytes of each lane of the mask.
-            let value = unsafe { read(source, access) };
-            if access.wide {
-                regs.long_mut(reg)[lane] = value;
-            } else {
-                regs.word_mut(reg)[lane] = value as u32;
+    let same = whole && consecutive(at, 0);
+    for (i, &reg) in access.regs[..n].iter().enumerate() {
+        if reg == NONE {
+            continue;
+        }
+        let source = |lane: usize| {
+            pointer(base, at[lane], lane, stride)
+                .wrapping_add(bytes * i)
+                .cast_const()
+        };
+        if access.wide {
+            let mut value = [0; LANES];
+            for lane in lanes(mask) {
+                // SAFETY: `touch` has checked the bytes of each lane of the mask.
+                value[lane] = unsafe { read(source(lane), access) };
+            }
+            regs.put_longs(reg, &value, mask);
+            continue;
+        }
+        let mut value = [0; LANES];
+        if same {
+            // SAFETY: `touch` has checked the bytes of every lane.
+            value = [unsafe { read(source(0), access) } as u32; LANES];
+        } else if bytes == 4 && mask == FULL {
+            for (lane, value) in value.iter_mut().enumerate() {
+                // SAFETY: `touch` has checked the bytes of every lane.
+                *value = unsafe { source(lane).cast::<u32>().read_unaligned() };
+            }
+        } else if bytes == 2 && mask == FULL && !access.signed {
+            for (lane, value) in value.iter_mut().enumerate() {
+                // SAFETY: `touch` has checked the bytes of every lane.
+                *value = u32::from(unsafe { source(lane).cast::<u16>().read_unaligned() });
+            }
+        } else {
+            for lane in lanes(mask) {
+                // SAFETY: `touch` has checked the bytes of each lane of the mask.
+                value[lane] = unsafe { read(source(lane), access) } as u32;
             }
         }
+        regs.put_words(reg, &value, mask);
     }
 }
 
