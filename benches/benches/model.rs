@@ -72,11 +72,13 @@ impl State {
     fn new(model: &LladaModel, device: &Device) -> Self {
         let values = || model.parameters().iter().map(|p| &p.value);
         let zeros = || {
-            let zeros = |value: &Tensor| Tensor::zeros(device, DType::F32, value.shape()).unwrap();
+            let zeros = |value: &Tensor| {
+                Tensor::zeros(device, DType::F32, value.shape()).expect("host memory")
+            };
             values().map(zeros).collect()
         };
         Self {
-            gradients: Gradients::zeros_like(values()).unwrap(),
+            gradients: Gradients::zeros_like(values()).expect("host memory"),
             first: zeros(),
             second: zeros(),
             step: 0,
