@@ -41,7 +41,7 @@ impl Bench<'_> {
     }
 
     fn empty(&self, shape: &[usize]) -> Tensor {
-        Tensor::empty(&self.device, DType::F32, shape).unwrap()
+        Tensor::empty(&self.device, DType::F32, shape).expect("host memory")
     }
 }
 

@@ -1,5 +1,6 @@
 //! The ops against `f64` references, their gradients by central differences, odd shapes, at
 //! every level that the machine has.
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod adamw;
 mod add;
