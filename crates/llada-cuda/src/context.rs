@@ -25,18 +25,21 @@ pub(crate) struct Context {
     allocator: Arc<Allocator>,
     modules: Mutex<Modules>,
     uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
-    recording: Mutex<RecordingArrays>,
+    bound: Mutex<BoundArrays>,
     gemm: OnceLock<Box<dyn Gemm>>,
     host: OnceLock<Device>,
     name: String,
 }
 
-/// Small arrays of a computation that is recorded.
+/// An array of the host, known by its address, and the memory that has its values.
+pub(crate) type Input = (usize, Arc<Scratch>);
+
+/// Small arrays of the thread that has the stream for itself.
 #[derive(Default)]
-struct RecordingArrays {
-    /// Those that change: address on the host, and memory that stays.
-    inputs: Vec<(usize, Arc<Scratch>)>,
-    /// Those that it found on the device.
+struct BoundArrays {
+    /// Those that change from one time to the next.
+    inputs: Vec<Input>,
+    /// Those that its recording found on the device.
     kept: Vec<Arc<Scratch>>,
 }
 
@@ -76,7 +79,7 @@ impl Context {
             allocator,
             modules: Mutex::default(),
             uploads: Mutex::default(),
-            recording: Mutex::default(),
+            bound: Mutex::default(),
             gemm: OnceLock::new(),
             host: OnceLock::new(),
             name: long_name,
@@ -124,8 +127,8 @@ impl Context {
     /// # Errors
     /// As [`Self::scratch`], or if the device fails.
     pub(crate) fn upload<T: NoUninit>(&self, values: &[T]) -> Result<Arc<Scratch>> {
-        if let Some(slot) = self.recorded_input(values.as_ptr() as usize) {
-            return Ok(slot);
+        if let Some(memory) = self.input(values) {
+            return Ok(memory);
         }
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let _bound = self.allocator.bind()?;
@@ -149,43 +152,44 @@ impl Context {
     ///
     /// # Errors
     /// As [`Self::upload`].
-    pub(crate) fn upload_once<T: NoUninit>(&self, values: &[T]) -> Result<Scratch> {
+    pub(crate) fn upload_once<T: NoUninit>(&self, values: &[T]) -> Result<Arc<Scratch>> {
+        if let Some(memory) = self.input(values) {
+            return Ok(memory);
+        }
         let bytes: &[u8] = bytemuck::cast_slice(values);
         let mut memory = self.scratch(bytes.len())?;
         memory.write(0, bytes)?;
-        Ok(memory)
+        Ok(Arc::new(memory))
     }
 
-    /// From now on this thread's uploads of these arrays, known by their addresses, are memory
-    /// that stays, and all others must be on the device already.
-    pub(crate) fn begin_recording(&self, inputs: Vec<(usize, Arc<Scratch>)>) {
-        let kept = Vec::new();
-        *self.recording() = RecordingArrays { inputs, kept };
+    /// From now on these arrays are found in the memory that is given, by the thread that has the
+    /// stream for itself.
+    pub(crate) fn bind_inputs(&self, inputs: Vec<Input>) {
+        self.bound().inputs = inputs;
     }
 
-    /// Ends it; returns the arrays that the recording reads.
-    pub(crate) fn end_recording(&self) -> Vec<Arc<Scratch>> {
-        std::mem::take(&mut *self.recording()).kept
+    /// Forgets the inputs, and returns the other arrays that a recording has found on the device.
+    pub(crate) fn unbind_inputs(&self) -> Vec<Arc<Scratch>> {
+        std::mem::take(&mut *self.bound()).kept
     }
 
-    fn recording(&self) -> std::sync::MutexGuard<'_, RecordingArrays> {
-        self.recording
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn bound(&self) -> std::sync::MutexGuard<'_, BoundArrays> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn recorded_input(&self, address: usize) -> Option<Arc<Scratch>> {
-        if !self.allocator.is_recording() {
+    fn input<T>(&self, values: &[T]) -> Option<Arc<Scratch>> {
+        // The addresses of arrays without values are all alike.
+        if values.is_empty() || !self.allocator.is_exclusive() {
             return None;
         }
-        let recording = self.recording();
-        let slot = recording.inputs.iter().find(|(input, _)| *input == address);
-        slot.map(|(_, memory)| Arc::clone(memory))
+        let (address, bound) = (values.as_ptr() as usize, self.bound());
+        let found = bound.inputs.iter().find(|(input, _)| *input == address);
+        found.map(|(_, memory)| Arc::clone(memory))
     }
 
     fn keep(&self, memory: &Arc<Scratch>) {
         if self.allocator.is_recording() {
-            self.recording().kept.push(Arc::clone(memory));
+            self.bound().kept.push(Arc::clone(memory));
         }
     }
 

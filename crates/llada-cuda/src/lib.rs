@@ -28,6 +28,6 @@ mod ops;
 pub use driver::{device, device_count};
 pub use ops::candidates::DeviceCandidates;
 pub use ops::forward_process::{ForwardProcessArgs, Noised, forward_process};
-pub use ops::remask::{Canvas, Keep, RankBy, RemaskOutcome, RemaskRule};
+pub use ops::remask::{Canvas, RemaskOutcome};
 pub use ops::rms_norm::{AddRmsNormArgs, add_rms_norm};
 pub use ops::rope::{RopeQkvArgs, rope_qkv};

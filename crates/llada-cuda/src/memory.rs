@@ -33,18 +33,20 @@ pub(crate) struct Allocator {
     free_of_recordings: Mutex<Free>,
     /// For copies between host and device, one at a time.
     pinned: Mutex<Option<Pinned>>,
-    /// Held by a thread that records the stream: what others ask for must wait.
-    recording: RwLock<()>,
+    /// Held by a thread that has the stream for itself: what others ask for must wait.
+    exclusive: RwLock<()>,
 }
 
 thread_local! {
-    /// Whether this thread records the stream.
+    /// Whether this thread has the stream for itself.
+    static IS_EXCLUSIVE: Cell<bool> = const { Cell::new(false) };
+    /// Whether it records the stream.
     static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
     /// Guards of [`Allocator::bind`] that this thread holds.
     static BOUND: Cell<u32> = const { Cell::new(0) };
 }
 
-/// While it lives, no thread can begin to record.
+/// While it lives, no other thread can have the stream for itself.
 pub(crate) struct Bound<'a>(#[expect(dead_code, reason = "held")] Option<RwLockReadGuard<'a, ()>>);
 
 impl Drop for Bound<'_> {
@@ -53,8 +55,17 @@ impl Drop for Bound<'_> {
     }
 }
 
-/// While it lives, the calls of this thread are the only ones that are recorded.
-pub(crate) struct Recording<'a>(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>);
+/// While it lives, only the calls of this thread reach the stream.
+pub(crate) struct Exclusive<'a>(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>);
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        IS_EXCLUSIVE.set(false);
+    }
+}
+
+/// While it lives, the calls of this thread are recorded.
+pub(crate) struct Recording<'a>(#[expect(dead_code, reason = "held")] &'a Exclusive<'a>);
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
@@ -95,7 +106,7 @@ impl Allocator {
             free: Mutex::default(),
             free_of_recordings: Mutex::default(),
             pinned: Mutex::default(),
-            recording: RwLock::default(),
+            exclusive: RwLock::default(),
         }
     }
 
@@ -116,13 +127,13 @@ impl Allocator {
     }
 
     /// Makes the device current on this thread, which every driver call needs, and waits for a
-    /// thread that records; while the guard lives, none can begin to. It comes before any other
-    /// lock, since the thread that records takes those as well.
+    /// thread that has the stream for itself; while the guard lives, none can get it. It comes
+    /// before any other lock, since the thread that has the stream takes those as well.
     pub(crate) fn bind(&self) -> Result<Bound<'_>> {
-        // Once per thread: a second one could wait for a recorder that waits for the first.
-        let is_first = !IS_RECORDING.get() && BOUND.get() == 0;
+        // Once per thread: a second one could wait for a thread that waits for the first.
+        let is_first = !IS_EXCLUSIVE.get() && BOUND.get() == 0;
         let wait = || {
-            self.recording
+            self.exclusive
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
         };
@@ -136,13 +147,24 @@ impl Allocator {
     }
 
     /// Makes this thread the only one whose calls reach the stream.
-    pub(crate) fn record(&self) -> Recording<'_> {
+    pub(crate) fn exclusive(&self) -> Exclusive<'_> {
         let guard = self
-            .recording
+            .exclusive
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        IS_EXCLUSIVE.set(true);
+        Exclusive(guard)
+    }
+
+    /// Whether this thread is the only one.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        IS_EXCLUSIVE.get()
+    }
+
+    /// Says that this thread's calls are recorded from now on.
+    pub(crate) fn record<'a>(&self, exclusive: &'a Exclusive<'a>) -> Recording<'a> {
         IS_RECORDING.set(true);
-        Recording(guard)
+        Recording(exclusive)
     }
 
     /// Whether this thread records: nothing that it asks for is done before it is repeated.

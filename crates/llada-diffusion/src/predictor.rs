@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use llada_tensor::backend::{Candidate, Noise};
+use llada_tensor::backend::{Candidate, DenoisingStep, Noise};
 use llada_tensor::ops::candidates::{CandidateRule, guide, reduce_logits};
 use llada_tensor::{Device, Tape, Tensor, Var};
 
@@ -153,6 +153,25 @@ pub trait MaskPredictor {
         Err(Error::Unsupported {
             what: "caches of keys and values",
         })
+    }
+
+    /// The candidates of several steps, each taken after the one before has put its tokens into the
+    /// canvas as [`DenoisingStep::remask`] says: for devices that can take them without waiting for
+    /// the host. All steps have candidates for all of `positions`; those of a position that is no
+    /// longer masked say nothing. `None` if the predictor gains nothing from it.
+    ///
+    /// `positions` are ascending.
+    ///
+    /// # Errors
+    /// As [`Self::logits`].
+    fn candidates_ahead(
+        &self,
+        _batch: &TokenBatch,
+        _positions: &[usize],
+        _rule: &CandidateRule<'_>,
+        _steps: &[DenoisingStep<'_>],
+    ) -> Result<Option<Vec<Vec<Candidate>>>> {
+        Ok(None)
     }
 
     /// Cross-entropy `-ln p(targets[i] | x_t)` of each position, in nats.

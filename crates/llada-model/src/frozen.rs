@@ -7,13 +7,13 @@ use llada_diffusion::{
     Cached, Candidate, MaskPredictor, Noise, PredictorInfo, Result as DiffusionResult, TokenBatch,
     cross_entropies, guide_all,
 };
-use llada_tensor::backend::{CandidateArgs, Recorder, Rhs, Step};
+use llada_tensor::backend::{CandidateArgs, Denoising, DenoisingStep, Recorder, Rhs, Step};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
 use crate::init::uniform_parameters;
-use crate::network::{FrozenWeight, Network, Parameters, Pass};
+use crate::network::{FrozenWeight, Network, Parameters, Pass, index_u32};
 use crate::weights::freeze;
 use crate::window::{Input, planned_positions};
 use crate::{ModelConfig, Result};
@@ -222,6 +222,45 @@ impl MaskPredictor for FrozenModel {
         self.choose(&hidden, None, rule, noise)
     }
 
+    fn candidates_ahead(
+        &self,
+        batch: &TokenBatch,
+        positions: &[usize],
+        rule: &CandidateRule<'_>,
+        steps: &[DenoisingStep<'_>],
+    ) -> DiffusionResult<Option<Vec<Vec<Candidate>>>> {
+        let Some(recorder) = &self.recorder else {
+            return Ok(None);
+        };
+        self.network.check(batch, positions)?;
+        let mut input = Input::new(batch, positions);
+        let asked = input.pad_rows(ROWS_AT_ONCE);
+        let mut key = self.network.recording_key(&input)?;
+        key.push(index_u32(asked));
+        key.extend(rule_key(rule));
+        let denoising = Denoising {
+            key: &key,
+            ids: &input.ids,
+            rows: &input.rows,
+            mask_token_id: self.network.config.mask_token_id,
+            steps,
+        };
+        let (head, bias) = self.head();
+        let candidates = recorder.denoise(&denoising, &mut |noise, choose| {
+            let hidden = self.run(&input, None, None)?.narrow(0, 0, asked)?;
+            choose(&CandidateArgs {
+                hidden: &hidden,
+                unconditional: None,
+                head,
+                bias,
+                rule,
+                noise,
+                precision: self.network.precision,
+            })
+        })?;
+        Ok(Some(candidates))
+    }
+
     fn token_losses(
         &self,
         batch: &TokenBatch,
@@ -259,4 +298,22 @@ impl MaskPredictor for FrozenModel {
         }
         Ok(losses)
     }
+}
+
+/// All that a rule says.
+fn rule_key(rule: &CandidateRule<'_>) -> Vec<u32> {
+    let CandidateRule {
+        temperature,
+        cfg_scale,
+        suppress,
+        suppress_confidence,
+    } = *rule;
+    let temperature = temperature.to_bits();
+    let words = [
+        temperature as u32,
+        (temperature >> 32) as u32,
+        cfg_scale.to_bits(),
+    ];
+    let lengths = [suppress, suppress_confidence].map(|ids| index_u32(ids.len()));
+    [&words[..], &lengths, suppress, suppress_confidence].concat()
 }

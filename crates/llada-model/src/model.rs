@@ -7,6 +7,7 @@ use llada_diffusion::{
     Cached, Candidate, MaskPredictor, Noise, Parameter, PredictorInfo, Result as DiffusionResult,
     TokenBatch, Trainable,
 };
+use llada_tensor::backend::DenoisingStep;
 use llada_tensor::ops::candidates::CandidateRule;
 use llada_tensor::ops::matmul::pack;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
@@ -163,6 +164,17 @@ impl MaskPredictor for LladaModel {
     ) -> DiffusionResult<Vec<Candidate>> {
         let frozen = self.frozen()?;
         frozen.candidates_cached(batch, cached, positions, rule, noise)
+    }
+
+    fn candidates_ahead(
+        &self,
+        batch: &TokenBatch,
+        positions: &[usize],
+        rule: &CandidateRule<'_>,
+        steps: &[DenoisingStep<'_>],
+    ) -> DiffusionResult<Option<Vec<Vec<Candidate>>>> {
+        let frozen = self.frozen()?;
+        frozen.candidates_ahead(batch, positions, rule, steps)
     }
 
     fn token_losses(

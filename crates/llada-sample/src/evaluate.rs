@@ -1,6 +1,7 @@
 //! Calls of the predictor: runs that follow the same rule share a batch.
 
 use llada_diffusion::{Cached, Error, KvCache, MaskPredictor, Noise, RowPlan, TokenBatch};
+use llada_tensor::backend::{DenoisingStep, RemaskRule};
 use llada_tensor::ops::candidates::CandidateRule;
 
 use crate::run::Run;
@@ -38,7 +39,7 @@ pub(crate) fn evaluate<'a>(predictor: &dyn MaskPredictor, runs: &mut [&mut Run<'
     let mut waiting: Vec<&mut Run<'a>> = Vec::with_capacity(runs.len());
     for run in runs.iter_mut() {
         run.candidates.clear();
-        if !run.positions.is_empty() {
+        if !run.positions.is_empty() && !run.take_ahead() {
             waiting.push(run);
         }
     }
@@ -77,7 +78,10 @@ fn evaluate_group(
         suppress: &suppress,
         suppress_confidence: rule.confidence_eos_eot_inf,
     };
-    let draws = GumbelDraws::new(rule, runs, info.vocab_size);
+    if evaluate_ahead(predictor, &batch, &positions, rule, &candidate_rule, runs)? {
+        return Ok(());
+    }
+    let draws = GumbelDraws::new(rule, runs, info.vocab_size, 0);
     let noise = draws.noise(rule);
     let candidates = if rule.is_cached {
         let plans: Vec<RowPlan> = runs.iter().map(|run| run.plan.clone()).collect();
@@ -92,21 +96,74 @@ fn evaluate_group(
         predictor.candidates(&batch, unconditional, &positions, &candidate_rule, &noise)?
     };
 
-    let (expected, got) = (positions.len(), candidates.len());
-    if expected != got {
-        return Err(Error::LengthMismatch {
-            what: "candidates",
-            expected,
-            got,
-        }
-        .into());
-    }
+    expect_candidates(positions.len(), candidates.len())?;
     let mut candidates = candidates.into_iter();
     for run in runs {
         run.candidates
             .extend(candidates.by_ref().take(run.positions.len()));
     }
     Ok(())
+}
+
+/// The same for several steps at once, where the predictor gains from it; whether it does.
+fn evaluate_ahead(
+    predictor: &dyn MaskPredictor,
+    batch: &TokenBatch,
+    positions: &[usize],
+    rule: &Rule<'_>,
+    candidate_rule: &CandidateRule<'_>,
+    runs: &mut [&mut Run<'_>],
+) -> Result<bool> {
+    let rules: Vec<Vec<RemaskRule>> = runs.iter().map(|run| run.rules_ahead()).collect();
+    let n_steps = rules.iter().map(Vec::len).min().unwrap_or(0);
+    if n_steps < 2 {
+        return Ok(false);
+    }
+    let vocab_size = predictor.info().vocab_size;
+    let draws: Vec<GumbelDraws> = (0..n_steps)
+        .map(|step| GumbelDraws::new(rule, runs, vocab_size, step))
+        .collect();
+    let remask: Vec<Vec<RemaskRule>> = (0..n_steps)
+        .map(|step| rules.iter().map(|of_run| of_run[step]).collect())
+        .collect();
+    let steps: Vec<DenoisingStep<'_>> = (draws.iter().zip(&remask))
+        .map(|(draws, remask)| DenoisingStep {
+            noise: draws.noise(rule),
+            remask,
+        })
+        .collect();
+    let Some(candidates) = predictor.candidates_ahead(batch, positions, candidate_rule, &steps)?
+    else {
+        return Ok(false);
+    };
+    let got = candidates.iter().map(Vec::len).sum();
+    expect_candidates(n_steps * positions.len(), got)?;
+    let mut start = 0;
+    for run in runs {
+        let rows = start..start + run.positions.len();
+        start = rows.end;
+        run.set_ahead(
+            candidates
+                .iter()
+                .map(|all| all[rows.clone()].to_vec())
+                .collect(),
+        );
+        run.take_ahead();
+    }
+    Ok(true)
+}
+
+fn expect_candidates(expected: usize, got: usize) -> Result<()> {
+    let what = "candidates";
+    match expected == got {
+        true => Ok(()),
+        false => Err(Error::LengthMismatch {
+            what,
+            expected,
+            got,
+        }
+        .into()),
+    }
 }
 
 /// What the Gumbel noise of each position is drawn from.
@@ -118,13 +175,14 @@ struct GumbelDraws {
 }
 
 impl GumbelDraws {
-    fn new(rule: &Rule<'_>, runs: &[&mut Run<'_>], vocab_size: usize) -> Self {
+    /// The draws of the step that comes `ahead` steps after this one.
+    fn new(rule: &Rule<'_>, runs: &[&mut Run<'_>], vocab_size: usize, ahead: usize) -> Self {
         let mut draws = Self::default();
         if rule.temperature <= 0.0 {
             return draws;
         }
         for run in runs {
-            let key = run.key();
+            let key = run.key(ahead);
             for &position in &run.positions {
                 match &run.request.draws {
                     Draws::Philox => {

@@ -1,16 +1,30 @@
 //! A request on its way: its canvas, and where it is in its blocks and steps.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use llada_diffusion::{
     Candidate, KvCache, PredictorInfo, RowPlan, StepKey, num_transfer_tokens, reveal_probability,
 };
+use llada_tensor::backend::{Keep, RankBy, RemaskRule};
 
 use crate::block::{Block, blocks};
 use crate::commit::{Predicted, committed};
 use crate::refresh::{Canvas, Refreshed};
 use crate::remask::{highest, ranked, score};
 use crate::{Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task};
+
+/// Steps that a device is asked for at once, at most: an observer sees them when all are done.
+const STEPS_AHEAD: usize = 8;
+
+/// Candidates of coming steps.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// `[N]`, ascending.
+    positions: Vec<usize>,
+    /// `[N]` each.
+    steps: VecDeque<Vec<Candidate>>,
+}
 
 /// A request, its canvas, and the state of its current step.
 #[derive(Debug)]
@@ -52,6 +66,8 @@ pub(crate) struct Run<'a> {
     pub(crate) positions: Vec<usize>,
     /// Their candidates.
     pub(crate) candidates: Vec<Candidate>,
+    /// What a device has computed of the coming steps of this block.
+    ahead: Ahead,
     revealed: Vec<Revealed>,
 }
 
@@ -99,6 +115,7 @@ impl<'a> Run<'a> {
             rows: 0,
             positions: Vec::new(),
             candidates: Vec::new(),
+            ahead: Ahead::default(),
             revealed: Vec::new(),
         };
         run.check_draws(info)?;
@@ -130,9 +147,9 @@ impl<'a> Run<'a> {
         self.stopped || self.ended || self.block == self.blocks.len()
     }
 
-    /// What the draws of this step depend on.
-    pub(crate) fn key(&self) -> StepKey {
-        let step = u32::try_from(self.step).unwrap_or(u32::MAX);
+    /// What the draws depend on of the step that comes `ahead` steps after this one.
+    pub(crate) fn key(&self, ahead: usize) -> StepKey {
+        let step = u32::try_from(self.step + ahead).unwrap_or(u32::MAX);
         StepKey {
             seed: self.request.config.seed,
             sequence: self.request.sequence,
@@ -184,13 +201,17 @@ impl<'a> Run<'a> {
             // Which ones stay is known when their confidences are.
         } else if config.process == Process::Reverse {
             let p = self.reveal_probability()?;
-            let (draws, key, length) = (&self.request.draws, self.key(), self.canvas.len());
+            let (draws, key, length) = (&self.request.draws, self.key(0), self.canvas.len());
             self.positions
                 .retain(|&at| f64::from(draws.remask(key, at, length)) < p);
         } else if self.quota() == 0 {
             self.positions.clear();
         } else if config.remasking == Remasking::Random {
-            let draw = |&at: &usize| self.request.draws.remask(self.key(), at, self.canvas.len());
+            let draw = |&at: &usize| {
+                self.request
+                    .draws
+                    .remask(self.key(0), at, self.canvas.len())
+            };
             let scores: Vec<f32> = self.positions.iter().map(draw).collect();
             let kept = highest(&scores, self.quota());
             self.positions = kept.into_iter().map(|i| self.positions[i]).collect();
@@ -210,11 +231,64 @@ impl<'a> Run<'a> {
     }
 
     fn quota(&self) -> usize {
-        let is_last = self.block_step + 1 == self.quotas.len();
+        self.quota_in(self.block_step)
+    }
+
+    /// Tokens to reveal in a step of the current block.
+    fn quota_in(&self, step: usize) -> usize {
+        let is_last = step + 1 == self.quotas.len();
         match self.request.config.process {
             Process::BlockQuota | Process::EntropyExit(_) if is_last => usize::MAX,
-            _ => self.quotas[self.block_step],
+            _ => self.quotas[step],
         }
+    }
+
+    /// How each of the coming steps remasks, this one first, as far as that is known before
+    /// anything is predicted: as long as quotas say how many tokens stay.
+    pub(crate) fn rules_ahead(&self) -> Vec<RemaskRule> {
+        let config = &self.request.config;
+        let rank_by = match config.remasking {
+            Remasking::LowConfidence => RankBy::Confidence,
+            Remasking::Margin => RankBy::Margin,
+            Remasking::Entropy => RankBy::Entropy,
+            Remasking::Random => return Vec::new(),
+        };
+        let draws_ahead = config.temperature <= 0.0 || self.request.draws == Draws::Philox;
+        let is_known = matches!(config.process, Process::Quota | Process::BlockQuota);
+        if !is_known || !draws_ahead || config.cfg_scale > 0.0 || config.uses_plans() {
+            return Vec::new();
+        }
+        let quotas = (self.block_step..self.quotas.len()).map(|step| self.quota_in(step));
+        let rule = |quota| RemaskRule {
+            rows: self.positions.len(),
+            rank_by,
+            keep: Keep::Quota(u32::try_from(quota).unwrap_or(u32::MAX)),
+        };
+        quotas
+            .take_while(|&quota| quota > 0)
+            .take(STEPS_AHEAD)
+            .map(rule)
+            .collect()
+    }
+
+    /// Takes the candidates of the coming steps, `[N]` in each, for the positions of this one.
+    pub(crate) fn set_ahead(&mut self, steps: VecDeque<Vec<Candidate>>) {
+        let positions = self.positions.clone();
+        self.ahead = Ahead { positions, steps };
+    }
+
+    /// Takes the candidates of this step from those that were computed ahead; whether there are
+    /// any.
+    pub(crate) fn take_ahead(&mut self) -> bool {
+        let Some(candidates) = self.ahead.steps.pop_front() else {
+            return false;
+        };
+        let mut all = self.ahead.positions.iter().zip(candidates);
+        // Positions of a block only become fewer.
+        let find = |at: &usize| all.find(|(position, _)| *position == at).map(|(_, c)| c);
+        self.candidates
+            .extend(self.positions.iter().filter_map(find));
+        self.candidates.len() == self.positions.len()
     }
 
     /// Puts this step's tokens into the canvas. Where the mask itself won, the mask stays.
@@ -342,6 +416,7 @@ impl<'a> Run<'a> {
     /// Quotas count the masks of the block as it is now.
     fn begin_block(&mut self) {
         self.block_step = 0;
+        self.ahead = Ahead::default();
         if let Some(block) = self.blocks.get(self.block) {
             let (range, steps) = (block.range.clone(), block.steps);
             self.block_masks = self.n_masks(range);

@@ -1,6 +1,8 @@
 //! The seam between ops and devices: one method per op, argument structs, outputs owned by the
 //! caller. Shapes are checked by [`crate::ops`] before a backend is called.
 
+mod recorder;
+
 use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
@@ -8,6 +10,9 @@ use std::sync::Arc;
 
 use crate::{Precision, Result, Tensor};
 
+pub use self::recorder::{
+    Choose, Denoising, DenoisingStep, Keep, RankBy, Recorder, RemaskRule, Step,
+};
 pub use crate::ops::adamw::AdamWArgs;
 pub use crate::ops::attention::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
 pub use crate::ops::candidates::{Candidate, CandidateArgs, Noise};
@@ -36,27 +41,6 @@ pub type FillRows<'a> = &'a (dyn Fn(Range<usize>, &mut [f32]) + Sync);
 
 /// Writes the codes of the given rows of a weight.
 pub type FillCodes<'a> = &'a (dyn Fn(Range<usize>, RowCodes<'_>) + Sync);
-
-/// What a repeated computation depends on, besides memory that stays where it is.
-#[derive(Debug, Clone, Copy)]
-pub struct Step<'a> {
-    /// Tells computations apart: two of one key ask for the same ops in the same shapes, and all
-    /// small arrays that they read but [`Self::inputs`] are equal.
-    pub key: &'a [u32],
-    /// Small arrays whose values change from one time to the next, as ids do. No two are equal
-    /// in length and values.
-    pub inputs: &'a [&'a [u32]],
-}
-
-/// Records what a device is asked to do, and asks for all of it at once the next time.
-pub trait Recorder: Debug + Send + Sync {
-    /// What `body` returns: by running it, or by repeating what it did under this key. Weights and
-    /// other memory that it reads must live as long as the recorder.
-    ///
-    /// # Errors
-    /// Those of `body`, or if the device fails.
-    fn run(&self, step: Step<'_>, body: &mut dyn FnMut() -> Result<Tensor>) -> Result<Tensor>;
-}
 
 /// The ops of a device. All methods are deterministic, and on the CPU independent of the number
 /// of threads. Functions that a backend has beside them find its own type by [`Any`].

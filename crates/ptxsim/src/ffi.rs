@@ -10,6 +10,8 @@ mod memory;
 mod module;
 mod stream;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -22,6 +24,16 @@ fn guard(body: impl FnOnce(&mut Device) -> Result<(), Code>) -> i32 {
         Ok(Err(code)) => code,
         Err(_) => code::UNKNOWN,
     }
+}
+
+thread_local! {
+    /// How often this thread has called each function.
+    static CALLS: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+fn count_call(name: &'static str) {
+    // A thread that is ending counts no more.
+    let _ = CALLS.try_with(|calls| *calls.borrow_mut().entry(name).or_default() += 1);
 }
 
 /// Where the caller wants a result.
@@ -69,6 +81,7 @@ macro_rules! api {
             #[unsafe(no_mangle)]
             #[allow(non_snake_case, reason = "the driver's names")]
             unsafe extern "C" fn $name($($arg: $ty),*) -> i32 {
+                $crate::ffi::count_call(stringify!($name));
                 $crate::ffi::guard(|$device| $body)
             }
         )*

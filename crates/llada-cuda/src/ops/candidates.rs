@@ -31,7 +31,7 @@ pub(crate) fn candidates(cx: &Context, args: CandidateArgs<'_>) -> Result<Vec<Ca
 #[derive(Debug)]
 pub struct DeviceCandidates {
     device: Device,
-    pub(crate) memory: Scratch,
+    pub(crate) memory: Arc<Scratch>,
     rows: usize,
 }
 
@@ -45,7 +45,7 @@ impl DeviceCandidates {
     pub fn choose(args: &CandidateArgs<'_>) -> Result<Self> {
         let device = args.hidden.device().clone();
         let cx = context_of(OP, &device)?;
-        let (memory, rows) = (on_device(cx, args)?, args.hidden.shape()[0]);
+        let (memory, rows) = (Arc::new(on_device(cx, args)?), args.hidden.shape()[0]);
         Ok(Self {
             device,
             memory,
@@ -88,7 +88,8 @@ impl DeviceCandidates {
     }
 }
 
-fn read(cx: &Context, memory: &Scratch, rows: usize) -> Result<Vec<Candidate>> {
+/// `[N]` candidates, when the device has them.
+pub(crate) fn read(cx: &Context, memory: &Scratch, rows: usize) -> Result<Vec<Candidate>> {
     let mut words = vec![[0_u32; size_of::<LladaCandidate>() / 4]; rows];
     cx.download(memory, &mut words)?;
     let candidate = |[token, confidence, margin, entropy]: [u32; 4]| Candidate {
@@ -101,7 +102,7 @@ fn read(cx: &Context, memory: &Scratch, rows: usize) -> Result<Vec<Candidate>> {
 }
 
 /// `[N]` candidates in device memory.
-fn on_device(cx: &Context, args: &CandidateArgs<'_>) -> Result<Scratch> {
+pub(crate) fn on_device(cx: &Context, args: &CandidateArgs<'_>) -> Result<Scratch> {
     let rows = args.hidden.shape()[0];
     let hidden = HeadRows {
         hidden: args.hidden,
@@ -185,13 +186,13 @@ impl DeviceNoise {
             Noise::Philox { seeds, keys } => {
                 let (seeds, keys) = (cx.upload_once(seeds)?, cx.upload_once(keys)?);
                 (seeds_at, keys_at) = (seeds.pointer(), keys.pointer());
-                kept.extend([seeds, keys].map(Arc::new));
+                kept.extend([seeds, keys]);
                 LLADA_NOISE_PHILOX
             }
             Noise::Recorded(draws) => {
                 let draws = cx.upload_once(draws)?;
                 recorded = draws.pointer();
-                kept.push(Arc::new(draws));
+                kept.push(draws);
                 LLADA_NOISE_RECORDED
             }
         };

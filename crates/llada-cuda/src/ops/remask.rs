@@ -1,55 +1,24 @@
 //! See `/kernels/remask.cu`.
 
+use std::sync::Arc;
+
 use llada_kernels::args::{
     LLADA_KEEP_FACTOR, LLADA_KEEP_QUOTA, LLADA_KEEP_THRESHOLD, LLADA_SCORE_CONFIDENCE,
     LLADA_SCORE_ENTROPY, LLADA_SCORE_MARGIN, LladaRemaskArgs, LladaRemaskOutcome, LladaRemaskRule,
 };
+use llada_tensor::backend::{Keep, RankBy, RemaskRule};
 use llada_tensor::{Device, Error, Result};
 
 use crate::backend::context_of;
+use crate::context::Context;
 use crate::launch::remask as plan;
 use crate::memory::Scratch;
 use crate::ops::candidates::DeviceCandidates;
 
 const OP: &str = "remask";
-/// Words of the structs, for copies.
-const RULE: usize = size_of::<LladaRemaskRule>() / 4;
+/// Words of the structs.
+pub(crate) const RULE: usize = size_of::<LladaRemaskRule>() / 4;
 const OUTCOME: usize = size_of::<LladaRemaskOutcome>() / 4;
-
-/// What the masks of a sequence are ranked by, the highest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RankBy {
-    /// Probability of the chosen token.
-    Confidence,
-    /// Difference between the two largest probabilities.
-    Margin,
-    /// Negative entropy.
-    Entropy,
-}
-
-/// How many of the ranked tokens stay.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Keep {
-    /// So many (`num_transfer_tokens`).
-    Quota(u32),
-    /// Those before the first whose confidence is below this, and the best in any case
-    /// (`threshold` of Fast-dLLM).
-    Threshold(f32),
-    /// The best, and those before the first whose confidence, as the `k`-th best, is below
-    /// `1 - factor / (k + 1)`; all if only the last one fails (`factor` of Fast-dLLM).
-    Factor(f32),
-}
-
-/// How one sequence is remasked.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RemaskRule {
-    /// Candidates of the sequence; they follow those of the sequences before it.
-    pub rows: usize,
-    /// The order of its masks.
-    pub rank_by: RankBy,
-    /// How many stay.
-    pub keep: Keep,
-}
 
 /// What a step did to one sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +36,7 @@ pub struct RemaskOutcome {
 #[derive(Debug)]
 pub struct Canvas {
     device: Device,
-    ids: Scratch,
+    ids: Arc<Scratch>,
     len: usize,
     mask_token_id: u32,
     outcomes: Scratch,
@@ -119,37 +88,25 @@ impl Canvas {
                 limit: self.len,
             });
         }
-        let what = "2^32 rows or more";
-        let narrow =
-            |n: usize| u32::try_from(n).map_err(|_| Error::InvalidArgument { op: OP, what });
-        let mut words: Vec<[u32; RULE]> = Vec::with_capacity(rules.len());
-        let mut first_row = 0;
-        for rule in rules {
-            words.push(rule_words(narrow(first_row)?, narrow(rule.rows)?, *rule));
-            first_row += rule.rows;
-        }
-
         let cx = context_of(OP, &self.device)?;
-        self.outcomes = cx.scratch(rules.len() * size_of::<LladaRemaskOutcome>())?;
+        let (words, positions) = (
+            cx.upload_once(&rule_words(rules)?)?,
+            cx.upload_once(positions)?,
+        );
         self.n_outcomes = rules.len();
-        let (rules_memory, positions) = (cx.upload_once(&words)?, cx.upload_once(positions)?);
-        let ranks = cx.scratch(rows * size_of::<u32>())?;
-        let args = LladaRemaskArgs {
-            rules: rules_memory.pointer(),
-            positions: positions.pointer(),
-            candidates: candidates.memory.pointer(),
-            canvas: self.ids.pointer(),
-            ranks: ranks.pointer(),
-            outcomes: self.outcomes.pointer(),
-            sequences: narrow(rules.len())?,
-            mask_token_id: self.mask_token_id,
-        };
-        cx.launch(
-            OP,
-            "llada_remask_fwd_f32",
-            plan::remask(rules.len())?,
-            &args,
-        )
+        self.outcomes = launch(
+            cx,
+            &Masks {
+                rules: &words,
+                positions: &positions,
+                candidates: &candidates.memory,
+                canvas: &self.ids,
+                rows,
+                sequences: rules.len(),
+                mask_token_id: self.mask_token_id,
+            },
+        )?;
+        Ok(())
     }
 
     /// The ids after all steps.
@@ -178,17 +135,67 @@ impl Canvas {
     }
 }
 
-/// The fields of [`LladaRemaskRule`].
-fn rule_words(first_row: u32, rows: u32, rule: RemaskRule) -> [u32; RULE] {
-    let score = match rule.rank_by {
-        RankBy::Confidence => LLADA_SCORE_CONFIDENCE,
-        RankBy::Margin => LLADA_SCORE_MARGIN,
-        RankBy::Entropy => LLADA_SCORE_ENTROPY,
+/// The masks of some sequences in the memory of a device.
+pub(crate) struct Masks<'a> {
+    /// `[B]`, see [`rule_words`].
+    pub(crate) rules: &'a Scratch,
+    /// `[N]`, inside the canvas.
+    pub(crate) positions: &'a Scratch,
+    /// `[N]`
+    pub(crate) candidates: &'a Scratch,
+    /// Ids, some of which are replaced.
+    pub(crate) canvas: &'a Scratch,
+    /// N
+    pub(crate) rows: usize,
+    /// B
+    pub(crate) sequences: usize,
+    pub(crate) mask_token_id: u32,
+}
+
+/// Remasks; returns the outcomes.
+pub(crate) fn launch(cx: &Context, masks: &Masks<'_>) -> Result<Scratch> {
+    let outcomes = cx.scratch(masks.sequences * size_of::<LladaRemaskOutcome>())?;
+    let ranks = cx.scratch(masks.rows * size_of::<u32>())?;
+    let args = LladaRemaskArgs {
+        rules: masks.rules.pointer(),
+        positions: masks.positions.pointer(),
+        candidates: masks.candidates.pointer(),
+        canvas: masks.canvas.pointer(),
+        ranks: ranks.pointer(),
+        outcomes: outcomes.pointer(),
+        sequences: narrow(masks.sequences)?,
+        mask_token_id: masks.mask_token_id,
     };
-    let (keep, quota, bound) = match rule.keep {
-        Keep::Quota(quota) => (LLADA_KEEP_QUOTA, quota, 0.0),
-        Keep::Threshold(threshold) => (LLADA_KEEP_THRESHOLD, 0, threshold),
-        Keep::Factor(factor) => (LLADA_KEEP_FACTOR, 0, factor),
+    let grid = plan::remask(masks.sequences)?;
+    cx.launch(OP, "llada_remask_fwd_f32", grid, &args)?;
+    Ok(outcomes)
+}
+
+/// The rules as [`LladaRemaskRule`]s.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] from 2^32 rows on.
+pub(crate) fn rule_words(rules: &[RemaskRule]) -> Result<Vec<[u32; RULE]>> {
+    let mut first_row = 0;
+    let of = |rule: &RemaskRule| {
+        let score = match rule.rank_by {
+            RankBy::Confidence => LLADA_SCORE_CONFIDENCE,
+            RankBy::Margin => LLADA_SCORE_MARGIN,
+            RankBy::Entropy => LLADA_SCORE_ENTROPY,
+        };
+        let (keep, quota, bound) = match rule.keep {
+            Keep::Quota(quota) => (LLADA_KEEP_QUOTA, quota, 0.0),
+            Keep::Threshold(threshold) => (LLADA_KEEP_THRESHOLD, 0, threshold),
+            Keep::Factor(factor) => (LLADA_KEEP_FACTOR, 0, factor),
+        };
+        let [at, rows] = [narrow(first_row)?, narrow(rule.rows)?];
+        first_row += rule.rows;
+        Ok([at, rows, score, keep, quota, bound.to_bits()])
     };
-    [first_row, rows, score, keep, quota, bound.to_bits()]
+    rules.iter().map(of).collect()
+}
+
+fn narrow(n: usize) -> Result<u32> {
+    let what = "2^32 rows or more";
+    u32::try_from(n).map_err(|_| Error::InvalidArgument { op: OP, what })
 }

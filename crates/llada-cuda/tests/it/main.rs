@@ -11,6 +11,7 @@ mod candidates;
 mod cross_entropy;
 mod embedding;
 mod forward_process;
+mod graphs;
 mod images;
 mod matmul;
 mod quantized;

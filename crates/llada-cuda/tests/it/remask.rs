@@ -2,7 +2,8 @@
 
 use std::cmp::Ordering;
 
-use llada_cuda::{Canvas, DeviceCandidates, Keep, RankBy, RemaskOutcome, RemaskRule};
+use llada_cuda::{Canvas, DeviceCandidates, RemaskOutcome};
+use llada_tensor::backend::{Keep, RankBy, RemaskRule};
 use llada_tensor::ops::candidates::Candidate;
 use llada_tensor::{Philox, Stream};
 

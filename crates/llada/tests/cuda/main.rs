@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use llada::diffusion::{MaskPredictor as _, TokenBatch, Trainable as _};
-use llada::sample::{CacheMode, Process, Request, SampleConfig, sample};
+use llada::sample::{CacheMode, Process, Remasking, Request, SampleConfig, sample};
 use llada::train::{Optimizer, TrainConfig, train_step};
 use llada::{CpuConfig, CpuLevel, Device, FrozenModel, Precision};
 
@@ -144,7 +144,21 @@ fn generations_are_those_of_the_cpu() {
         ..SampleConfig::default()
     };
     for config in [
+        // The device takes the steps of these ahead of the host.
         base.clone(),
+        SampleConfig {
+            temperature: 0.8,
+            remasking: Remasking::Margin,
+            logits_eos_inf: vec![5],
+            seed: 2,
+            ..base.clone()
+        },
+        SampleConfig {
+            process: Process::BlockQuota,
+            remasking: Remasking::Entropy,
+            early_stop: true,
+            ..base.clone()
+        },
         SampleConfig {
             temperature: 0.8,
             cfg_scale: 0.5,

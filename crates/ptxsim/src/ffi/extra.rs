@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::{CString, c_char, c_int};
 
-use super::guard;
+use super::{CALLS, Name, guard};
 use crate::device::lock;
 
 thread_local! {
@@ -63,4 +63,11 @@ extern "C" fn ptxsim_last_error() -> *const c_char {
 #[unsafe(no_mangle)]
 extern "C" fn ptxsim_stats_json() -> *const c_char {
     give(&lock().stats_json())
+}
+
+/// How often this thread has called a function of the interface.
+#[unsafe(no_mangle)]
+extern "C" fn ptxsim_calls(name: Name) -> u64 {
+    let name = name.read().unwrap_or_default();
+    CALLS.with(|calls| calls.borrow().get(name.as_str()).copied().unwrap_or(0))
 }

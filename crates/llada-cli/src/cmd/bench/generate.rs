@@ -10,6 +10,7 @@ use llada::diffusion::{
     TokenBatch,
 };
 use llada::sample::{CacheMode, Output, Process, Request, SampleConfig, sample};
+use llada::tensor::backend::DenoisingStep;
 use llada::tensor::ops::candidates::CandidateRule;
 use serde_json::json;
 
@@ -157,6 +158,22 @@ impl MaskPredictor for Counting<'_> {
         self.count(computed, positions.len());
         self.model
             .candidates_cached(batch, cached, positions, rule, noise)
+    }
+
+    fn candidates_ahead(
+        &self,
+        batch: &TokenBatch,
+        positions: &[usize],
+        rule: &CandidateRule<'_>,
+        steps: &[DenoisingStep<'_>],
+    ) -> DiffusionResult<Option<Vec<Vec<Candidate>>>> {
+        let candidates = self.model.candidates_ahead(batch, positions, rule, steps)?;
+        if candidates.is_some() {
+            for _ in steps {
+                self.count(batch.n_tokens(), positions.len());
+            }
+        }
+        Ok(candidates)
     }
 
     fn token_losses(
