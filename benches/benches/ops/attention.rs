@@ -47,6 +47,7 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
             k: &k,
             v: &v,
             shape: place,
+            precision: Precision::F32,
             y: &y,
             lse: &lse,
             dy: &dy,

@@ -128,29 +128,32 @@ fn time_attention(device: &Device, sizes: &Sizes, queries: usize, keys: usize) -
     let (mut dq, mut dk, mut dv) = (empty(&q)?, empty(&k)?, empty(&v)?);
     let backward =
         cost(|offsets, heads, dim| attention::backward_cost(offsets, None, heads, heads, dim));
-    let seconds = time(|is_last| {
-        device.backend().attention_backward(AttentionBackwardArgs {
-            q: &q,
-            k: &k,
-            v: &v,
-            shape,
-            y: &y,
-            lse: &lse,
-            dy: &dy,
-            dq: &mut dq,
-            dk: &mut dk,
-            dv: &mut dv,
+    for (precision, dtype) in [(Precision::Bf16, "bf16"), (Precision::F32, "f32")] {
+        let seconds = time(|is_last| {
+            device.backend().attention_backward(AttentionBackwardArgs {
+                q: &q,
+                k: &k,
+                v: &v,
+                shape,
+                precision,
+                y: &y,
+                lse: &lse,
+                dy: &dy,
+                dq: &mut dq,
+                dk: &mut dk,
+                dv: &mut dv,
+            })?;
+            finish(&dv, is_last)
         })?;
-        finish(&dv, is_last)
-    })?;
-    report(
-        "attention_bwd",
-        "f32",
-        queries,
-        keys,
-        backward.flops,
-        &seconds,
-    );
+        report(
+            "attention_bwd",
+            dtype,
+            queries,
+            keys,
+            backward.flops,
+            &seconds,
+        );
+    }
     Ok(())
 }
 

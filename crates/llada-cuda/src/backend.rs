@@ -43,7 +43,7 @@ pub(crate) fn context_of<'a>(op: &'static str, device: &'a Device) -> Result<&'a
 
 impl Backend for CudaBackend {
     fn name(&self) -> String {
-        self.cx.name().to_owned()
+        self.cx.name()
     }
     fn allocate(&self, bytes: usize) -> Result<Storage> {
         let memory = self.cx.allocator().take(bytes)?;
@@ -118,6 +118,9 @@ impl Backend for CudaBackend {
     }
     fn attention(&self, args: AttentionArgs<'_>) -> Result<()> {
         attention::attention(&self.cx, args)
+    }
+    fn attention_gradient(&self, precision: Precision) -> Precision {
+        precision
     }
     fn attention_backward(&self, args: AttentionBackwardArgs<'_>) -> Result<()> {
         attention::attention_backward(&self.cx, args)

@@ -11,7 +11,7 @@ use cudarc::driver::{CudaContext, result};
 use llada_tensor::backend::{DeviceMemory as _, Storage};
 use llada_tensor::{CpuConfig, DType, Device, Error, Result, Tensor};
 
-use crate::gemm::{self, Gemm};
+use crate::gemm::{self, Chosen, Gemm};
 use crate::launch::LaunchPlan;
 use crate::memory::{Allocator, Memory, Scratch};
 
@@ -26,7 +26,7 @@ pub(crate) struct Context {
     modules: Mutex<Modules>,
     uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
     bound: Mutex<BoundArrays>,
-    gemm: OnceLock<Box<dyn Gemm>>,
+    gemm: OnceLock<Chosen>,
     host: OnceLock<Device>,
     name: String,
 }
@@ -86,9 +86,9 @@ impl Context {
         })
     }
 
-    /// Ordinal and model, for messages.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// Ordinal, model, and what multiplies matrices, for people.
+    pub(crate) fn name(&self) -> String {
+        format!("{}, {}", self.name, self.chosen().why)
     }
 
     pub(crate) fn allocator(&self) -> &Arc<Allocator> {
@@ -97,7 +97,11 @@ impl Context {
 
     /// What multiplies matrices, see [`gemm::choose`]; found when it is first needed.
     pub(crate) fn gemm(&self) -> &dyn Gemm {
-        self.gemm.get_or_init(|| gemm::choose(self)).as_ref()
+        self.chosen().gemm.as_ref()
+    }
+
+    fn chosen(&self) -> &Chosen {
+        self.gemm.get_or_init(|| gemm::choose(self))
     }
 
     /// The CPU, which quantises weights while they are loaded.

@@ -101,11 +101,24 @@ pub(crate) trait Gemm: fmt::Debug + Send + Sync {
 /// Their results differ in the order of sums. [`PlainGemm`] gives a row the same bits whatever
 /// other rows there are; cuBLASLt chooses its order of sums by shape, so that results are the same
 /// from run to run, but not for a row alone and among others.
-pub(crate) fn choose(cx: &Context) -> Box<dyn Gemm> {
+pub(crate) fn choose(cx: &Context) -> Chosen {
     match CublasLt::new(cx) {
-        Ok(library) => Box::new(library),
-        Err(_) => Box::new(PlainGemm),
+        Ok(library) => Chosen {
+            gemm: Box::new(library),
+            why: "cuBLASLt".to_owned(),
+        },
+        Err(error) => Chosen {
+            gemm: Box::new(PlainGemm),
+            why: format!("own products: {error}"),
+        },
     }
+}
+
+/// What multiplies, and in words.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) gemm: Box<dyn Gemm>,
+    pub(crate) why: String,
 }
 
 /// Products by a `library` that has no scales of columns: they are applied to what it computes.

@@ -174,6 +174,10 @@ pub trait Backend: Any + Send + Sync {
     /// If an operand is in an unsupported layout.
     fn attention(&self, args: AttentionArgs<'_>) -> Result<()>;
 
+    /// In which precision the device computes the gradient of attention where `precision` is asked
+    /// for. The forward pass of training is of the same: the gradient recomputes its probabilities.
+    fn attention_gradient(&self, precision: Precision) -> Precision;
+
     /// Gradient of [`Backend::attention`], recomputing the probabilities.
     ///
     /// # Errors

@@ -139,6 +139,10 @@ impl Backend for CpuBackend {
     fn attention(&self, args: AttentionArgs<'_>) -> Result<()> {
         attention::attention(self.context(), args)
     }
+    fn attention_gradient(&self, _precision: Precision) -> Precision {
+        Precision::F32
+    }
+
     fn attention_backward(&self, args: AttentionBackwardArgs<'_>) -> Result<()> {
         attention::attention_backward(self.context(), args)
     }

@@ -370,7 +370,7 @@ impl Drop for Preference {
 
 fn failed(cx: &Context, call: &'static str, reason: String) -> Error {
     Error::Device {
-        device: cx.name().to_owned(),
+        device: cx.allocator().name().to_owned(),
         call,
         reason,
     }

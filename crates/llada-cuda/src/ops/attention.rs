@@ -149,17 +149,13 @@ fn round(
     })
 }
 
-/// See [`llada_tensor::backend::Backend::attention_backward`]. Nothing is rounded.
-pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) -> Result<()> {
-    backward(cx, args, Precision::F32)
-}
-
-/// In bf16 where that is asked for and there is a kernel for it.
+/// See [`llada_tensor::backend::Backend::attention_backward`]: in bf16 where that is asked for and
+/// there is a kernel for it.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "outputs come by mutable reference inside"
 )]
-fn backward(cx: &Context, args: AttentionBackwardArgs<'_>, precision: Precision) -> Result<()> {
+pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) -> Result<()> {
     let op = "attention_backward";
     let places = Places::new(cx, op, args.q, args.shape)?;
     let [q_stride, kv_stride] = places.strides;
@@ -187,7 +183,7 @@ fn backward(cx: &Context, args: AttentionBackwardArgs<'_>, precision: Precision)
     };
     let [delta, dq, dkdv] = plan::backward_f32(&places.sizes, rows)?;
     cx.launch(IMAGE, delta.entry, delta.plan, &kernel_args)?;
-    let of_bf16 = match precision {
+    let of_bf16 = match args.precision {
         Precision::F32 => None,
         _ => plan::backward_bf16(&places.sizes)?,
     };

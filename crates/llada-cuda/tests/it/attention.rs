@@ -111,6 +111,7 @@ impl Case {
             k: &k,
             v: &v,
             shape,
+            precision,
             y: &y,
             lse: &lse,
             dy: &dy,

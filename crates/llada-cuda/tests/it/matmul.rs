@@ -389,3 +389,14 @@ fn a_weight_fits_its_precision_and_device_alone() {
         );
     }
 }
+
+#[test]
+fn a_device_says_what_multiplies() {
+    let Some(device) = cuda() else { return };
+    let name = device.backend().name();
+    assert!(name.starts_with("cuda:0"), "{name}");
+    if !cfg!(real_gpu) {
+        let says = name.contains("own products") && name.contains("libcublasLt is not installed");
+        assert!(says, "{name}");
+    }
+}

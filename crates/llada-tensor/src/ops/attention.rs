@@ -49,7 +49,7 @@ pub struct AttentionArgs<'a> {
     /// Heads, sequences and masks.
     pub shape: AttentionShape<'a>,
     /// Whether a backend may round the operands of both products to bf16: in all but
-    /// [`Precision::F32`]. The gradient recomputes the probabilities without rounding.
+    /// [`Precision::F32`].
     pub precision: Precision,
     /// Output `[T, H * E]`.
     pub y: &'a mut Tensor,
@@ -68,6 +68,8 @@ pub struct AttentionBackwardArgs<'a> {
     pub v: &'a Tensor,
     /// Heads, sequences and masks.
     pub shape: AttentionShape<'a>,
+    /// That of the forward pass, see [`crate::backend::Backend::attention_gradient`].
+    pub precision: Precision,
     /// Output of the forward pass.
     pub y: &'a Tensor,
     /// Saved log-sum-exp.
@@ -198,15 +200,16 @@ impl Tape {
         let tokens = q.value().shape()[0];
         let mut y = Tensor::empty(self.device(), DType::F32, q.value().shape())?;
         let mut lse = Tensor::empty(self.device(), DType::F32, &[tokens, shape.n_heads])?;
+        let precision = match self.is_recording() {
+            true => self.device().backend().attention_gradient(self.precision()),
+            false => self.precision(),
+        };
         self.device().backend().attention(AttentionArgs {
             q: q.value(),
             k: k.value(),
             v: v.value(),
             shape,
-            precision: match self.is_recording() {
-                true => Precision::F32,
-                false => self.precision(),
-            },
+            precision,
             y: &mut y,
             lse: &mut lse,
         })?;
@@ -237,6 +240,7 @@ impl Tape {
                         block_size,
                         key_bias,
                     },
+                    precision,
                     y: &y_in,
                     lse: &lse,
                     dy,

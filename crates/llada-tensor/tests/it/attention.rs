@@ -84,6 +84,7 @@ impl Inputs {
             k: &k,
             v: &v,
             shape: heads,
+            precision,
             y: &y,
             lse: &lse,
             dy: &dy,
