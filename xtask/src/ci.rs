@@ -1,13 +1,15 @@
 //! `cargo xtask ci`: everything that must hold, in order.
 //!
 //! First all that the default build is, with decoys in the place of CUDA's compiler, libclang's
-//! tools and Python: it needs none of them. Then the CUDA toolchain is installed, and what needs it
-//! is linted, taken apart and tested on the software device.
+//! tools, MPI's compiler and Python: it needs none of them. Then training by several processes is
+//! tested under MPI. Last the CUDA toolchain is installed, and what needs it is linted, taken apart
+//! and tested on the software device.
 //!
 //! Tests come last, so that the last line printed is the test runner's own summary.
 
 mod decoys;
 mod device;
+mod mpi;
 
 use std::env;
 use std::fmt;
@@ -37,7 +39,13 @@ impl std::error::Error for TestsFailed {}
 pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
     crate::no_arguments("ci", args)?;
     let metadata = Metadata::load(sh, Reach::Members)?;
-    let with_cuda = can_have_cuda(sh, &metadata)?;
+    let with_cuda = !device::packages(&metadata).is_empty()
+        && can_have(
+            "CUDA",
+            "no kernel is compiled or tested",
+            cuda::obstacle(sh, &metadata.target_directory),
+        )?;
+    let with_mpi = can_have("MPI", "no run of several processes is tested", mpi::obstacle(sh))?;
     let with_nextest = cmd!(sh, "cargo nextest --version")
         .quiet()
         .ignore_stderr()
@@ -52,6 +60,9 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
         .map_err(|_| TestsFailed)?;
     decoys.remove()?;
 
+    if with_mpi {
+        mpi::check(sh, with_nextest)?;
+    }
     if with_cuda {
         device::check(sh, &metadata, with_nextest)?;
     }
@@ -63,7 +74,7 @@ fn check_default(sh: &Shell, metadata: &Metadata, with_nextest: bool) -> Result<
     step("tidy", || tidy::run(sh, &[]))?;
     run_step("format", &cmd!(sh, "cargo fmt --all --check"))?;
     step(
-        "the default build is without CUDA, libclang and Python",
+        "the default build is without CUDA, MPI, libclang and Python",
         || {
             decoys::check_dependencies(sh)?;
             Ok(cmd!(sh, "cargo build -p llada-cli").run()?)
@@ -99,18 +110,15 @@ fn tests<'a>(sh: &'a Shell, with_nextest: bool, flags: &[&str]) -> Cmd<'a> {
     }
 }
 
-/// Whether this machine has CUDA's toolchain or can get it. One that can't is told so, and that
-/// what needs it is left out; where `CI` is `true`, nothing is.
-fn can_have_cuda(sh: &Shell, metadata: &Metadata) -> Result<bool> {
-    if device::packages(metadata).is_empty() {
-        return Ok(false);
-    }
-    let Some(obstacle) = cuda::obstacle(sh, &metadata.target_directory) else {
+/// Whether this machine has or can get what some checks need. One that can't is told so, and what
+/// is left out; where `CI` is `true`, nothing is.
+fn can_have(what: &str, left_out: &str, obstacle: Option<String>) -> Result<bool> {
+    let Some(obstacle) = obstacle else {
         return Ok(true);
     };
     let is_required = env::var("CI").is_ok_and(|ci| ci == "true");
-    anyhow::ensure!(!is_required, "CI needs CUDA's toolchain: {obstacle}");
-    eprintln!("== CUDA is LEFT OUT, no kernel is compiled or tested: {obstacle}");
+    anyhow::ensure!(!is_required, "CI needs {what}: {obstacle}");
+    eprintln!("== {what} is LEFT OUT, {left_out}: {obstacle}");
     Ok(false)
 }
 

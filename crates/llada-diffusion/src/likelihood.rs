@@ -28,6 +28,9 @@ pub struct LikelihoodConfig {
     pub max_batch_tokens: usize,
     /// Seed of the draws.
     pub seed: u64,
+    /// Index of the first sequence, which keys its draws: a list scored in parts, each from where
+    /// it begins in the list, gets the draws of the whole.
+    pub first_index: usize,
     /// What is drawn.
     pub estimator: Estimator,
     /// Scale of classifier-free guidance (eq. 16), which hides the prompt; 0 is none.
@@ -53,6 +56,7 @@ impl Default for LikelihoodConfig {
             batch_size: None,
             max_batch_tokens: 4096,
             seed: 0,
+            first_index: 0,
             estimator: Estimator::Count,
             cfg_scale: 0.0,
         }
@@ -99,7 +103,8 @@ pub fn log_likelihood(
     check(sequences, config)?;
     let mut values: Vec<Vec<f64>> = vec![Vec::new(); sequences.len()];
     let mut group = Group::default();
-    for (index, sequence) in sequences.iter().enumerate() {
+    for (at, sequence) in sequences.iter().enumerate() {
+        let index = config.first_index + at;
         let is_exact = sequence.answer_len() == 1 && config.estimator == Estimator::Count;
         let n_draws = if is_exact { 1 } else { config.mc_samples };
         let counts = masked_counts(sequence, config, index);
@@ -117,7 +122,7 @@ pub fn log_likelihood(
             for &position in &positions {
                 tokens[position] = mask_token_id;
             }
-            group.push(index, sequence, tokens, &positions, weight);
+            group.push(at, sequence, tokens, &positions, weight);
         }
     }
     group.score(predictor, config.cfg_scale, &mut values)?;

@@ -5,6 +5,7 @@
 //! reverse. A tape that does not record frees every intermediate as soon as it is dropped, so
 //! that one model code serves training and inference.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::ops::add::add_into;
@@ -48,6 +49,16 @@ pub struct Tape {
     precision: Precision,
     recording: bool,
     nodes: Vec<Node>,
+    /// The first op that takes each parameter, ascending: the last to add to its gradient.
+    first_uses: Vec<FirstUse>,
+    used: BTreeSet<usize>,
+}
+
+/// An op, by its node, and a parameter that no op before it takes.
+#[derive(Clone, Copy)]
+struct FirstUse {
+    node: usize,
+    parameter: usize,
 }
 
 impl fmt::Debug for Tape {
@@ -67,6 +78,8 @@ impl Tape {
             precision,
             recording: true,
             nodes: Vec::new(),
+            first_uses: Vec::new(),
+            used: BTreeSet::new(),
         }
     }
 
@@ -120,10 +133,18 @@ impl Tape {
         if !self.recording || !inputs.iter().any(|input| input.needs_grad()) {
             return Var::constant(value);
         }
+        let node = self.nodes.len();
+        for id in inputs.iter().filter_map(|input| input.id) {
+            if let Node::Parameter(parameter) = self.nodes[id]
+                && self.used.insert(parameter)
+            {
+                self.first_uses.push(FirstUse { node, parameter });
+            }
+        }
         self.nodes.push(Node::Op(Some(Box::new(backward))));
         Var {
             value,
-            id: Some(self.nodes.len() - 1),
+            id: Some(node),
         }
     }
 
@@ -132,7 +153,24 @@ impl Tape {
     /// # Errors
     /// [`Error::InvalidArgument`] if `loss` is not a scalar of this tape; errors of the ops.
     pub fn backward(&mut self, loss: &Var, gradients: &mut Gradients) -> Result<()> {
+        self.backward_with(loss, gradients, &mut |_, _| Ok(()))
+    }
+
+    /// As [`Self::backward`]; calls `on_final` for each parameter that an op took, as soon as
+    /// nothing more will be added to its gradient: while the rest of the tape is still to be
+    /// played, in the reverse order of first use.
+    ///
+    /// # Errors
+    /// As [`Self::backward`]; errors of `on_final`.
+    pub fn backward_with(
+        &mut self,
+        loss: &Var,
+        gradients: &mut Gradients,
+        on_final: &mut dyn FnMut(usize, &Gradients) -> Result<()>,
+    ) -> Result<()> {
         let mut nodes = std::mem::take(&mut self.nodes);
+        let mut first_uses = std::mem::take(&mut self.first_uses);
+        self.used.clear();
         let Some(id) = loss
             .id
             .filter(|&id| id < nodes.len() && loss.value.numel() == 1)
@@ -146,24 +184,26 @@ impl Tape {
         let mut pending: Vec<Option<Tensor>> = vec![None; nodes.len()];
         pending[id] = Some(Tensor::from_f32(&self.device, loss.value.shape(), &[1.0])?);
         for at in (0..=id).rev() {
-            let Some(dy) = pending[at].take() else {
-                continue;
-            };
-            let backward = match &mut nodes[at] {
-                Node::Op(backward) => backward.take(),
-                // Only the loss gets here: gradients of other parameters go to their sums.
-                Node::Parameter(index) => {
-                    add_into(&mut gradients.tensors[*index], &dy)?;
-                    None
-                }
-            };
-            if let Some(backward) = backward {
-                let mut sink = GradSink {
-                    nodes: &nodes,
-                    pending: &mut pending,
-                    gradients,
+            if let Some(dy) = pending[at].take() {
+                let backward = match &mut nodes[at] {
+                    Node::Op(backward) => backward.take(),
+                    // Only the loss gets here: gradients of other parameters go to their sums.
+                    Node::Parameter(index) => {
+                        add_into(&mut gradients.tensors[*index], &dy)?;
+                        None
+                    }
                 };
-                backward(&dy, &mut sink)?;
+                if let Some(backward) = backward {
+                    let mut sink = GradSink {
+                        nodes: &nodes,
+                        pending: &mut pending,
+                        gradients,
+                    };
+                    backward(&dy, &mut sink)?;
+                }
+            }
+            while let Some(first) = first_uses.pop_if(|last| last.node >= at) {
+                on_final(first.parameter, gradients)?;
             }
         }
         Ok(())

@@ -10,12 +10,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use llada_diffusion::Parameter;
-use llada_tensor::{Device, Tensor};
+use llada_tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::communicator::{Communicator, any, broadcast_values};
 use crate::durable::{FileSum, SyncedFile, checksum, io, sync_folder};
-use crate::tensor_file::{read_tensors, write_tensors};
+use crate::tensor_file::{Entry, TensorFile, entries, write_tensors};
 use crate::{BatchState, Error, ExportDType, Optimizer, Result};
 
 const PARAMETERS: &str = "parameters.safetensors";
@@ -68,7 +69,8 @@ struct StateFile {
 
 const FORMAT: u32 = 1;
 
-/// Writes a checkpoint and removes all but the newest `keep`.
+/// Writes a checkpoint and removes all but the newest `keep`. Rank 0 does this, while the others
+/// [`assist`].
 ///
 /// # Errors
 /// [`Error::Io`]; the checkpoints before are then as they were.
@@ -76,7 +78,7 @@ pub(crate) fn save(
     folder: &Path,
     state: &State,
     parameters: &[Parameter],
-    optimizer: &Optimizer,
+    optimizer: &Optimizer<'_>,
     keep: usize,
 ) -> Result<PathBuf> {
     let name = format!("step-{}", state.step);
@@ -111,23 +113,20 @@ fn write_checkpoint(
     folder: &Path,
     state: &State,
     parameters: &[Parameter],
-    optimizer: &Optimizer,
+    optimizer: &Optimizer<'_>,
 ) -> Result<()> {
     fs::create_dir(folder).map_err(io("creating", folder))?;
-    let names = parameters.iter().map(|parameter| parameter.name.clone());
-    let values = parameters.iter().map(|parameter| &parameter.value);
+    let entries = entries(parameters);
+    let value = |index: usize| Ok(parameters[index].value.to_vec_f32()?);
     let sums = [
-        (
-            PARAMETERS,
-            write_file(folder, PARAMETERS, names.clone().zip(values))?,
-        ),
+        (PARAMETERS, write_file(folder, PARAMETERS, &entries, value)?),
         (FIRST_MOMENTS, {
-            let moments = optimizer.first_moments().iter();
-            write_file(folder, FIRST_MOMENTS, names.clone().zip(moments))?
+            let moment = |index| optimizer.moment(0, index);
+            write_file(folder, FIRST_MOMENTS, &entries, moment)?
         }),
         (SECOND_MOMENTS, {
-            let moments = optimizer.second_moments().iter();
-            write_file(folder, SECOND_MOMENTS, names.zip(moments))?
+            let moment = |index| optimizer.moment(1, index);
+            write_file(folder, SECOND_MOMENTS, &entries, moment)?
         }),
     ];
     let files = sums
@@ -146,14 +145,25 @@ fn write_checkpoint(
     sync_folder(folder)
 }
 
-fn write_file<'a>(
+fn write_file(
     folder: &Path,
     name: &str,
-    tensors: impl Iterator<Item = (String, &'a Tensor)> + Clone,
+    entries: &[Entry],
+    values: impl FnMut(usize) -> Result<Vec<f32>>,
 ) -> Result<FileSum> {
     let mut file = SyncedFile::create(&folder.join(name))?;
-    write_tensors(&mut file, tensors, ExportDType::F32)?;
+    write_tensors(&mut file, entries, ExportDType::F32, values)?;
     file.finish()
+}
+
+/// Gives rank 0 the moments that it writes, in the order in which it does.
+pub(crate) fn assist(optimizer: &Optimizer<'_>, n_parameters: usize) -> Result<()> {
+    for order in 0..2 {
+        for index in 0..n_parameters {
+            optimizer.moment(order, index)?;
+        }
+    }
+    Ok(())
 }
 
 /// A checkpoint that was found whole.
@@ -213,24 +223,44 @@ fn check(path: &Path) -> std::result::Result<State, String> {
     Ok(file.state)
 }
 
-/// Reads the tensors of a checkpoint into the model; returns the optimizer.
+/// Gives all ranks the parameters of rank 0: those of the checkpoint at `path`, or without one
+/// those that it has. Returns the optimizer, each rank with the moments that it keeps.
 ///
 /// # Errors
-/// [`Error::ForeignCheckpoint`] if they are not those of this model.
-pub(crate) fn restore(
-    path: &Path,
-    device: &Device,
+/// [`Error::ForeignCheckpoint`] if the tensors are not those of this model.
+pub(crate) fn restore<'a>(
+    path: Option<&Path>,
     parameters: &mut [Parameter],
-) -> Result<Optimizer> {
-    let expected: Vec<_> = parameters
-        .iter()
-        .map(|p| (p.name.clone(), p.value.shape().to_vec()))
-        .collect();
-    let read = |name: &str| read_tensors(&path.join(name), device, &expected);
-    let optimizer =
-        Optimizer::from_moments(parameters, read(FIRST_MOMENTS)?, read(SECOND_MOMENTS)?)?;
-    for (parameter, value) in parameters.iter_mut().zip(read(PARAMETERS)?) {
-        parameter.value = value;
+    communicator: &'a dyn Communicator,
+) -> Result<Optimizer<'a>> {
+    let mut optimizer = Optimizer::sharded(parameters, communicator)?;
+    let is_resumed = any(communicator, path.is_some());
+    let expected = entries(parameters);
+    let open = |name: &str| {
+        let path = path.map(|path| path.join(name));
+        let file = path.map(|path| TensorFile::open(&path, &expected));
+        file.transpose()
+    };
+    let mut values = open(PARAMETERS)?;
+    let mut moments = [open(FIRST_MOMENTS)?, open(SECOND_MOMENTS)?];
+    for (index, parameter) in parameters.iter_mut().enumerate() {
+        let value = match &mut values {
+            Some(file) => file.read(index)?,
+            None if communicator.size() == 1 => continue,
+            None => parameter.value.to_vec_f32()?,
+        };
+        let value = broadcast_values(communicator, 0, value);
+        let (device, shape) = (parameter.value.device(), parameter.value.shape());
+        parameter.value = Tensor::from_f32(device, shape, &value)?;
+        if !is_resumed {
+            continue;
+        }
+        for (order, file) in moments.iter_mut().enumerate() {
+            let read = |file: &mut TensorFile| file.read(index);
+            let moment = file.as_mut().map(read).transpose()?.unwrap_or_default();
+            let moment = broadcast_values(communicator, 0, moment);
+            optimizer.set_moment(order, index, &moment)?;
+        }
     }
     Ok(optimizer)
 }

@@ -49,6 +49,12 @@ pub enum Error {
         /// The file as the configuration names it, or the tokenizer.
         name: String,
     },
+    /// The ranks of a run were not started alike.
+    #[error("rank {rank} has another configuration, other data or another tokenizer than rank 0")]
+    RankDiffers {
+        /// The first that differs.
+        rank: usize,
+    },
     /// A file or folder could not be read or written.
     #[error("{action} {path} failed", path = path.display())]
     Io {

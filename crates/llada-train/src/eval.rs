@@ -1,11 +1,14 @@
 //! The held-out bound of a model.
 
+use std::ops::Range;
+
 use llada_diffusion::{
     LikelihoodConfig, MaskPredictor, ScoredSequence, TokenBatch, log_likelihood,
 };
 
+use crate::communicator::{Communicator, share};
 use crate::step::autoregressive_examples;
-use crate::{Objective, Result, Source};
+use crate::{Objective, Result, Single, Source};
 
 /// Tokens that are given to the model at once.
 const MAX_BATCH_TOKENS: usize = 4096;
@@ -50,11 +53,23 @@ pub fn evaluate(
     sources: &[Source],
     config: &EvalConfig,
 ) -> Result<Option<Evaluation>> {
+    evaluate_shared(model, sources, config, &Single)
+}
+
+/// As [`evaluate`], with the same bits: each rank scores its share of the sequences.
+pub(crate) fn evaluate_shared(
+    model: &dyn MaskPredictor,
+    sources: &[Source],
+    config: &EvalConfig,
+    communicator: &dyn Communicator,
+) -> Result<Option<Evaluation>> {
     let sequences = choose(sources, config);
+    let mine = share(sequences.len(), communicator);
     let (nats, unpredicted) = match config.objective {
-        Objective::Diffusion => (diffusion_nats(model, &sequences, config)?, 0),
-        Objective::Autoregressive => (autoregressive_nats(model, &sequences)?, 1),
+        Objective::Diffusion => (diffusion_nats(model, &sequences, mine, config)?, 0),
+        Objective::Autoregressive => (autoregressive_nats(model, &sequences[mine])?, 1),
     };
+    let nats = communicator.all_gather(&nats).concat();
     let predicted: Vec<usize> = sequences
         .iter()
         .map(|sequence| sequence.len() - unpredicted)
@@ -83,13 +98,15 @@ fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<&'a [u32]> {
     (0..n).map(|i| all[i * all.len() / n]).collect()
 }
 
-/// Bound on `-ln p` of each sequence.
+/// Bound on `-ln p` of each of some sequences.
 fn diffusion_nats(
     model: &dyn MaskPredictor,
     sequences: &[&[u32]],
+    mine: Range<usize>,
     config: &EvalConfig,
 ) -> Result<Vec<f64>> {
-    let scored: Vec<ScoredSequence<'_>> = sequences
+    let first_index = mine.start;
+    let scored: Vec<ScoredSequence<'_>> = sequences[mine]
         .iter()
         .map(|tokens| ScoredSequence {
             tokens,
@@ -103,6 +120,7 @@ fn diffusion_nats(
         mc_samples,
         max_batch_tokens: MAX_BATCH_TOKENS,
         seed,
+        first_index,
         ..LikelihoodConfig::default()
     };
     let estimates = log_likelihood(model, &scored, &config)?;

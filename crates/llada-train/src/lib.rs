@@ -5,11 +5,15 @@
 //! [`train`] sees a model only as [`llada_diffusion::Trainable`]. Everything that is drawn is a
 //! function of the seed and of a counter, so that a resumed run is bit-identical to one that was
 //! never stopped.
+//!
+//! A run may be shared by several processes, which talk through a [`Communicator`]: each has the
+//! model, computes its micro-batches of every step, and keeps a share of the optimizer's state.
 
 #![forbid(unsafe_code)]
 
 mod batch;
 mod checkpoint;
+mod communicator;
 mod config;
 mod data;
 mod durable;
@@ -20,11 +24,15 @@ mod metrics;
 mod optim;
 mod plot;
 mod run_folder;
+mod shards;
 mod step;
 mod tensor_file;
 mod train;
 
 pub use batch::{BatchSampler, BatchState, FilePosition};
+#[cfg(feature = "mpi")]
+pub use communicator::Mpi;
+pub use communicator::{Communicator, Single, Wait};
 pub use config::help::config_help;
 pub use config::{
     DataConfig, DecayShape, ExportDType, LossWeight, Objective, OptimizationConfig, OptimizerName,

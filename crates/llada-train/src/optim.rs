@@ -5,15 +5,21 @@ use llada_tensor::ops::adamw::{AdamWArgs, adamw};
 use llada_tensor::ops::muon::{MuonArgs, muon};
 use llada_tensor::{DType, Gradients, Tensor};
 
+use crate::communicator::{Communicator, Single, broadcast_values};
+use crate::shards::Shards;
 use crate::{OptimizationConfig, OptimizerName, Result};
 
-/// The gradient and the two moments of each parameter; Muon leaves the second at zero.
+/// The gradient of each parameter, and the two moments of those that this process keeps; Muon
+/// leaves the second at zero.
 #[derive(Debug)]
-pub struct Optimizer {
+pub struct Optimizer<'a> {
     /// Filled by the backward pass, read by [`Self::update`].
     pub gradients: Gradients,
-    first: Vec<Tensor>,
-    second: Vec<Tensor>,
+    /// Gradients of a single micro-batch, where a step has several.
+    pub(crate) micro_batch: Option<Gradients>,
+    moments: Vec<Option<[Tensor; 2]>>,
+    pub(crate) shards: Shards,
+    pub(crate) communicator: &'a dyn Communicator,
 }
 
 /// What differs from one update to the next.
@@ -27,44 +33,87 @@ pub struct Update {
     pub gradient_scale: f64,
 }
 
-impl Optimizer {
-    /// Moments of zero.
+impl Optimizer<'static> {
+    /// Moments of zero, for a run of one process.
     ///
     /// # Errors
     /// If they do not fit into memory.
     pub fn new(parameters: &[Parameter]) -> Result<Self> {
-        let zeros = |p: &Parameter| Tensor::zeros(p.value.device(), DType::F32, p.value.shape());
-        let moments = || {
-            parameters
-                .iter()
-                .map(zeros)
-                .collect::<llada_tensor::Result<_>>()
-        };
-        Self::from_moments(parameters, moments()?, moments()?)
+        Self::sharded(parameters, &Single)
     }
+}
 
-    pub(crate) fn from_moments(
-        parameters: &[Parameter],
-        first: Vec<Tensor>,
-        second: Vec<Tensor>,
-    ) -> Result<Self> {
-        let gradients = Gradients::zeros_like(parameters.iter().map(|p| &p.value))?;
+impl<'a> Optimizer<'a> {
+    /// Moments of zero, of this rank's share of the parameters.
+    ///
+    /// # Errors
+    /// If they do not fit into memory.
+    pub fn sharded(parameters: &[Parameter], communicator: &'a dyn Communicator) -> Result<Self> {
+        let numels = parameters.iter().map(|p| p.value.numel()).collect();
+        let shards = Shards::new(numels, communicator.size());
+        let mut moments = Vec::with_capacity(parameters.len());
+        for (index, p) in parameters.iter().enumerate() {
+            let zeros = || Tensor::zeros(p.value.device(), DType::F32, p.value.shape());
+            let is_mine = shards.owner(index) == communicator.rank();
+            moments.push(if is_mine {
+                Some([zeros()?, zeros()?])
+            } else {
+                None
+            });
+        }
         Ok(Self {
-            gradients,
-            first,
-            second,
+            gradients: Gradients::zeros_like(parameters.iter().map(|p| &p.value))?,
+            micro_batch: None,
+            moments,
+            shards,
+            communicator,
         })
     }
 
-    pub(crate) fn first_moments(&self) -> &[Tensor] {
-        &self.first
+    /// The first (0) or second (1) moment of a parameter; all ranks ask at the same time.
+    pub(crate) fn moment(&self, order: usize, parameter: usize) -> Result<Vec<f32>> {
+        let mine = match &self.moments[parameter] {
+            Some(moments) => moments[order].to_vec_f32()?,
+            None => Vec::new(),
+        };
+        let owner = self.shards.owner(parameter);
+        Ok(broadcast_values(self.communicator, owner, mine))
     }
 
-    pub(crate) fn second_moments(&self) -> &[Tensor] {
-        &self.second
+    /// Sets a moment, if this rank keeps it.
+    pub(crate) fn set_moment(
+        &mut self,
+        order: usize,
+        parameter: usize,
+        values: &[f32],
+    ) -> Result<()> {
+        if let Some(moments) = &mut self.moments[parameter] {
+            let moment = &mut moments[order];
+            *moment = Tensor::from_f32(moment.device(), moment.shape(), values)?;
+        }
+        Ok(())
     }
 
-    /// One update of every parameter by its gradient.
+    /// Euclidean norm of all gradients together, which are sums by now, in `f64`.
+    pub(crate) fn gradient_norm(&self) -> Result<f64> {
+        let gradients = self.gradients.tensors();
+        let is_mine = |index: &usize| self.moments[*index].is_some();
+        let squares = |index: usize| {
+            let gradient = &gradients[index];
+            gradient.device().backend().sum_of_squares(gradient)
+        };
+        let indexes = (0..gradients.len()).filter(is_mine);
+        let mine: Vec<f64> = indexes.map(squares).collect::<llada_tensor::Result<_>>()?;
+        let all = self.communicator.all_gather(&mine);
+        let mut all: Vec<_> = all.iter().map(|squares| squares.iter()).collect();
+        // In the order of the parameters, whoever keeps them.
+        let of = |index| all[self.shards.owner(index)].next();
+        let squares: Option<Vec<&f64>> = (0..gradients.len()).map(of).collect();
+        let squares = squares.expect("every rank tells one for each that it keeps");
+        Ok(squares.into_iter().sum::<f64>().sqrt())
+    }
+
+    /// One update of every parameter by its gradient, each by the rank that keeps its moments.
     ///
     /// # Errors
     /// If the runtime fails.
@@ -74,45 +123,78 @@ impl Optimizer {
         config: &OptimizationConfig,
         update: Update,
     ) -> Result<()> {
-        let moments = self.first.iter_mut().zip(&mut self.second);
-        let gradients = self.gradients.tensors();
-        for ((parameter, gradient), (first_moment, second_moment)) in
-            parameters.iter_mut().zip(gradients).zip(moments)
-        {
-            let weight_decay = match parameter.kind {
-                ParameterKind::Vector => 0.0,
-                ParameterKind::Table | ParameterKind::Matrix => config.weight_decay as f32,
-            };
-            let (learning_rate, gradient_scale) =
-                (update.learning_rate as f32, update.gradient_scale as f32);
-            match (config.optimizer, parameter.kind) {
-                (OptimizerName::Muon, ParameterKind::Matrix) => muon(MuonArgs {
-                    parameter: &mut parameter.value,
-                    gradient,
-                    momentum: first_moment,
-                    learning_rate,
-                    beta: config.muon_momentum as f32,
-                    weight_decay,
-                    gradient_scale,
-                    precision: config.precision.into(),
-                })?,
-                _ => adamw(AdamWArgs {
-                    parameter: &mut parameter.value,
-                    gradient,
-                    first_moment,
-                    second_moment,
-                    learning_rate,
-                    beta1: config.beta1 as f32,
-                    beta2: config.beta2 as f32,
-                    eps: config.eps as f32,
-                    weight_decay,
-                    gradient_scale,
-                    step: update.step,
-                })?,
+        let (communicator, rank) = (self.communicator, self.communicator.rank());
+        let mut on_the_way = None;
+        for bucket in 0..self.shards.buckets().len() {
+            let gradients = self.gradients.tensors();
+            for index in self.shards.of(bucket, rank) {
+                let moments = self.moments[index].as_mut();
+                let moments = moments.expect("its owner keeps the moments of a parameter");
+                update_one(
+                    &mut parameters[index],
+                    &gradients[index],
+                    moments,
+                    config,
+                    update,
+                )?;
             }
+            if communicator.size() == 1 {
+                continue;
+            }
+            // One bucket travels while the next is updated.
+            let wait = self.shards.start_return(bucket, parameters, communicator)?;
+            if let Some((bucket, wait)) = on_the_way.replace((bucket, wait)) {
+                self.shards
+                    .finish_return(bucket, parameters, rank, &wait())?;
+            }
+        }
+        if let Some((bucket, wait)) = on_the_way {
+            self.shards
+                .finish_return(bucket, parameters, rank, &wait())?;
         }
         Ok(())
     }
+}
+
+fn update_one(
+    parameter: &mut Parameter,
+    gradient: &Tensor,
+    [first_moment, second_moment]: &mut [Tensor; 2],
+    config: &OptimizationConfig,
+    update: Update,
+) -> Result<()> {
+    let weight_decay = match parameter.kind {
+        ParameterKind::Vector => 0.0,
+        ParameterKind::Table | ParameterKind::Matrix => config.weight_decay as f32,
+    };
+    let (learning_rate, gradient_scale) =
+        (update.learning_rate as f32, update.gradient_scale as f32);
+    match (config.optimizer, parameter.kind) {
+        (OptimizerName::Muon, ParameterKind::Matrix) => muon(MuonArgs {
+            parameter: &mut parameter.value,
+            gradient,
+            momentum: first_moment,
+            learning_rate,
+            beta: config.muon_momentum as f32,
+            weight_decay,
+            gradient_scale,
+            precision: config.precision.into(),
+        })?,
+        _ => adamw(AdamWArgs {
+            parameter: &mut parameter.value,
+            gradient,
+            first_moment,
+            second_moment,
+            learning_rate,
+            beta1: config.beta1 as f32,
+            beta2: config.beta2 as f32,
+            eps: config.eps as f32,
+            weight_decay,
+            gradient_scale,
+            step: update.step,
+        })?,
+    }
+    Ok(())
 }
 
 /// Factor that brings a gradient of this norm to at most `clip_norm`; 0 means no clipping.

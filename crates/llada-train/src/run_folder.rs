@@ -7,7 +7,7 @@ use llada_diffusion::Parameter;
 
 use crate::checkpoint::step_folders;
 use crate::durable::{io, replace};
-use crate::tensor_file::write_tensors;
+use crate::tensor_file::{entries, write_tensors};
 use crate::{Error, ExportDType, Result};
 
 /// The folder of a run, locked while this value lives.
@@ -15,14 +15,14 @@ use crate::{Error, ExportDType, Result};
 pub struct RunFolder {
     path: PathBuf,
     /// The system gives the lock back when the process ends, however it ends.
-    lock: File,
+    lock: Option<File>,
 }
 
 impl Drop for RunFolder {
     fn drop(&mut self) {
         // Closing would do, were it not for a child process that was just forked and still holds
         // a copy of the handle.
-        let _ = self.lock.unlock();
+        let _ = self.lock.as_ref().map(File::unlock);
     }
 }
 
@@ -53,8 +53,18 @@ impl RunFolder {
         }
         Ok(Self {
             path: path.to_owned(),
-            lock,
+            lock: Some(lock),
         })
+    }
+
+    /// The folder that rank 0 has opened, for the other ranks: they neither read nor write it, and
+    /// it need not be there.
+    #[must_use]
+    pub fn of_rank_0(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            lock: None,
+        }
     }
 
     /// Where it is.
@@ -84,7 +94,6 @@ impl RunFolder {
         config_json: &[u8],
         tokenizer_json: &[u8],
     ) -> Result<()> {
-        let tensors = parameters.iter().map(|p| (p.name.clone(), &p.value));
         replace(&self.path.join("config.json"), |file| {
             file.write(config_json)
         })?;
@@ -92,7 +101,9 @@ impl RunFolder {
             file.write(tokenizer_json)
         })?;
         replace(&self.path.join("model.safetensors"), |file| {
-            write_tensors(file, tensors, dtype)
+            write_tensors(file, &entries(parameters), dtype, |index| {
+                Ok(parameters[index].value.to_vec_f32()?)
+            })
         })?;
         Ok(())
     }

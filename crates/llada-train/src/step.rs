@@ -1,12 +1,16 @@
 //! One training step.
 
+use std::ops::Range;
+
 use llada_diffusion::{
     TokenBatch, Trainable, diffusion_loss_weights, forward_process, uniform_loss_weights,
 };
-use llada_tensor::ops::adamw::global_norm;
-use llada_tensor::{Philox, Stream, Tape};
+use llada_tensor::ops::add::add_into;
+use llada_tensor::{Gradients, Philox, Stream, Tape};
 
+use crate::communicator::share;
 use crate::optim::clip_coefficient;
+use crate::shards::Reduction;
 use crate::{
     Error, LossWeight, Objective, Optimizer, Result, TSampler, TrainConfig, Update, learning_rate,
 };
@@ -30,16 +34,17 @@ pub struct StepReport {
 
 /// Forward process, loss, gradient, clipping, update: the optimizer step `step`, counted from 0.
 ///
+/// `batch` is that of all ranks of the optimizer's run; each computes its micro-batches of it.
+///
 /// # Errors
 /// [`Error::NonFinite`] before anything is changed; errors of the model.
 pub fn train_step(
     model: &mut dyn Trainable,
-    optimizer: &mut Optimizer,
+    optimizer: &mut Optimizer<'_>,
     batch: &TokenBatch,
     config: &TrainConfig,
     step: u64,
 ) -> Result<StepReport> {
-    let device = model.device().clone();
     let examples = match config.objective {
         Objective::Diffusion => {
             let mask_token_id = model.info().mask_token_id;
@@ -48,22 +53,8 @@ pub fn train_step(
         Objective::Autoregressive => autoregressive_examples(batch),
     };
 
-    optimizer.gradients.zero()?;
-    let mut loss = 0.0;
-    for part in examples.split(config.train.micro_batch_tokens)? {
-        let mut tape = Tape::recording(&device, config.train.precision.into());
-        let Examples {
-            batch,
-            positions,
-            targets,
-            weights,
-        } = &part;
-        let part_loss =
-            model.weighted_cross_entropy(&mut tape, batch, positions, targets, weights)?;
-        loss += f64::from(part_loss.value().to_vec_f32()?[0]);
-        tape.backward(&part_loss, &mut optimizer.gradients)?;
-    }
-    let grad_norm = global_norm(optimizer.gradients.tensors())?;
+    let loss = sum_gradients(model, optimizer, &examples, config)?;
+    let grad_norm = optimizer.gradient_norm()?;
     require_finite("the loss", loss, step)?;
     require_finite("the norm of the gradient", grad_norm, step)?;
 
@@ -84,6 +75,66 @@ pub fn train_step(
         tokens,
         predicted,
     })
+}
+
+/// The loss of the examples; fills the optimizer's gradients.
+///
+/// The gradient of a step is the sum of those of its micro-batches, one added after another. If
+/// each rank has one micro-batch, a run of several ranks has the bits of a run of one process.
+fn sum_gradients(
+    model: &dyn Trainable,
+    optimizer: &mut Optimizer<'_>,
+    examples: &Examples,
+    config: &TrainConfig,
+) -> Result<f64> {
+    let device = model.device().clone();
+    let Optimizer {
+        gradients,
+        micro_batch,
+        shards,
+        communicator,
+        ..
+    } = optimizer;
+    let communicator = *communicator;
+    let parts = examples.cut(config.train.micro_batch_tokens, communicator.size());
+    let mine = &parts[share(parts.len(), communicator)];
+    gradients.zero()?;
+    let mut reduction = (communicator.size() > 1).then(|| Reduction::new(shards, communicator));
+    let mut losses = Vec::with_capacity(mine.len());
+    for (at, sequences) in mine.iter().enumerate() {
+        let Examples {
+            batch,
+            positions,
+            targets,
+            weights,
+        } = &examples.part(sequences)?;
+        let mut tape = Tape::recording(&device, config.train.precision.into());
+        let loss = model.weighted_cross_entropy(&mut tape, batch, positions, targets, weights)?;
+        losses.push(f64::from(loss.value().to_vec_f32()?[0]));
+        // What is final in the last micro-batch leaves while the tape goes on.
+        let mut reduction = reduction.as_mut().filter(|_| at + 1 == mine.len());
+        let mut leave = |index, sums: &Gradients| match &mut reduction {
+            Some(reduction) => reduction.is_final(index, sums),
+            None => Ok(()),
+        };
+        if at == 0 {
+            tape.backward_with(&loss, gradients, &mut leave)?;
+            continue;
+        }
+        let own = match micro_batch {
+            Some(own) => own,
+            None => micro_batch.insert(Gradients::zeros_like(gradients.tensors())?),
+        };
+        own.zero()?;
+        tape.backward_with(&loss, own, &mut |index, own| {
+            add_into(&mut gradients.tensors_mut()[index], &own.tensors()[index])?;
+            leave(index, gradients)
+        })?;
+    }
+    if let Some(reduction) = reduction {
+        reduction.finish(gradients)?;
+    }
+    Ok(communicator.all_gather(&losses).iter().flatten().sum())
 }
 
 /// What a model is asked in a step, and how much each answer counts.
@@ -173,28 +224,38 @@ pub(crate) fn autoregressive_examples(batch: &TokenBatch) -> Examples {
 }
 
 impl Examples {
-    /// Parts of whole sequences with at most `n_tokens` tokens each (0: one part) that have
-    /// something to predict.
-    fn split(&self, n_tokens: usize) -> Result<Vec<Self>> {
+    /// Cuts the sequences into micro-batches of at most `n_tokens` tokens each (0: any number), or
+    /// into `at_least` of about the same length if these are more. Only those that have something
+    /// to predict.
+    fn cut(&self, n_tokens: usize, at_least: usize) -> Vec<Range<usize>> {
         let limit = if n_tokens == 0 { usize::MAX } else { n_tokens };
-        let offsets = self.batch.offsets();
+        let (offsets, n_sequences) = (self.batch.offsets(), self.batch.n_sequences());
         let (mut parts, mut first) = (Vec::new(), 0);
-        while first < self.batch.n_sequences() {
+        while first < n_sequences {
             let mut end = first + 1;
-            while end < self.batch.n_sequences() && offsets[end + 1] - offsets[first] <= limit {
+            while end < n_sequences && offsets[end + 1] - offsets[first] <= limit {
                 end += 1;
             }
-            let part = self.part(first, end)?;
-            if !part.positions.is_empty() {
-                parts.push(part);
-            }
+            parts.push(first..end);
             first = end;
         }
-        Ok(parts)
+        if parts.len() < at_least {
+            let n = self.batch.n_tokens();
+            let until = |part: usize| offsets.partition_point(|o| o * at_least < n * part);
+            let part = |part| until(part)..until(part + 1);
+            parts = (0..at_least).map(part).collect();
+        }
+        let predicts = |part: &Range<usize>| {
+            let before = |token| self.positions.partition_point(|&position| position < token);
+            before(offsets[part.start]) < before(offsets[part.end])
+        };
+        parts.retain(predicts);
+        parts
     }
 
-    /// The sequences `first..end`.
-    fn part(&self, first: usize, end: usize) -> Result<Self> {
+    /// Some of the sequences.
+    fn part(&self, sequences: &Range<usize>) -> Result<Self> {
+        let (first, end) = (sequences.start, sequences.end);
         let offsets = self.batch.offsets();
         let (begin_token, end_token) = (offsets[first], offsets[end]);
         let begin = self

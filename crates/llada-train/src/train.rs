@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use llada_diffusion::Trainable;
 
 use crate::checkpoint::{self, Interval, State};
+use crate::communicator::{Communicator, any};
 use crate::durable::{Crc32, replace};
+use crate::eval::evaluate_shared;
 use crate::metrics::Metrics;
 use crate::{
     BatchSampler, Data, Error, EvalConfig, Evaluation, MetricsLine, Optimizer, Result, RunFolder,
-    StepReport, TrainConfig, evaluate, loss_svg, train_step,
+    StepReport, TrainConfig, loss_svg, train_step,
 };
 
 /// What a run needs besides its model.
@@ -20,13 +22,15 @@ pub struct Setup<'a> {
     pub config: &'a TrainConfig,
     /// The text, as [`Data::load`] makes it from the same configuration.
     pub data: &'a Data,
-    /// Where results and checkpoints go.
+    /// Where results and checkpoints go; rank 0 alone uses it.
     pub run: &'a RunFolder,
+    /// The processes that share the run.
+    pub communicator: &'a dyn Communicator,
     /// Content of the `config.json` that is written beside the model.
     pub config_json: &'a [u8],
     /// Seconds on a clock that never goes back.
     pub clock: &'a dyn Fn() -> f64,
-    /// Set by whoever wants the run to save a checkpoint and return.
+    /// Set by whoever wants the run to save a checkpoint and return; on any rank.
     pub stop: &'a AtomicBool,
     /// Lets a run be resumed with another configuration or other data.
     pub allow_changes: bool,
@@ -97,26 +101,36 @@ pub struct Summary {
 /// Trains a model until the last step, or until it is told to stop.
 ///
 /// If the run folder has a checkpoint, the parameters of `model` are replaced by it and the run
-/// goes on as if it had never been stopped.
+/// goes on as if it had never been stopped. All ranks return after the same step, with the same
+/// parameters.
 ///
 /// # Errors
 /// If the configuration or the data do not fit the model or the checkpoint, a loss or a gradient
-/// is no number, a file cannot be written, or the model fails. The last checkpoint is kept.
+/// is no number, a file cannot be written, or the model fails. The last checkpoint is kept. An
+/// error may be that of one rank alone, which then has to end the others, who wait for it:
+/// [`Communicator::abort`].
 pub fn train(
     model: &mut dyn Trainable,
     setup: &Setup<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Summary> {
     let Setup {
-        config, run, clock, ..
+        config,
+        run,
+        communicator,
+        clock,
+        ..
     } = *setup;
     check_fit(model, setup)?;
     let mut run_state = RunState::begin_or_resume(model, setup)?;
     observer.started(&run_state.start);
 
     let metrics_path = run.path().join("metrics.jsonl");
-    let mut metrics = Metrics::open(&metrics_path, run_state.state.step)?;
-    while run_state.state.step < config.train.steps && !setup.stop.load(Ordering::Relaxed) {
+    let writes = communicator.rank() == 0;
+    let metrics = writes.then(|| Metrics::open(&metrics_path, run_state.state.step));
+    let mut metrics = metrics.transpose()?;
+    let is_stopped = || any(communicator, setup.stop.load(Ordering::Relaxed));
+    while run_state.state.step < config.train.steps && !is_stopped() {
         let began = clock();
         let RunState {
             batches,
@@ -130,7 +144,8 @@ pub fn train(
         observer.stepped(&report);
 
         let evaluated = if is_due(config.train.eval_every, report.step, config.train.steps) {
-            evaluate(&*model, &setup.data.validation, &eval_config(config))?
+            let held_out = &setup.data.validation;
+            evaluate_shared(&*model, held_out, &eval_config(config), communicator)?
         } else {
             None
         };
@@ -139,18 +154,19 @@ pub fn train(
         }
         let log = is_due(config.train.log_every, report.step, config.train.steps);
         if log || evaluated.is_some() {
-            metrics.push(run_state.state.metrics_line(&report, evaluated.as_ref()))?;
+            let line = run_state.state.metrics_line(&report, evaluated.as_ref());
+            metrics.as_mut().map_or(Ok(()), |file| file.push(line))?;
         }
         if is_due(
             config.train.checkpoint_every,
             report.step,
             config.train.steps,
         ) {
-            run_state.save(&*model, setup, &metrics, observer)?;
+            run_state.save(&*model, setup, metrics.as_ref(), observer)?;
         }
     }
-    run_state.save(&*model, setup, &metrics, observer)?;
-    Ok(run_state.summary(config, metrics.lines()))
+    run_state.save(&*model, setup, metrics.as_ref(), observer)?;
+    Ok(run_state.summary(config, metrics.as_ref().map_or(&[], Metrics::lines)))
 }
 
 /// Whether something that happens every `every` steps, and after the last, happens now.
@@ -192,7 +208,7 @@ fn check_fit(model: &dyn Trainable, setup: &Setup<'_>) -> Result<()> {
 struct RunState<'a> {
     state: State,
     batches: BatchSampler<'a>,
-    optimizer: Optimizer,
+    optimizer: Optimizer<'a>,
     start: Start,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
@@ -202,29 +218,35 @@ impl<'a> RunState<'a> {
     fn begin_or_resume(model: &mut dyn Trainable, setup: &Setup<'a>) -> Result<Self> {
         let mut batches = BatchSampler::new(&setup.data.train, setup.config)?;
         let fresh = State::fresh(setup, &batches);
-        let (state, optimizer, resumed_from) = match checkpoint::newest(&setup.run.state())? {
-            None => (fresh, Optimizer::new(model.parameters())?, None),
-            Some(found) => {
-                if !setup.allow_changes {
-                    found.state.expect_same(&fresh)?;
-                }
-                let device = model.device().clone();
-                let optimizer = checkpoint::restore(&found.path, &device, model.parameters_mut())?;
-                batches.restore(&found.state.batches);
-                let step = found.state.step;
+        expect_alike(&fresh, setup.communicator)?;
+        let found = if setup.communicator.rank() == 0 {
+            checkpoint::newest(&setup.run.state())?
+        } else {
+            None
+        };
+        let saved = share_state(found.as_ref().map(|found| &found.state), setup.communicator);
+        if let Some(saved) = saved.as_ref().filter(|_| !setup.allow_changes) {
+            saved.expect_same(&fresh)?;
+        }
+        let path = found.as_ref().map(|found| &*found.path);
+        let optimizer = checkpoint::restore(path, model.parameters_mut(), setup.communicator)?;
+        let resumed_from = saved.as_ref().map(|saved| saved.step);
+        let state = match saved {
+            None => fresh,
+            Some(saved) => {
+                batches.restore(&saved.batches);
                 let State {
                     config,
                     data,
                     tokenizer,
                     ..
                 } = fresh;
-                let state = State {
+                State {
                     config,
                     data,
                     tokenizer,
-                    ..found.state
-                };
-                (state, optimizer, Some(step))
+                    ..saved
+                }
             }
         };
         let start = Start {
@@ -242,28 +264,34 @@ impl<'a> RunState<'a> {
         })
     }
 
-    /// Checkpoint, loadable model, picture of the loss; nothing if it was just done.
+    /// Checkpoint, loadable model, picture of the loss; no checkpoint if it was just written.
+    /// Rank 0 has the metrics, and writes.
     fn save(
         &mut self,
         model: &dyn Trainable,
         setup: &Setup<'_>,
-        metrics: &Metrics,
+        metrics: Option<&Metrics>,
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let Setup { config, run, .. } = *setup;
         self.state.batches = self.batches.state().clone();
         let step = self.state.step;
-        if self.saved != Some(step) {
+        let is_new = self.saved.replace(step) != Some(step);
+        let (parameters, optimizer) = (model.parameters(), &self.optimizer);
+        let Some(metrics) = metrics else {
+            return match is_new {
+                true => checkpoint::assist(optimizer, parameters.len()),
+                false => Ok(()),
+            };
+        };
+        if is_new {
             let keep = config.train.keep_checkpoints;
-            let parameters = model.parameters();
-            let path =
-                checkpoint::save(&run.state(), &self.state, parameters, &self.optimizer, keep)?;
-            self.saved = Some(step);
+            let path = checkpoint::save(&run.state(), &self.state, parameters, optimizer, keep)?;
             observer.saved(step, &path);
         }
         let tokenizer_json = &setup.data.tokenizer_json;
         let dtype = config.train.export_dtype;
-        run.export(model.parameters(), dtype, setup.config_json, tokenizer_json)?;
+        run.export(parameters, dtype, setup.config_json, tokenizer_json)?;
         let svg = loss_svg(metrics.lines())?;
         replace(&run.path().join("loss.svg"), |file| {
             file.write(svg.as_bytes())
@@ -294,6 +322,28 @@ impl<'a> RunState<'a> {
             validation_standard_error: evaluated.and_then(|line| line.validation_standard_error),
         }
     }
+}
+
+/// Checks that every rank has the configuration, the data and the tokenizer of rank 0.
+fn expect_alike(state: &State, communicator: &dyn Communicator) -> Result<()> {
+    let mut sum = Crc32::new();
+    sum.update(&serde_json::to_vec(state).expect("keys are strings and numbers finite"));
+    let told = communicator.all_gather(&[f64::from(sum.value())]).concat();
+    // They are whole numbers.
+    match told
+        .iter()
+        .position(|sum| sum.to_bits() != told[0].to_bits())
+    {
+        Some(rank) => Err(Error::RankDiffers { rank }),
+        None => Ok(()),
+    }
+}
+
+/// The state that rank 0 has found, if it has.
+fn share_state(found: Option<&State>, communicator: &dyn Communicator) -> Option<State> {
+    let json = serde_json::to_vec(&found).expect("keys are strings and numbers finite");
+    let json = communicator.broadcast(0, json);
+    serde_json::from_slice(&json).expect("rank 0 wrote it")
 }
 
 impl State {

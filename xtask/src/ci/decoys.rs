@@ -1,5 +1,5 @@
-//! Proof that the default build needs neither CUDA nor libclang nor Python: while it runs, programs
-//! of their names stand first in the path; they fail, and note that they were called.
+//! Proof that the default build needs neither CUDA nor libclang nor MPI nor Python: while it runs,
+//! programs of their names stand first in the path; they fail, and note that they were called.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ const PROGRAMS: &[&str] = &[
     "ptxas",
     "clang",
     "llvm-config",
+    "mpicc",
     "python",
     "python3",
     "pip",
@@ -21,8 +22,8 @@ const PROGRAMS: &[&str] = &[
 /// What could lead a build script past the path.
 const VARIABLES: &[&str] = &["LLADA_NVCC", "CUDA_HOME", "CUDA_PATH", "LIBCLANG_PATH"];
 
-/// Packages that only a build with CUDA may use.
-const PACKAGES: &[&str] = &["bindgen", "clang-sys", "cudarc", "llada-cuda"];
+/// Packages that only a build with CUDA or MPI may use.
+const PACKAGES: &[&str] = &["bindgen", "clang-sys", "cudarc", "llada-cuda", "mpi", "mpi-sys"];
 
 /// The programs are in the path as long as this lives.
 pub(super) struct Decoys<'a> {
@@ -81,12 +82,12 @@ fn make_executable(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the packages of the default build are free of CUDA's.
+/// Whether the packages of the default build are free of those of CUDA and MPI.
 pub(super) fn check_dependencies(sh: &Shell) -> Result<()> {
     let tree = cmd!(sh, "cargo tree -p llada-cli -e normal,build --prefix none")
         .quiet()
         .read()?;
-    let found = of_cuda(&tree);
+    let found = optional(&tree);
     anyhow::ensure!(
         found.is_empty(),
         "the default build depends on {}",
@@ -96,7 +97,7 @@ pub(super) fn check_dependencies(sh: &Shell) -> Result<()> {
 }
 
 /// The packages of [`PACKAGES`] in a list of `NAME VERSION` lines.
-fn of_cuda(tree: &str) -> Vec<&'static str> {
+fn optional(tree: &str) -> Vec<&'static str> {
     let names: Vec<&str> = tree
         .lines()
         .filter_map(|line| line.split_whitespace().next())

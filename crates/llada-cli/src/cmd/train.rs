@@ -1,5 +1,7 @@
 //! `llada train`.
 
+mod ranks;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,10 +10,10 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use llada::train::{
-    Data, Evaluation, Objective, Observer, PrecisionName, RunFolder, Setup, SpecialIds, Start,
-    StepReport, TrainConfig, config_help, tokenizer_for, train,
+    Communicator, Data, Evaluation, Objective, Observer, PrecisionName, RunFolder, Setup, Silent,
+    SpecialIds, Start, StepReport, Summary, TrainConfig, config_help, tokenizer_for, train,
 };
-use llada::{LladaModel, ModelConfig, Precision};
+use llada::{LladaModel, ModelConfig, Precision, Tokenizer};
 
 use crate::args::{Format, TrainArgs};
 use crate::output::print;
@@ -23,14 +25,30 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let (Some(run_dir), Some(config_path)) = (&args.run_dir, &args.config) else {
         anyhow::bail!("RUN_DIR and --config are needed");
     };
+    let communicator = ranks::join()?;
+    let communicator = &*communicator;
+    match train_as(communicator, args, run_dir, config_path) {
+        Err(error) if communicator.size() > 1 => ranks::give_up(communicator, &error),
+        Ok(summary) if communicator.rank() == 0 => report(args.format, run_dir, &summary),
+        done => done.map(|_| ()),
+    }
+}
+
+/// The run of one rank.
+fn train_as(
+    communicator: &dyn Communicator,
+    args: &TrainArgs,
+    run_dir: &Path,
+    config_path: &Path,
+) -> Result<Summary> {
     let config = TrainConfig::from_file(config_path)?;
-    let run = RunFolder::open(run_dir)?;
-    let saved_tokenizer = run.path().join("tokenizer.json");
-    let tokenizer = if run.has_checkpoint()? && saved_tokenizer.is_file() {
-        llada::Tokenizer::from_file(&saved_tokenizer)?
+    let is_first = communicator.rank() == 0;
+    let run = if is_first {
+        RunFolder::open(run_dir)?
     } else {
-        tokenizer_for(&config)?
+        RunFolder::of_rank_0(run_dir)
     };
+    let tokenizer = shared_tokenizer(communicator, &run, &config)?;
     let special = SpecialIds::of(&tokenizer)?;
     let data = Data::load(&config, &tokenizer, special)?;
     let model_config = model_config(&config, &tokenizer, special)
@@ -42,7 +60,9 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     };
     let config_json = model_config.to_json();
     let mut model = LladaModel::random(model_config, &device, precision, config.seed)?;
-    tokenizer.save(run.path())?;
+    if is_first {
+        tokenizer.save(run.path())?;
+    }
 
     let stop = Arc::new(AtomicBool::new(false));
     let on_interrupt = Arc::clone(&stop);
@@ -52,16 +72,46 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         config: &config,
         data: &data,
         run: &run,
+        communicator,
         config_json: config_json.as_bytes(),
         clock: &|| start.elapsed().as_secs_f64(),
         stop: &stop,
         allow_changes: args.allow_changes,
     };
+    if !is_first {
+        return Ok(train(&mut model, &setup, &mut Silent)?);
+    }
     let mut observer = Bar::default();
     let summary = train(&mut model, &setup, &mut observer)?;
     observer.bar.finish();
+    Ok(summary)
+}
+
+/// The tokenizer of rank 0: that of the run folder, or a new one.
+fn shared_tokenizer(
+    communicator: &dyn Communicator,
+    run: &RunFolder,
+    config: &TrainConfig,
+) -> Result<Tokenizer> {
+    let mut json = Vec::new();
+    if communicator.rank() == 0 {
+        let saved = run.path().join("tokenizer.json");
+        let tokenizer = if run.has_checkpoint()? && saved.is_file() {
+            Tokenizer::from_file(&saved)?
+        } else {
+            tokenizer_for(config)?
+        };
+        if communicator.size() == 1 {
+            return Ok(tokenizer);
+        }
+        json = tokenizer.to_json().to_vec();
+    }
+    Ok(Tokenizer::from_bytes(&communicator.broadcast(0, json))?)
+}
+
+fn report(format: Format, run_dir: &Path, summary: &Summary) -> Result<()> {
     let result = serde_json::json!({
-        "run_dir": run.path(),
+        "run_dir": run_dir,
         "step": summary.step,
         "finished": summary.finished,
         "resumed_from": summary.resumed_from,
@@ -72,14 +122,14 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         "validation_bound": summary.validation_bound,
         "validation_standard_error": summary.validation_standard_error,
     });
-    match args.format {
+    match format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text if summary.finished => print(&format!(
             "step {}, {} tokens, {:.0} tokens/s: the model is in {}\n",
             summary.step,
             summary.tokens,
             summary.tokens_per_second,
-            run.path().display()
+            run_dir.display()
         )),
         Format::Text => print(&format!(
             "stopped at step {}; run the same command again to go on\n",
@@ -91,7 +141,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
 /// The `[model]` table with what follows from the tokenizer and the data.
 fn model_config(
     config: &TrainConfig,
-    tokenizer: &llada::Tokenizer,
+    tokenizer: &Tokenizer,
     special: SpecialIds,
 ) -> Result<ModelConfig> {
     let mut fields = config.model.clone();

@@ -8,6 +8,8 @@ mod convert;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod results;
 mod train;
 

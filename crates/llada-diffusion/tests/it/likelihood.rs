@@ -270,6 +270,15 @@ fn batches_change_nothing() {
         log_likelihood(&toy, &scored[..3], &config).unwrap(),
         one_by_one[..3]
     );
+    // Nor do the last the first, if they are told how many there are.
+    let rest = LikelihoodConfig {
+        first_index: 3,
+        ..config
+    };
+    assert_eq!(
+        log_likelihood(&toy, &scored[3..], &rest).unwrap(),
+        one_by_one[3..]
+    );
 }
 
 #[test]

@@ -384,3 +384,41 @@ fn a_parameter_can_be_the_loss() {
     tape.backward(&loss, &mut gradients).expect("a scalar");
     assert_eq!(gradients.tensors()[0].to_vec_f32().unwrap(), [1.0]);
 }
+
+#[test]
+fn gradients_are_named_as_soon_as_they_are_final() {
+    let device = scalar();
+    let [table, norm, head, unused] = [
+        of(device, &[2, 2], &[1.0, 2.0, -1.0, 0.5]),
+        of(device, &[2], &[1.0, 3.0]),
+        of(device, &[2, 2], &[1.0, 0.5, 0.25, 1.0]),
+        of(device, &[1], &[1.0]),
+    ];
+    let mut gradients = Gradients::zeros_like([&table, &norm, &head, &unused]).unwrap();
+    let mut tape = Tape::recording(device, Precision::F32);
+    // All are on the tape from the beginning; it is the ops that tell which is final when.
+    let parameters = [&table, &norm, &head, &unused];
+    let vars = [0, 1, 2, 3].map(|index| tape.parameter(index, parameters[index]));
+    let x = tape.embedding(&vars[0], &[0, 1, 1]).unwrap();
+    let x = tape.rms_norm(&x, &vars[1], 1e-5).unwrap();
+    let x = tape.linear(&x, &vars[2], None).unwrap();
+    // Of one used twice, the op that is played last counts.
+    let x = tape.rms_norm(&x, &vars[1], 1e-5).unwrap();
+    let loss = tape.cross_entropy(&x, &vars[2], None, &[0, 1, 0], &[1.0, 0.5, 2.0]);
+
+    let mut named: Vec<(usize, Vec<f32>)> = Vec::new();
+    let is_zero = |x: &Tensor| x.to_vec_f32().unwrap().iter().all(|&x| x == 0.0);
+    let mut on_final = |index: usize, gradients: &Gradients| {
+        let so_far = gradients.tensors();
+        named.push((index, so_far[index].to_vec_f32().unwrap()));
+        assert_eq!(is_zero(&so_far[0]), index != 0, "the rest is still to come");
+        Ok(())
+    };
+    tape.backward_with(&loss.unwrap(), &mut gradients, &mut on_final)
+        .unwrap();
+    let order: Vec<usize> = named.iter().map(|(index, _)| *index).collect();
+    assert_eq!(order, [2, 1, 0]);
+    for (index, gradient) in named {
+        assert_eq!(gradient, gradients.tensors()[index].to_vec_f32().unwrap());
+    }
+}

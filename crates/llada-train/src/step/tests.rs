@@ -96,8 +96,10 @@ fn stratified_ratios_hit_every_stratum_once() {
 fn parts_hold_whole_sequences_and_all_predictions() {
     let batch = batch(&[3, 2, 5, 1, 4]);
     let whole = autoregressive_examples(&batch);
-    assert_eq!(whole.split(0).unwrap(), std::slice::from_ref(&whole));
-    let parts = whole.split(6).unwrap();
+    assert_eq!(whole.cut(0, 1), [0..5]);
+    assert_eq!(whole.part(&(0..5)).unwrap(), whole);
+    let cut = whole.cut(6, 1);
+    let parts: Vec<Examples> = cut.iter().map(|part| whole.part(part).unwrap()).collect();
     let lengths: Vec<usize> = parts.iter().map(|part| part.batch.n_tokens()).collect();
     assert_eq!(lengths, [5, 6, 4]);
     let targets: Vec<u32> = parts.iter().flat_map(|part| part.targets.clone()).collect();
@@ -107,4 +109,21 @@ fn parts_hold_whole_sequences_and_all_predictions() {
             assert_eq!(part.batch.ids()[position + 1], target);
         }
     }
+}
+
+#[test]
+fn every_rank_gets_about_as_much() {
+    #[track_caller]
+    fn check(lengths: &[usize], [n_tokens, at_least]: [usize; 2], expected: &[Range<usize>]) {
+        let cut = autoregressive_examples(&batch(lengths)).cut(n_tokens, at_least);
+        assert_eq!(cut, expected);
+    }
+    check(&[4, 4, 4, 4], [0, 2], &[0..2, 2..4]);
+    check(&[4, 4, 4, 4], [0, 4], &[0..1, 1..2, 2..3, 3..4]);
+    check(&[9, 2, 2, 2, 2], [0, 2], &[0..1, 1..5]);
+    // What a single process cuts is cut no further if it is enough for all.
+    check(&[4, 4, 4, 4], [4, 3], &[0..1, 1..2, 2..3, 3..4]);
+    // More ranks than sequences: some have nothing to do. Nor is one token of any use.
+    check(&[5, 5], [0, 4], &[0..1, 1..2]);
+    check(&[5, 1, 5], [1, 3], &[0..1, 2..3]);
 }

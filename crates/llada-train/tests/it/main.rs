@@ -5,5 +5,7 @@
 mod crash;
 mod kill;
 mod objective;
+mod ranks;
 mod resume;
+mod threads;
 mod toy;

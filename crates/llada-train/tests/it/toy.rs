@@ -12,8 +12,8 @@ use llada_tensor::backend::Rhs;
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{CpuConfig, Device, Philox, Precision, Stream, Tape, Tensor, Var};
 use llada_train::{
-    Data, Observer, Result, RunFolder, Setup, SpecialIds, StepReport, Summary, TrainConfig,
-    tokenizer_for, train,
+    Communicator, Data, Observer, Result, RunFolder, Setup, Single, SpecialIds, StepReport,
+    Summary, TrainConfig, tokenizer_for, train,
 };
 
 const D: usize = 8;
@@ -223,6 +223,21 @@ pub(crate) fn run_with(
     stop_after: u64,
     allow_changes: bool,
 ) -> Result<(Toy, Summary, Vec<StepReport>)> {
+    run_as(&Single, config, run, stop_after, allow_changes)
+}
+
+/// As [`run_with`], as one of several ranks.
+pub(crate) fn run_as(
+    communicator: &dyn Communicator,
+    config: &TrainConfig,
+    run: &Path,
+    stop_after: u64,
+    allow_changes: bool,
+) -> Result<(Toy, Summary, Vec<StepReport>)> {
+    let run = match communicator.rank() {
+        0 => RunFolder::open(run)?,
+        _ => RunFolder::of_rank_0(run),
+    };
     let tokenizer = tokenizer_for(config)?;
     let special = SpecialIds::of(&tokenizer)?;
     let data = Data::load(config, &tokenizer, special)?;
@@ -236,7 +251,8 @@ pub(crate) fn run_with(
     let setup = Setup {
         config,
         data: &data,
-        run: &RunFolder::open(run)?,
+        run: &run,
+        communicator,
         config_json: b"{}",
         clock: &clock,
         stop: &stop,

@@ -2,7 +2,7 @@
 
 use xshell::{Shell, cmd};
 
-use super::{Decoys, of_cuda};
+use super::{Decoys, optional};
 
 #[test]
 fn a_program_that_was_called_is_told() {
@@ -20,7 +20,8 @@ fn a_program_that_was_called_is_told() {
 }
 
 #[test]
-fn packages_of_cuda_are_found_by_their_names() {
-    assert_eq!(of_cuda("llada-cli v0.1.0 (/w)\nserde v1.0.0\n"), [""; 0]);
-    assert_eq!(of_cuda("serde v1.0.0\ncudarc v0.19.10\n"), ["cudarc"]);
+fn optional_packages_are_found_by_their_names() {
+    assert_eq!(optional("llada-cli v0.1.0 (/w)\nserde v1.0.0\n"), [""; 0]);
+    assert_eq!(optional("serde v1.0.0\ncudarc v0.19.10\n"), ["cudarc"]);
+    assert_eq!(optional("mpi v0.8.2\nmpi-sys v0.2.4\n"), ["mpi", "mpi-sys"]);
 }
