@@ -21,11 +21,22 @@ const TABLE: &[(&str, &[&str])] = &[
         &["llada-diffusion", "llada-tensor", "llada-text"],
     ),
     ("llada-sample", &["llada-diffusion", "llada-tensor"]),
+    // What is measured of a text that a model writes depends on how it is sampled.
+    (
+        "llada-eval",
+        &[
+            "llada-diffusion",
+            "llada-sample",
+            "llada-tensor",
+            "llada-text",
+        ],
+    ),
     (
         "llada",
         &[
             "llada-cuda",
             "llada-diffusion",
+            "llada-eval",
             "llada-model",
             "llada-sample",
             "llada-tensor",
