@@ -1,8 +1,11 @@
 //! Results on standard output, everything else on standard error.
 
+use std::fs;
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use tempfile::NamedTempFile;
 
 /// Writes a result. A reader that went away is no error.
 ///
@@ -20,4 +23,21 @@ pub(crate) fn print(text: &str) -> Result<()> {
 /// Writes a line for people to standard error.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Writes a file into a folder, which is made if it is not there: the whole file or none of it.
+///
+/// # Errors
+/// If the folder cannot be made or written.
+pub(crate) fn save(folder: &Path, name: &str, content: &str) -> Result<()> {
+    let path = folder.join(name);
+    let write = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = NamedTempFile::new_in(folder)?;
+        file.write_all(content.as_bytes())?;
+        file.as_file().sync_all()?;
+        file.persist(&path)?;
+        Ok(())
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }

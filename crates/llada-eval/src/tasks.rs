@@ -1,7 +1,7 @@
 //! Tasks out of files of JSON lines: multiple choice by likelihood, and exact answers.
 
 use llada_diffusion::{LikelihoodConfig, ScoredSequence};
-use llada_sample::{Request, SampleConfig};
+use llada_sample::{Request, SampleConfig, Task};
 use serde::Deserialize;
 
 use crate::lines::json_lines;
@@ -237,7 +237,12 @@ fn request(
     config: GenerationConfig,
 ) -> Result<Request> {
     let gen_length = config.gen_length.unwrap_or(task.answer_len);
-    check_length(subject, task.line, task.prompt.len() + gen_length)?;
+    let length = task.prompt.len() + gen_length;
+    check_length(subject, task.line, length)?;
+    // The answer fills its place to the end of the document, which a diffusion model can see.
+    let is_whole = config.gen_length.is_none()
+        && subject.kind == Kind::Diffusion
+        && length < subject.info().max_sequence_length;
     let never = Vec::from_iter(subject.tokenizer.unk_token_id());
     let greedy = subject.greedy(gen_length, never);
     let config = SampleConfig {
@@ -245,7 +250,11 @@ fn request(
         early_stop: subject.kind == Kind::Autoregressive,
         ..greedy
     };
-    Ok(Request::generate(task.prompt.clone(), config))
+    let mut request = Request::generate(task.prompt.clone(), config);
+    if let (Task::Generate { suffix, .. }, true) = (&mut request.task, is_whole) {
+        suffix.extend(subject.end_of_document());
+    }
+    Ok(request)
 }
 
 #[cfg(test)]
