@@ -1,11 +1,10 @@
 //! Results on standard output, everything else on standard error.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use tempfile::NamedTempFile;
 
 /// Writes a result. A reader that went away is no error.
 ///
@@ -30,14 +29,13 @@ pub(crate) fn note(text: &str) {
 /// # Errors
 /// If the folder cannot be made or written.
 pub(crate) fn save(folder: &Path, name: &str, content: &str) -> Result<()> {
-    let path = folder.join(name);
+    let (path, sibling) = (folder.join(name), folder.join(format!(".{name}.tmp")));
     let write = || -> std::io::Result<()> {
         fs::create_dir_all(folder)?;
-        let mut file = NamedTempFile::new_in(folder)?;
+        let mut file = File::create(&sibling)?;
         file.write_all(content.as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        Ok(())
+        file.sync_all()?;
+        fs::rename(&sibling, &path)
     };
     write().with_context(|| format!("writing {}", path.display()))
 }

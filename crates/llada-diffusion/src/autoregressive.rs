@@ -45,10 +45,7 @@ pub fn autoregressive_log_likelihood(
 }
 
 /// One call of the predictor.
-fn score(
-    predictor: &dyn MaskPredictor,
-    sequences: &[ScoredSequence<'_>],
-) -> Result<Vec<Vec<f64>>> {
+fn score(predictor: &dyn MaskPredictor, sequences: &[ScoredSequence<'_>]) -> Result<Vec<Vec<f64>>> {
     let tokens: Vec<&[u32]> = sequences.iter().map(|sequence| sequence.tokens).collect();
     let batch = TokenBatch::new(&tokens)?;
     let (mut positions, mut targets) = (Vec::new(), Vec::new());

@@ -18,7 +18,7 @@ use std::ops::ControlFlow;
 
 pub use error::{Error, Result};
 pub use plot::{reversal_svg, scaling_svg};
-pub use reversal::{Couplet, Recall, choose_first_lines, recall, read_couplets};
+pub use reversal::{Couplet, Recall, choose_first_lines, read_couplets, recall};
 pub use scaling::{Bound, BoundConfig, ScalingPoint, held_out_bound, read_documents};
 pub use statistics::{Figure, Gap};
 pub use subject::{Kind, Subject};

@@ -211,6 +211,3 @@ fn legend<'a, C: plotters::coord::CoordTranslate>(
         .draw()
         .map_err(text)
 }
-
-#[cfg(test)]
-mod tests;

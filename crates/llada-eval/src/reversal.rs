@@ -196,7 +196,12 @@ fn proceed(subject: &Subject<'_>, prompt: Vec<u32>, length: usize) -> Request {
 /// What a line never holds.
 fn never(subject: &Subject<'_>) -> Vec<u32> {
     let eos = subject.info().eos_token_id;
-    subject.tokenizer.unk_token_id().into_iter().chain([eos]).collect()
+    subject
+        .tokenizer
+        .unk_token_id()
+        .into_iter()
+        .chain([eos])
+        .collect()
 }
 
 /// Lets an autoregressive model choose the first line of each couplet among `n_candidates` of the
@@ -220,7 +225,13 @@ pub fn choose_first_lines(
     let mut right = Vec::new();
     for (index, couplet) in couplets.iter().enumerate() {
         let texts: Vec<Vec<u32>> = (lines.candidates(&couplet.first, n_candidates).into_iter())
-            .map(|first| Couplet { first, ..couplet.clone() }.tokens())
+            .map(|first| {
+                Couplet {
+                    first,
+                    ..couplet.clone()
+                }
+                .tokens()
+            })
             .collect();
         if texts.len() == n_candidates {
             let prompt_len = 1;
@@ -260,9 +271,9 @@ impl<'a> FirstLines<'a> {
         let others = of_length.len().saturating_sub(1);
         let n = n.saturating_sub(1).min(others);
         let spread = (0..n).map(|i| of_length[(at + 1 + i * others / n) % of_length.len()]);
-        std::iter::once(own).chain(spread).map(<[u32]>::to_vec).collect()
+        std::iter::once(own)
+            .chain(spread)
+            .map(<[u32]>::to_vec)
+            .collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

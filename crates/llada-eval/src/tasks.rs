@@ -46,7 +46,9 @@ pub fn read_choices(
 ) -> Result<Vec<ChoiceTask>> {
     let lines = json_lines::<ChoiceLine>(text, "tasks")?;
     let tasks = lines.into_iter().take(limit.unwrap_or(usize::MAX));
-    tasks.map(|(line, task)| choice_task(subject, line, &task)).collect()
+    tasks
+        .map(|(line, task)| choice_task(subject, line, &task))
+        .collect()
 }
 
 fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<ChoiceTask> {
@@ -256,6 +258,3 @@ fn request(
     }
     Ok(request)
 }
-
-#[cfg(test)]
-mod tests;

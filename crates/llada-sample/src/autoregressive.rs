@@ -179,7 +179,8 @@ impl<'a> Run<'a> {
 
     /// Seed and key of the noise on the next token.
     fn draw(&self) -> (u64, [u32; 3]) {
-        let [position, step] = [self.next, self.steps].map(|x| u32::try_from(x).unwrap_or(u32::MAX));
+        let [position, step] =
+            [self.next, self.steps].map(|x| u32::try_from(x).unwrap_or(u32::MAX));
         let seed = self.request.config.seed;
         (seed, [self.request.sequence, position, step])
     }

@@ -1,8 +1,8 @@
 //! The held-out bound of a model.
 
 use llada_diffusion::{
-    LikelihoodConfig, MaskPredictor, ScoredSequence, autoregressive_log_likelihood,
-    log_likelihood, nats_per_token,
+    LikelihoodConfig, MaskPredictor, ScoredSequence, autoregressive_log_likelihood, log_likelihood,
+    nats_per_token,
 };
 
 use crate::{Objective, Result, Source};

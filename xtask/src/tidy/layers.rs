@@ -24,12 +24,7 @@ const TABLE: &[(&str, &[&str])] = &[
     // What is measured of a text that a model writes depends on how it is sampled.
     (
         "llada-eval",
-        &[
-            "llada-diffusion",
-            "llada-sample",
-            "llada-tensor",
-            "llada-text",
-        ],
+        &["llada-diffusion", "llada-sample", "llada-text"],
     ),
     (
         "llada",
@@ -66,6 +61,8 @@ const TEST_TOOLS: &[&str] = &["amxsim", "llada-testkit", "ptxsim"];
 
 /// A package, and another that its tests alone may use: what they check belongs to both.
 const IN_TESTS: &[(&str, &str)] = &[
+    // The rule of a candidate is in the signature of the predictors that they make up.
+    ("llada-eval", "llada-tensor"),
     // The masks of its kernel are those of the forward process.
     ("llada-cuda", "llada-diffusion"),
 ];

@@ -2,6 +2,7 @@
 //! must hold of every canvas.
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod autoregressive;
 mod canvas;
 mod commit;
 mod distribution;

@@ -94,7 +94,10 @@ fn measure(
     let reversal: Vec<bool> = recalls.iter().map(Recall::is_reversal).collect();
     let share = |of: fn(&Recall) -> (usize, usize)| {
         #[expect(clippy::cast_precision_loss, reason = "the length of a line")]
-        let shares = recalls.iter().map(of).map(|(right, n)| right as f64 / n as f64);
+        let shares = recalls
+            .iter()
+            .map(of)
+            .map(|(right, n)| right as f64 / n as f64);
         Figure::mean(&shares.collect::<Vec<f64>>())
     };
     Ok(Measured {

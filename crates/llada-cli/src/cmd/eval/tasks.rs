@@ -27,7 +27,12 @@ pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
         ..LikelihoodConfig::default()
     };
     let progress = Progress::new()?;
-    let chosen = choose(&subject, &tasks, &config, &mut progress.observe("tasks".into()))?;
+    let chosen = choose(
+        &subject,
+        &tasks,
+        &config,
+        &mut progress.observe("tasks".into()),
+    )?;
     let of = |of: fn(&llada::eval::Chosen) -> bool| {
         Figure::accuracy(&chosen.iter().map(of).collect::<Vec<bool>>())
     };
@@ -64,8 +69,8 @@ pub(super) fn generation(args: &GenerationArgs) -> Result<()> {
     };
     let progress = Progress::new()?;
     let observer = &mut progress.observe("tasks".into());
-    let right = exact_matches(&subject, &tasks, config, observer)
-        .with_context(|| name(&args.data))?;
+    let right =
+        exact_matches(&subject, &tasks, config, observer).with_context(|| name(&args.data))?;
     let figure = Figure::accuracy(&right);
     match args.model.format {
         Format::Json => {
