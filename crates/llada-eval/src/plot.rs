@@ -62,7 +62,7 @@ fn draw_reversal(
         .margin(16)
         .x_label_area_size(48)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..2.0, 0.0..1.08)
+        .build_cartesian_2d(0.0..2.0, 0.0..1.2) // room for the legend
         .map_err(text)?;
     let direction = |x: &f64| {
         let is_middle = |at: f64| (x - at).abs() < 1e-9;
@@ -75,7 +75,10 @@ fn draw_reversal(
         .x_labels(5)
         .y_desc("lines recalled without an error")
         .x_label_formatter(&direction)
-        .y_label_formatter(&|y| format!("{:.0} %", y * 100.0))
+        .y_label_formatter(&|y| match *y < 1.01 {
+            true => format!("{:.0} %", y * 100.0),
+            false => String::new(),
+        })
         .label_style(("sans-serif", 15))
         .axis_desc_style(("sans-serif", 17))
         .light_line_style(BLACK.mix(0.03))
