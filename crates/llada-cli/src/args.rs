@@ -1,6 +1,7 @@
 //! Raw flags.
 
 mod bench;
+mod eval;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -9,6 +10,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchForwardArgs, BenchGenerateArgs, BenchTrainArgs, SubjectArgs,
+};
+pub(crate) use eval::{
+    EvalArgs, EvalCommand, GenerationArgs, LikelihoodArgs, ReversalArgs, ScalingArgs,
 };
 
 /// LLaDA, masked diffusion language models.
@@ -28,6 +32,8 @@ pub(crate) enum Command {
     Infill(InfillArgs),
     /// Estimate the likelihood of an answer
     Score(ScoreArgs),
+    /// Measure what a model can do: the paper's experiments, and tasks out of files
+    Eval(EvalArgs),
     /// Pre-train a model; run again to resume
     Train(TrainArgs),
     /// Write the logits of token ids to a safetensors file
@@ -90,7 +96,7 @@ pub(crate) enum Dtype {
 }
 
 /// Flags of every command that runs a model.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ModelArgs {
     /// Folder of a checkpoint (config.json, safetensors, tokenizer.json), a GGUF file, or a model
     /// of the Hugging Face Hub, which is downloaded once [default: the embedded poem model]

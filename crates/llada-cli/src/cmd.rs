@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod eval;
 mod generate;
 mod infill;
 mod inspect;
@@ -19,6 +20,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Generate(args) => generate::run(args),
         Command::Infill(args) => infill::run(args),
         Command::Score(args) => score::run(args),
+        Command::Eval(args) => eval::run(args),
         Command::Train(args) => train::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Inspect(args) => inspect::run(args),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, PredictorInfo};
-use llada::sample::{CacheMode, Process, RefreshPolicy, SampleConfig};
+use llada::sample::{CacheMode, Process, RefreshPolicy, Remasking, SampleConfig};
 use llada::{CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
 
 use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
@@ -137,6 +137,19 @@ pub(crate) fn is_character_model(llada: &Llada) -> bool {
     llada.tokenizer.unk_token_id().is_some()
 }
 
+/// Whether the model is autoregressive: causal attention, trained to predict the next token.
+pub(crate) fn is_autoregressive(llada: &Llada) -> bool {
+    llada.model.config().causal
+}
+
+/// What only a masked diffusion model can do.
+pub(crate) fn needs_diffusion(what: &str) -> anyhow::Error {
+    Misuse::of(format!(
+        "{what}: this model is autoregressive (causal in its config.json) and only continues text; \
+         give a --model trained with objective = \"diffusion\""
+    ))
+}
+
 /// The first of the flags that is set.
 fn first_set(flags: &[(&'static str, bool)]) -> Option<&'static str> {
     let found = flags.iter().find(|(_, is_set)| *is_set);
@@ -249,6 +262,29 @@ fn refresh(args: &SamplerArgs, cache: CacheMode) -> Result<RefreshPolicy> {
     })
 }
 
+/// The first flag that means something to a masked diffusion model alone.
+fn of_diffusion(args: &SamplerArgs, cache: CacheMode) -> Option<&'static str> {
+    first_set(&[
+        ("--steps", args.steps.is_some()),
+        ("--block-length", args.block_length.is_some()),
+        ("--cfg-scale", args.cfg_scale > 0.0),
+        ("--remasking", args.remasking != Remasking::default().name()),
+        (
+            "--cache",
+            !matches!(cache, CacheMode::None | CacheMode::Prefix),
+        ),
+        ("--prompt-interval", args.prompt_interval.is_some()),
+        ("--vicinity", args.vicinity.is_some()),
+        ("--refresh-interval", args.refresh_interval.is_some()),
+        ("--suffix-window", args.suffix_window.is_some()),
+        ("--threshold", args.threshold.is_some()),
+        ("--factor", args.factor.is_some()),
+        ("--eb-gamma", args.eb_gamma.is_some()),
+        ("--entropy-exit", args.entropy_exit.is_some()),
+        ("--confidence-eos-eot-inf", args.confidence_eos_eot_inf),
+    ])
+}
+
 /// The sampler's configuration; `gen_length` is the number of masks to fill.
 pub(crate) fn sampler(
     args: &SamplerArgs,
@@ -266,6 +302,11 @@ pub(crate) fn sampler(
         .parse()
         .map_err(|error| Misuse::of(format!("{error}")))?;
     let process = process(args)?;
+    let is_autoregressive = is_autoregressive(llada);
+    match of_diffusion(args, cache) {
+        Some(flag) if is_autoregressive => return Err(needs_diffusion(flag)),
+        _ => {}
+    }
     let steps = args.steps.unwrap_or(gen_length);
     for (flag, value) in [("--gen-length", gen_length), ("--steps", steps)] {
         if value == 0 {
@@ -294,7 +335,12 @@ pub(crate) fn sampler(
         cfg_scale: args.cfg_scale,
         remasking,
         process,
-        cache,
+        // Of causal attention keys and values never change: taking them again changes nothing.
+        cache: if is_autoregressive {
+            CacheMode::Prefix
+        } else {
+            cache
+        },
         refresh: refresh(args, cache)?,
         early_stop: args.early_stop,
         seed: args.seed,

@@ -1,6 +1,8 @@
 //! Results on standard output, everything else on standard error.
 
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
@@ -20,4 +22,20 @@ pub(crate) fn print(text: &str) -> Result<()> {
 /// Writes a line for people to standard error.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Writes a file into a folder, which is made if it is not there: the whole file or none of it.
+///
+/// # Errors
+/// If the folder cannot be made or written.
+pub(crate) fn save(folder: &Path, name: &str, content: &str) -> Result<()> {
+    let (path, sibling) = (folder.join(name), folder.join(format!(".{name}.tmp")));
+    let write = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        let mut file = File::create(&sibling)?;
+        file.write_all(content.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&sibling, &path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }

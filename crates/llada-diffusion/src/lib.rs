@@ -3,15 +3,18 @@
 //! [`MaskPredictor`] that all of it is written against.
 #![forbid(unsafe_code)]
 
+mod autoregressive;
 mod batch;
 mod error;
 mod forward;
 mod likelihood;
 mod loss;
 mod predictor;
+mod ratio;
 mod reverse;
 mod schedule;
 
+pub use autoregressive::autoregressive_log_likelihood;
 pub use batch::TokenBatch;
 pub use error::{Error, Result};
 pub use forward::{Noised, forward_process, p_mask};
@@ -24,6 +27,7 @@ pub use predictor::{
     Cached, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, RowPlan, Trainable,
     cross_entropies, guide_all,
 };
+pub use ratio::nats_per_token;
 pub use reverse::{StepKey, reveal_probability, reverse_transition};
 pub use schedule::num_transfer_tokens;
 

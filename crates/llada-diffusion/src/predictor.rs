@@ -137,6 +137,8 @@ pub trait MaskPredictor {
 
     /// As [`Self::candidates`] without guidance, for the rows of each sequence's plan; keys and
     /// values of the others come from caches: an approximation, as they change with every token.
+    /// With causal attention they never change: a plan is then a prefix, or the one row that comes
+    /// after all of its other keys, and the result is exact.
     ///
     /// `positions` are among the rows.
     ///

@@ -82,7 +82,7 @@ impl FrozenModel {
 
     /// The same model with attention that is causal by blocks of `block_size` positions: each sees
     /// its own block and those before it, as in block-diffusion models (`LLaDA2`, Fast-dLLM v2).
-    /// Calls with caches are then errors.
+    /// Calls with caches then compute whole prefixes and nothing else.
     ///
     /// # Errors
     /// If the device fails.

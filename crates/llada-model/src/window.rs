@@ -1,6 +1,7 @@
 //! Row plans: what a forward pass computes of its sequences, with keys and values of all other
 //! positions from a cache.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use llada_diffusion::{
@@ -93,15 +94,41 @@ pub(crate) fn attend_cached(
         }
         let keys = gather(tape, &layer[0], &plan.keys)?;
         let values = gather(tape, &layer[1], &plan.keys)?;
-        let one = AttentionShape {
-            offsets: &[0, len],
-            key_offsets: Some(&[0, keys.value().shape()[0]]),
+        let (offsets, key_offsets) = ([0, len], [0, keys.value().shape()[0]]);
+        let window = AttentionShape {
+            offsets: &offsets,
+            key_offsets: Some(&key_offsets),
             ..shape
         };
-        let out = tape.attention(&Var::constant(of_rows(q)?), &keys, &values, one)?;
+        let window = without_window(plan, window);
+        let out = tape.attention(&Var::constant(of_rows(q)?), &keys, &values, window)?;
         write_rows(&mut y, start, out.value())?;
     }
     Ok(y)
+}
+
+/// The op has no windows of causal attention. Two plans need none: a prefix is a sequence of its
+/// own, and one row after all of its other keys sees every key.
+fn without_window<'a>(plan: &RowPlan, window: AttentionShape<'a>) -> AttentionShape<'a> {
+    let (Some(block_size), [keys]) = (window.block_size, &plan.keys[..]) else {
+        return window;
+    };
+    let row = (plan.n_rows() == 1).then(|| plan.positions().last());
+    if keys.start == 0 && plan.rows == plan.keys {
+        let key_offsets = None;
+        return AttentionShape {
+            key_offsets,
+            ..window
+        };
+    }
+    if keys.start == 0 && block_size == NonZeroUsize::MIN && row == Some(keys.end.checked_sub(1)) {
+        let block_size = None;
+        return AttentionShape {
+            block_size,
+            ..window
+        };
+    }
+    window
 }
 
 /// Rows of a table: a view where they are one range.

@@ -116,4 +116,15 @@ pub enum Error {
         /// Which setting.
         what: &'static str,
     },
+    /// An autoregressive model has no masks to fill: only a prompt can be continued.
+    #[error(
+        "request {request}: {what} cannot be used with an autoregressive model, which continues a \
+         prompt token by token"
+    )]
+    NotAutoregressive {
+        /// Which request.
+        request: usize,
+        /// What it asks for.
+        what: &'static str,
+    },
 }

@@ -1,7 +1,9 @@
 //! Sampling from a mask predictor: the reverse process of the paper, the remasking strategies and
-//! blocks of the reference's generate.py, classifier-free guidance, and infilling of any pattern.
+//! blocks of the reference's generate.py, classifier-free guidance, and infilling of any pattern;
+//! and from its autoregressive twin.
 #![forbid(unsafe_code)]
 
+mod autoregressive;
 mod block;
 mod commit;
 mod config;
@@ -14,6 +16,7 @@ mod request;
 mod run;
 mod sample;
 
+pub use autoregressive::sample_autoregressive;
 pub use config::{CacheMode, Process, Remasking, SampleConfig};
 pub use draws::{Draws, RecordedDraws};
 pub use error::{Error, Result};

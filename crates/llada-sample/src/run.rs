@@ -452,7 +452,7 @@ impl<'a> Run<'a> {
 }
 
 /// The canvas at the start, checked, and where its answer is.
-fn canvas(
+pub(crate) fn canvas(
     index: usize,
     request: &Request,
     info: &PredictorInfo,

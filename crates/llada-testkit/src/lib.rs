@@ -2,8 +2,10 @@
 //! A dev-dependency only.
 #![forbid(unsafe_code)]
 
+mod chain;
 mod joint;
 mod toy;
 
+pub use chain::ChainPredictor;
 pub use joint::JointPredictor;
 pub use toy::ToyPredictor;

@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use llada_diffusion::{
-    LikelihoodConfig, MaskPredictor, ScoredSequence, TokenBatch, log_likelihood,
+    LikelihoodConfig, MaskPredictor, ScoredSequence, autoregressive_log_likelihood, log_likelihood,
+    nats_per_token,
 };
 
 use crate::communicator::{Communicator, share};
-use crate::step::autoregressive_examples;
 use crate::{Objective, Result, Single, Source};
 
 /// Tokens that are given to the model at once.
@@ -74,8 +74,13 @@ pub(crate) fn evaluate_shared(
         .iter()
         .map(|sequence| sequence.len() - unpredicted)
         .collect();
-    let tokens = sequences.iter().map(|sequence| sequence.len()).sum();
-    Ok(summarize(&nats, &predicted, tokens))
+    let figure = nats_per_token(&nats, &predicted);
+    Ok(figure.map(|(bound, standard_error)| Evaluation {
+        bound,
+        standard_error,
+        sequences: sequences.len(),
+        tokens: sequences.iter().map(|sequence| sequence.len()).sum(),
+    }))
 }
 
 /// Sequences with something to predict, at even distances.
@@ -106,13 +111,7 @@ fn diffusion_nats(
     config: &EvalConfig,
 ) -> Result<Vec<f64>> {
     let first_index = mine.start;
-    let scored: Vec<ScoredSequence<'_>> = sequences[mine]
-        .iter()
-        .map(|tokens| ScoredSequence {
-            tokens,
-            prompt_len: 0,
-        })
-        .collect();
+    let scored = scored(&sequences[mine], 0);
     let EvalConfig {
         seed, mc_samples, ..
     } = *config;
@@ -132,51 +131,17 @@ fn diffusion_nats(
 
 /// `-ln p` of all but the first token of each sequence.
 fn autoregressive_nats(model: &dyn MaskPredictor, sequences: &[&[u32]]) -> Result<Vec<f64>> {
-    let mut nats = Vec::with_capacity(sequences.len());
-    let mut rest = sequences;
-    while !rest.is_empty() {
-        let mut n_tokens = 0;
-        let fits = |sequence: &&&[u32]| {
-            n_tokens += sequence.len();
-            n_tokens <= MAX_BATCH_TOKENS
-        };
-        let n = rest.iter().take_while(fits).count().max(1);
-        let (group, later) = rest.split_at(n);
-        rest = later;
-        let examples = autoregressive_examples(&TokenBatch::new(group)?);
-        let losses = model.token_losses(&examples.batch, &examples.positions, &examples.targets)?;
-        let mut losses = losses.into_iter().map(f64::from);
-        for sequence in group {
-            nats.push(losses.by_ref().take(sequence.len() - 1).sum());
-        }
-    }
-    Ok(nats)
+    let scored = scored(sequences, 1);
+    let values = autoregressive_log_likelihood(model, &scored, MAX_BATCH_TOKENS)?;
+    Ok(values
+        .iter()
+        .map(|values| -values.iter().sum::<f64>())
+        .collect())
 }
 
-/// Ratio of the sums of nats and of predicted tokens, with the standard error of a ratio.
-fn summarize(nats: &[f64], predicted: &[usize], tokens: usize) -> Option<Evaluation> {
-    if nats.is_empty() {
-        return None;
-    }
-    let n = nats.len() as f64;
-    let total = predicted.iter().sum::<usize>() as f64;
-    let bound = nats.iter().sum::<f64>() / total;
-    let pairs = nats.iter().zip(predicted);
-    let squares: f64 = pairs
-        .map(|(x, &length)| (x - bound * length as f64).powi(2))
-        .sum();
-    let variance = if nats.len() > 1 {
-        squares * n / (n - 1.0)
-    } else {
-        0.0
-    };
-    let standard_error = variance.sqrt() / total;
-    Some(Evaluation {
-        bound,
-        standard_error,
-        sequences: nats.len(),
-        tokens,
-    })
+fn scored<'a>(sequences: &[&'a [u32]], prompt_len: usize) -> Vec<ScoredSequence<'a>> {
+    let of = |&tokens: &&'a [u32]| ScoredSequence { tokens, prompt_len };
+    sequences.iter().map(of).collect()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub use data::{Cut, Data, Source, SpecialIds, tokenizer_for};
 pub use error::{Error, Result};
 pub use eval::{EvalConfig, Evaluation, evaluate};
 pub use lr::learning_rate;
-pub use metrics::MetricsLine;
+pub use metrics::{MetricsLine, read_metrics};
 pub use optim::{Optimizer, Update};
 pub use plot::loss_svg;
 pub use run_folder::RunFolder;

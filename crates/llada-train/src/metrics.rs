@@ -76,6 +76,14 @@ impl Metrics {
     }
 }
 
+/// The lines of the `metrics.jsonl` in the folder of a run; none if there is no such file.
+///
+/// # Errors
+/// [`crate::Error::Io`] if it cannot be read.
+pub fn read_metrics(run_dir: &Path) -> Result<Vec<MetricsLine>> {
+    read_lines(&run_dir.join("metrics.jsonl"))
+}
+
 fn to_json(line: &MetricsLine) -> String {
     serde_json::to_string(line).expect("figures are finite") + "\n"
 }

@@ -12,6 +12,7 @@ pub use embedded::{EMBEDDED_CONFIG, embedded};
 #[cfg(feature = "cuda")]
 pub use llada_cuda::{device as cuda_device, device_count as cuda_device_count};
 pub use llada_diffusion as diffusion;
+pub use llada_eval as eval;
 pub use llada_model as model;
 pub use llada_sample as sample;
 pub use llada_tensor as tensor;

@@ -21,11 +21,17 @@ const TABLE: &[(&str, &[&str])] = &[
         &["llada-diffusion", "llada-tensor", "llada-text"],
     ),
     ("llada-sample", &["llada-diffusion", "llada-tensor"]),
+    // What is measured of a text that a model writes depends on how it is sampled.
+    (
+        "llada-eval",
+        &["llada-diffusion", "llada-sample", "llada-text"],
+    ),
     (
         "llada",
         &[
             "llada-cuda",
             "llada-diffusion",
+            "llada-eval",
             "llada-model",
             "llada-sample",
             "llada-tensor",
@@ -55,6 +61,8 @@ const TEST_TOOLS: &[&str] = &["amxsim", "llada-testkit", "ptxsim"];
 
 /// A package, and another that its tests alone may use: what they check belongs to both.
 const IN_TESTS: &[(&str, &str)] = &[
+    // The rule of a candidate is in the signature of the predictors that they make up.
+    ("llada-eval", "llada-tensor"),
     // The masks of its kernel are those of the forward process.
     ("llada-cuda", "llada-diffusion"),
 ];

@@ -9,7 +9,9 @@ use llada::sample::{Process, Request, Task};
 use llada::text::{ChatTemplate, Message};
 
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, is_character_model, load_with_dir, sampler};
+use crate::config::{
+    Misuse, is_autoregressive, is_character_model, load_with_dir, needs_diffusion, sampler,
+};
 
 /// Length of an answer if none is asked for.
 const GEN_LENGTH: usize = 64;
@@ -20,6 +22,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let (llada, path) = load_with_dir(&args.model)?;
     let info = llada.model.info();
     let constraints = constraints(args, &llada)?;
+    let is_autoregressive = is_autoregressive(&llada);
+    if is_autoregressive && !constraints.is_empty() {
+        return Err(needs_diffusion("--constraints"));
+    }
     let mut requests = Vec::new();
     for Prompt { ids, is_text } in prompts(args, &llada, path.as_deref())? {
         let usual = match args.model.model {
@@ -38,7 +44,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         if !constraints.is_empty() && config.process == Process::Quota {
             config.process = Process::BlockQuota;
         }
-        let suffix = Vec::from_iter(end_of_text(&llada, is_text && gen_length < room));
+        let is_end_seen = is_text && gen_length < room && !is_autoregressive;
+        let suffix = Vec::from_iter(end_of_text(&llada, is_end_seen));
         requests.push(Request {
             task: Task::Generate {
                 prompt: ids,

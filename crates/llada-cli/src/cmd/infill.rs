@@ -6,10 +6,13 @@ use llada::sample::{Request, Task};
 
 use super::generate::{Prompt, end_of_text, read_prompts};
 use crate::args::InfillArgs;
-use crate::config::{Misuse, load, sampler};
+use crate::config::{Misuse, is_autoregressive, load, needs_diffusion, sampler};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let llada = load(&args.model)?;
+    if is_autoregressive(&llada) {
+        return Err(needs_diffusion("infill"));
+    }
     let info = llada.model.info();
     let encode = |text: &str| llada.tokenizer.encode_with_masks(text, info.mask_token_id);
     let canvases = match &args.input {

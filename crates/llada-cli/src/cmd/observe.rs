@@ -10,11 +10,13 @@ use anyhow::{Context as _, Result};
 use console::{Term, measure_text_width, style};
 use llada::Llada;
 use llada::diffusion::MaskPredictor as _;
-use llada::sample::{Error as SampleError, Output, Request, Revealed, StepEvent, sample};
+use llada::sample::{
+    Error as SampleError, Output, Request, Revealed, StepEvent, sample_autoregressive,
+};
 use serde_json::json;
 
 use crate::args::{Format, SamplerArgs};
-use crate::config::Misuse;
+use crate::config::{Misuse, is_autoregressive};
 use crate::output::{note, print};
 
 /// Sequences that run together.
@@ -35,8 +37,7 @@ pub(crate) fn run_all(
     for (chunk, requests) in requests.chunks(BATCH).enumerate() {
         observer.first_request = chunk * BATCH;
         outputs.extend(
-            sample(&llada.model, requests, &mut |event| observer.step(event))
-                .map_err(of_sampler)?,
+            sample(llada, requests, &mut |event| observer.step(event)).map_err(of_sampler)?,
         );
         observer.finish()?;
     }
@@ -75,6 +76,18 @@ pub(crate) fn run_all(
         }
     }
     Ok(())
+}
+
+/// Runs requests by the sampler of the model's kind.
+pub(super) fn sample(
+    llada: &Llada,
+    requests: &[Request],
+    observer: &mut dyn FnMut(&StepEvent<'_>) -> ControlFlow<()>,
+) -> Result<Vec<Output>, SampleError> {
+    match is_autoregressive(llada) {
+        true => sample_autoregressive(&llada.model, requests, observer),
+        false => llada::sample::sample(&llada.model, requests, observer),
+    }
 }
 
 /// All but a failing model is a wrong setting.

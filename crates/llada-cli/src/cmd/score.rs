@@ -6,14 +6,16 @@ use std::time::Instant;
 use anyhow::Result;
 use llada::Llada;
 use llada::diffusion::{
-    Estimator, LikelihoodConfig, MaskPredictor as _, ScoredSequence, chain_rule, log_likelihood,
+    Estimator, LikelihoodConfig, MaskPredictor as _, ScoredSequence, autoregressive_log_likelihood,
+    chain_rule, log_likelihood,
 };
-use llada::sample::{Request, SampleConfig, sample};
+use llada::sample::{CacheMode, Request, SampleConfig};
 use serde_json::json;
 
 use super::generate::end_of_text;
+use super::observe::{of_sampler, sample};
 use crate::args::{EstimatorName, Format, ScoreArgs};
-use crate::config::{Misuse, load};
+use crate::config::{Misuse, is_autoregressive, load, needs_diffusion};
 use crate::output::print;
 
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
@@ -27,6 +29,10 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     }
     if args.batch_size.is_some() && args.estimator != EstimatorName::L {
         return Err(Misuse::of("--batch-size needs --estimator l"));
+    }
+    let is_autoregressive = is_autoregressive(&llada);
+    if is_autoregressive {
+        check_autoregressive(args, &prompt)?;
     }
     let tokens = [&prompt[..], &target].concat();
     let limit = llada.model.info().max_sequence_length;
@@ -52,7 +58,10 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         },
         ..LikelihoodConfig::default()
     };
-    let (log_likelihood, standard_error) = if args.estimator == EstimatorName::Chain {
+    let (log_likelihood, standard_error) = if is_autoregressive {
+        let values = autoregressive_log_likelihood(&llada.model, &[sequence], tokens.len())?;
+        (values[0].iter().sum::<f64>(), 0.0)
+    } else if args.estimator == EstimatorName::Chain {
         let order: Vec<usize> = (0..target.len()).collect();
         let values = chain_rule(&llada.model, &sequence, &order, &config)?;
         (values.iter().sum::<f64>(), 0.0)
@@ -85,6 +94,24 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
             ))
         }
     }
+}
+
+/// The chain rule in one pass, whatever the draws, if nothing asks for more.
+fn check_autoregressive(args: &ScoreArgs, prompt: &[u32]) -> Result<()> {
+    let of_diffusion = [
+        ("--estimator t", args.estimator == EstimatorName::T),
+        ("--batch-size", args.batch_size.is_some()),
+        ("--cfg-scale", args.cfg_scale > 0.0),
+    ];
+    if let Some((flag, _)) = of_diffusion.iter().find(|(_, is_set)| *is_set) {
+        return Err(needs_diffusion(flag));
+    }
+    if prompt.is_empty() {
+        return Err(Misuse::of(
+            "an autoregressive model has no probability for a first token: give a --prompt",
+        ));
+    }
+    Ok(())
 }
 
 fn prompt_and_target(args: &ScoreArgs, llada: &Llada) -> Result<(Vec<u32>, Vec<u32>)> {
@@ -123,16 +150,21 @@ fn ids(text: Option<&str>, ids: Option<&[u32]>, llada: &Llada) -> Result<Vec<u32
 }
 
 /// What the model writes after the prompt if the surest token is revealed in each pass:
-/// `suffix_greedy_prediction` of the reference.
+/// `suffix_greedy_prediction` of the reference. An autoregressive model writes from left to right.
 fn greedy(llada: &Llada, prompt: Vec<u32>, length: usize, cfg_scale: f32) -> Result<Vec<u32>> {
     let config = SampleConfig {
         steps: length,
         gen_length: length,
         block_length: None,
         cfg_scale,
+        cache: match is_autoregressive(llada) {
+            true => CacheMode::Prefix,
+            false => CacheMode::None,
+        },
         ..SampleConfig::default()
     };
     let requests = [Request::generate(prompt, config)];
-    let outputs = sample(&llada.model, &requests, &mut |_| ControlFlow::Continue(()))?;
+    let outputs = sample(llada, &requests, &mut |_| ControlFlow::Continue(()));
+    let outputs = outputs.map_err(of_sampler)?;
     Ok(outputs[0].answer().to_vec())
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bench;
 mod convert;
+mod eval;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;

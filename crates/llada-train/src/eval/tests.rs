@@ -1,4 +1,4 @@
-use llada_diffusion::PredictorInfo;
+use llada_diffusion::{PredictorInfo, TokenBatch};
 
 use super::*;
 use crate::{Cut, Packing};

@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod autoregressive;
 mod batches;
 mod plans;

@@ -1,0 +1,118 @@
+//! Raw flags of `llada eval`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::{DeviceName, Dtype, Format, ModelArgs};
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EvalArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(crate) task: EvalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvalCommand {
+    /// Which line of a couplet a model knows from the other one, forward and in reversal
+    Reversal(ReversalArgs),
+    /// The held-out bound of trained runs against the operations of their training
+    Scaling(ScalingArgs),
+    /// Multiple choice by likelihood
+    Likelihood(LikelihoodArgs),
+    /// Answers that must match exactly
+    Generation(GenerationArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ReversalArgs {
+    /// Couplets, one a line, such as 白日依山尽，黄河入海流。
+    #[arg(long, value_name = "FILE.txt")]
+    pub(crate) data: PathBuf,
+    /// The autoregressive twin, measured beside the model
+    #[arg(long, value_name = "DIR")]
+    pub(crate) arm: Option<PathBuf>,
+    /// Couplets at most, at even distances [default: all]
+    #[arg(long)]
+    pub(crate) limit: Option<NonZeroUsize>,
+    /// First lines among which the twin also chooses by likelihood; 0: it does not
+    #[arg(long, default_value_t = 10)]
+    pub(crate) candidates: usize,
+    /// Gets reversal.json and reversal.svg
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ScalingArgs {
+    /// Folders of finished runs of `llada train`
+    #[arg(long, required = true, num_args = 1.., value_name = "RUN_DIR")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// Held-out text, a document a line
+    #[arg(long, value_name = "FILE.txt")]
+    pub(crate) data: PathBuf,
+    /// Documents at most, at even distances [default: all]
+    #[arg(long)]
+    pub(crate) limit: Option<NonZeroUsize>,
+    /// Monte Carlo draws per document
+    #[arg(long, alias = "mc_samples", alias = "mc_num", default_value = "8")]
+    pub(crate) mc_samples: NonZeroUsize,
+    /// Seed of everything that is drawn
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Gets scaling.json and scaling.svg
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) output: Option<PathBuf>,
+    /// Where to compute: cpu, cuda[:N], or auto: the first GPU if this build and machine have one
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: DeviceName,
+    /// Precision of the matrix products; auto: f32, and bf16 for more than a billion parameters
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) dtype: Dtype,
+    /// Worker threads; 0 means one per core
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct LikelihoodArgs {
+    /// Lines with `prompt`, `choices` and `answer`, the number of the right choice from 0
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) data: PathBuf,
+    /// Tasks at most, the first ones [default: all]
+    #[arg(long)]
+    pub(crate) limit: Option<NonZeroUsize>,
+    /// Monte Carlo draws of eq. 6 per choice; an autoregressive model needs none
+    #[arg(long, alias = "mc_samples", alias = "mc_num", default_value = "128")]
+    pub(crate) mc_samples: NonZeroUsize,
+    /// Seed of everything that is drawn
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct GenerationArgs {
+    /// Lines with `prompt` and `answer`
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) data: PathBuf,
+    /// Tasks at most, the first ones [default: all]
+    #[arg(long)]
+    pub(crate) limit: Option<NonZeroUsize>,
+    /// Tokens to generate [default: as many as the right answer has]
+    #[arg(long, alias = "gen_length", visible_alias = "max-new-tokens")]
+    pub(crate) gen_length: Option<NonZeroUsize>,
+    /// Denoising steps in all [default: one token a step]
+    #[arg(long, alias = "diffusion-steps")]
+    pub(crate) steps: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+}

@@ -1,0 +1,34 @@
+//! What a model can do, in figures with standard errors: the paper's experiments, reversal and
+//! scaling, and likelihood and generation tasks, for a LLaDA and for its autoregressive twin.
+//!
+//! A model is a [`Subject`]: a [`llada_diffusion::MaskPredictor`] with its tokenizer. Every
+//! evaluation tells an observer how far it is, which can end it; what was done by then counts.
+#![forbid(unsafe_code)]
+
+mod error;
+mod lines;
+mod plot;
+mod reversal;
+mod scaling;
+mod statistics;
+mod subject;
+mod tasks;
+
+use std::ops::ControlFlow;
+
+pub use error::{Error, Result};
+pub use plot::{reversal_svg, scaling_svg};
+pub use reversal::{Couplet, Recall, choose_first_lines, read_couplets, recall};
+pub use scaling::{Bound, BoundConfig, ScalingPoint, held_out_bound, read_documents};
+pub use statistics::{Figure, Gap};
+pub use subject::{Kind, Subject};
+pub use tasks::{
+    ChoiceTask, Chosen, GenerationConfig, GenerationTask, choose, exact_matches, read_choices,
+    read_generations,
+};
+
+/// Is told how many of how many items are done; [`ControlFlow::Break`] ends the evaluation.
+pub type Observer<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// Items that are evaluated together.
+const BATCH: usize = 32;

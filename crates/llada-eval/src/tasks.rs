@@ -1,0 +1,260 @@
+//! Tasks out of files of JSON lines: multiple choice by likelihood, and exact answers.
+
+use llada_diffusion::{LikelihoodConfig, ScoredSequence};
+use llada_sample::{Request, SampleConfig, Task};
+use serde::Deserialize;
+
+use crate::lines::json_lines;
+use crate::{BATCH, Error, Kind, Observer, Result, Subject};
+
+/// A question with choices, as tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChoiceTask {
+    /// Tokens of the prompt and a choice, and the length of the prompt, for each choice.
+    choices: Vec<(Vec<u32>, usize)>,
+    /// Which one is right.
+    answer: usize,
+}
+
+/// What a model chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen {
+    /// Whether the most likely choice is right.
+    pub by_likelihood: bool,
+    /// Whether the most likely choice per token is right.
+    pub by_likelihood_per_token: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChoiceLine {
+    prompt: String,
+    choices: Vec<String>,
+    answer: usize,
+}
+
+/// The tasks of a file with lines `{"prompt": "..", "choices": ["..", ".."], "answer": 0}`, where
+/// `answer` counts from 0; `limit` of them at most. The choices of a character model are whole to
+/// the end of the document: their EOS is scored too.
+///
+/// # Errors
+/// One that names the line.
+pub fn read_choices(
+    text: &str,
+    limit: Option<usize>,
+    subject: &Subject<'_>,
+) -> Result<Vec<ChoiceTask>> {
+    let lines = json_lines::<ChoiceLine>(text, "tasks")?;
+    let tasks = lines.into_iter().take(limit.unwrap_or(usize::MAX));
+    tasks
+        .map(|(line, task)| choice_task(subject, line, &task))
+        .collect()
+}
+
+fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<ChoiceTask> {
+    let bad = |expected| Error::BadLine { line, expected };
+    if task.choices.len() < 2 {
+        return Err(bad("expected at least two choices"));
+    }
+    if task.answer >= task.choices.len() {
+        return Err(bad("answer is the number of a choice, from 0"));
+    }
+    let mut choices = Vec::with_capacity(task.choices.len());
+    for choice in &task.choices {
+        let (prompt, end) = encode_pair(subject, line, &task.prompt, choice)?;
+        if prompt.is_empty() {
+            return Err(bad("the prompt is empty"));
+        }
+        if end.is_empty() {
+            return Err(bad("a choice is empty"));
+        }
+        let tokens: Vec<u32> = (prompt.iter().chain(&end).copied())
+            .chain(subject.end_of_document())
+            .collect();
+        check_length(subject, line, tokens.len())?;
+        choices.push((tokens, prompt.len()));
+    }
+    Ok(ChoiceTask {
+        choices,
+        answer: task.answer,
+    })
+}
+
+/// The ids of a prompt and of what follows it; characters outside the vocabulary are errors.
+fn encode_pair(
+    subject: &Subject<'_>,
+    line: usize,
+    prompt: &str,
+    continuation: &str,
+) -> Result<(Vec<u32>, Vec<u32>)> {
+    let tokenizer = subject.tokenizer;
+    let pair = [prompt, continuation]
+        .into_iter()
+        .try_for_each(|text| tokenizer.encode_strict(text).map(drop))
+        .and_then(|()| tokenizer.encode_pair(prompt, continuation));
+    pair.map_err(|source| Error::BadText { line, source })
+}
+
+fn check_length(subject: &Subject<'_>, line: usize, length: usize) -> Result<()> {
+    let max_sequence_length = subject.info().max_sequence_length;
+    if length > max_sequence_length {
+        return Err(Error::TooLong {
+            line,
+            length,
+            max_sequence_length,
+        });
+    }
+    Ok(())
+}
+
+/// Lets a model choose by likelihood: eq. 6 for a diffusion model, the chain rule for an
+/// autoregressive one. Fewer outcomes come back than tasks if the observer ended it.
+///
+/// # Errors
+/// If the model fails.
+pub fn choose(
+    subject: &Subject<'_>,
+    tasks: &[ChoiceTask],
+    config: &LikelihoodConfig,
+    observer: &mut Observer<'_>,
+) -> Result<Vec<Chosen>> {
+    let mut chosen = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let sequences: Vec<_> = (task.choices.iter())
+            .map(|(tokens, prompt_len)| ScoredSequence {
+                tokens,
+                prompt_len: *prompt_len,
+            })
+            .collect();
+        let values = subject.log_likelihoods(&sequences, config)?;
+        let per_token = (values.iter().zip(&sequences))
+            .map(|(value, text)| value / (text.tokens.len() - text.prompt_len) as f64);
+        chosen.push(Chosen {
+            by_likelihood: best(&values) == task.answer,
+            by_likelihood_per_token: best(&per_token.collect::<Vec<_>>()) == task.answer,
+        });
+        if observer(chosen.len(), tasks.len()).is_break() {
+            break;
+        }
+    }
+    Ok(chosen)
+}
+
+/// Index of the largest value, the first of several.
+fn best(values: &[f64]) -> usize {
+    (1..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+}
+
+/// A prompt with the text that should follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationTask {
+    line: usize,
+    prompt: Vec<u32>,
+    answer: String,
+    /// Tokens of the answer.
+    answer_len: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GenerationLine {
+    prompt: String,
+    answer: String,
+}
+
+/// The tasks of a file with lines `{"prompt": "..", "answer": ".."}`; `limit` of them at most.
+///
+/// # Errors
+/// One that names the line.
+pub fn read_generations(
+    text: &str,
+    limit: Option<usize>,
+    subject: &Subject<'_>,
+) -> Result<Vec<GenerationTask>> {
+    let lines = json_lines::<GenerationLine>(text, "tasks")?;
+    let tasks = lines.into_iter().take(limit.unwrap_or(usize::MAX));
+    let task = |(line, task): (usize, GenerationLine)| {
+        let ids = |text: &str| {
+            let ids = subject.tokenizer.encode_strict(text);
+            ids.map_err(|source| Error::BadText { line, source })
+        };
+        let (prompt, answer_len) = (ids(&task.prompt)?, ids(&task.answer)?.len());
+        let bad = |expected| Err(Error::BadLine { line, expected });
+        match (prompt.is_empty(), answer_len) {
+            (true, _) => bad("the prompt is empty"),
+            (_, 0) => bad("the answer is empty"),
+            _ => Ok(GenerationTask {
+                line,
+                prompt,
+                answer: task.answer.trim().to_owned(),
+                answer_len,
+            }),
+        }
+    };
+    tasks.map(task).collect()
+}
+
+/// How answers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationConfig {
+    /// Tokens to write; `None`: as many as the right answer has.
+    pub gen_length: Option<usize>,
+    /// Steps of a diffusion model; `None`: one a token.
+    pub steps: Option<usize>,
+}
+
+/// Lets a model write the answer greedily, up to an EOS, and compares the text without spaces
+/// around it. Fewer outcomes come back than tasks if the observer ended it.
+///
+/// # Errors
+/// [`Error::TooLong`] if an answer does not fit; if the model fails.
+pub fn exact_matches(
+    subject: &Subject<'_>,
+    tasks: &[GenerationTask],
+    config: GenerationConfig,
+    observer: &mut Observer<'_>,
+) -> Result<Vec<bool>> {
+    let requests = tasks.iter().map(|task| request(subject, task, config));
+    let requests = requests.collect::<Result<Vec<Request>>>()?;
+    let eos = subject.info().eos_token_id;
+    let mut right = Vec::with_capacity(tasks.len());
+    for (requests, tasks_of_chunk) in requests.chunks(BATCH).zip(tasks.chunks(BATCH)) {
+        for (output, task) in subject.sample(requests)?.iter().zip(tasks_of_chunk) {
+            let answer = output.answer();
+            let end = answer.iter().position(|&id| id == eos);
+            let answer = &answer[..end.unwrap_or(answer.len())];
+            let text = subject.tokenizer.decode(answer, true)?;
+            right.push(text.trim() == task.answer);
+        }
+        if observer(right.len(), tasks.len()).is_break() {
+            break;
+        }
+    }
+    Ok(right)
+}
+
+fn request(
+    subject: &Subject<'_>,
+    task: &GenerationTask,
+    config: GenerationConfig,
+) -> Result<Request> {
+    let gen_length = config.gen_length.unwrap_or(task.answer_len);
+    let length = task.prompt.len() + gen_length;
+    check_length(subject, task.line, length)?;
+    // The answer fills its place to the end of the document, which a diffusion model can see.
+    let is_whole = config.gen_length.is_none()
+        && subject.kind == Kind::Diffusion
+        && length < subject.info().max_sequence_length;
+    let never = Vec::from_iter(subject.tokenizer.unk_token_id());
+    let greedy = subject.greedy(gen_length, never);
+    let config = SampleConfig {
+        steps: config.steps.unwrap_or(gen_length),
+        early_stop: subject.kind == Kind::Autoregressive,
+        ..greedy
+    };
+    let mut request = Request::generate(task.prompt.clone(), config);
+    if let (Task::Generate { suffix, .. }, true) = (&mut request.task, is_whole) {
+        suffix.extend(subject.end_of_document());
+    }
+    Ok(request)
+}
