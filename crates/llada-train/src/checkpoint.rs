@@ -14,7 +14,7 @@ use llada_tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::durable::{FileSum, SyncedFile, checksum, io, sync_folder};
+use crate::durable::{Crc32, FileSum, SyncedFile, checksum, io, sync_folder};
 use crate::tensor_file::{read_tensors, write_tensors};
 use crate::{BatchState, Error, ExportDType, Optimizer, Result};
 
@@ -233,6 +233,19 @@ pub(crate) fn restore(
         parameter.value = value;
     }
     Ok(optimizer)
+}
+
+/// Checksum of the values of parameters, by which a run can tell that it goes on from the model
+/// that it began with.
+///
+/// # Errors
+/// If the runtime fails.
+pub fn parameters_checksum(parameters: &[Parameter]) -> Result<u32> {
+    let mut crc = Crc32::new();
+    for parameter in parameters {
+        crc.update(bytemuck::cast_slice(&parameter.value.to_vec_f32()?));
+    }
+    Ok(crc.value())
 }
 
 /// The checkpoints of a run, whole or not, by step.

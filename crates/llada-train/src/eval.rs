@@ -26,7 +26,8 @@ pub struct EvalConfig {
 /// A figure of the held-out data.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation {
-    /// Nats per token: the bound of eq. 6 for diffusion, the mean loss for autoregression.
+    /// Nats per token: the bound of eq. 6 for diffusion, in fine-tuning per token of the answers
+    /// given their prompts; the mean loss for autoregression.
     pub bound: f64,
     /// Standard error of the bound over held-out sequences, Monte Carlo noise included.
     pub standard_error: f64,
@@ -57,22 +58,26 @@ pub fn evaluate(
     };
     let predicted: Vec<usize> = sequences
         .iter()
-        .map(|sequence| sequence.len() - unpredicted)
+        .map(|sequence| sequence.tokens.len() - sequence.prompt_len - unpredicted)
         .collect();
-    let tokens = sequences.iter().map(|sequence| sequence.len()).sum();
+    let tokens = sequences.iter().map(|sequence| sequence.tokens.len()).sum();
     Ok(summarize(&nats, &predicted, tokens))
 }
 
 /// Sequences with something to predict, at even distances.
-fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<&'a [u32]> {
+fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<ScoredSequence<'a>> {
     let shortest = match config.objective {
         Objective::Diffusion => 1,
         Objective::Autoregressive => 2,
     };
-    let all: Vec<&[u32]> = sources
+    let of = |source: &'a Source, at: usize| ScoredSequence {
+        tokens: source.sequence(at),
+        prompt_len: source.prompt_len(at).unwrap_or(0),
+    };
+    let all: Vec<ScoredSequence<'_>> = sources
         .iter()
-        .flat_map(|source| (0..source.n_sequences()).map(|at| source.sequence(at)))
-        .filter(|sequence| sequence.len() >= shortest)
+        .flat_map(|source| (0..source.n_sequences()).map(move |at| of(source, at)))
+        .filter(|sequence| sequence.tokens.len() >= shortest)
         .collect();
     let limit = if config.max_sequences == 0 {
         all.len()
@@ -86,16 +91,9 @@ fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<&'a [u32]> {
 /// Bound on `-ln p` of each sequence.
 fn diffusion_nats(
     model: &dyn MaskPredictor,
-    sequences: &[&[u32]],
+    sequences: &[ScoredSequence<'_>],
     config: &EvalConfig,
 ) -> Result<Vec<f64>> {
-    let scored: Vec<ScoredSequence<'_>> = sequences
-        .iter()
-        .map(|tokens| ScoredSequence {
-            tokens,
-            prompt_len: 0,
-        })
-        .collect();
     let EvalConfig {
         seed, mc_samples, ..
     } = *config;
@@ -105,7 +103,7 @@ fn diffusion_nats(
         seed,
         ..LikelihoodConfig::default()
     };
-    let estimates = log_likelihood(model, &scored, &config)?;
+    let estimates = log_likelihood(model, sequences, &config)?;
     Ok(estimates
         .iter()
         .map(|estimate| -estimate.log_likelihood)
@@ -113,9 +111,13 @@ fn diffusion_nats(
 }
 
 /// `-ln p` of all but the first token of each sequence.
-fn autoregressive_nats(model: &dyn MaskPredictor, sequences: &[&[u32]]) -> Result<Vec<f64>> {
+fn autoregressive_nats(
+    model: &dyn MaskPredictor,
+    sequences: &[ScoredSequence<'_>],
+) -> Result<Vec<f64>> {
     let mut nats = Vec::with_capacity(sequences.len());
-    let mut rest = sequences;
+    let sequences: Vec<&[u32]> = sequences.iter().map(|sequence| sequence.tokens).collect();
+    let mut rest = &sequences[..];
     while !rest.is_empty() {
         let mut n_tokens = 0;
         let fits = |sequence: &&&[u32]| {

@@ -3,12 +3,14 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use llada_diffusion::Parameter;
+use llada_diffusion::Export;
 
 use crate::checkpoint::step_folders;
 use crate::durable::{io, replace};
 use crate::tensor_file::write_tensors;
 use crate::{Error, ExportDType, Result};
+
+const MODEL: &str = "model.safetensors";
 
 /// The folder of a run, locked while this value lives.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl RunFolder {
     /// trains in it; [`Error::Occupied`] if it holds a model that no run of ours made.
     pub fn open(path: &Path) -> Result<Self> {
         let state = path.join("state");
-        if path.join("model.safetensors").exists() && step_folders(&state)?.is_empty() {
+        if path.join(MODEL).exists() && step_folders(&state)?.is_empty() {
             return Err(Error::Occupied {
                 path: path.to_owned(),
             });
@@ -76,24 +78,31 @@ impl RunFolder {
         self.path.join("state")
     }
 
-    /// Writes `model.safetensors`, `config.json` and `tokenizer.json`, each in one step.
+    /// Writes `config.json`, `tokenizer.json` and the files of the model, each in one step;
+    /// `dtype` is that of `model.safetensors`, files beside it are `f32`.
     pub(crate) fn export(
         &self,
-        parameters: &[Parameter],
+        files: &[Export],
         dtype: ExportDType,
         config_json: &[u8],
         tokenizer_json: &[u8],
     ) -> Result<()> {
-        let tensors = parameters.iter().map(|p| (p.name.clone(), &p.value));
         replace(&self.path.join("config.json"), |file| {
             file.write(config_json)
         })?;
         replace(&self.path.join("tokenizer.json"), |file| {
             file.write(tokenizer_json)
         })?;
-        replace(&self.path.join("model.safetensors"), |file| {
-            write_tensors(file, tensors, dtype)
-        })?;
+        for export in files {
+            let tensors = export.tensors.iter().map(|(name, t)| (name.clone(), t));
+            let dtype = match export.file {
+                MODEL => dtype,
+                _ => ExportDType::F32,
+            };
+            replace(&self.path.join(export.file), |file| {
+                write_tensors(file, tensors, dtype)
+            })?;
+        }
         Ok(())
     }
 }

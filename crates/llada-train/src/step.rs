@@ -7,8 +7,9 @@ use llada_tensor::ops::adamw::global_norm;
 use llada_tensor::{Philox, Stream, Tape};
 
 use crate::optim::clip_coefficient;
+use crate::sft::answer_examples;
 use crate::{
-    Error, LossWeight, Objective, Optimizer, Result, TSampler, TrainConfig, Update, learning_rate,
+    Batch, Error, LossWeight, Objective, Optimizer, Result, TSampler, TrainConfig, Update, learning_rate,
 };
 
 /// What a step did.
@@ -16,13 +17,14 @@ use crate::{
 pub struct StepReport {
     /// The step, counted from 1.
     pub step: u64,
-    /// Loss before the update, in nats per token; per masked token with uniform weights.
+    /// Loss before the update, in nats per token (of the answers, in fine-tuning); per masked token
+    /// with uniform weights.
     pub loss: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate of the update.
     pub learning_rate: f64,
-    /// Tokens of the batch.
+    /// Tokens of the batch, padding included.
     pub tokens: usize,
     /// Tokens that were predicted.
     pub predicted: usize,
@@ -35,17 +37,19 @@ pub struct StepReport {
 pub fn train_step(
     model: &mut dyn Trainable,
     optimizer: &mut Optimizer,
-    batch: &TokenBatch,
+    batch: &Batch,
     config: &TrainConfig,
     step: u64,
 ) -> Result<StepReport> {
-    let device = model.device().clone();
-    let examples = match config.objective {
-        Objective::Diffusion => {
-            let mask_token_id = model.info().mask_token_id;
-            diffusion_examples(batch, mask_token_id, config, step)?
+    let (device, info) = (model.device().clone(), model.info());
+    let examples = match (config.objective, &batch.prompt_lens) {
+        (Objective::Diffusion, None) => {
+            diffusion_examples(&batch.tokens, info.mask_token_id, config, step)?
         }
-        Objective::Autoregressive => autoregressive_examples(batch),
+        (Objective::Diffusion, Some(lens)) => {
+            answer_examples(&batch.tokens, lens, &info, config, step)?
+        }
+        (Objective::Autoregressive, _) => autoregressive_examples(&batch.tokens),
     };
 
     optimizer.gradients.zero()?;
@@ -75,7 +79,7 @@ pub fn train_step(
         gradient_scale,
     };
     optimizer.update(model.parameters_mut(), &config.train, update)?;
-    let (tokens, predicted) = (batch.n_tokens(), examples.positions.len());
+    let (tokens, predicted) = (examples.batch.n_tokens(), examples.positions.len());
     Ok(StepReport {
         step: step + 1,
         loss,
@@ -127,7 +131,7 @@ pub(crate) fn diffusion_examples(
 }
 
 /// Noise level of each sequence.
-fn masking_ratios(seed: u64, sampler: TSampler, n_sequences: usize, step: u64) -> Vec<f32> {
+pub(crate) fn masking_ratios(seed: u64, sampler: TSampler, n_sequences: usize, step: u64) -> Vec<f32> {
     let philox = Philox::new(seed, Stream::MaskRatio);
     let [low, high] = words(step);
     let draw = |slot: usize| philox.uniform_f32([low, high, slot as u32]);
@@ -143,7 +147,7 @@ fn masking_ratios(seed: u64, sampler: TSampler, n_sequences: usize, step: u64) -
 }
 
 /// A uniform draw for each token, keyed by step, slot of its sequence and position in it.
-fn mask_draws(seed: u64, batch: &TokenBatch, step: u64) -> Vec<f32> {
+pub(crate) fn mask_draws(seed: u64, batch: &TokenBatch, step: u64) -> Vec<f32> {
     let philox = Philox::new(seed, Stream::Mask);
     let [step, _] = words(step); // Configurations have fewer than 2^32 steps.
     let mut draws = Vec::with_capacity(batch.n_tokens());
