@@ -8,6 +8,7 @@ mod inspect;
 mod logits;
 mod observe;
 mod score;
+mod sft;
 mod train;
 
 use anyhow::Result;
@@ -20,6 +21,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Infill(args) => infill::run(args),
         Command::Score(args) => score::run(args),
         Command::Train(args) => train::run(args),
+        Command::Sft(args) => sft::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),

@@ -21,8 +21,8 @@ pub use likelihood::{
 };
 pub use loss::{diffusion_loss_weights, sft_loss_weights, uniform_loss_weights};
 pub use predictor::{
-    Cached, Export, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, RowPlan, Trainable,
-    cross_entropies, guide_all,
+    Cached, Export, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, RowPlan,
+    Trainable, cross_entropies, guide_all,
 };
 pub use reverse::{StepKey, reveal_probability, reverse_transition};
 pub use schedule::num_transfer_tokens;

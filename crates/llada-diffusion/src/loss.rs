@@ -42,7 +42,11 @@ pub fn diffusion_loss_weights(noised: &Noised) -> Vec<f32> {
 /// Source: arXiv 2502.09992, eq. 5; SFT in the reference's GUIDELINES.md
 /// (`sum(token_loss / answer_lengths) / b`).
 pub fn sft_loss_weights(noised: &Noised, token_weights: &[f32]) -> Result<Vec<f32>> {
-    expect_length("token weights", noised.batch.n_tokens(), token_weights.len())?;
+    expect_length(
+        "token weights",
+        noised.batch.n_tokens(),
+        token_weights.len(),
+    )?;
     let n_sequences = noised.batch.n_sequences() as f64;
     let mut weights = Vec::with_capacity(noised.positions.len());
     let mut masked = noised.positions.iter().zip(&noised.p_mask).peekable();

@@ -191,7 +191,10 @@ impl Lora {
 fn adapted_module<'a>(name: &'a str, targets: &[String]) -> Option<&'a str> {
     let module = name.strip_suffix(".weight")?;
     let (_, part) = module.strip_prefix(BLOCKS)?.split_once('.')?;
-    targets.iter().any(|target| target == part).then_some(module)
+    targets
+        .iter()
+        .any(|target| target == part)
+        .then_some(module)
 }
 
 #[cfg(test)]

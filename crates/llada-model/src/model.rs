@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
-    Cached, Candidate, Export, MaskPredictor, Noise, Parameter, PredictorInfo, Result as DiffusionResult,
-    TokenBatch, Trainable,
+    Cached, Candidate, Export, MaskPredictor, Noise, Parameter, PredictorInfo,
+    Result as DiffusionResult, TokenBatch, Trainable,
 };
 use llada_tensor::ops::candidates::CandidateRule;
 use llada_tensor::ops::matmul::pack;

@@ -412,7 +412,9 @@ impl TrainConfig {
         check_batch(train, data.sequence_length)?;
         check_weights(&self.train_files())?;
         check_ranges(train)?;
-        self.sft.as_ref().map_or(Ok(()), |sft| self.check_sft(sft))?;
+        self.sft
+            .as_ref()
+            .map_or(Ok(()), |sft| self.check_sft(sft))?;
         let p = self.random_length_probability();
         require(
             (0.0..=1.0).contains(&p),

@@ -62,7 +62,9 @@ impl Data {
             too_long: sft.too_long,
         };
         let train = config.train_files();
-        let train = train.iter().map(|file| reader.load(&file.name, file.weight));
+        let train = train
+            .iter()
+            .map(|file| reader.load(&file.name, file.weight));
         let validation = config.data.validation.iter();
         let validation = validation.map(|name| reader.load(name, None));
         Ok(Self {
@@ -85,7 +87,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn load(&self, name: &str, weight: Option<f64>) -> Result<Source> {
         let path = self.config.resolve(name);
-        if path.extension().is_none_or(|extension| extension != "jsonl") {
+        if path
+            .extension()
+            .is_none_or(|extension| extension != "jsonl")
+        {
             let expected = ".jsonl";
             return Err(Error::UnknownFormat { path, expected });
         }

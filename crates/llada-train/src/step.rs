@@ -9,7 +9,8 @@ use llada_tensor::{Philox, Stream, Tape};
 use crate::optim::clip_coefficient;
 use crate::sft::answer_examples;
 use crate::{
-    Batch, Error, LossWeight, Objective, Optimizer, Result, TSampler, TrainConfig, Update, learning_rate,
+    Batch, Error, LossWeight, Objective, Optimizer, Result, TSampler, TrainConfig, Update,
+    learning_rate,
 };
 
 /// What a step did.
@@ -131,7 +132,12 @@ pub(crate) fn diffusion_examples(
 }
 
 /// Noise level of each sequence.
-pub(crate) fn masking_ratios(seed: u64, sampler: TSampler, n_sequences: usize, step: u64) -> Vec<f32> {
+pub(crate) fn masking_ratios(
+    seed: u64,
+    sampler: TSampler,
+    n_sequences: usize,
+    step: u64,
+) -> Vec<f32> {
     let philox = Philox::new(seed, Stream::MaskRatio);
     let [low, high] = words(step);
     let draw = |slot: usize| philox.uniform_f32([low, high, slot as u32]);

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use llada::diffusion::Trainable;
 use llada::train::{
-    Data, Evaluation, Objective, Observer, PrecisionName, RunFolder, Setup, SpecialIds, Start,
-    StepReport, TrainConfig, config_help, tokenizer_for, train,
+    Data, Evaluation, Objective, Observer, RunFolder, Setup, SpecialIds, Start, StepReport,
+    Summary, TrainConfig, config_help, tokenizer_for, train,
 };
-use llada::{LladaModel, ModelConfig, Precision};
+use llada::{LladaModel, ModelConfig};
 
 use crate::args::{Format, TrainArgs};
 use crate::output::print;
@@ -20,9 +21,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     if args.help_config {
         return print(&config_help());
     }
-    let (Some(run_dir), Some(config_path)) = (&args.run_dir, &args.config) else {
-        anyhow::bail!("RUN_DIR and --config are needed");
-    };
+    let (run_dir, config_path) = paths(args)?;
     let config = TrainConfig::from_file(config_path)?;
     let run = RunFolder::open(run_dir)?;
     let saved_tokenizer = run.path().join("tokenizer.json");
@@ -36,30 +35,62 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let model_config = model_config(&config, &tokenizer, special)
         .with_context(|| format!("section [model] of {}", config_path.display()))?;
     let device = crate::config::device(args.device, args.threads)?;
-    let precision = match config.train.precision {
-        PrecisionName::Bf16 => Precision::Bf16,
-        PrecisionName::F32 => Precision::F32,
-    };
+    let precision = config.train.precision.into();
     let config_json = model_config.to_json();
     let mut model = LladaModel::random(model_config, &device, precision, config.seed)?;
     tokenizer.save(run.path())?;
-
-    let stop = Arc::new(AtomicBool::new(false));
-    let on_interrupt = Arc::clone(&stop);
-    ctrlc::set_handler(move || on_interrupt.store(true, Ordering::Relaxed))?;
-    let start = Instant::now();
-    let setup = Setup {
+    let job = Job {
         config: &config,
         data: &data,
         run: &run,
         config_json: config_json.as_bytes(),
-        clock: &|| start.elapsed().as_secs_f64(),
-        stop: &stop,
-        allow_changes: args.allow_changes,
+        args,
     };
-    let mut observer = Bar::default();
-    let summary = train(&mut model, &setup, &mut observer)?;
-    observer.bar.finish();
+    job.run(&mut model)
+}
+
+/// Folder of the run and file of its configuration.
+pub(super) fn paths(args: &TrainArgs) -> Result<(&Path, &Path)> {
+    match (&args.run_dir, &args.config) {
+        (Some(run_dir), Some(config)) => Ok((run_dir, config)),
+        _ => anyhow::bail!("RUN_DIR and --config are needed"),
+    }
+}
+
+/// A run that is ready to begin or to be resumed.
+pub(super) struct Job<'a> {
+    pub(super) config: &'a TrainConfig,
+    pub(super) data: &'a Data,
+    pub(super) run: &'a RunFolder,
+    /// Content of the `config.json` beside the model.
+    pub(super) config_json: &'a [u8],
+    pub(super) args: &'a TrainArgs,
+}
+
+impl Job<'_> {
+    /// Trains until the end or an interrupt, and prints the result.
+    pub(super) fn run(&self, model: &mut dyn Trainable) -> Result<()> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let on_interrupt = Arc::clone(&stop);
+        ctrlc::set_handler(move || on_interrupt.store(true, Ordering::Relaxed))?;
+        let start = Instant::now();
+        let setup = Setup {
+            config: self.config,
+            data: self.data,
+            run: self.run,
+            config_json: self.config_json,
+            clock: &|| start.elapsed().as_secs_f64(),
+            stop: &stop,
+            allow_changes: self.args.allow_changes,
+        };
+        let mut observer = Bar::default();
+        let summary = train(model, &setup, &mut observer)?;
+        observer.bar.finish();
+        report(self.run, &summary, self.args.format)
+    }
+}
+
+fn report(run: &RunFolder, summary: &Summary, format: Format) -> Result<()> {
     let result = serde_json::json!({
         "run_dir": run.path(),
         "step": summary.step,
@@ -72,7 +103,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         "validation_bound": summary.validation_bound,
         "validation_standard_error": summary.validation_standard_error,
     });
-    match args.format {
+    match format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text if summary.finished => print(&format!(
             "step {}, {} tokens, {:.0} tokens/s: the model is in {}\n",

@@ -9,6 +9,7 @@ mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
 mod results;
+mod sft;
 mod train;
 
 use std::path::Path;

@@ -72,15 +72,23 @@ fn the_merged_model_gives_the_loss_of_the_adapted_one() {
     for targets in [&TARGETS[..], &["q_proj", "v_proj"], &["ff_out"]] {
         let model = model(targets);
         let mut tape = Tape::inference(model.device(), Precision::F32);
-        let adapted = f64::from(loss(&model, &mut tape).value().to_vec_f32().expect("a scalar")[0]);
+        let adapted = f64::from(
+            loss(&model, &mut tape)
+                .value()
+                .to_vec_f32()
+                .expect("a scalar")[0],
+        );
         let export = model.export().expect("fits").swap_remove(0);
         assert_eq!(export.file, "model.safetensors");
         let values = export.tensors.into_iter().map(|(_, value)| value).collect();
         let (config, device) = (model.config().clone(), model.device());
         let merged = LladaModel::new(config, device, Precision::F32, values).expect("fits");
         let (batch, positions, targets, weights) = batch();
-        let losses = [&merged, &model]
-            .map(|model| model.token_losses(&batch, &positions, &targets).expect("fits"));
+        let losses = [&merged, &model].map(|model| {
+            model
+                .token_losses(&batch, &positions, &targets)
+                .expect("fits")
+        });
         assert_eq!(losses[0], losses[1], "inference runs on the merged weights");
         let pairs = losses[0].iter().zip(weights);
         let merged: f64 = pairs.map(|(&x, w)| f64::from(x) * f64::from(w)).sum();
@@ -140,7 +148,8 @@ fn adapters_have_the_names_and_shapes_of_peft() {
         .iter()
         .map(|p| (p.name.as_str(), p.value.shape()))
         .collect();
-    let name = |layer, rest: &str| format!("base_model.model.model.transformer.blocks.{layer}.{rest}");
+    let name =
+        |layer, rest: &str| format!("base_model.model.model.transformer.blocks.{layer}.{rest}");
     let mut expected = BTreeSet::new();
     for layer in 0..2 {
         for (rest, shape) in [
@@ -152,7 +161,10 @@ fn adapters_have_the_names_and_shapes_of_peft() {
             expected.insert((name(layer, rest), shape.to_vec()));
         }
     }
-    let found: BTreeSet<_> = found.iter().map(|(n, s)| ((*n).to_owned(), s.to_vec())).collect();
+    let found: BTreeSet<_> = found
+        .iter()
+        .map(|(n, s)| ((*n).to_owned(), s.to_vec()))
+        .collect();
     assert_eq!(found, expected);
     let files = model.export().expect("fits");
     assert_eq!(files[1].file, "adapter_model.safetensors");
@@ -165,8 +177,23 @@ fn a_wrong_configuration_names_the_key() {
         let error = config.check().expect_err("wrong").to_string();
         assert!(error.contains(expected), "{error}");
     };
-    check(LoraConfig { rank: 0, ..config(&["q_proj"]) }, "lora.rank: 0");
-    check(LoraConfig { alpha: f64::NAN, ..config(&["q_proj"]) }, "lora.alpha: NaN");
+    check(
+        LoraConfig {
+            rank: 0,
+            ..config(&["q_proj"])
+        },
+        "lora.rank: 0",
+    );
+    check(
+        LoraConfig {
+            alpha: f64::NAN,
+            ..config(&["q_proj"])
+        },
+        "lora.alpha: NaN",
+    );
     check(config(&[]), "lora.targets: []");
-    check(config(&["wte"]), "lora.targets: wte is not supported, expected some of q_proj");
+    check(
+        config(&["wte"]),
+        "lora.targets: wte is not supported, expected some of q_proj",
+    );
 }

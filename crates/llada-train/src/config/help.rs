@@ -386,7 +386,9 @@ pub fn sft_config_help() -> String {
             }
         }
     }
-    help.push_str("\n# With this section adapters are trained in place of all parameters (LoRA).\n# [lora]\n");
+    help.push_str(
+        "\n# With this section adapters are trained in place of all parameters (LoRA).\n# [lora]\n",
+    );
     for key in SFT_KEYS.iter().filter(|key| key.section == "lora") {
         let mut of_key = String::new();
         write_key(&mut of_key, key);

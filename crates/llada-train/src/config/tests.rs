@@ -97,15 +97,26 @@ fn keys_of_the_other_kind_of_training_are_errors() {
         let error = TrainConfig::sft_from_toml(&text, Path::new("sft.toml")).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     };
-    check("tokenizer = \"char\"", "data.tokenizer must be left out in fine-tuning");
+    check(
+        "tokenizer = \"char\"",
+        "data.tokenizer must be left out in fine-tuning",
+    );
     check("packing = \"packed\"", "data.packing must be left out");
     check("[model]\nd_model = 4", "model must be left out");
-    check("[sft]\neos_pad_weight = -1.0", "sft.eos_pad_weight must be finite");
+    check(
+        "[sft]\neos_pad_weight = -1.0",
+        "sft.eos_pad_weight must be finite",
+    );
     check("[sft]\nepochs = 2", "cannot be read");
     check("[lora]\nr = 2", "cannot be read");
     let text = "objective = \"autoregressive\"\n".to_owned() + LEAST;
     let error = TrainConfig::sft_from_toml(&text, Path::new("sft.toml")).unwrap_err();
-    assert!(error.to_string().starts_with("config: objective must be \"diffusion\""), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("config: objective must be \"diffusion\""),
+        "{error}"
+    );
     check_error(
         &format!("{LEAST}[lora]\nrank = 4\n"),
         "config: lora must be left out in pre-training, see `llada sft`, got a section",

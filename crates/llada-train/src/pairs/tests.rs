@@ -19,7 +19,9 @@ fn parsed(text: &str) -> Vec<Pair> {
 
 #[track_caller]
 fn check_error(text: &str, expected: &str) {
-    let error = pairs(Path::new("a.jsonl"), 3, text).unwrap_err().to_string();
+    let error = pairs(Path::new("a.jsonl"), 3, text)
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("data: a.jsonl line 3"), "{error}");
     assert!(error.contains(expected), "{error}");
 }
@@ -65,8 +67,14 @@ fn other_lines_are_errors_that_say_where() {
     check_error("{", "no pair for fine-tuning");
     check_error(r#"{"text": "abc"}"#, "no pair for fine-tuning");
     check_error(r#"{"prompt": "abc"}"#, "no pair for fine-tuning");
-    check_error(r#"{"prompt": ["a"], "completion": "b"}"#, "no pair for fine-tuning");
-    check_error(r#"{"prompt": "abc", "completion": " "}"#, "an answer is empty");
+    check_error(
+        r#"{"prompt": ["a"], "completion": "b"}"#,
+        "no pair for fine-tuning",
+    );
+    check_error(
+        r#"{"prompt": "abc", "completion": " "}"#,
+        "an answer is empty",
+    );
     check_error(
         r#"{"messages": [{"role": "user", "content": "a"}]}"#,
         "no message of the assistant",
@@ -88,7 +96,12 @@ fn load(name: &str, lines: &str, toml: &str, template: Option<&str>) -> Result<D
     let config = TrainConfig::sft_from_toml(&text, &folder.path().join("c.toml"))?;
     let tokenizer = Tokenizer::character_level(["abcdefghij<>user"].into_iter(), 1)?;
     let template = template.map(|source| ChatTemplate::new(source, Vec::new(), Path::new("t")));
-    Data::load_pairs(&config, &tokenizer, template.as_ref(), SpecialIds::of(&tokenizer)?)
+    Data::load_pairs(
+        &config,
+        &tokenizer,
+        template.as_ref(),
+        SpecialIds::of(&tokenizer)?,
+    )
 }
 
 /// Prompt and answer of each sequence, as text; `$` is the EOS.
@@ -155,7 +168,12 @@ fn what_cannot_be_trained_on_is_an_error() {
     };
     check("a.txt", PAIR, "", "expected .jsonl");
     check("a.jsonl", "\n", "", "has no documents");
-    check("a.jsonl", PAIR, "[sft]\nchat = \"always\"", "the model has no chat template");
+    check(
+        "a.jsonl",
+        PAIR,
+        "[sft]\nchat = \"always\"",
+        "the model has no chat template",
+    );
     let long = r#"{"prompt": "abcdefgh", "completion": "ab"}"#;
     check("a.jsonl", long, "", "longer than data.sequence_length = 8");
     let mask = r#"{"prompt": "a", "completion": "b[MASK]"}"#;

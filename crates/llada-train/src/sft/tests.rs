@@ -102,7 +102,11 @@ fn weights_are_one_over_p_the_answer_and_the_batch() {
 
 #[test]
 fn expected_weights_add_up_to_one_whatever_pads_count() {
-    for lines in ["", "[sft]\neos_pad_weight = 0.25", "[sft]\neos_pad_weight = 0.0"] {
+    for lines in [
+        "",
+        "[sft]\neos_pad_weight = 0.25",
+        "[sft]\neos_pad_weight = 0.0",
+    ] {
         let config = config(lines);
         let (mut sum, n) = (0.0, 6000);
         for step in 0..n {
