@@ -95,14 +95,19 @@ fn chat_template(path: &Path) -> Result<Option<ChatTemplate>> {
 /// Tells what the data have that is not learned as it is.
 fn tell(data: &Data) {
     for source in data.train.iter().chain(&data.validation) {
-        let name = &source.name;
-        for (n, what) in [
-            (source.n_dropped, "pairs are too long and left out"),
-            (source.n_cut, "pairs are too long, their answers are cut"),
-            (source.n_unknown, "tokens are unknown to the tokenizer"),
+        let n_pairs = source.n_documents + source.n_dropped;
+        for (what, n, of, things) in [
+            ("too long and left out", source.n_dropped, n_pairs, "pairs"),
+            ("too long and cut", source.n_cut, n_pairs, "pairs"),
+            (
+                "unknown to the tokenizer",
+                source.n_unknown,
+                source.n_tokens(),
+                "tokens",
+            ),
         ] {
             if n > 0 {
-                note(&format!("{name}: {n} {what}"));
+                note(&format!("{}: {what}: {n} of {of} {things}", source.name));
             }
         }
     }
