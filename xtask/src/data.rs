@@ -4,6 +4,7 @@
 
 mod baseline;
 mod clean;
+mod instructions;
 mod opencc;
 mod poems;
 mod split;
@@ -25,11 +26,17 @@ pub(crate) fn run(sh: &xshell::Shell, arguments: &[String]) -> anyhow::Result<()
             println!("{}", serde_json::to_string_pretty(&report)?);
             Ok(())
         }
+        ["instructions"] => {
+            let data = root.join("data");
+            let report = instructions::prepare(&data.join("poems"), &data.join("instructions"))?;
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            Ok(())
+        }
         ["baselines"] => {
             let report = baseline::report(&root.join("data/poems"))?;
             println!("{}", serde_json::to_string_pretty(&report)?);
             Ok(())
         }
-        _ => bail!("usage: cargo xtask data poems | baselines"),
+        _ => bail!("usage: cargo xtask data poems | instructions | baselines"),
     }
 }

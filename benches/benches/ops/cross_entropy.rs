@@ -34,7 +34,7 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
                     lse: &lse,
                     precision,
                     dhidden: &mut dhidden,
-                    dhead: &mut dhead,
+                    dhead: Some(&mut dhead),
                     dbias: None,
                 };
                 device.backend().cross_entropy_backward(args).expect("fits");

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Pre-train a model; run again to resume
     Train(TrainArgs),
+    /// Fine-tune a model on prompts and answers, in full or with LoRA; run again to resume
+    Sft(SftArgs),
     /// Write the logits of token ids to a safetensors file
     Logits(LogitsArgs),
     /// Show what a checkpoint or a preset is
@@ -382,4 +384,14 @@ pub(crate) struct TrainArgs {
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SftArgs {
+    /// Folder of a checkpoint, GGUF file, or ORG/NAME[@REV] of the Hugging Face Hub: the model that
+    /// is fine-tuned [default: the embedded poem model]
+    #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]")]
+    pub(crate) model: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) train: TrainArgs,
 }

@@ -9,6 +9,7 @@ mod inspect;
 mod logits;
 mod observe;
 mod score;
+mod sft;
 mod train;
 
 use anyhow::Result;
@@ -22,6 +23,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Score(args) => score::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Train(args) => train::run(args),
+        Command::Sft(args) => sft::run(args),
         Command::Logits(args) => logits::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),

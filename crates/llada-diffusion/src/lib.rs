@@ -22,10 +22,10 @@ pub use likelihood::{
     Estimate, Estimator, LikelihoodConfig, ScoredSequence, chain_rule, log_likelihood,
     stratified_counts,
 };
-pub use loss::{diffusion_loss_weights, uniform_loss_weights};
+pub use loss::{diffusion_loss_weights, sft_loss_weights, uniform_loss_weights};
 pub use predictor::{
-    Cached, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, RowPlan, Trainable,
-    cross_entropies, guide_all,
+    Cached, Export, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, RowPlan,
+    Trainable, cross_entropies, guide_all,
 };
 pub use ratio::nats_per_token;
 pub use reverse::{StepKey, reveal_probability, reverse_transition};

@@ -1,6 +1,7 @@
-//! The training loss of eq. 3, as weights of each masked token's cross-entropy.
+//! The training losses of eq. 3 and eq. 5, as weights of each masked token's cross-entropy.
 
-use crate::Noised;
+use crate::forward::expect_length;
+use crate::{Noised, Result};
 
 /// Weights with which the cross-entropies of a noised batch add up to the pre-training loss.
 ///
@@ -22,6 +23,42 @@ pub fn diffusion_loss_weights(noised: &Noised) -> Vec<f32> {
         .iter()
         .map(|&p| (1.0 / (f64::from(p) * n_tokens)) as f32)
         .collect()
+}
+
+/// Weights with which the cross-entropies of a noised batch add up to the loss of fine-tuning.
+///
+/// Eq. 5: `-E_{t, p_0, r_0, r_t} [1/t * sum_i 1[r_t^i = M] ln p_theta(r_0^i | p_0, r_t)]`, here per
+/// token of the answer and averaged over the `B` sequences:
+/// `weights[i] = w_i / (p_mask[i] * W * B)`, where `w_i` is the weight of the token and `W` the sum
+/// of the weights of its sequence. With a weight of 1 for every token of the answer, those that pad
+/// it counted, `W` is the length of the answer, as in the reference.
+///
+/// - `token_weights`: `[T]`, 0 for the tokens of the prompt.
+/// - Returns one weight for each of `noised.positions`; computed in `f64`, rounded to `f32`.
+///
+/// # Errors
+/// [`Error::LengthMismatch`](crate::Error::LengthMismatch) if `token_weights` is not `[T]`.
+///
+/// Source: arXiv 2502.09992, eq. 5; SFT in the reference's GUIDELINES.md
+/// (`sum(token_loss / answer_lengths) / b`).
+pub fn sft_loss_weights(noised: &Noised, token_weights: &[f32]) -> Result<Vec<f32>> {
+    expect_length(
+        "token weights",
+        noised.batch.n_tokens(),
+        token_weights.len(),
+    )?;
+    let n_sequences = noised.batch.n_sequences() as f64;
+    let mut weights = Vec::with_capacity(noised.positions.len());
+    let mut masked = noised.positions.iter().zip(&noised.p_mask).peekable();
+    for ends in noised.batch.offsets().windows(2) {
+        let own = &token_weights[ends[0]..ends[1]];
+        let total: f64 = own.iter().map(|&weight| f64::from(weight)).sum();
+        while let Some((&at, &p)) = masked.next_if(|&(&at, _)| at < ends[1]) {
+            let weight = f64::from(token_weights[at]);
+            weights.push((weight / (f64::from(p) * total * n_sequences)) as f32);
+        }
+    }
+    Ok(weights)
 }
 
 /// Weights with which the cross-entropies of a noised batch add up to their plain mean.

@@ -256,6 +256,15 @@ pub enum ParameterKind {
     Vector,
 }
 
+/// A safetensors file of a model, in the layout that others load.
+#[derive(Debug)]
+pub struct Export {
+    /// Name of the file.
+    pub file: &'static str,
+    /// Its tensors, `f32`.
+    pub tensors: Vec<(String, Tensor)>,
+}
+
 /// A predictor whose parameters can be trained.
 pub trait Trainable: MaskPredictor {
     /// Where the parameters live.
@@ -266,6 +275,19 @@ pub trait Trainable: MaskPredictor {
 
     /// The parameters, to be updated. Anything derived from them (packed weights) is dropped.
     fn parameters_mut(&mut self) -> &mut [Parameter];
+
+    /// The files of a model that can be loaded: `model.safetensors`, and others that belong to it.
+    /// It holds the parameters, unless these are only a part of the model.
+    ///
+    /// # Errors
+    /// If the runtime fails.
+    fn export(&self) -> Result<Vec<Export>> {
+        let named = |p: &Parameter| (p.name.clone(), p.value.clone());
+        Ok(vec![Export {
+            file: "model.safetensors",
+            tensors: self.parameters().iter().map(named).collect(),
+        }])
+    }
 
     /// `sum_i weights[i] * -ln p(targets[i] | batch)` over the given positions, a scalar on the
     /// tape.

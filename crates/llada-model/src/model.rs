@@ -4,24 +4,28 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
-    Cached, Candidate, MaskPredictor, Noise, Parameter, PredictorInfo, Result as DiffusionResult,
-    TokenBatch, Trainable,
+    Cached, Candidate, Export, MaskPredictor, Noise, Parameter, PredictorInfo,
+    Result as DiffusionResult, TokenBatch, Trainable,
 };
 use llada_tensor::backend::DenoisingStep;
 use llada_tensor::ops::candidates::CandidateRule;
 use llada_tensor::ops::matmul::pack;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
+use crate::lora::{ADAPTERS, Lora, LoraConfig};
 use crate::network::{FrozenWeight, Network, Parameters, Pass, kind};
+use crate::weights::SINGLE;
 use crate::window::Input;
 use crate::{FrozenModel, ModelConfig, Result};
 
-/// A LLaDA mask predictor that can be trained: `f32` parameters, and at the first inference a
-/// [`FrozenModel`] of them.
+/// A LLaDA mask predictor that can be trained: `f32` parameters, or adapters of them, and at the
+/// first inference a [`FrozenModel`] of them.
 #[derive(Debug)]
 pub struct LladaModel {
     network: Arc<Network>,
     parameters: Vec<Parameter>,
+    /// Trained in place of the parameters.
+    lora: Option<Lora>,
     frozen: OnceLock<FrozenModel>,
 }
 
@@ -58,8 +62,21 @@ impl LladaModel {
         Ok(Self {
             network,
             parameters,
+            lora: None,
             frozen,
         })
+    }
+
+    /// The model with low-rank adapters that change nothing yet. They alone are parameters from
+    /// now on; [`Trainable::export`] and inference merge them into the weights.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedField`](crate::Error::UnsupportedField) if the configuration is wrong.
+    pub fn with_lora(mut self, config: &LoraConfig, seed: u64) -> Result<Self> {
+        let device = &self.network.device;
+        self.lora = Some(Lora::new(self.config(), config, device, seed)?);
+        self.frozen.take();
+        Ok(self)
     }
 
     /// A model with random parameters.
@@ -120,9 +137,10 @@ impl LladaModel {
         }
         let freeze = |(index, parameter): (usize, &Parameter)| {
             let forms = self.network.forms(index, parameter.kind);
-            let packed = || pack(&parameter.value, self.network.precision);
+            let value = self.merged(index)?;
+            let packed = || pack(&value, self.network.precision);
             Ok(FrozenWeight {
-                tensor: forms.tensor.then(|| parameter.value.clone()),
+                tensor: forms.tensor.then(|| value.clone()),
                 packed: forms.packed.then(packed).transpose()?,
             })
         };
@@ -130,6 +148,21 @@ impl LladaModel {
         let weights = weights.collect::<llada_tensor::Result<_>>()?;
         let frozen = FrozenModel::new(Arc::clone(&self.network), weights);
         Ok(self.frozen.get_or_init(|| frozen))
+    }
+
+    /// A parameter of the whole model, its adapter merged.
+    fn merged(&self, index: usize) -> llada_tensor::Result<Tensor> {
+        let value = &self.parameters[index].value;
+        match &self.lora {
+            Some(lora) => lora.merged(index, value),
+            None => Ok(value.clone()),
+        }
+    }
+
+    /// The parameters of the whole model, adapters merged.
+    pub(crate) fn tensors(&self) -> llada_tensor::Result<Vec<(String, Tensor)>> {
+        let named = |(index, p): (usize, &Parameter)| Ok((p.name.clone(), self.merged(index)?));
+        self.parameters.iter().enumerate().map(named).collect()
     }
 }
 
@@ -205,12 +238,33 @@ impl Trainable for LladaModel {
     }
 
     fn parameters(&self) -> &[Parameter] {
-        &self.parameters
+        match &self.lora {
+            Some(lora) => &lora.adapters,
+            None => &self.parameters,
+        }
     }
 
     fn parameters_mut(&mut self) -> &mut [Parameter] {
         self.frozen.take();
-        &mut self.parameters
+        match &mut self.lora {
+            Some(lora) => &mut lora.adapters,
+            None => &mut self.parameters,
+        }
+    }
+
+    fn export(&self) -> DiffusionResult<Vec<Export>> {
+        let mut files = vec![Export {
+            file: SINGLE,
+            tensors: self.tensors()?,
+        }];
+        if let Some(lora) = &self.lora {
+            let named = |p: &Parameter| (p.name.clone(), p.value.clone());
+            files.push(Export {
+                file: ADAPTERS,
+                tensors: lora.adapters.iter().map(named).collect(),
+            });
+        }
+        Ok(files)
     }
 
     fn weighted_cross_entropy(
@@ -224,7 +278,10 @@ impl Trainable for LladaModel {
         self.network.check(batch, positions)?;
         let mut pass = Pass {
             tape,
-            parameters: Parameters::Trained(&self.parameters),
+            parameters: match &self.lora {
+                Some(lora) => Parameters::Adapted(&self.parameters, lora),
+                None => Parameters::Trained(&self.parameters),
+            },
             cached: None,
             states: None,
         };

@@ -14,6 +14,7 @@ use llada_tensor::ops::matmul::linear_each;
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
+use crate::lora::Lora;
 use crate::window::{Input, attend_cached};
 use crate::{ModelConfig, Result};
 
@@ -95,6 +96,8 @@ impl Slots<'_> {
 pub(crate) enum Parameters<'a> {
     /// As they are trained.
     Trained(&'a [Parameter]),
+    /// As they are, with adapters that are trained.
+    Adapted(&'a [Parameter], &'a Lora),
     /// In the forms of [`Network::forms`].
     Frozen(&'a [FrozenWeight]),
 }
@@ -337,6 +340,7 @@ impl Pass<'_, '_> {
     pub(crate) fn parameter(&mut self, index: usize) -> Var {
         match self.parameters {
             Parameters::Trained(all) => self.tape.parameter(index, &all[index].value),
+            Parameters::Adapted(all, _) => Var::constant(all[index].value.clone()),
             Parameters::Frozen(all) => {
                 let tensor = all[index].tensor.clone();
                 Var::constant(tensor.expect("`Network::forms` says that it is used as a tensor"))
@@ -347,6 +351,20 @@ impl Pass<'_, '_> {
     pub(crate) fn linear(&mut self, x: &Var, slot: Slot) -> TensorVar {
         let [y] = self.linear_each(x, [slot])?;
         Ok(y)
+    }
+
+    /// Adds what the adapter of a linear layer, if it has one, makes of the same input.
+    fn adapt(&mut self, x: &Var, y: Var, slot: Slot) -> TensorVar {
+        let Parameters::Adapted(_, lora) = self.parameters else {
+            return Ok(y);
+        };
+        let Some(at) = lora.slot(slot.weight) else {
+            return Ok(y);
+        };
+        let [a, b] = [at, at + 1].map(|at| self.tape.parameter(at, &lora.adapters[at].value));
+        let z = self.tape.linear(x, &a, None)?; // [T, rank]
+        let z = self.tape.linear(&z, &b, None)?;
+        self.tape.add_scaled(&y, lora.scale, &z)
     }
 
     /// Linear layers of one input.
@@ -374,7 +392,8 @@ impl Pass<'_, '_> {
             for slot in slots {
                 let bias = slot.bias.map(|bias| self.parameter(bias));
                 let weight = self.parameter(slot.weight);
-                outputs.push(self.tape.linear(x, &weight, bias.as_ref())?);
+                let y = self.tape.linear(x, &weight, bias.as_ref())?;
+                outputs.push(self.adapt(x, y, slot)?);
             }
         }
         Ok(outputs.try_into().expect("one output for each layer"))

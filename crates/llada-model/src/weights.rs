@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::{bf16, f16};
-use llada_diffusion::{Parameter, Trainable as _};
-use llada_tensor::{DType, Device, Precision};
+use llada_tensor::{DType, Device, Precision, Tensor};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -30,12 +29,36 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 /// # Errors
 /// One that names the file and the tensor.
 pub fn load(path: &Path, device: &Device, precision: Precision) -> Result<LladaModel> {
-    with_tensors(path, |mut config, tensors| {
-        // What is trained are the values that codes stand for.
-        quantized::set_config(&mut config.other, Precision::F32);
-        let values = tensors.iter().map(|tensor| tensor.read(device));
-        LladaModel::new(config, device, precision, values.collect::<Result<_>>()?)
+    with_tensors(path, |config, tensors| {
+        trainable(config, &tensors, device, precision)
     })
+}
+
+/// As [`load`], from the bytes of `config.json` and of one safetensors file.
+///
+/// # Errors
+/// As [`load`]; messages name the files `config.json` and `model.safetensors`.
+pub fn trainable_from_bytes(
+    config: &[u8],
+    weights: &[u8],
+    device: &Device,
+    precision: Precision,
+) -> Result<LladaModel> {
+    with_bytes(config, weights, |config, tensors| {
+        trainable(config, &tensors, device, precision)
+    })
+}
+
+fn trainable(
+    mut config: ModelConfig,
+    tensors: &[Stored<'_>],
+    device: &Device,
+    precision: Precision,
+) -> Result<LladaModel> {
+    // What is trained are the values that codes stand for.
+    quantized::set_config(&mut config.other, Precision::F32);
+    let values = tensors.iter().map(|tensor| tensor.read(device));
+    LladaModel::new(config, device, precision, values.collect::<Result<_>>()?)
 }
 
 /// Loads a model for inference, one tensor after another: each is converted and packed straight
@@ -68,6 +91,17 @@ pub fn from_bytes(
     device: &Device,
     precision: Precision,
 ) -> Result<FrozenModel> {
+    with_bytes(config, weights, |config, tensors| {
+        freeze(config, &tensors, device, precision)
+    })
+}
+
+/// Calls `build` with the configuration and the tensors of two files in memory.
+fn with_bytes<T>(
+    config: &[u8],
+    weights: &[u8],
+    build: impl FnOnce(ModelConfig, Vec<Stored<'_>>) -> Result<T>,
+) -> Result<T> {
     let config = ModelConfig::from_json(config, Path::new("config.json"))?;
     let file = File {
         bytes: weights,
@@ -75,7 +109,7 @@ pub fn from_bytes(
         map: None,
     };
     let tensors = find_tensors(&config, &[file])?;
-    freeze(config, &tensors, device, precision)
+    build(config, tensors)
 }
 
 /// Calls `build` with the configuration and the tensors of a folder or of a GGUF file.
@@ -385,18 +419,18 @@ pub fn save(model: &LladaModel, dir: &Path, dtype: DType) -> Result<()> {
     };
     std::fs::create_dir_all(dir).map_err(io)?;
     let path = dir.join(SINGLE);
-    let entry = |p: &Parameter| -> Result<_> {
-        let (shape, values) = (p.value.shape().to_vec(), p.value.to_vec_f32()?);
+    let entry = |(name, value): (String, Tensor)| -> Result<_> {
+        let (shape, values) = (value.shape().to_vec(), value.to_vec_f32()?);
         let entry = Entry {
             shape,
             values,
             dtype,
         };
-        Ok((p.name.clone(), entry))
+        Ok((name, entry))
     };
     let entries: Vec<_> = model
-        .parameters()
-        .iter()
+        .tensors()?
+        .into_iter()
         .map(entry)
         .collect::<Result<_>>()?;
     let metadata = [("format".to_owned(), "pt".to_owned())]

@@ -26,6 +26,8 @@ pub enum Stream {
     Length = 9,
     /// Tests and benchmarks.
     Test = 10,
+    /// Initial low-rank adapters.
+    Adapter = 11,
 }
 
 /// A generator keyed by a seed and a stream; every draw is a pure function of its counter.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::tokenizer::write_file;
 
 const CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
@@ -86,6 +87,21 @@ impl ChatTemplate {
             path: path.to_owned(),
             special,
         }
+    }
+
+    /// Writes the template and its special tokens into the folder `dir`, as `tokenizer_config.json`:
+    /// to a temporary sibling, synced, renamed.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if the folder cannot be written; an older file is then untouched.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        let special = self.special.iter();
+        let mut config: Map<String, Value> = special
+            .map(|(name, token)| (name.clone(), token.as_str().into()))
+            .collect();
+        config.insert("chat_template".to_owned(), self.source.as_str().into());
+        let json = serde_json::to_vec_pretty(&config).expect("keys are strings");
+        write_file(dir, CONFIG, &json)
     }
 
     /// The conversation as a text, special tokens written out; `add_generation_prompt` opens the

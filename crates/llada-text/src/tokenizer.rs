@@ -121,19 +121,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Write`] if the folder cannot be written; an older file is then untouched.
     pub fn save(&self, dir: &Path) -> Result<()> {
-        let path = dir.join(FILE_NAME);
-        let sibling = dir.join(format!(".{FILE_NAME}.{}.tmp", std::process::id()));
-        let written = File::create(&sibling)
-            .and_then(|mut file| {
-                file.write_all(&self.json)?;
-                file.sync_all()
-            })
-            .and_then(|()| fs::rename(&sibling, &path));
-        written.map_err(|source| {
-            // The failure that is reported is the one above; a leftover harms nobody.
-            let _ = fs::remove_file(&sibling);
-            Error::Write { path, source }
-        })
+        write_file(dir, FILE_NAME, &self.json)
     }
 
     /// The content of the `tokenizer.json`.
@@ -321,6 +309,23 @@ impl Tokenizer {
             .filter(|name| added.is_special_token(name))
             .find_map(|name| self.token_to_id(name))
     }
+}
+
+/// Writes the file `name` in the folder `dir`: to a temporary sibling, synced, renamed.
+pub(crate) fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = dir.join(name);
+    let sibling = dir.join(format!(".{name}.{}.tmp", std::process::id()));
+    let written = File::create(&sibling)
+        .and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&sibling, &path));
+    written.map_err(|source| {
+        // The failure that is reported is the one above; a leftover harms nobody.
+        let _ = fs::remove_file(&sibling);
+        Error::Write { path, source }
+    })
 }
 
 /// Length in bytes of the mask that `text` begins with.

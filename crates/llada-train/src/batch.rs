@@ -27,6 +27,24 @@ pub struct BatchSampler<'a> {
     permutations: Vec<Vec<u32>>,
 }
 
+/// Sequences of an optimizer step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// The sequences, without padding.
+    pub tokens: TokenBatch,
+    /// `[B]`, in fine-tuning: the length of each one's prompt.
+    pub prompt_lens: Option<Vec<usize>>,
+}
+
+impl From<TokenBatch> for Batch {
+    fn from(tokens: TokenBatch) -> Self {
+        Self {
+            tokens,
+            prompt_lens: None,
+        }
+    }
+}
+
 /// Where the data order stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchState {
@@ -114,13 +132,15 @@ impl<'a> BatchSampler<'a> {
     ///
     /// # Errors
     /// Never in practice: sequences are not empty.
-    pub fn next_batch(&mut self, step: u64) -> Result<TokenBatch> {
+    pub fn next_batch(&mut self, step: u64) -> Result<Batch> {
         let limit = self.length_limit(step);
         let sources = self.sources;
         let (mut sequences, mut n_tokens) = (Vec::new(), 0);
+        let mut prompt_lens = Vec::new();
         while sequences.len() < self.batch_size {
             let file = self.choose_file();
-            let sequence = sources[file].sequence(self.next_of(file));
+            let index = self.next_of(file);
+            let sequence = sources[file].sequence(index);
             if n_tokens + sequence.len() > self.batch_tokens {
                 break; // Nothing was consumed: the next batch begins with the same draw.
             }
@@ -128,8 +148,12 @@ impl<'a> BatchSampler<'a> {
             self.state.files[file].cursor += 1;
             n_tokens += sequence.len();
             sequences.push(&sequence[..sequence.len().min(limit)]);
+            prompt_lens.extend(sources[file].prompt_len(index));
         }
-        Ok(TokenBatch::new(&sequences)?)
+        Ok(Batch {
+            tokens: TokenBatch::new(&sequences)?,
+            prompt_lens: (!prompt_lens.is_empty()).then_some(prompt_lens),
+        })
     }
 
     /// With a small probability all sequences of a batch are cut to one random length, so that the

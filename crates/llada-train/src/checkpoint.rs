@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::communicator::{Communicator, any, broadcast_values};
-use crate::durable::{FileSum, SyncedFile, checksum, io, sync_folder};
+use crate::durable::{Crc32, FileSum, SyncedFile, checksum, io, sync_folder};
 use crate::tensor_file::{Entry, TensorFile, entries, write_tensors};
 use crate::{BatchState, Error, ExportDType, Optimizer, Result};
 
@@ -263,6 +263,19 @@ pub(crate) fn restore<'a>(
         }
     }
     Ok(optimizer)
+}
+
+/// Checksum of the values of parameters, by which a run can tell that it goes on from the model
+/// that it began with.
+///
+/// # Errors
+/// If the runtime fails.
+pub fn parameters_checksum(parameters: &[Parameter]) -> Result<u32> {
+    let mut crc = Crc32::new();
+    for parameter in parameters {
+        crc.update(bytemuck::cast_slice(&parameter.value.to_vec_f32()?));
+    }
+    Ok(crc.value())
 }
 
 /// The checkpoints of a run, whole or not, by step.

@@ -1,6 +1,7 @@
 //! The training configuration: a TOML file, see [`help::config_help`].
 
 pub(crate) mod help;
+pub(crate) mod sft;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::sft::{ChatUse, LoraSection, SftConfig, TooLong};
 use crate::durable::io;
 use crate::{Error, Result};
 
@@ -29,6 +31,12 @@ pub struct TrainConfig {
     pub model: Map<String, Value>,
     /// Section `[train]`.
     pub train: OptimizationConfig,
+    /// Section `[sft]`: prompts are given and answers learned. `None` in pre-training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sft: Option<SftConfig>,
+    /// Section `[lora]`, of fine-tuning: for whoever builds the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSection>,
     /// Folder of the file: relative paths begin here.
     #[serde(skip)]
     pub folder: PathBuf,
@@ -325,8 +333,7 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Io`], [`Error::Config`] or [`Error::ConfigValue`].
     pub fn from_file(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(io("reading", path))?;
-        Self::from_toml(&text, path)
+        Self::from_toml(&read(path)?, path)
     }
 
     /// Reads and checks the text of a configuration; `path` is named in errors, and relative
@@ -335,10 +342,10 @@ impl TrainConfig {
     /// # Errors
     /// [`Error::Config`] or [`Error::ConfigValue`].
     pub fn from_toml(text: &str, path: &Path) -> Result<Self> {
-        let mut config: Self = toml::from_str(text).map_err(|source| Error::Config {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let mut config: Self = parse(text, path)?;
+        let (expected, got) = ("left out in pre-training, see `llada sft`", "a section");
+        require(config.sft.is_none(), "sft", expected, &got)?;
+        require(config.lora.is_none(), "lora", expected, &got)?;
         config.folder = path.parent().map(Path::to_owned).unwrap_or_default();
         config.check()?;
         Ok(config)
@@ -405,6 +412,9 @@ impl TrainConfig {
         check_batch(train, data.sequence_length)?;
         check_weights(&self.train_files())?;
         check_ranges(train)?;
+        self.sft
+            .as_ref()
+            .map_or(Ok(()), |sft| self.check_sft(sft))?;
         let p = self.random_length_probability();
         require(
             (0.0..=1.0).contains(&p),
@@ -413,6 +423,17 @@ impl TrainConfig {
             &p,
         )
     }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(io("reading", path))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    toml::from_str(text).map_err(|source| Error::Config {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })
 }
 
 fn check_batch(train: &OptimizationConfig, sequence_length: usize) -> Result<()> {

@@ -66,9 +66,15 @@ pub struct Source {
     pub n_documents: usize,
     /// Tokens that the tokenizer does not know.
     pub n_unknown: usize,
+    /// Pairs of fine-tuning that were too long and lost the end of their answer.
+    pub n_cut: usize,
+    /// Pairs of fine-tuning that were too long and left out.
+    pub n_dropped: usize,
     ids: Vec<u32>,
     /// Sequence `i` is `ids[offsets[i]..offsets[i + 1]]`.
     offsets: Vec<usize>,
+    /// Length of the prompt of each sequence; empty in pre-training, which has none.
+    prompt_lens: Vec<usize>,
 }
 
 impl Source {
@@ -88,14 +94,39 @@ impl Source {
         source
     }
 
-    fn empty(name: &str, weight: Option<f64>) -> Self {
+    /// Pairs of a prompt and its answer, EOS included.
+    #[must_use]
+    pub fn of_pairs<P: AsRef<[u32]>>(
+        name: &str,
+        weight: Option<f64>,
+        pairs: impl Iterator<Item = (P, P)>,
+    ) -> Self {
+        let mut source = Self::empty(name, weight);
+        for (prompt, answer) in pairs {
+            source.push_pair(prompt.as_ref(), answer.as_ref());
+        }
+        source
+    }
+
+    pub(crate) fn push_pair(&mut self, prompt: &[u32], answer: &[u32]) {
+        self.n_documents += 1;
+        self.ids.extend_from_slice(prompt);
+        self.ids.extend_from_slice(answer);
+        self.offsets.push(self.ids.len());
+        self.prompt_lens.push(prompt.len());
+    }
+
+    pub(crate) fn empty(name: &str, weight: Option<f64>) -> Self {
         Self {
             name: name.to_owned(),
             weight,
             n_documents: 0,
             n_unknown: 0,
+            n_cut: 0,
+            n_dropped: 0,
             ids: Vec::new(),
             offsets: vec![0],
+            prompt_lens: Vec::new(),
         }
     }
 
@@ -139,6 +170,12 @@ impl Source {
         &self.ids[self.offsets[index]..self.offsets[index + 1]]
     }
 
+    /// Length of the prompt of a sequence, which is not learned; `None` in pre-training.
+    #[must_use]
+    pub fn prompt_len(&self, index: usize) -> Option<usize> {
+        self.prompt_lens.get(index).copied()
+    }
+
     /// The largest id.
     #[must_use]
     pub fn max_id(&self) -> u32 {
@@ -149,8 +186,8 @@ impl Source {
     pub(crate) fn fingerprint(&self) -> u32 {
         let mut crc = Crc32::new();
         crc.update(bytemuck::cast_slice(&self.ids));
-        for offset in &self.offsets {
-            crc.update(&(*offset as u64).to_le_bytes());
+        for cut in self.offsets.iter().chain(&self.prompt_lens) {
+            crc.update(&(*cut as u64).to_le_bytes());
         }
         crc.value()
     }
@@ -251,6 +288,25 @@ fn load_file(
 /// Calls `each` with line number and text of every document that is not blank.
 fn for_each_document(path: &Path, mut each: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
     let format = Format::of(path)?;
+    for_each_line(path, |line, text| match format {
+        Format::Text => each(line, text),
+        Format::JsonLines => {
+            let bad = |source| Error::BadJsonLine {
+                path: path.to_owned(),
+                line,
+                source,
+            };
+            let document: JsonDocument = serde_json::from_str(text).map_err(bad)?;
+            each(line, &document.text)
+        }
+    })
+}
+
+/// Calls `each` with number and text of every line that is not blank.
+pub(crate) fn for_each_line(
+    path: &Path,
+    mut each: impl FnMut(usize, &str) -> Result<()>,
+) -> Result<()> {
     let file = File::open(path).map_err(io("opening", path))?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut bytes = Vec::new();
@@ -269,20 +325,8 @@ fn for_each_document(path: &Path, mut each: impl FnMut(usize, &str) -> Result<()
                 line,
             })?
             .trim_end_matches(['\n', '\r']);
-        if text.trim().is_empty() {
-            continue;
-        }
-        match format {
-            Format::Text => each(line, text)?,
-            Format::JsonLines => {
-                let bad = |source| Error::BadJsonLine {
-                    path: path.to_owned(),
-                    line,
-                    source,
-                };
-                let document: JsonDocument = serde_json::from_str(text).map_err(bad)?;
-                each(line, &document.text)?;
-            }
+        if !text.trim().is_empty() {
+            each(line, text)?;
         }
     }
     Ok(())
@@ -306,6 +350,7 @@ impl Format {
             Some("jsonl") => Ok(Self::JsonLines),
             _ => Err(Error::UnknownFormat {
                 path: PathBuf::from(path),
+                expected: ".txt or .jsonl",
             }),
         }
     }

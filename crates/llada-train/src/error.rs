@@ -85,6 +85,59 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A line of a JSONL file is no pair of a prompt and an answer.
+    #[error(
+        "data: {path} line {line} is no pair for fine-tuning: expected \"messages\" (role, content), \
+         \"conversations\" (from, value), or \"prompt\" and \"completion\"",
+        path = path.display()
+    )]
+    BadPair {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What the parser found, if the line is no JSON or has fields of another kind.
+        #[source]
+        source: Option<serde_json::Error>,
+    },
+    /// A conversation that has nothing to learn.
+    #[error("data: {path} line {line}: {what}", path = path.display())]
+    BadConversation {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A turn of a ShareGPT conversation that nobody known speaks.
+    #[error(
+        "data: {path} line {line}: a turn is from {from:?}; expected human, gpt or system",
+        path = path.display()
+    )]
+    UnknownSpeaker {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// Who speaks.
+        from: String,
+    },
+    /// Every pair of a file is longer than a sequence may be.
+    #[error(
+        "data: all pairs of {path} are longer than data.sequence_length = {sequence_length}; raise \
+         it as far as the model allows, or cut them (sft.too_long = \"cut\")",
+        path = path.display()
+    )]
+    AllTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        sequence_length: usize,
+    },
+    /// The configuration asks for a chat template, which the model lacks.
+    #[error("config: sft.chat = \"always\", but the model has no chat template")]
+    NoChatTemplate,
     /// A document holds the mask token, which training could not tell from its own masks.
     #[error("data: {path} line {line} holds the mask token", path = path.display())]
     MaskInText {
@@ -94,10 +147,12 @@ pub enum Error {
         line: usize,
     },
     /// The extension of a file tells no known format.
-    #[error("data: {path} has an unknown format; .txt and .jsonl are known", path = path.display())]
+    #[error("data: {path} has an unknown format; expected {expected}", path = path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
+        /// What is known.
+        expected: &'static str,
     },
     /// A file has no documents.
     #[error("data: {path} has no documents", path = path.display())]

@@ -29,7 +29,8 @@ pub struct EvalConfig {
 /// A figure of the held-out data.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation {
-    /// Nats per token: the bound of eq. 6 for diffusion, the mean loss for autoregression.
+    /// Nats per token: the bound of eq. 6 for diffusion, in fine-tuning per token of the answers
+    /// given their prompts; the mean loss for autoregression.
     pub bound: f64,
     /// Standard error of the bound over held-out sequences, Monte Carlo noise included.
     pub standard_error: f64,
@@ -72,27 +73,31 @@ pub(crate) fn evaluate_shared(
     let nats = communicator.all_gather(&nats).concat();
     let predicted: Vec<usize> = sequences
         .iter()
-        .map(|sequence| sequence.len() - unpredicted)
+        .map(|sequence| sequence.tokens.len() - sequence.prompt_len - unpredicted)
         .collect();
     let figure = nats_per_token(&nats, &predicted);
     Ok(figure.map(|(bound, standard_error)| Evaluation {
         bound,
         standard_error,
         sequences: sequences.len(),
-        tokens: sequences.iter().map(|sequence| sequence.len()).sum(),
+        tokens: sequences.iter().map(|sequence| sequence.tokens.len()).sum(),
     }))
 }
 
 /// Sequences with something to predict, at even distances.
-fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<&'a [u32]> {
+fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<ScoredSequence<'a>> {
     let shortest = match config.objective {
         Objective::Diffusion => 1,
         Objective::Autoregressive => 2,
     };
-    let all: Vec<&[u32]> = sources
+    let of = |source: &'a Source, at: usize| ScoredSequence {
+        tokens: source.sequence(at),
+        prompt_len: source.prompt_len(at).unwrap_or(0),
+    };
+    let all: Vec<ScoredSequence<'_>> = sources
         .iter()
-        .flat_map(|source| (0..source.n_sequences()).map(|at| source.sequence(at)))
-        .filter(|sequence| sequence.len() >= shortest)
+        .flat_map(|source| (0..source.n_sequences()).map(move |at| of(source, at)))
+        .filter(|sequence| sequence.tokens.len() >= shortest)
         .collect();
     let limit = if config.max_sequences == 0 {
         all.len()
@@ -106,12 +111,11 @@ fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<&'a [u32]> {
 /// Bound on `-ln p` of each of some sequences.
 fn diffusion_nats(
     model: &dyn MaskPredictor,
-    sequences: &[&[u32]],
+    sequences: &[ScoredSequence<'_>],
     mine: Range<usize>,
     config: &EvalConfig,
 ) -> Result<Vec<f64>> {
     let first_index = mine.start;
-    let scored = scored(&sequences[mine], 0);
     let EvalConfig {
         seed, mc_samples, ..
     } = *config;
@@ -122,7 +126,7 @@ fn diffusion_nats(
         first_index,
         ..LikelihoodConfig::default()
     };
-    let estimates = log_likelihood(model, &scored, &config)?;
+    let estimates = log_likelihood(model, &sequences[mine], &config)?;
     Ok(estimates
         .iter()
         .map(|estimate| -estimate.log_likelihood)
@@ -130,18 +134,19 @@ fn diffusion_nats(
 }
 
 /// `-ln p` of all but the first token of each sequence.
-fn autoregressive_nats(model: &dyn MaskPredictor, sequences: &[&[u32]]) -> Result<Vec<f64>> {
-    let scored = scored(sequences, 1);
+fn autoregressive_nats(
+    model: &dyn MaskPredictor,
+    sequences: &[ScoredSequence<'_>],
+) -> Result<Vec<f64>> {
+    let mut scored = sequences.to_vec();
+    for sequence in &mut scored {
+        sequence.prompt_len = 1;
+    }
     let values = autoregressive_log_likelihood(model, &scored, MAX_BATCH_TOKENS)?;
     Ok(values
         .iter()
         .map(|values| -values.iter().sum::<f64>())
         .collect())
-}
-
-fn scored<'a>(sequences: &[&'a [u32]], prompt_len: usize) -> Vec<ScoredSequence<'a>> {
-    let of = |&tokens: &&'a [u32]| ScoredSequence { tokens, prompt_len };
-    sequences.iter().map(of).collect()
 }
 
 #[cfg(test)]

@@ -22,21 +22,25 @@ mod eval;
 mod lr;
 mod metrics;
 mod optim;
+mod pairs;
 mod plot;
 mod run_folder;
+mod sft;
 mod shards;
 mod step;
 mod tensor_file;
 mod train;
 
-pub use batch::{BatchSampler, BatchState, FilePosition};
+pub use batch::{Batch, BatchSampler, BatchState, FilePosition};
+pub use checkpoint::parameters_checksum;
 #[cfg(feature = "mpi")]
 pub use communicator::Mpi;
 pub use communicator::{Communicator, Single, Wait};
-pub use config::help::config_help;
+pub use config::help::{config_help, sft_config_help};
 pub use config::{
-    DataConfig, DecayShape, ExportDType, LossWeight, Objective, OptimizationConfig, OptimizerName,
-    Packing, PrecisionName, TSampler, TrainConfig, WeightedPath,
+    ChatUse, DataConfig, DecayShape, ExportDType, LoraSection, LossWeight, Objective,
+    OptimizationConfig, OptimizerName, Packing, PrecisionName, SftConfig, TSampler, TooLong,
+    TrainConfig, WeightedPath,
 };
 pub use data::{Cut, Data, Source, SpecialIds, tokenizer_for};
 pub use error::{Error, Result};

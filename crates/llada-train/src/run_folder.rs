@@ -3,12 +3,15 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use llada_diffusion::Parameter;
+use llada_diffusion::Export;
+use llada_tensor::Tensor;
 
 use crate::checkpoint::step_folders;
 use crate::durable::{io, replace};
-use crate::tensor_file::{entries, write_tensors};
+use crate::tensor_file::{Entry, write_tensors};
 use crate::{Error, ExportDType, Result};
+
+const MODEL: &str = "model.safetensors";
 
 /// The folder of a run, locked while this value lives.
 #[derive(Debug)]
@@ -34,7 +37,7 @@ impl RunFolder {
     /// trains in it; [`Error::Occupied`] if it holds a model that no run of ours made.
     pub fn open(path: &Path) -> Result<Self> {
         let state = path.join("state");
-        if path.join("model.safetensors").exists() && step_folders(&state)?.is_empty() {
+        if path.join(MODEL).exists() && step_folders(&state)?.is_empty() {
             return Err(Error::Occupied {
                 path: path.to_owned(),
             });
@@ -86,10 +89,11 @@ impl RunFolder {
         self.path.join("state")
     }
 
-    /// Writes `model.safetensors`, `config.json` and `tokenizer.json`, each in one step.
+    /// Writes `config.json`, `tokenizer.json` and the files of the model, each in one step;
+    /// `dtype` is that of `model.safetensors`, files beside it are `f32`.
     pub(crate) fn export(
         &self,
-        parameters: &[Parameter],
+        files: &[Export],
         dtype: ExportDType,
         config_json: &[u8],
         tokenizer_json: &[u8],
@@ -100,11 +104,19 @@ impl RunFolder {
         replace(&self.path.join("tokenizer.json"), |file| {
             file.write(tokenizer_json)
         })?;
-        replace(&self.path.join("model.safetensors"), |file| {
-            write_tensors(file, &entries(parameters), dtype, |index| {
-                Ok(parameters[index].value.to_vec_f32()?)
-            })
-        })?;
+        for Export { file, tensors } in files {
+            let dtype = match *file {
+                MODEL => dtype,
+                _ => ExportDType::F32,
+            };
+            let entry = |(name, tensor): &(String, Tensor)| (name.clone(), tensor.shape().to_vec());
+            let entries: Vec<Entry> = tensors.iter().map(entry).collect();
+            replace(&self.path.join(file), |file| {
+                write_tensors(file, &entries, dtype, |index| {
+                    Ok(tensors[index].1.to_vec_f32()?)
+                })
+            })?;
+        }
         Ok(())
     }
 }

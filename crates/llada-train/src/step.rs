@@ -10,9 +10,11 @@ use llada_tensor::{Gradients, Philox, Stream, Tape};
 
 use crate::communicator::share;
 use crate::optim::clip_coefficient;
+use crate::sft::answer_examples;
 use crate::shards::Reduction;
 use crate::{
-    Error, LossWeight, Objective, Optimizer, Result, TSampler, TrainConfig, Update, learning_rate,
+    Batch, Error, LossWeight, Objective, Optimizer, Result, TSampler, TrainConfig, Update,
+    learning_rate,
 };
 
 /// What a step did.
@@ -20,13 +22,14 @@ use crate::{
 pub struct StepReport {
     /// The step, counted from 1.
     pub step: u64,
-    /// Loss before the update, in nats per token; per masked token with uniform weights.
+    /// Loss before the update, in nats per token (of the answers, in fine-tuning); per masked token
+    /// with uniform weights.
     pub loss: f64,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f64,
     /// Learning rate of the update.
     pub learning_rate: f64,
-    /// Tokens of the batch.
+    /// Tokens of the batch, padding included.
     pub tokens: usize,
     /// Tokens that were predicted.
     pub predicted: usize,
@@ -41,16 +44,19 @@ pub struct StepReport {
 pub fn train_step(
     model: &mut dyn Trainable,
     optimizer: &mut Optimizer<'_>,
-    batch: &TokenBatch,
+    batch: &Batch,
     config: &TrainConfig,
     step: u64,
 ) -> Result<StepReport> {
-    let examples = match config.objective {
-        Objective::Diffusion => {
-            let mask_token_id = model.info().mask_token_id;
-            diffusion_examples(batch, mask_token_id, config, step)?
+    let info = model.info();
+    let examples = match (config.objective, &batch.prompt_lens) {
+        (Objective::Diffusion, None) => {
+            diffusion_examples(&batch.tokens, info.mask_token_id, config, step)?
         }
-        Objective::Autoregressive => autoregressive_examples(batch),
+        (Objective::Diffusion, Some(lens)) => {
+            answer_examples(&batch.tokens, lens, &info, config, step)?
+        }
+        (Objective::Autoregressive, _) => autoregressive_examples(&batch.tokens),
     };
 
     let loss = sum_gradients(model, optimizer, &examples, config)?;
@@ -66,7 +72,7 @@ pub fn train_step(
         gradient_scale,
     };
     optimizer.update(model.parameters_mut(), &config.train, update)?;
-    let (tokens, predicted) = (batch.n_tokens(), examples.positions.len());
+    let (tokens, predicted) = (examples.batch.n_tokens(), examples.positions.len());
     Ok(StepReport {
         step: step + 1,
         loss,
@@ -178,7 +184,12 @@ pub(crate) fn diffusion_examples(
 }
 
 /// Noise level of each sequence.
-fn masking_ratios(seed: u64, sampler: TSampler, n_sequences: usize, step: u64) -> Vec<f32> {
+pub(crate) fn masking_ratios(
+    seed: u64,
+    sampler: TSampler,
+    n_sequences: usize,
+    step: u64,
+) -> Vec<f32> {
     let philox = Philox::new(seed, Stream::MaskRatio);
     let [low, high] = words(step);
     let draw = |slot: usize| philox.uniform_f32([low, high, slot as u32]);
@@ -194,7 +205,7 @@ fn masking_ratios(seed: u64, sampler: TSampler, n_sequences: usize, step: u64) -
 }
 
 /// A uniform draw for each token, keyed by step, slot of its sequence and position in it.
-fn mask_draws(seed: u64, batch: &TokenBatch, step: u64) -> Vec<f32> {
+pub(crate) fn mask_draws(seed: u64, batch: &TokenBatch, step: u64) -> Vec<f32> {
     let philox = Philox::new(seed, Stream::Mask);
     let [step, _] = words(step); // Configurations have fewer than 2^32 steps.
     let mut draws = Vec::with_capacity(batch.n_tokens());

@@ -20,7 +20,7 @@ use crate::{
 pub struct Setup<'a> {
     /// The configuration.
     pub config: &'a TrainConfig,
-    /// The text, as [`Data::load`] makes it from the same configuration.
+    /// The text, as [`Data::load`] or [`Data::load_pairs`] makes it from the same configuration.
     pub data: &'a Data,
     /// Where results and checkpoints go; rank 0 alone uses it.
     pub run: &'a RunFolder,
@@ -291,7 +291,7 @@ impl<'a> RunState<'a> {
         }
         let tokenizer_json = &setup.data.tokenizer_json;
         let dtype = config.train.export_dtype;
-        run.export(parameters, dtype, setup.config_json, tokenizer_json)?;
+        run.export(&model.export()?, dtype, setup.config_json, tokenizer_json)?;
         let svg = loss_svg(metrics.lines())?;
         replace(&run.path().join("loss.svg"), |file| {
             file.write(svg.as_bytes())

@@ -4,7 +4,7 @@ use llada_model::weights;
 use llada_tensor::{Device, Precision};
 use llada_text::Tokenizer;
 
-use crate::{Llada, LoadError};
+use crate::{Llada, LladaModel, LoadError};
 
 /// `config.json` of the embedded poem model.
 pub const EMBEDDED_CONFIG: &[u8] = include_bytes!("../../../assets/poems/config.json");
@@ -17,6 +17,19 @@ const TOKENIZER: &[u8] = include_bytes!("../../../assets/poems/tokenizer.json");
 /// As [`crate::load`]; not with the model of this repository.
 pub fn embedded(device: &Device, precision: Precision) -> Result<Llada, LoadError> {
     let model = weights::from_bytes(EMBEDDED_CONFIG, WEIGHTS, device, precision)?;
+    let tokenizer = Tokenizer::from_bytes(TOKENIZER)?;
+    Ok(Llada { model, tokenizer })
+}
+
+/// As [`embedded`], to be trained.
+///
+/// # Errors
+/// As [`embedded`].
+pub fn embedded_trainable(
+    device: &Device,
+    precision: Precision,
+) -> Result<Llada<LladaModel>, LoadError> {
+    let model = weights::trainable_from_bytes(EMBEDDED_CONFIG, WEIGHTS, device, precision)?;
     let tokenizer = Tokenizer::from_bytes(TOKENIZER)?;
     Ok(Llada { model, tokenizer })
 }

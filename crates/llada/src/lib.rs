@@ -8,7 +8,7 @@ mod gguf;
 use std::path::Path;
 
 pub use convert::convert;
-pub use embedded::{EMBEDDED_CONFIG, embedded};
+pub use embedded::{EMBEDDED_CONFIG, embedded, embedded_trainable};
 #[cfg(feature = "cuda")]
 pub use llada_cuda::{device as cuda_device, device_count as cuda_device_count};
 pub use llada_diffusion as diffusion;
@@ -25,11 +25,11 @@ pub use llada_tensor::{CpuConfig, CpuLevel, Device, Precision};
 use llada_text::ChatTemplate;
 pub use llada_text::Tokenizer;
 
-/// A mask predictor with its tokenizer.
+/// A mask predictor with its tokenizer: for inference, or a [`LladaModel`] to be trained.
 #[derive(Debug)]
-pub struct Llada {
+pub struct Llada<M = FrozenModel> {
     /// The mask predictor.
-    pub model: FrozenModel,
+    pub model: M,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
 }
@@ -56,6 +56,24 @@ pub fn load(path: &Path, device: &Device, precision: Precision) -> Result<Llada,
     }
     let model = llada_model::weights::load_frozen(path, device, precision)?;
     let tokenizer = Tokenizer::from_dir(path)?;
+    Ok(Llada { model, tokenizer })
+}
+
+/// As [`load`], to be trained.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_trainable(
+    path: &Path,
+    device: &Device,
+    precision: Precision,
+) -> Result<Llada<LladaModel>, LoadError> {
+    // The vocabulary first: it is quick to fail.
+    let tokenizer = match is_gguf(path) {
+        true => gguf::tokenizer(&Gguf::open(path)?)?,
+        false => Tokenizer::from_dir(path)?,
+    };
+    let model = llada_model::weights::load(path, device, precision)?;
     Ok(Llada { model, tokenizer })
 }
 

@@ -9,11 +9,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
+use llada::diffusion::Trainable;
 use llada::train::{
-    Communicator, Data, Evaluation, Objective, Observer, PrecisionName, RunFolder, Setup, Silent,
-    SpecialIds, Start, StepReport, Summary, TrainConfig, config_help, tokenizer_for, train,
+    Communicator, Data, Evaluation, Objective, Observer, RunFolder, Setup, Silent, SpecialIds,
+    Start, StepReport, Summary, TrainConfig, config_help, tokenizer_for, train,
 };
-use llada::{LladaModel, ModelConfig, Precision, Tokenizer};
+use llada::{LladaModel, ModelConfig, Tokenizer};
 
 use crate::args::{Format, TrainArgs};
 use crate::output::print;
@@ -22,14 +23,31 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     if args.help_config {
         return print(&config_help());
     }
-    let (Some(run_dir), Some(config_path)) = (&args.run_dir, &args.config) else {
-        anyhow::bail!("RUN_DIR and --config are needed");
-    };
+    let (run_dir, config_path) = paths(args)?;
+    of_all_ranks(args, |communicator| {
+        train_as(communicator, args, run_dir, config_path)
+    })
+}
+
+/// Folder of the run and file of its configuration.
+pub(super) fn paths(args: &TrainArgs) -> Result<(&Path, &Path)> {
+    match (&args.run_dir, &args.config) {
+        (Some(run_dir), Some(config)) => Ok((run_dir, config)),
+        _ => anyhow::bail!("RUN_DIR and --config are needed"),
+    }
+}
+
+/// Joins the job that this process belongs to, runs its part, and prints the result once; an error
+/// of one rank ends all.
+pub(super) fn of_all_ranks(
+    args: &TrainArgs,
+    run: impl FnOnce(&dyn Communicator) -> Result<Summary>,
+) -> Result<()> {
     let communicator = ranks::join()?;
     let communicator = &*communicator;
-    match train_as(communicator, args, run_dir, config_path) {
+    match run(communicator) {
         Err(error) if communicator.size() > 1 => ranks::give_up(communicator, &error),
-        Ok(summary) if communicator.rank() == 0 => report(args.format, run_dir, &summary),
+        Ok(summary) if communicator.rank() == 0 => report(args, &summary),
         done => done.map(|_| ()),
     }
 }
@@ -42,49 +60,36 @@ fn train_as(
     config_path: &Path,
 ) -> Result<Summary> {
     let config = TrainConfig::from_file(config_path)?;
-    let is_first = communicator.rank() == 0;
-    let run = if is_first {
-        RunFolder::open(run_dir)?
-    } else {
-        RunFolder::of_rank_0(run_dir)
-    };
+    let run = open(communicator, run_dir)?;
     let tokenizer = shared_tokenizer(communicator, &run, &config)?;
     let special = SpecialIds::of(&tokenizer)?;
     let data = Data::load(&config, &tokenizer, special)?;
     let model_config = model_config(&config, &tokenizer, special)
         .with_context(|| format!("section [model] of {}", config_path.display()))?;
     let device = crate::config::device(args.device, args.threads)?;
-    let precision = match config.train.precision {
-        PrecisionName::Bf16 => Precision::Bf16,
-        PrecisionName::F32 => Precision::F32,
-    };
+    let precision = config.train.precision.into();
     let config_json = model_config.to_json();
     let mut model = LladaModel::random(model_config, &device, precision, config.seed)?;
-    if is_first {
+    if communicator.rank() == 0 {
         tokenizer.save(run.path())?;
     }
-
-    let stop = Arc::new(AtomicBool::new(false));
-    let on_interrupt = Arc::clone(&stop);
-    ctrlc::set_handler(move || on_interrupt.store(true, Ordering::Relaxed))?;
-    let start = Instant::now();
-    let setup = Setup {
+    let job = Job {
         config: &config,
         data: &data,
         run: &run,
         communicator,
         config_json: config_json.as_bytes(),
-        clock: &|| start.elapsed().as_secs_f64(),
-        stop: &stop,
         allow_changes: args.allow_changes,
     };
-    if !is_first {
-        return Ok(train(&mut model, &setup, &mut Silent)?);
-    }
-    let mut observer = Bar::default();
-    let summary = train(&mut model, &setup, &mut observer)?;
-    observer.bar.finish();
-    Ok(summary)
+    job.run(&mut model)
+}
+
+/// The run folder, which rank 0 alone uses.
+pub(super) fn open(communicator: &dyn Communicator, run_dir: &Path) -> Result<RunFolder> {
+    Ok(match communicator.rank() {
+        0 => RunFolder::open(run_dir)?,
+        _ => RunFolder::of_rank_0(run_dir),
+    })
 }
 
 /// The tokenizer of rank 0: that of the run folder, or a new one.
@@ -109,7 +114,46 @@ fn shared_tokenizer(
     Ok(Tokenizer::from_bytes(&communicator.broadcast(0, json))?)
 }
 
-fn report(format: Format, run_dir: &Path, summary: &Summary) -> Result<()> {
+/// A run that is ready to begin or to be resumed.
+pub(super) struct Job<'a> {
+    pub(super) config: &'a TrainConfig,
+    pub(super) data: &'a Data,
+    pub(super) run: &'a RunFolder,
+    pub(super) communicator: &'a dyn Communicator,
+    /// Content of the `config.json` beside the model.
+    pub(super) config_json: &'a [u8],
+    pub(super) allow_changes: bool,
+}
+
+impl Job<'_> {
+    /// Trains until the end or an interrupt; rank 0 draws the progress.
+    pub(super) fn run(&self, model: &mut dyn Trainable) -> Result<Summary> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let on_interrupt = Arc::clone(&stop);
+        ctrlc::set_handler(move || on_interrupt.store(true, Ordering::Relaxed))?;
+        let start = Instant::now();
+        let setup = Setup {
+            config: self.config,
+            data: self.data,
+            run: self.run,
+            communicator: self.communicator,
+            config_json: self.config_json,
+            clock: &|| start.elapsed().as_secs_f64(),
+            stop: &stop,
+            allow_changes: self.allow_changes,
+        };
+        if self.communicator.rank() != 0 {
+            return Ok(train(model, &setup, &mut Silent)?);
+        }
+        let mut observer = Bar::default();
+        let summary = train(model, &setup, &mut observer)?;
+        observer.bar.finish();
+        Ok(summary)
+    }
+}
+
+fn report(args: &TrainArgs, summary: &Summary) -> Result<()> {
+    let (run_dir, _) = paths(args)?;
     let result = serde_json::json!({
         "run_dir": run_dir,
         "step": summary.step,
@@ -122,7 +166,7 @@ fn report(format: Format, run_dir: &Path, summary: &Summary) -> Result<()> {
         "validation_bound": summary.validation_bound,
         "validation_standard_error": summary.validation_standard_error,
     });
-    match format {
+    match args.format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text if summary.finished => print(&format!(
             "step {}, {} tokens, {:.0} tokens/s: the model is in {}\n",

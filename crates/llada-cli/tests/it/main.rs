@@ -12,6 +12,7 @@ mod hub;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod results;
+mod sft;
 mod train;
 
 use std::path::Path;

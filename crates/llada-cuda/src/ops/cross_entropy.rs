@@ -121,7 +121,7 @@ pub(crate) fn cross_entropy_backward(
     let (targets, dlosses) = (cx.upload_once(targets)?, cx.upload_once(dlosses)?);
     let lse = cx.f32s(OP, lse)?;
     let dbias = dbias.map_or(Ok(0), |dbias| cx.f32s_mut(OP, dbias))?;
-    let dhead = cx.f32s_mut(OP, dhead)?;
+    let dhead = dhead.map_or(Ok(0), |dhead| cx.f32s_mut(OP, dhead))?;
     let dhidden = cx.f32s_mut(OP, dhidden)?;
     if rows == 0 {
         return Ok(());
@@ -149,14 +149,11 @@ pub(crate) fn cross_entropy_backward(
         };
         let weight = weight.clone().rows_of_transpose(start..start + len);
         multiply_batch(cx, &slopes, &weight, output(dhidden, start > 0), precision)?;
-        let at = dhead + (start * d * size_of::<f32>()) as u64;
-        multiply_batch(
-            cx,
-            &slopes.transposed(),
-            &hidden,
-            output(at, true),
-            precision,
-        )?;
+        if dhead != 0 {
+            let at = dhead + (start * d * size_of::<f32>()) as u64;
+            let slopes = slopes.transposed();
+            multiply_batch(cx, &slopes, &hidden, output(at, true), precision)?;
+        }
         if dbias == 0 {
             return Ok(());
         }

@@ -157,7 +157,7 @@ fn gradients(inputs: &Inputs, device: &Device, precision: Precision) -> [Vec<f32
         lse: &lse,
         precision,
         dhidden: &mut dhidden,
-        dhead: &mut dhead,
+        dhead: Some(&mut dhead),
         dbias: Some(&mut dbias),
     };
     device.backend().cross_entropy_backward(args).unwrap();

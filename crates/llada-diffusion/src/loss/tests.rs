@@ -49,3 +49,24 @@ fn no_mask_means_no_weight() {
     assert!(diffusion_loss_weights(&noised).is_empty());
     assert!(uniform_loss_weights(&noised).is_empty());
 }
+
+#[test]
+fn weights_of_fine_tuning_are_one_over_p_the_answer_and_the_batch() {
+    // A prompt of 1 and an answer of 3, of which the last pads; an answer of 1.
+    let batch = TokenBatch::new(&[vec![1, 2, 3, 4], vec![5]]).unwrap();
+    let maskable = [false, true, true, true, true];
+    let noised = forward_process(&batch, 9, &[0.5, 0.25], &[0.0; 5], Some(&maskable)).unwrap();
+    assert_eq!(noised.positions, [1, 2, 3, 4]);
+    let of =
+        |weight: f64, t: f32, total: f64| (weight / (f64::from(p_mask(t)) * total * 2.0)) as f32;
+    let plain = sft_loss_weights(&noised, &[0.0, 1.0, 1.0, 1.0, 1.0]).unwrap();
+    let of_answer = of(1.0, 0.5, 3.0);
+    assert_eq!(plain, [of_answer, of_answer, of_answer, of(1.0, 0.25, 1.0)]);
+    let light = sft_loss_weights(&noised, &[0.0, 1.0, 1.0, 0.5, 1.0]).unwrap();
+    let of_answer = of(1.0, 0.5, 2.5);
+    assert_eq!(
+        light,
+        [of_answer, of_answer, of(0.5, 0.5, 2.5), of(1.0, 0.25, 1.0)]
+    );
+    assert!(sft_loss_weights(&noised, &[1.0; 4]).is_err());
+}

@@ -169,8 +169,8 @@ pub(crate) fn cross_entropy_backward(
     let head = Head::new(cx, args.hidden, weight, args.bias, args.precision)?;
     let d = args.hidden.shape()[1];
     let mut accumulate = false;
-    let (dhidden, dhead) = (args.dhidden, args.dhead.f32s_mut()?);
-    let dhead = Shared::new(dhead);
+    let (dhidden, dhead) = (args.dhidden, args.dhead);
+    let dhead = dhead.map(Tensor::f32s_mut).transpose()?.map(Shared::new);
     let mut dbias = args.dbias;
     head.for_each_tile(cx, |start, len, logits| {
         cx.workers
@@ -199,11 +199,13 @@ pub(crate) fn cross_entropy_backward(
             },
         )?;
         accumulate = true;
-        // SAFETY: tiles are visited one after the other and do not overlap.
-        #[expect(unsafe_code, reason = "a part of the output is written per tile")]
-        let dhead = unsafe { dhead.range(start * d, len * d) };
-        let a = &logits.transpose(0, 1)?;
-        matmul_into(cx, a, Rhs::Matrix(args.hidden), dhead, true, precision)?;
+        if let Some(dhead) = &dhead {
+            // SAFETY: tiles are visited one after the other and do not overlap.
+            #[expect(unsafe_code, reason = "a part of the output is written per tile")]
+            let dhead = unsafe { dhead.range(start * d, len * d) };
+            let a = &logits.transpose(0, 1)?;
+            matmul_into(cx, a, Rhs::Matrix(args.hidden), dhead, true, precision)?;
+        }
         if let Some(dbias) = dbias.as_deref_mut() {
             let mut sum = Tensor::zeros(logits.device(), DType::F32, &[len])?;
             super::add::column_sum(cx, logits, &mut sum)?;

@@ -60,4 +60,29 @@ impl Tape {
             sink.add(&x_in, dy.clone())
         }))
     }
+
+    /// `y = x + a z`, all of one shape.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`].
+    pub fn add_scaled(&mut self, x: &Var, a: f32, z: &Var) -> Result<Var> {
+        if x.value().shape() != z.value().shape() {
+            return Err(Error::ShapeMismatch {
+                op: "add_scaled",
+                lhs: x.value().shape().to_vec(),
+                rhs: z.value().shape().to_vec(),
+            });
+        }
+        let mut y = x.value().to_dtype(DType::F32)?;
+        self.device().backend().axpby(a, z.value(), 1.0, &mut y)?;
+        let (x_in, z_in) = (x.clone(), z.clone());
+        Ok(self.push(y, &[x, z], move |dy, sink| {
+            if z_in.needs_grad() {
+                let mut dz = Tensor::zeros(dy.device(), DType::F32, dy.shape())?;
+                dy.device().backend().axpby(a, dy, 0.0, &mut dz)?;
+                sink.add(&z_in, dz)?;
+            }
+            sink.add(&x_in, dy.clone())
+        }))
+    }
 }

@@ -44,8 +44,8 @@ pub struct CrossEntropyBackwardArgs<'a> {
     pub precision: Precision,
     /// Output `[N, D]`.
     pub dhidden: &'a mut Tensor,
-    /// Gradient of the head `[V, D]`, added to.
-    pub dhead: &'a mut Tensor,
+    /// Gradient of the head `[V, D]`, added to; `None` if the head is not trained.
+    pub dhead: Option<&'a mut Tensor>,
     /// Gradient of the bias `[V]`, added to.
     pub dbias: Option<&'a mut Tensor>,
 }
@@ -170,8 +170,9 @@ impl Tape {
             let mut dbias = bias_in.as_ref().map(zeros).transpose()?;
             let mut own_dhead = None;
             let dhead = match sink.parameter(&head_in) {
-                Some(dhead) => dhead,
-                None => own_dhead.insert(zeros(&head_in)?),
+                Some(dhead) => Some(dhead),
+                None if head_in.needs_grad() => Some(own_dhead.insert(zeros(&head_in)?)),
+                None => None,
             };
             dy.device()
                 .backend()

@@ -91,7 +91,7 @@ fn check(n: usize, v: usize, d: usize, with_bias: bool) {
             lse: &of(device, &[n], &lse),
             precision,
             dhidden: &mut dhidden,
-            dhead: &mut dhead,
+            dhead: Some(&mut dhead),
             dbias: Some(&mut dbias),
         };
         device.backend().cross_entropy_backward(args).expect("fits");

@@ -110,6 +110,23 @@ impl Score {
 }
 
 #[test]
+fn of_add_scaled() {
+    let score = Score::new(4, 6);
+    check_gradients(
+        "add_scaled",
+        &[&[4, 6], &[4, 6]],
+        |tape, x| {
+            let y = tape.add_scaled(&x[0], -1.5, &x[1]).expect("fits");
+            score.on(tape, &y)
+        },
+        |x| {
+            let scaled: Vec<f64> = x[1].iter().map(|z| -1.5 * z).collect();
+            score.exact(&reference::add(&x[0], &scaled))
+        },
+    );
+}
+
+#[test]
 fn of_linear() {
     let score = Score::new(4, 6);
     check_gradients(

@@ -28,6 +28,21 @@ fn a_template_comes_from_any_of_the_places_where_models_keep_it() {
 }
 
 #[test]
+fn a_saved_template_is_read_as_it_was() {
+    let template =
+        "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
+    let special = vec![("bos_token".to_owned(), "<s>".to_owned())];
+    let saved = ChatTemplate::new(template, special, Path::new("t.gguf"));
+    let dir = tempfile::tempdir().unwrap();
+    saved.save(dir.path()).unwrap();
+    let read = ChatTemplate::from_dir(dir.path()).unwrap();
+    let messages = [Message::user("hi")];
+    let text = read.render(&messages, true).unwrap();
+    assert_eq!(text, "<s><user>hi");
+    assert_eq!(text, saved.render(&messages, true).unwrap());
+}
+
+#[test]
 fn what_is_wrong_is_an_error_that_names_the_file() {
     #[track_caller]
     fn check(files: &[(&str, &str)], message: &str) {

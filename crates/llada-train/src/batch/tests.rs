@@ -27,7 +27,7 @@ fn config(seed: u64, lines: &str) -> TrainConfig {
 
 fn batches(sampler: &mut BatchSampler<'_>, steps: std::ops::Range<u64>) -> Vec<TokenBatch> {
     steps
-        .map(|step| sampler.next_batch(step).unwrap())
+        .map(|step| sampler.next_batch(step).unwrap().tokens)
         .collect()
 }
 

@@ -255,6 +255,99 @@ pub(crate) const KEYS: &[Key] = &[
     ),
 ];
 
+/// What fine-tuning adds, and what it says of keys of [`KEYS`] instead.
+pub(crate) const SFT_KEYS: &[Key] = &[
+    key(
+        "",
+        "objective",
+        "\"diffusion\"",
+        "\"diffusion\", nothing else",
+    ),
+    key(
+        "data",
+        "train",
+        "",
+        "required: files of pairs, .jsonl; of each line \"messages\" (role, content), or \
+         \"conversations\" (from, value), or \"prompt\" and \"completion\"; weights as \
+         \"a.jsonl:0.7\"; without them every pair is as likely",
+    ),
+    key(
+        "data",
+        "validation",
+        "[]",
+        "held-out files of pairs, for the bound of the answers given their prompts",
+    ),
+    key(
+        "data",
+        "sequence_length",
+        "",
+        "required: longest pair, in tokens, its EOS counted",
+    ),
+    key(
+        "sft",
+        "chat",
+        "\"auto\"",
+        "prompts that go through the model's chat template: \"auto\": those of conversations, if it \
+         has one; \"always\" or \"never\"",
+    ),
+    key(
+        "sft",
+        "too_long",
+        "\"drop\"",
+        "pairs longer than sequence_length: \"drop\" leaves them out; \"cut\" cuts the end of the \
+         answer off, its EOS with it; both are counted",
+    ),
+    key(
+        "sft",
+        "eos_pad_weight",
+        "1.0",
+        "weight in the loss of the EOS that pad short pairs; the EOS that ends an answer has 1",
+    ),
+    key(
+        "sft",
+        "local_batch_size",
+        "0",
+        "so many sequences in a row are padded to the longest of them; 0: the whole batch",
+    ),
+    key("lora", "rank", "8", "rank of the adapters"),
+    key("lora", "alpha", "16.0", "adapters count alpha / rank"),
+    key(
+        "lora",
+        "targets",
+        "[\"q_proj\", \"v_proj\"]",
+        "matrices of every block that get one: q_proj, k_proj, v_proj, attn_out, ff_proj, up_proj, \
+         ff_out",
+    ),
+    key("train", "batch_size", "256", "pairs of an optimizer step"),
+    key(
+        "train",
+        "learning_rate",
+        "2.5e-5",
+        "learning rate between warm-up and decay",
+    ),
+    key(
+        "train",
+        "min_learning_rate",
+        "",
+        "learning rate at the end of the decay; a tenth of learning_rate if not given",
+    ),
+    key(
+        "train",
+        "warmup_steps",
+        "50",
+        "first steps, in which the learning rate rises in a line",
+    ),
+];
+
+/// Keys that fine-tuning has no use for.
+const NOT_IN_SFT: &[&str] = &[
+    "tokenizer",
+    "min_character_count",
+    "packing",
+    "batch_tokens",
+    "random_length_probability",
+];
+
 /// Every key of a training configuration with its default, as a commented TOML file.
 #[must_use]
 pub fn config_help() -> String {
@@ -262,9 +355,7 @@ pub fn config_help() -> String {
         "# A training configuration. Unknown keys are errors; paths are relative to this file.\n",
     );
     for section in ["", "data", "model", "train"] {
-        if !section.is_empty() {
-            let _ = write!(help, "\n[{section}]\n");
-        }
+        write_section(&mut help, section);
         if section == "model" {
             help.push_str("# Fields of config.json (d_model, n_layers, n_heads, ...), or preset = \"NAME\".\n");
         }
@@ -273,6 +364,46 @@ pub fn config_help() -> String {
         }
     }
     help
+}
+
+/// The same of a configuration of fine-tuning; its section `[lora]` is commented out.
+#[must_use]
+pub fn sft_config_help() -> String {
+    let mut help = String::from(
+        "# A configuration of fine-tuning. Unknown keys are errors; paths are relative to this file.\n",
+    );
+    let is = |a: &Key, b: &Key| a.section == b.section && a.name == b.name;
+    for section in ["", "data", "sft", "train"] {
+        write_section(&mut help, section);
+        let of_section = |keys: &'static [Key]| keys.iter().filter(|key| key.section == section);
+        for key in of_section(KEYS).filter(|key| !NOT_IN_SFT.contains(&key.name)) {
+            let of_sft = SFT_KEYS.iter().find(|other| is(key, other));
+            write_key(&mut help, of_sft.unwrap_or(key));
+        }
+        for key in of_section(SFT_KEYS) {
+            if !KEYS.iter().any(|other| is(key, other)) {
+                write_key(&mut help, key);
+            }
+        }
+    }
+    help.push_str(
+        "\n# With this section adapters are trained in place of all parameters (LoRA).\n# [lora]\n",
+    );
+    for key in SFT_KEYS.iter().filter(|key| key.section == "lora") {
+        let mut of_key = String::new();
+        write_key(&mut of_key, key);
+        for line in of_key.lines() {
+            let comment = if line.starts_with('#') { "" } else { "# " };
+            let _ = writeln!(help, "{comment}{line}");
+        }
+    }
+    help
+}
+
+fn write_section(help: &mut String, section: &str) {
+    if !section.is_empty() {
+        let _ = write!(help, "\n[{section}]\n");
+    }
 }
 
 fn write_key(help: &mut String, key: &Key) {

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::help::{KEYS, config_help};
+use super::help::{KEYS, config_help, sft_config_help};
 use super::*;
 
 const LEAST: &str = "[data]\ntrain = [\"a.txt\"]\nsequence_length = 64\n\
@@ -50,8 +50,82 @@ fn help_has_every_key() {
 }
 
 #[test]
+fn help_of_fine_tuning_shows_the_real_defaults() {
+    let least = "[data]\ntrain = [\"a.jsonl\"]\nsequence_length = 64\n[train]\nsteps = 100\n";
+    let parse = |text: &str| TrainConfig::sft_from_toml(text, Path::new("sft.toml")).unwrap();
+    let help = sft_config_help()
+        .replace("# train =", "train = [\"a.jsonl\"]")
+        .replace("# sequence_length =", "sequence_length = 64")
+        .replace("# steps =", "steps = 100");
+    let least = parse(least);
+    assert_eq!(parse(&help), least);
+    assert!(least.lora.is_none());
+    let with_lora = help
+        .replace("# [lora]", "[lora]")
+        .replace("# rank =", "rank =")
+        .replace("# alpha =", "alpha =")
+        .replace("# targets =", "targets =");
+    assert_eq!(parse(&with_lora).lora, Some(LoraSection::default()));
+}
+
+#[test]
+fn fine_tuning_defaults_to_the_recipe_of_the_paper() {
+    let text = "[data]\ntrain = [\"a.jsonl\"]\nsequence_length = 64\n[train]\nsteps = 1000\n";
+    let config = TrainConfig::sft_from_toml(text, Path::new("sft.toml")).unwrap();
+    let train = &config.train;
+    assert_eq!((train.batch_size, train.weight_decay), (Some(256), 0.1));
+    // [[0, 0], [50, 2.5e-5], [900, 2.5e-5], [1000, 2.5e-6]], the first step being number 1.
+    for (step, expected) in [
+        (24, 1.25e-5),
+        (49, 2.5e-5),
+        (899, 2.5e-5),
+        (949, 1.375e-5),
+        (999, 2.5e-6),
+    ] {
+        let rate = crate::learning_rate(train, step);
+        assert!((rate - expected).abs() < 1e-12, "{step}: {rate}");
+    }
+}
+
+#[test]
+fn keys_of_the_other_kind_of_training_are_errors() {
+    let check = |lines: &str, expected: &str| {
+        let text = format!(
+            "[data]\ntrain = [\"a.jsonl\"]\nsequence_length = 64\n{lines}\n\
+             [train]\nsteps = 10\nbatch_size = 4\n"
+        );
+        let error = TrainConfig::sft_from_toml(&text, Path::new("sft.toml")).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+    };
+    check(
+        "tokenizer = \"char\"",
+        "data.tokenizer must be left out in fine-tuning",
+    );
+    check("packing = \"packed\"", "data.packing must be left out");
+    check("[model]\nd_model = 4", "model must be left out");
+    check(
+        "[sft]\neos_pad_weight = -1.0",
+        "sft.eos_pad_weight must be finite",
+    );
+    check("[sft]\nepochs = 2", "cannot be read");
+    check("[lora]\nr = 2", "cannot be read");
+    let text = "objective = \"autoregressive\"\n".to_owned() + LEAST;
+    let error = TrainConfig::sft_from_toml(&text, Path::new("sft.toml")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("config: objective must be \"diffusion\""),
+        "{error}"
+    );
+    check_error(
+        &format!("{LEAST}[lora]\nrank = 4\n"),
+        "config: lora must be left out in pre-training, see `llada sft`, got a section",
+    );
+}
+
+#[test]
 fn help_lines_fit_a_terminal() {
-    for line in config_help().lines() {
+    for line in config_help().lines().chain(sft_config_help().lines()) {
         assert!(line.len() <= 100, "{line}");
     }
 }

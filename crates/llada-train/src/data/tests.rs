@@ -98,7 +98,7 @@ fn bad_input_is_an_error_that_names_file_and_line() {
         b"aa\naa[MASK]a\n",
         "data: a.txt line 2 holds the mask token",
     );
-    let unknown_format = "data: a.csv has an unknown format; .txt and .jsonl are known";
+    let unknown_format = "data: a.csv has an unknown format; expected .txt or .jsonl";
     check_error("a.csv", b"aa\n", unknown_format);
 }
 

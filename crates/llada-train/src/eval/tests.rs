@@ -65,6 +65,22 @@ fn eval(lengths: &[u32], objective: Objective, mc_samples: usize) -> Option<Eval
 }
 
 #[test]
+fn prompts_are_given_and_not_counted() {
+    // As an answer of 5 alone, whatever the prompt: only the answer is masked and counted.
+    for prompt in [vec![], vec![3, 4, 5, 6]] {
+        let source = Source::of_pairs("a", None, [(prompt, vec![7, 8, 9, 10, 999])].into_iter());
+        let config = EvalConfig {
+            objective: Objective::Diffusion,
+            seed: 4,
+            mc_samples: 5,
+            max_sequences: 0,
+        };
+        let evaluation = evaluate(&Counting, &[source], &config).unwrap().unwrap();
+        assert!((evaluation.bound - 3.0).abs() < 1e-9, "{evaluation:?}");
+    }
+}
+
+#[test]
 fn with_a_draw_per_length_the_bound_is_exact() {
     // l masks, each with loss l, weighted by L / l: the mean over l of L l is L (L + 1) / 2.
     for length in [1_u32, 2, 5, 12] {
@@ -123,7 +139,7 @@ fn a_part_of_the_sequences_is_spread_over_all() {
     };
     let lengths: Vec<usize> = choose(&all, &config)
         .iter()
-        .map(|sequence| sequence.len())
+        .map(|sequence| sequence.tokens.len())
         .collect();
     assert_eq!(lengths, [1, 4, 7]);
 }

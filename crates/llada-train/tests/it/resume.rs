@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use llada_train::Error;
+use llada_train::{Error, TrainConfig};
 
-use crate::toy::{config, run_until, run_with, write_texts};
+use crate::toy::{config, run_until, run_with, sft_config, write_texts};
 
 const NEVER: u64 = u64::MAX;
 
@@ -36,9 +36,14 @@ fn assert_same_run(a: &Path, b: &Path, step: u64) {
 
 #[track_caller]
 fn check(objective: &str, train_lines: &str) {
+    check_config(|folder| config(folder, objective, train_lines));
+}
+
+#[track_caller]
+fn check_config(config: impl Fn(&Path) -> TrainConfig) {
     let folder = tempfile::tempdir().unwrap();
     write_texts(folder.path());
-    let config = config(folder.path(), objective, train_lines);
+    let config = config(folder.path());
     let (straight, stopped) = (
         folder.path().join("straight"),
         folder.path().join("stopped"),
@@ -98,6 +103,31 @@ fn autoregressive_run_resumes_bit_identical() {
     check(
         "autoregressive",
         "steps = 20\nbatch_size = 5\ncheckpoint_every = 3\neval_every = 5",
+    );
+}
+
+#[test]
+fn fine_tuning_resumes_bit_identical() {
+    let lines = "steps = 20\nbatch_size = 5\nmicro_batch_tokens = 30\neval_every = 6\n\
+                 [sft]\nlocal_batch_size = 2\neos_pad_weight = 0.5";
+    check_config(|folder| sft_config(folder, lines));
+}
+
+#[test]
+fn fine_tuning_reports_a_bound_of_the_answers_and_counts_padding() {
+    let folder = tempfile::tempdir().unwrap();
+    write_texts(folder.path());
+    let config = sft_config(folder.path(), "steps = 60\nbatch_size = 4\nlog_every = 60");
+    let (_, summary, reports) = run_until(&config, &folder.path().join("run"), NEVER).unwrap();
+    assert!(
+        reports.iter().all(|report| report.tokens % 4 == 0),
+        "padded to one length"
+    );
+    let n_ids = 13.0_f64;
+    let bound = summary.validation_bound.unwrap();
+    assert!(
+        bound > 0.0 && bound < n_ids.ln(),
+        "{bound} is better than a guess"
     );
 }
 

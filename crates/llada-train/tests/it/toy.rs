@@ -11,6 +11,7 @@ use llada_diffusion::{
 use llada_tensor::backend::Rhs;
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{CpuConfig, Device, Philox, Precision, Stream, Tape, Tensor, Var};
+use llada_text::Tokenizer;
 use llada_train::{
     Communicator, Data, Observer, Result, RunFolder, Setup, Single, SpecialIds, StepReport,
     Summary, TrainConfig, tokenizer_for, train,
@@ -191,6 +192,25 @@ pub(crate) fn config(folder: &Path, objective: &str, train_lines: &str) -> Train
     TrainConfig::from_toml(&text, &folder.join("config.toml")).unwrap()
 }
 
+/// A configuration of fine-tuning over the same texts as prompts and answers of all lengths.
+pub(crate) fn sft_config(folder: &Path, lines: &str) -> TrainConfig {
+    for name in ["a", "b", "held-out"] {
+        let text = fs::read_to_string(folder.join(format!("{name}.txt"))).unwrap();
+        let pair = |line: &str| {
+            let (prompt, answer) = line.split_at(2);
+            format!("{{\"prompt\": \"{prompt}\", \"completion\": \"{answer}\"}}\n")
+        };
+        let pairs: String = text.lines().map(pair).collect();
+        fs::write(folder.join(format!("{name}.jsonl")), pairs).unwrap();
+    }
+    let text = format!(
+        "seed = 5\n[data]\ntrain = [\"a.jsonl:0.7\", \"b.jsonl:0.3\"]\n\
+         validation = [\"held-out.jsonl\"]\nsequence_length = 12\n\
+         [train]\nlearning_rate = 1e-2\nprecision = \"f32\"\nwarmup_steps = 5\n{lines}"
+    );
+    TrainConfig::sft_from_toml(&text, &folder.join("config.toml")).unwrap()
+}
+
 /// Stops a run after a number of steps.
 pub(crate) struct StopAfter<'a> {
     pub(crate) step: u64,
@@ -238,9 +258,15 @@ pub(crate) fn run_as(
         0 => RunFolder::open(run)?,
         _ => RunFolder::of_rank_0(run),
     };
-    let tokenizer = tokenizer_for(config)?;
+    let tokenizer = match config.sft {
+        Some(_) => Tokenizer::character_level(["abcdefghij"].into_iter(), 1)?,
+        None => tokenizer_for(config)?,
+    };
     let special = SpecialIds::of(&tokenizer)?;
-    let data = Data::load(config, &tokenizer, special)?;
+    let data = match config.sft {
+        Some(_) => Data::load_pairs(config, &tokenizer, None, special)?,
+        None => Data::load(config, &tokenizer, special)?,
+    };
     let mut model = Toy::new(tokenizer.vocab_size(), special, 64);
     let stop = AtomicBool::new(false);
     let ticks = Cell::new(0.0);

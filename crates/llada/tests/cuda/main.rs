@@ -209,7 +209,7 @@ fn train(device: &Device, precision: &str) -> (Vec<[f64; 2]>, Vec<f32>) {
     let mut model = llada::model::weights::load(&models()[0], device, precision).unwrap();
     let mut optimizer = Optimizer::new(model.parameters()).unwrap();
     let batch = TokenBatch::new(&[&[7, 31, 250, 3, 90, 12, 400, 9][..], &[5, 301, 17, 44, 2]]);
-    let batch = batch.unwrap();
+    let batch = batch.unwrap().into();
     let mut reports = Vec::new();
     for step in 0..3 {
         let report = train_step(&mut model, &mut optimizer, &batch, &config, step).unwrap();

@@ -1,7 +1,7 @@
 //! Losses, gradients and updates.
 
 use llada::diffusion::{
-    Noised, TokenBatch, Trainable as _, diffusion_loss_weights, forward_process,
+    Noised, TokenBatch, Trainable as _, diffusion_loss_weights, forward_process, sft_loss_weights,
 };
 use llada::tensor::ops::adamw::{AdamWArgs, adamw, global_norm};
 use llada::tensor::{DType, Gradients, Tape, Tensor};
@@ -86,18 +86,12 @@ fn weights(noised: &Noised, prompts: Option<&[usize]>) -> Vec<f32> {
     let Some(prompts) = prompts else {
         return diffusion_loss_weights(noised);
     };
-    let offsets = noised.batch.offsets();
-    let of = |(&at, &p): (&usize, &f32)| {
-        let row = offsets.partition_point(|&start| start <= at) - 1;
-        let answer = (offsets[row + 1] - offsets[row] - prompts[row]) as f64;
-        (1.0 / (f64::from(p) * answer * prompts.len() as f64)) as f32
+    let rows = noised.batch.sequences().zip(prompts);
+    let of = |(row, &prompt): (&[u32], &usize)| {
+        (0..row.len()).map(move |at| if at < prompt { 0.0 } else { 1.0 })
     };
-    noised
-        .positions
-        .iter()
-        .zip(&noised.p_mask)
-        .map(of)
-        .collect()
+    let token_weights: Vec<f32> = rows.flat_map(of).collect();
+    sft_loss_weights(noised, &token_weights).unwrap()
 }
 
 fn loss_and_gradients(model: &LladaModel, noised: &Noised, weights: &[f32]) -> (f64, Gradients) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use llada::diffusion::Trainable as _;
-use llada::train::{Optimizer, TrainConfig, train_step};
+use llada::train::{Batch, Optimizer, TrainConfig, train_step};
 use serde_json::json;
 
 use super::measure::{Peak, Timing};
@@ -23,13 +23,13 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
     subject.check_length("--length", length)?;
     let config = train_config(&subject, length)?;
     let mut model = subject.trainable(length)?;
-    let batch = subject.tokens(length)?;
+    let batch: Batch = subject.tokens(length)?.into();
     let mut optimizer = Optimizer::new(model.parameters())?;
     // Always the first step, so that every round masks the same tokens.
     let pass = || Ok(train_step(&mut model, &mut optimizer, &batch, &config, 0)?);
     let time = || Timing::of(args.steps.or(args.subject.rounds), pass);
     let (peak, (timing, report)) = Peak::around(&subject.device, subject.precision, time)?;
-    let tokens = batch.n_tokens();
+    let tokens = batch.tokens.n_tokens();
     let bytes = |x: &llada::tensor::Tensor| x.numel() * x.dtype().size_bytes();
     Outcome {
         subject: &subject,

@@ -1,0 +1,130 @@
+//! `llada sft`.
+
+use std::path::Path;
+
+use anyhow::Result;
+use llada::diffusion::{MaskPredictor as _, PredictorInfo, Trainable as _};
+use llada::model::LoraConfig;
+use llada::text::{ChatTemplate, Error as TextError};
+use llada::train::{
+    Communicator, Data, LoraSection, SpecialIds, Summary, TrainConfig, parameters_checksum,
+    sft_config_help,
+};
+use llada::{Llada, LladaModel, LoadError};
+
+use super::train::{Job, of_all_ranks, open, paths};
+use crate::args::SftArgs;
+use crate::output::{note, print};
+
+pub(crate) fn run(args: &SftArgs) -> Result<()> {
+    if args.train.help_config {
+        return print(&sft_config_help());
+    }
+    let (run_dir, config_path) = paths(&args.train)?;
+    of_all_ranks(&args.train, |communicator| {
+        sft_as(communicator, args, run_dir, config_path)
+    })
+}
+
+/// The run of one rank.
+fn sft_as(
+    communicator: &dyn Communicator,
+    args: &SftArgs,
+    run_dir: &Path,
+    config_path: &Path,
+) -> Result<Summary> {
+    let mut config = TrainConfig::sft_from_file(config_path)?;
+    let lora = config.lora.as_ref().map(lora_config);
+    lora.as_ref().map(LoraConfig::check).transpose()?;
+    let run = open(communicator, run_dir)?;
+    let device = crate::config::device(args.train.device, args.train.threads)?;
+    let path = args.model.as_deref().map(crate::hub::resolve);
+    let path = path.transpose()?;
+    let precision = config.train.precision.into();
+    let Llada { model, tokenizer } = match &path {
+        Some(path) => llada::load_trainable(path, &device, precision)?,
+        None => llada::embedded_trainable(&device, precision)?,
+    };
+    let template = path.as_deref().map(chat_template).transpose()?.flatten();
+    let PredictorInfo {
+        eos_token_id,
+        mask_token_id,
+        ..
+    } = model.info();
+    let special = SpecialIds {
+        eos_token_id,
+        mask_token_id,
+    };
+    let data = Data::load_pairs(&config, &tokenizer, template.as_ref(), special)?;
+    // A run goes on from the model that it began with.
+    let checksum = parameters_checksum(model.parameters())?;
+    config.model.insert("checksum".to_owned(), checksum.into());
+    let config_json = model.config().to_json();
+    let mut model = adapted(model, lora.as_ref(), config.seed)?;
+
+    if communicator.rank() == 0 {
+        tell(&data);
+        tokenizer.save(run.path())?;
+        if let Some(template) = &template {
+            template.save(run.path())?;
+        }
+        if let Some(lora) = &lora {
+            let base = args.model.as_deref().map(Path::to_string_lossy);
+            lora.save(run.path(), base.as_deref())?;
+        }
+    }
+    let job = Job {
+        config: &config,
+        data: &data,
+        run: &run,
+        communicator,
+        config_json: config_json.as_bytes(),
+        allow_changes: args.train.allow_changes,
+    };
+    job.run(&mut model)
+}
+
+fn lora_config(section: &LoraSection) -> LoraConfig {
+    LoraConfig {
+        rank: section.rank,
+        alpha: section.alpha,
+        targets: section.targets.clone(),
+    }
+}
+
+fn adapted(model: LladaModel, lora: Option<&LoraConfig>, seed: u64) -> Result<LladaModel> {
+    Ok(match lora {
+        Some(lora) => model.with_lora(lora, seed)?,
+        None => model,
+    })
+}
+
+/// The chat template of a model, if it has one.
+fn chat_template(path: &Path) -> Result<Option<ChatTemplate>> {
+    match llada::chat_template(path) {
+        Ok(template) => Ok(Some(template)),
+        Err(LoadError::Text(TextError::NoChatTemplate { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells what the data have that is not learned as it is.
+fn tell(data: &Data) {
+    for source in data.train.iter().chain(&data.validation) {
+        let n_pairs = source.n_documents + source.n_dropped;
+        for (what, n, of, things) in [
+            ("too long and left out", source.n_dropped, n_pairs, "pairs"),
+            ("too long and cut", source.n_cut, n_pairs, "pairs"),
+            (
+                "unknown to the tokenizer",
+                source.n_unknown,
+                source.n_tokens(),
+                "tokens",
+            ),
+        ] {
+            if n > 0 {
+                note(&format!("{}: {what}: {n} of {of} {things}", source.name));
+            }
+        }
+    }
+}
