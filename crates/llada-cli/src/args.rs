@@ -295,7 +295,7 @@ pub(crate) struct ScoreArgs {
         conflicts_with = "target"
     )]
     pub(crate) target_ids: Option<Vec<u32>>,
-    /// Monte Carlo draws
+    /// Monte Carlo draws; an autoregressive model needs none, its likelihood is exact
     #[arg(long, alias = "mc_samples", alias = "mc_num", default_value_t = 128)]
     pub(crate) mc_samples: usize,
     /// Spread the draws of --estimator l evenly within batches of N, as the reference does [default:

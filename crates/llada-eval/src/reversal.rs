@@ -182,7 +182,7 @@ fn reversal(subject: &Subject<'_>, couplet: &Couplet) -> Request {
 
 fn fill(subject: &Subject<'_>, canvas: Vec<u32>, masks: &[u32]) -> Request {
     let suffix = Vec::from_iter(subject.end_of_document());
-    let config = subject.greedy(masks.len(), never(subject));
+    let config = subject.greedy_config(masks.len(), never(subject));
     Request {
         task: Task::Infill { canvas, suffix },
         ..Request::infill(Vec::new(), config)
@@ -190,7 +190,7 @@ fn fill(subject: &Subject<'_>, canvas: Vec<u32>, masks: &[u32]) -> Request {
 }
 
 fn proceed(subject: &Subject<'_>, prompt: Vec<u32>, length: usize) -> Request {
-    Request::generate(prompt, subject.greedy(length, never(subject)))
+    Request::generate(prompt, subject.greedy_config(length, never(subject)))
 }
 
 /// What a line never holds.

@@ -63,7 +63,7 @@ impl Subject<'_> {
     }
 
     /// The surest tokens, one a step, of which none is one of `never`.
-    pub(crate) fn greedy(&self, gen_length: usize, never: Vec<u32>) -> SampleConfig {
+    pub(crate) fn greedy_config(&self, gen_length: usize, never: Vec<u32>) -> SampleConfig {
         SampleConfig {
             steps: gen_length,
             gen_length,

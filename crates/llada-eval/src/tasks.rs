@@ -246,7 +246,7 @@ fn request(
         && subject.kind == Kind::Diffusion
         && length < subject.info().max_sequence_length;
     let never = Vec::from_iter(subject.tokenizer.unk_token_id());
-    let greedy = subject.greedy(gen_length, never);
+    let greedy = subject.greedy_config(gen_length, never);
     let config = SampleConfig {
         steps: config.steps.unwrap_or(gen_length),
         early_stop: subject.kind == Kind::Autoregressive,

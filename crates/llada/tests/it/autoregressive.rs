@@ -9,17 +9,16 @@ use llada::diffusion::{
 };
 use llada::sample::{CacheMode, Output, Request, SampleConfig, sample_autoregressive};
 use llada::tensor::ops::candidates::CandidateRule;
-use llada::{CpuConfig, Device, FrozenModel, ModelConfig, Precision};
+use llada::{CpuConfig, CpuLevel, Device, FrozenModel, ModelConfig, Precision};
 
-fn model(precision: Precision) -> FrozenModel {
+fn model(level: Option<CpuLevel>, precision: Precision) -> FrozenModel {
     let config = serde_json::json!({
         "d_model": 64, "n_heads": 4, "n_kv_heads": 2, "n_layers": 3, "mlp_hidden_size": 96,
         "vocab_size": 200, "max_sequence_length": 160, "mask_token_id": 199, "eos_token_id": 198,
         "causal": true,
     });
     let config = ModelConfig::from_json(config.to_string().as_bytes(), Path::new("config.json"));
-    let (threads, level) = (1, None);
-    let device = Device::cpu(CpuConfig { threads, level }).unwrap();
+    let device = Device::cpu(CpuConfig { threads: 1, level }).unwrap();
     FrozenModel::random(config.unwrap(), &device, precision, 5).unwrap()
 }
 
@@ -53,24 +52,33 @@ fn run(model: &FrozenModel, cache: CacheMode, temperature: f64) -> (Vec<Output>,
 
 #[test]
 fn cached_keys_and_values_change_nothing() {
-    let model = model(Precision::F32);
-    for temperature in [0.0, 1.0] {
-        let (plain, of_plain) = run(&model, CacheMode::None, temperature);
-        let (cached, of_cached) = run(&model, CacheMode::Prefix, temperature);
-        for (plain, cached) in plain.iter().zip(&cached) {
-            assert_eq!(plain.tokens, cached.tokens, "temperature {temperature}");
-            // The prompt once, then a position for each token but the last.
-            assert_eq!(cached.rows, cached.prompt_len + 39);
+    for level in CpuLevel::available() {
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            let model = model(Some(level), precision);
+            check_cached(&model, 0.0);
+            check_cached(&model, 1.0);
         }
-        for (a, b) in of_plain.iter().zip(&of_cached) {
-            assert!((a - b).abs() <= 1e-6, "{a} and {b}");
-        }
+    }
+}
+
+/// The cached and the uncached run give the same bits.
+#[track_caller]
+fn check_cached(model: &FrozenModel, temperature: f64) {
+    let (plain, of_plain) = run(model, CacheMode::None, temperature);
+    let (cached, of_cached) = run(model, CacheMode::Prefix, temperature);
+    for (plain, cached) in plain.iter().zip(&cached) {
+        assert_eq!(plain.tokens, cached.tokens);
+        // The prompt once, then a position for each token but the last.
+        assert_eq!(cached.rows, cached.prompt_len + 39);
+    }
+    for (a, b) in of_plain.iter().zip(&of_cached) {
+        assert_eq!(a.to_bits(), b.to_bits(), "{a} and {b}");
     }
 }
 
 #[test]
 fn a_likelihood_is_that_of_every_prefix_by_itself() {
-    let model = model(Precision::F32);
+    let model = model(None, Precision::F32);
     let tokens = prompt(60);
     let scored = ScoredSequence {
         tokens: &tokens,
@@ -92,7 +100,7 @@ fn a_likelihood_is_that_of_every_prefix_by_itself() {
 
 #[test]
 fn plans_that_would_look_ahead_are_refused() {
-    let model = model(Precision::F32);
+    let model = model(None, Precision::F32);
     let tokens = prompt(12);
     let batch = TokenBatch::new(&[&tokens]).unwrap();
     let rule = CandidateRule {
