@@ -45,7 +45,11 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
             "no kernel is compiled or tested",
             cuda::obstacle(sh, &metadata.target_directory),
         )?;
-    let with_mpi = can_have("MPI", "no run of several processes is tested", mpi::obstacle(sh))?;
+    let with_mpi = can_have(
+        "MPI",
+        "no run of several processes is tested",
+        mpi::obstacle(sh),
+    )?;
     let with_nextest = cmd!(sh, "cargo nextest --version")
         .quiet()
         .ignore_stderr()

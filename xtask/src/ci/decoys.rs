@@ -23,7 +23,14 @@ const PROGRAMS: &[&str] = &[
 const VARIABLES: &[&str] = &["LLADA_NVCC", "CUDA_HOME", "CUDA_PATH", "LIBCLANG_PATH"];
 
 /// Packages that only a build with CUDA or MPI may use.
-const PACKAGES: &[&str] = &["bindgen", "clang-sys", "cudarc", "llada-cuda", "mpi", "mpi-sys"];
+const PACKAGES: &[&str] = &[
+    "bindgen",
+    "clang-sys",
+    "cudarc",
+    "llada-cuda",
+    "mpi",
+    "mpi-sys",
+];
 
 /// The programs are in the path as long as this lives.
 pub(super) struct Decoys<'a> {

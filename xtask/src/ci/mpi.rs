@@ -29,7 +29,10 @@ pub(super) fn obstacle(sh: &Shell) -> Option<String> {
 
 pub(super) fn check(sh: &Shell, with_nextest: bool) -> Result<()> {
     let package = ["-p", "llada-cli", "--features", "mpi", "--test", "it"];
-    let lint = cmd!(sh, "cargo clippy -p llada-train --features mpi -- -D warnings");
+    let lint = cmd!(
+        sh,
+        "cargo clippy -p llada-train --features mpi -- -D warnings"
+    );
     run_step("lint MPI", &lint)?;
     let (build, test) = if with_nextest {
         (
