@@ -97,7 +97,6 @@ impl Communicator for Single {
         bytes
     }
 
-    #[expect(clippy::exit, reason = "that is what it is for")]
     fn abort(&self) -> ! {
         std::process::exit(1)
     }

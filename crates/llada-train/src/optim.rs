@@ -127,16 +127,11 @@ impl<'a> Optimizer<'a> {
         let mut on_the_way = None;
         for bucket in 0..self.shards.buckets().len() {
             let gradients = self.gradients.tensors();
-            for index in self.shards.of(bucket, rank) {
-                let moments = self.moments[index].as_mut();
-                let moments = moments.expect("its owner keeps the moments of a parameter");
-                update_one(
-                    &mut parameters[index],
-                    &gradients[index],
-                    moments,
-                    config,
-                    update,
-                )?;
+            for index in self.shards.buckets()[bucket].clone() {
+                if let Some(moments) = &mut self.moments[index] {
+                    let (parameter, gradient) = (&mut parameters[index], &gradients[index]);
+                    update_one(parameter, gradient, moments, config, update)?;
+                }
             }
             if communicator.size() == 1 {
                 continue;

@@ -1,6 +1,6 @@
 //! Which rank keeps the optimizer state of which parameter, and what travels together.
 //!
-//! ZeRO, stage 1 (arXiv 1910.02054): gradients are summed where the moments are, and updated
+//! `ZeRO`, stage 1 (arXiv 1910.02054): gradients are summed where the moments are, and updated
 //! parameters return from there. A parameter is never cut, since Muon needs whole matrices.
 
 use std::ops::Range;

@@ -235,10 +235,10 @@ pub(crate) fn autoregressive_examples(batch: &TokenBatch) -> Examples {
 }
 
 impl Examples {
-    /// Cuts the sequences into micro-batches of at most `n_tokens` tokens each (0: any number), or
-    /// into `at_least` of about the same length if these are more. Only those that have something
-    /// to predict.
-    fn cut(&self, n_tokens: usize, at_least: usize) -> Vec<Range<usize>> {
+    /// Cuts the sequences into micro-batches of at most `n_tokens` tokens each (0: any number). If
+    /// their number is no multiple of that of the ranks, it is raised to one, and they are of about
+    /// the same length. Only those that have something to predict.
+    fn cut(&self, n_tokens: usize, n_ranks: usize) -> Vec<Range<usize>> {
         let limit = if n_tokens == 0 { usize::MAX } else { n_tokens };
         let (offsets, n_sequences) = (self.batch.offsets(), self.batch.n_sequences());
         let (mut parts, mut first) = (Vec::new(), 0);
@@ -250,11 +250,12 @@ impl Examples {
             parts.push(first..end);
             first = end;
         }
-        if parts.len() < at_least {
+        let n_parts = parts.len().next_multiple_of(n_ranks);
+        if parts.len() < n_parts {
             let n = self.batch.n_tokens();
-            let until = |part: usize| offsets.partition_point(|o| o * at_least < n * part);
+            let until = |part: usize| offsets.partition_point(|o| o * n_parts < n * part);
             let part = |part| until(part)..until(part + 1);
-            parts = (0..at_least).map(part).collect();
+            parts = (0..n_parts).map(part).collect();
         }
         let predicts = |part: &Range<usize>| {
             let before = |token| self.positions.partition_point(|&position| position < token);

@@ -1,4 +1,64 @@
 use super::*;
+use crate::Wait;
+
+fn device() -> llada_tensor::Device {
+    llada_tensor::Device::cpu(llada_tensor::CpuConfig {
+        threads: 1,
+        level: None,
+    })
+    .unwrap()
+}
+
+/// One of three ranks, which is not asked anything else.
+#[derive(Debug)]
+struct OfThree(usize);
+
+impl Communicator for OfThree {
+    fn rank(&self) -> usize {
+        self.0
+    }
+
+    fn size(&self) -> usize {
+        3
+    }
+
+    fn start_reduce_scatter(&self, _values: Vec<f32>, _counts: &[usize]) -> Wait<'_> {
+        unreachable!()
+    }
+
+    fn start_all_gather(&self, _mine: Vec<f32>, _counts: &[usize]) -> Wait<'_> {
+        unreachable!()
+    }
+
+    fn all_gather(&self, _mine: &[f64]) -> Vec<Vec<f64>> {
+        unreachable!()
+    }
+
+    fn broadcast(&self, _root: usize, _bytes: Vec<u8>) -> Vec<u8> {
+        unreachable!()
+    }
+
+    fn abort(&self) -> ! {
+        unreachable!()
+    }
+}
+
+#[test]
+fn the_moments_of_a_parameter_are_in_the_memory_of_one_rank() {
+    let device = device();
+    let parameters = [6, 3, 2, 2, 3].map(|n| Parameter {
+        name: String::new(),
+        value: Tensor::from_f32(&device, &[n], &vec![1.0; n]).unwrap(),
+        kind: ParameterKind::Vector,
+    });
+    let numels = [0, 1, 2].map(|rank| {
+        let communicator = OfThree(rank);
+        let optimizer = Optimizer::sharded(&parameters, &communicator).unwrap();
+        let moments = optimizer.moments.iter().flatten().flatten();
+        moments.map(Tensor::numel).sum::<usize>()
+    });
+    assert_eq!(numels, [12, 10, 10], "two moments of 6, 5 and 5 numbers");
+}
 
 #[test]
 fn clipping_only_shortens() {
@@ -12,11 +72,7 @@ fn clipping_only_shortens() {
 /// Muon takes the matrices of the blocks and leaves the rest to AdamW.
 #[test]
 fn muon_updates_matrices_alone() {
-    let device = llada_tensor::Device::cpu(llada_tensor::CpuConfig {
-        threads: 1,
-        level: None,
-    })
-    .unwrap();
+    let device = device();
     let kinds = [
         ParameterKind::Table,
         ParameterKind::Matrix,

@@ -96,7 +96,7 @@ fn stratified_ratios_hit_every_stratum_once() {
 fn parts_hold_whole_sequences_and_all_predictions() {
     let batch = batch(&[3, 2, 5, 1, 4]);
     let whole = autoregressive_examples(&batch);
-    assert_eq!(whole.cut(0, 1), [0..5]);
+    assert_eq!(whole.cut(0, 1), std::slice::from_ref(&(0..5)));
     assert_eq!(whole.part(&(0..5)).unwrap(), whole);
     let cut = whole.cut(6, 1);
     let parts: Vec<Examples> = cut.iter().map(|part| whole.part(part).unwrap()).collect();
@@ -114,15 +114,16 @@ fn parts_hold_whole_sequences_and_all_predictions() {
 #[test]
 fn every_rank_gets_about_as_much() {
     #[track_caller]
-    fn check(lengths: &[usize], [n_tokens, at_least]: [usize; 2], expected: &[Range<usize>]) {
-        let cut = autoregressive_examples(&batch(lengths)).cut(n_tokens, at_least);
+    fn check(lengths: &[usize], [n_tokens, n_ranks]: [usize; 2], expected: &[Range<usize>]) {
+        let cut = autoregressive_examples(&batch(lengths)).cut(n_tokens, n_ranks);
         assert_eq!(cut, expected);
     }
     check(&[4, 4, 4, 4], [0, 2], &[0..2, 2..4]);
     check(&[4, 4, 4, 4], [0, 4], &[0..1, 1..2, 2..3, 3..4]);
     check(&[9, 2, 2, 2, 2], [0, 2], &[0..1, 1..5]);
-    // What a single process cuts is cut no further if it is enough for all.
-    check(&[4, 4, 4, 4], [4, 3], &[0..1, 1..2, 2..3, 3..4]);
+    // What a single process cuts is left if it is as much for all, and cut again if it is not.
+    check(&[2, 2, 2, 2, 2, 2, 2], [4, 4], &[0..2, 2..4, 4..6, 6..7]);
+    check(&[2; 9], [6, 2], &[0..3, 3..5, 5..7, 7..9]);
     // More ranks than sequences: some have nothing to do. Nor is one token of any use.
     check(&[5, 5], [0, 4], &[0..1, 1..2]);
     check(&[5, 1, 5], [1, 3], &[0..1, 2..3]);
