@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Pre-train a model; run again to resume
     Train(TrainArgs),
-    /// Fine-tune a model on prompts and answers, in full or with LoRA; run again to resume
+    /// Fine-tune a model on prompts and answers, in full or by low-rank adapters; run again to resume
     Sft(SftArgs),
     /// Write the logits of token ids to a safetensors file
     Logits(LogitsArgs),

@@ -101,8 +101,7 @@ impl LoraConfig {
             "init_lora_weights": true,
             "inference_mode": true,
         });
-        let json = serde_json::to_vec_pretty(&config).expect("keys are strings");
-        write_file(&dir.join(CONFIG), &json)
+        write_file(&dir.join(CONFIG), format!("{config:#}").as_bytes())
     }
 }
 

@@ -100,8 +100,8 @@ impl ChatTemplate {
             .map(|(name, token)| (name.clone(), token.as_str().into()))
             .collect();
         config.insert("chat_template".to_owned(), self.source.as_str().into());
-        let json = serde_json::to_vec_pretty(&config).expect("keys are strings");
-        write_file(dir, CONFIG, &json)
+        let json = format!("{:#}", Value::Object(config));
+        write_file(dir, CONFIG, json.as_bytes())
     }
 
     /// The conversation as a text, special tokens written out; `add_generation_prompt` opens the

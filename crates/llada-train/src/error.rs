@@ -110,7 +110,7 @@ pub enum Error {
         /// What is wrong.
         what: &'static str,
     },
-    /// A turn of a ShareGPT conversation that nobody known speaks.
+    /// A turn of a `ShareGPT` conversation that nobody known speaks.
     #[error(
         "data: {path} line {line}: a turn is from {from:?}; expected human, gpt or system",
         path = path.display()

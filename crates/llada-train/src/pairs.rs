@@ -17,7 +17,7 @@ struct Line {
     completion: Option<String>,
 }
 
-/// A turn of a ShareGPT conversation.
+/// A turn of a `ShareGPT` conversation.
 #[derive(Debug, Deserialize)]
 struct Turn {
     from: String,
@@ -35,7 +35,7 @@ struct Pair {
 impl Data {
     /// Reads and tokenizes the pairs of a configuration of fine-tuning.
     ///
-    /// A line is a conversation (`messages` or ShareGPT's `conversations`), of which every answer
+    /// A line is a conversation (`messages` or `ShareGPT`'s `conversations`), of which every answer
     /// makes a pair with all that precedes it as its prompt (appendix B.1 of the paper), or a
     /// `prompt` and its `completion`. Prompts go through `template` as [`ChatUse`] says; without
     /// it, the messages are written one after the other. An EOS ends the answer.
