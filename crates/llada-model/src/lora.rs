@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use llada_diffusion::{Parameter, ParameterKind};
 use llada_tensor::backend::{MatmulArgs, Rhs};
@@ -111,7 +112,7 @@ pub(crate) struct Lora {
     /// Factor on `B A`.
     pub(crate) scale: f32,
     /// Where the `A` of a parameter, by its index, stands among the adapters; its `B` follows.
-    slots: BTreeMap<usize, usize>,
+    pub(crate) slots: Arc<BTreeMap<usize, usize>>,
     /// `A` `[rank, K]` and `B` `[N, rank]` of each adapted weight `[N, K]`.
     pub(crate) adapters: Vec<Parameter>,
 }
@@ -155,7 +156,7 @@ impl Lora {
         }
         Ok(Self {
             scale: config.scale(),
-            slots,
+            slots: Arc::new(slots),
             adapters,
         })
     }

@@ -13,7 +13,7 @@ use llada_tensor::ops::matmul::pack;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
 use crate::lora::{ADAPTERS, Lora, LoraConfig};
-use crate::network::{FrozenWeight, Network, Parameters, Pass, kind};
+use crate::network::{FrozenWeight, Network, Pass, Trained, kind};
 use crate::weights::SINGLE;
 use crate::window::Input;
 use crate::{FrozenModel, ModelConfig, Result};
@@ -26,6 +26,7 @@ pub struct LladaModel {
     parameters: Vec<Parameter>,
     /// Trained in place of the parameters.
     lora: Option<Lora>,
+    checkpoints_activations: bool,
     frozen: OnceLock<FrozenModel>,
 }
 
@@ -63,6 +64,7 @@ impl LladaModel {
             network,
             parameters,
             lora: None,
+            checkpoints_activations: false,
             frozen,
         })
     }
@@ -77,6 +79,15 @@ impl LladaModel {
         self.lora = Some(Lora::new(self.config(), config, device, seed)?);
         self.frozen.take();
         Ok(self)
+    }
+
+    /// The model with activation checkpointing, or without: in training only the input of each
+    /// block is kept, and the rest is computed again in the backward pass. Gradients are the same
+    /// bits.
+    #[must_use]
+    pub fn checkpoint_activations(mut self, checkpoints: bool) -> Self {
+        self.checkpoints_activations = checkpoints;
+        self
     }
 
     /// A model with random parameters.
@@ -276,18 +287,15 @@ impl Trainable for LladaModel {
         weights: &[f32],
     ) -> DiffusionResult<Var> {
         self.network.check(batch, positions)?;
-        let mut pass = Pass {
-            tape,
-            parameters: match &self.lora {
-                Some(lora) => Parameters::Adapted(&self.parameters, lora),
-                None => Parameters::Trained(&self.parameters),
-            },
-            cached: None,
-            states: None,
+        let trained = Arc::new(Trained::new(&self.parameters, self.lora.as_ref()));
+        let input = Input::new(batch, positions);
+        let hidden = match self.checkpoints_activations {
+            true => self.network.hidden_checkpointed(tape, &trained, input)?,
+            false => self
+                .network
+                .hidden(&mut Pass::trained(tape, &trained), &input)?,
         };
-        let hidden = self
-            .network
-            .hidden(&mut pass, &Input::new(batch, positions))?;
+        let mut pass = Pass::trained(tape, &trained);
         let head = pass.parameter(self.network.head.weight);
         let bias = self.network.head.bias.map(|bias| pass.parameter(bias));
         Ok(pass

@@ -2,6 +2,7 @@
 //!
 //! Source: `LLaDAModel` and `LLaDALlamaBlock` of the reference's `modeling_llada.py`.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -95,11 +96,37 @@ impl Slots<'_> {
 #[derive(Clone, Copy)]
 pub(crate) enum Parameters<'a> {
     /// As they are trained.
-    Trained(&'a [Parameter]),
-    /// As they are, with adapters that are trained.
-    Adapted(&'a [Parameter], &'a Lora),
+    Trained(&'a Trained),
     /// In the forms of [`Network::forms`].
     Frozen(&'a [FrozenWeight]),
+}
+
+/// The values that a training step reads, sharing the memory of the model's.
+pub(crate) struct Trained {
+    parameters: Vec<Tensor>,
+    /// Trained in place of the parameters.
+    adapters: Option<Adapters>,
+}
+
+struct Adapters {
+    scale: f32,
+    /// See [`Lora::slots`].
+    slots: Arc<BTreeMap<usize, usize>>,
+    values: Vec<Tensor>,
+}
+
+impl Trained {
+    pub(crate) fn new(parameters: &[Parameter], lora: Option<&Lora>) -> Self {
+        let values = |all: &[Parameter]| all.iter().map(|p| p.value.clone()).collect();
+        Self {
+            parameters: values(parameters),
+            adapters: lora.map(|lora| Adapters {
+                scale: lora.scale,
+                slots: Arc::clone(&lora.slots),
+                values: values(&lora.adapters),
+            }),
+        }
+    }
 }
 
 /// A parameter for inference, in the forms in which it is used.
@@ -195,12 +222,7 @@ impl Network {
     /// What a forward pass of all of a batch depends on but for ids and rows: positions, lengths
     /// and the size of the rotary table, which moves when it grows.
     pub(crate) fn recording_key(&self, input: &Input) -> llada_tensor::Result<Vec<u32>> {
-        let n_places = input
-            .places
-            .iter()
-            .max()
-            .map_or(0, |&last| last as usize + 1);
-        let table = self.rope(n_places)?.cos.shape()[0];
+        let table = self.rope(input.n_places())?.cos.shape()[0];
         let sizes = [table, input.offsets.len(), input.rows.len()].map(index_u32);
         let offsets = input.offsets.iter().map(|&at| index_u32(at));
         let places = input.places.iter().copied();
@@ -251,35 +273,65 @@ impl Network {
     /// Hidden states of the asked rows after the last norm, `[N, D]`. With caches `T` counts the
     /// rows of all plans.
     pub(crate) fn hidden(&self, pass: &mut Pass<'_, '_>, input: &Input) -> TensorVar {
-        let rows = &input.rows;
-        let n_places = input
-            .places
-            .iter()
-            .max()
-            .map_or(0, |&last| last as usize + 1);
-        let rope = self.rope(n_places)?;
+        let rope = self.rope(input.n_places())?;
         let wte = pass.parameter(self.wte.weight);
         let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
-        for (layer, block) in self.blocks.iter().enumerate() {
+        for layer in 0..self.blocks.len() {
             if let Some(states) = &mut pass.states {
                 states.push(x.value().clone());
             }
-            let last = layer + 1 == self.blocks.len();
-            let mut y = self.attend(pass, layer, &x, input, &rope)?; // [T, D]
-            if last {
-                // Nothing mixes positions from here on: only the asked rows go on.
-                x = pass.tape.embedding(&x, rows)?; // [N, D]
-                y = pass.tape.embedding(&y, rows)?;
-            }
-            let y = pass.linear(&y, block.attn_out)?;
-            x = pass.tape.add(&x, &y)?;
-            let h = self.norm(pass, &x, block.ff_norm)?;
-            let [gate, up] = pass.linear_each(&h, [block.ff_proj, block.up_proj])?; // [., F]
-            let h = pass.tape.swiglu(&gate, &up)?;
-            let y = pass.linear(&h, block.ff_out)?;
-            x = pass.tape.add(&x, &y)?;
+            x = self.block(pass, layer, &x, input, &rope)?;
         }
         self.norm(pass, &x, self.ln_f)
+    }
+
+    /// As [`Self::hidden`], for training with less memory: of each block its input alone is kept.
+    pub(crate) fn hidden_checkpointed(
+        self: &Arc<Self>,
+        tape: &mut Tape,
+        trained: &Arc<Trained>,
+        input: Input,
+    ) -> TensorVar {
+        let rope = self.rope(input.n_places())?;
+        let mut pass = Pass::trained(tape, trained);
+        let wte = pass.parameter(self.wte.weight);
+        let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
+        let input = Arc::new(input);
+        for layer in 0..self.blocks.len() {
+            let (network, trained) = (Arc::clone(self), Arc::clone(trained));
+            let (input, rope) = (Arc::clone(&input), rope.clone());
+            x = pass.tape.checkpoint(&x, move |tape, x| {
+                let mut pass = Pass::trained(tape, &trained);
+                network.block(&mut pass, layer, x, &input, &rope)
+            })?;
+        }
+        self.norm(&mut pass, &x, self.ln_f)
+    }
+
+    /// What a block makes of `x` `[T, D]`: `[T, D]`, or of the last one the asked rows `[N, D]`.
+    fn block(
+        &self,
+        pass: &mut Pass<'_, '_>,
+        layer: usize,
+        x: &Var,
+        input: &Input,
+        rope: &RopeTable,
+    ) -> TensorVar {
+        let block = &self.blocks[layer];
+        let mut x = x.clone();
+        let mut y = self.attend(pass, layer, &x, input, rope)?; // [T, D]
+        if layer + 1 == self.blocks.len() {
+            // Nothing mixes positions from here on: only the asked rows go on.
+            x = pass.tape.embedding(&x, &input.rows)?; // [N, D]
+            y = pass.tape.embedding(&y, &input.rows)?;
+        }
+        let y = pass.linear(&y, block.attn_out)?;
+        let x = pass.tape.add(&x, &y)?;
+        let h = self.norm(pass, &x, block.ff_norm)?;
+        let [gate, up] = pass.linear_each(&h, [block.ff_proj, block.up_proj])?; // [., F]
+        let h = pass.tape.swiglu(&gate, &up)?;
+        let y = pass.linear(&h, block.ff_out)?;
+        pass.tape.add(&x, &y)
     }
 
     fn attend(
@@ -336,11 +388,23 @@ pub(crate) struct Pass<'a, 'c> {
     pub(crate) states: Option<&'a mut Vec<Tensor>>,
 }
 
-impl Pass<'_, '_> {
+impl<'a> Pass<'a, '_> {
+    /// A pass of training.
+    pub(crate) fn trained(tape: &'a mut Tape, trained: &'a Trained) -> Self {
+        Self {
+            tape,
+            parameters: Parameters::Trained(trained),
+            cached: None,
+            states: None,
+        }
+    }
+
     pub(crate) fn parameter(&mut self, index: usize) -> Var {
         match self.parameters {
-            Parameters::Trained(all) => self.tape.parameter(index, &all[index].value),
-            Parameters::Adapted(all, _) => Var::constant(all[index].value.clone()),
+            Parameters::Trained(all) => match all.adapters {
+                None => self.tape.parameter(index, &all.parameters[index]),
+                Some(_) => Var::constant(all.parameters[index].clone()),
+            },
             Parameters::Frozen(all) => {
                 let tensor = all[index].tensor.clone();
                 Var::constant(tensor.expect("`Network::forms` says that it is used as a tensor"))
@@ -355,16 +419,20 @@ impl Pass<'_, '_> {
 
     /// Adds what the adapter of a linear layer, if it has one, makes of the same input.
     fn adapt(&mut self, x: &Var, y: Var, slot: Slot) -> TensorVar {
-        let Parameters::Adapted(_, lora) = self.parameters else {
+        let Parameters::Trained(all) = self.parameters else {
             return Ok(y);
         };
-        let Some(at) = lora.slot(slot.weight) else {
+        let found = all.adapters.as_ref().and_then(|adapters| {
+            let at = adapters.slots.get(&slot.weight).copied()?;
+            Some((adapters, at))
+        });
+        let Some((adapters, at)) = found else {
             return Ok(y);
         };
-        let [a, b] = [at, at + 1].map(|at| self.tape.parameter(at, &lora.adapters[at].value));
+        let [a, b] = [at, at + 1].map(|at| self.tape.parameter(at, &adapters.values[at]));
         let z = self.tape.linear(x, &a, None)?; // [T, rank]
         let z = self.tape.linear(&z, &b, None)?;
-        self.tape.add_scaled(&y, lora.scale, &z)
+        self.tape.add_scaled(&y, adapters.scale, &z)
     }
 
     /// Linear layers of one input.

@@ -49,6 +49,12 @@ impl Input {
         }
     }
 
+    /// Positions that the rotary table must have.
+    pub(crate) fn n_places(&self) -> usize {
+        let last = self.places.iter().max();
+        last.map_or(0, |&last| last as usize + 1)
+    }
+
     /// The last of the asked rows again and again, up to a multiple of `n`; returns how many there
     /// were. Fewer different lengths are fewer recordings of a device.
     pub(crate) fn pad_rows(&mut self, n: usize) -> usize {

@@ -40,6 +40,8 @@ type BackwardFn = Box<dyn FnOnce(&Tensor, &mut GradSink<'_>) -> Result<()>>;
 
 enum Node {
     Parameter(usize),
+    /// An input whose gradient is asked for.
+    Leaf,
     Op(Option<BackwardFn>),
 }
 
@@ -133,19 +135,75 @@ impl Tape {
         if !self.recording || !inputs.iter().any(|input| input.needs_grad()) {
             return Var::constant(value);
         }
-        let node = self.nodes.len();
         for id in inputs.iter().filter_map(|input| input.id) {
-            if let Node::Parameter(parameter) = self.nodes[id]
-                && self.used.insert(parameter)
-            {
-                self.first_uses.push(FirstUse { node, parameter });
+            if let Node::Parameter(parameter) = self.nodes[id] {
+                self.note_use(parameter);
             }
         }
-        self.nodes.push(Node::Op(Some(Box::new(backward))));
+        self.push_op(value, Box::new(backward))
+    }
+
+    /// Notes that the op which comes next takes a parameter.
+    fn note_use(&mut self, parameter: usize) {
+        if self.used.insert(parameter) {
+            let node = self.nodes.len();
+            self.first_uses.push(FirstUse { node, parameter });
+        }
+    }
+
+    fn push_op(&mut self, value: Tensor, backward: BackwardFn) -> Var {
+        self.nodes.push(Node::Op(Some(backward)));
         Var {
             value,
-            id: Some(node),
+            id: Some(self.nodes.len() - 1),
         }
+    }
+
+    /// What `body` makes of `x`. Of all that it computes only `x` is kept: in the backward pass it
+    /// runs a second time (activation checkpointing, arXiv 1604.06174). Gradients have the bits
+    /// that they have without it.
+    ///
+    /// `body` does the same ops whenever it runs, and takes parameters by [`Self::parameter`].
+    ///
+    /// # Errors
+    /// Those of `body`.
+    pub fn checkpoint(
+        &mut self,
+        x: &Var,
+        body: impl Fn(&mut Self, &Var) -> Result<Var> + 'static,
+    ) -> Result<Var> {
+        if !self.recording {
+            return body(self, x);
+        }
+        let (mut once, leaf) = self.of_leaf(x);
+        let value = body(&mut once, &leaf)?.value;
+        for parameter in once.used {
+            self.note_use(parameter);
+        }
+        let (x, device, precision) = (x.clone(), self.device.clone(), self.precision);
+        Ok(self.push_op(
+            value,
+            Box::new(move |dy, sink| {
+                let (mut again, leaf) = Self::recording(&device, precision).of_leaf(&x);
+                let y = body(&mut again, &leaf)?;
+                let on_final = &mut |_, _: &Gradients| Ok(());
+                match again.play(&y, dy.clone(), sink.gradients, on_final)? {
+                    Some(dx) => sink.add(&x, dx),
+                    None => Ok(()),
+                }
+            }),
+        ))
+    }
+
+    /// A new tape that begins with a value whose gradient may be asked for.
+    fn of_leaf(&self, x: &Var) -> (Self, Var) {
+        let mut tape = Self::recording(&self.device, self.precision);
+        let id = x.id.map(|_| {
+            tape.nodes.push(Node::Leaf);
+            0
+        });
+        let value = x.value.clone();
+        (tape, Var { value, id })
     }
 
     /// Adds the gradients of the scalar `loss` to `gradients` and empties the tape.
@@ -168,21 +226,30 @@ impl Tape {
         gradients: &mut Gradients,
         on_final: &mut dyn FnMut(usize, &Gradients) -> Result<()>,
     ) -> Result<()> {
+        if loss.value.numel() != 1 {
+            return Err(not_on_tape());
+        }
+        let dy = Tensor::from_f32(&self.device, loss.value.shape(), &[1.0])?;
+        self.play(loss, dy, gradients, on_final).map(|_| ())
+    }
+
+    /// Plays the tape from `y`, whose gradient is `dy`, and empties it; returns the gradient of a
+    /// leaf that it begins with.
+    fn play(
+        &mut self,
+        y: &Var,
+        dy: Tensor,
+        gradients: &mut Gradients,
+        on_final: &mut dyn FnMut(usize, &Gradients) -> Result<()>,
+    ) -> Result<Option<Tensor>> {
         let mut nodes = std::mem::take(&mut self.nodes);
         let mut first_uses = std::mem::take(&mut self.first_uses);
         self.used.clear();
-        let Some(id) = loss
-            .id
-            .filter(|&id| id < nodes.len() && loss.value.numel() == 1)
-        else {
-            let what = "the loss must be a scalar on this tape that depends on a parameter";
-            return Err(Error::InvalidArgument {
-                op: "backward",
-                what,
-            });
-        };
+        let id =
+            y.id.filter(|&id| id < nodes.len())
+                .ok_or_else(not_on_tape)?;
         let mut pending: Vec<Option<Tensor>> = vec![None; nodes.len()];
-        pending[id] = Some(Tensor::from_f32(&self.device, loss.value.shape(), &[1.0])?);
+        pending[id] = Some(dy);
         for at in (0..=id).rev() {
             if let Some(dy) = pending[at].take() {
                 let backward = match &mut nodes[at] {
@@ -192,6 +259,7 @@ impl Tape {
                         add_into(&mut gradients.tensors[*index], &dy)?;
                         None
                     }
+                    Node::Leaf => return Ok(Some(dy)),
                 };
                 if let Some(backward) = backward {
                     let mut sink = GradSink {
@@ -206,7 +274,15 @@ impl Tape {
                 on_final(first.parameter, gradients)?;
             }
         }
-        Ok(())
+        Ok(None)
+    }
+}
+
+fn not_on_tape() -> Error {
+    let what = "the loss must be a scalar on this tape that depends on a parameter";
+    Error::InvalidArgument {
+        op: "backward",
+        what,
     }
 }
 
@@ -242,7 +318,7 @@ impl GradSink<'_> {
     pub(crate) fn parameter(&mut self, x: &Var) -> Option<&mut Tensor> {
         match self.nodes[x.id?] {
             Node::Parameter(index) => Some(&mut self.gradients.tensors[index]),
-            Node::Op(_) => None,
+            Node::Op(_) | Node::Leaf => None,
         }
     }
 }

@@ -99,6 +99,9 @@ pub struct OptimizationConfig {
     /// Tokens that are in memory at once at most; 0: the whole batch.
     #[serde(default)]
     pub micro_batch_tokens: usize,
+    /// Keep of each block its input alone, and compute the rest again in the backward pass.
+    #[serde(default)]
+    pub activation_checkpointing: bool,
     /// Learning rate between warm-up and decay.
     #[serde(default = "defaults::learning_rate")]
     pub learning_rate: f64,

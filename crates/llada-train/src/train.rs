@@ -429,6 +429,7 @@ fn may_change(key: &str) -> bool {
         "train.steps",
         "train.batch_size",
         "train.batch_tokens",
+        "train.activation_checkpointing",
         "train.learning_rate",
         "train.min_learning_rate",
         "train.decay_steps",

@@ -92,6 +92,9 @@ pub(crate) struct BenchTrainArgs {
     /// Optimizer steps that are timed: another name of --rounds
     #[arg(long, value_name = "N", conflicts_with = "rounds")]
     pub(crate) steps: Option<NonZeroUsize>,
+    /// Keep of each block its input alone, and compute the rest again in the backward pass
+    #[arg(long)]
+    pub(crate) activation_checkpointing: bool,
     #[command(flatten)]
     pub(crate) subject: SubjectArgs,
 }

@@ -60,7 +60,8 @@ fn sft_as(
     let checksum = parameters_checksum(model.parameters())?;
     config.model.insert("checksum".to_owned(), checksum.into());
     let config_json = model.config().to_json();
-    let mut model = adapted(model, lora.as_ref(), config.seed)?;
+    let model = adapted(model, lora.as_ref(), config.seed)?;
+    let mut model = model.checkpoint_activations(config.train.activation_checkpointing);
 
     if communicator.rank() == 0 {
         tell(&data);

@@ -69,7 +69,8 @@ fn train_as(
     let device = crate::config::device(args.device, args.threads)?;
     let precision = config.train.precision.into();
     let config_json = model_config.to_json();
-    let mut model = LladaModel::random(model_config, &device, precision, config.seed)?;
+    let model = LladaModel::random(model_config, &device, precision, config.seed)?;
+    let mut model = model.checkpoint_activations(config.train.activation_checkpointing);
     if communicator.rank() == 0 {
         tokenizer.save(run.path())?;
     }

@@ -197,3 +197,42 @@ fn a_wrong_configuration_names_the_key() {
         "lora.targets: wte is not supported, expected some of q_proj",
     );
 }
+
+/// With adapters and without.
+#[test]
+fn activation_checkpointing_changes_no_bit() {
+    let adapted = model(&TARGETS);
+    let (config, device) = (adapted.config().clone(), adapted.device().clone());
+    let plain = LladaModel::random(config, &device, Precision::F32, 5).expect("valid");
+    for model in [adapted, plain] {
+        let run = |model: &LladaModel| {
+            let values = model.parameters().iter().map(|p| &p.value);
+            let mut gradients = Gradients::zeros_like(values).expect("fits");
+            let mut tape = Tape::recording(&device, Precision::F32);
+            let loss = loss(model, &mut tape);
+            let mut order = Vec::new();
+            let mut on_final = |index, _: &Gradients| {
+                order.push(index);
+                Ok(())
+            };
+            tape.backward_with(&loss, &mut gradients, &mut on_final)
+                .expect("a scalar");
+            order.sort_unstable();
+            let bits = |x: &Tensor| {
+                x.to_vec_f32()
+                    .expect("fits")
+                    .iter()
+                    .map(|x| x + 0.0)
+                    .collect()
+            };
+            let bits: Vec<Vec<f32>> = gradients.tensors().iter().map(bits).collect();
+            (loss.value().to_vec_f32().expect("fits"), bits, order)
+        };
+        let kept = run(&model);
+        let (loss, gradients, order) = run(&model.checkpoint_activations(true));
+        assert_eq!(loss, kept.0);
+        assert_eq!(gradients, kept.1);
+        assert_eq!(order, kept.2, "each parameter is named once");
+        assert!(gradients.iter().flatten().any(|&x| x != 0.0));
+    }
+}

@@ -101,6 +101,12 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "train",
+        "activation_checkpointing",
+        "false",
+        "keep of each block its input alone, and compute the rest again in the backward pass: less memory, a third more work",
+    ),
+    key(
+        "train",
         "learning_rate",
         "4e-4",
         "learning rate between warm-up and decay",

@@ -22,7 +22,8 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
     let subject = Subject::new(&args.subject, BATCH, Some(PRESET))?;
     subject.check_length("--length", length)?;
     let config = train_config(&subject, length)?;
-    let mut model = subject.trainable(length)?;
+    let model = subject.trainable(length)?;
+    let mut model = model.checkpoint_activations(args.activation_checkpointing);
     let batch: Batch = subject.tokens(length)?.into();
     let mut optimizer = Optimizer::new(model.parameters())?;
     // Always the first step, so that every round masks the same tokens.
@@ -35,6 +36,7 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
         subject: &subject,
         settings: json!({
             "length": length, "masked": report.predicted, "loss": report.loss,
+            "activation_checkpointing": args.activation_checkpointing,
         }),
         timing,
         peak,
