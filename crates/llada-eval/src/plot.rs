@@ -165,7 +165,15 @@ fn draw_scaling(root: &DrawingArea<SVGBackend<'_>, Shift>, points: &[ScalingPoin
         .y_desc("held-out bound, nats per token")
         .label_style(("sans-serif", 15))
         .axis_desc_style(("sans-serif", 17))
-        .x_label_formatter(&|flops| format!("{flops:.0e}"))
+        .x_label_formatter(&|flops| {
+            // The others would not fit beside each other.
+            let label = format!("{flops:.0e}");
+            match label.starts_with(['1', '2', '5']) {
+                true => label,
+                false => String::new(),
+            }
+        })
+        .y_labels(13)
         .y_label_formatter(&|nats| format!("{nats:.2}"))
         .light_line_style(BLACK.mix(0.03))
         .bold_line_style(BLACK.mix(0.12))
