@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::communicator::{Communicator, any, broadcast_values};
 use crate::durable::{Crc32, FileSum, SyncedFile, checksum, io, sync_folder};
+use crate::guard::Guard;
 use crate::tensor_file::{Entry, TensorFile, entries, write_tensors};
 use crate::{BatchState, Error, ExportDType, Optimizer, Result};
 
@@ -36,6 +37,9 @@ pub(crate) struct State {
     pub(crate) seconds: f64,
     /// Where the data order stands.
     pub(crate) batches: BatchState,
+    /// What happened to harmful steps.
+    #[serde(default)]
+    pub(crate) guard: Guard,
     /// Sums since the last line of the metrics.
     pub(crate) interval: Interval,
     /// Every key of the configuration.

@@ -142,6 +142,16 @@ pub struct OptimizationConfig {
     /// Largest global norm of the gradient; 0: no clipping.
     #[serde(default = "defaults::clip_norm")]
     pub clip_norm: f64,
+    /// Steps in a row that are left out because their loss or gradient is no number or a spike;
+    /// one more goes back to the newest checkpoint. 0: such a step ends the run.
+    #[serde(default)]
+    pub max_skipped_steps: u64,
+    /// A gradient is a spike if its norm is so many times the usual one; 0: none is.
+    #[serde(default)]
+    pub spike_factor: f64,
+    /// Times that a run goes back to a checkpoint, at most.
+    #[serde(default = "defaults::max_rollbacks")]
+    pub max_rollbacks: u64,
     /// Precision of matrix products.
     #[serde(default)]
     pub precision: PrecisionName,
@@ -277,6 +287,9 @@ mod defaults {
     }
     pub(super) fn clip_norm() -> f64 {
         1.0
+    }
+    pub(super) fn max_rollbacks() -> u64 {
+        3
     }
     pub(super) fn log_every() -> u64 {
         10
@@ -511,6 +524,7 @@ fn check_ranges(train: &OptimizationConfig) -> Result<()> {
     positive("train.eps", train.eps)?;
     at_least_0("train.weight_decay", train.weight_decay)?;
     at_least_0("train.clip_norm", train.clip_norm)?;
+    at_least_0("train.spike_factor", train.spike_factor)?;
     require(
         train.log_every > 0,
         "train.log_every",

@@ -209,7 +209,7 @@ pub enum Error {
     },
     /// A loss or a gradient norm that is no number.
     #[error(
-        "step {step}: {what} is {value}; the last checkpoint is kept, lower train.learning_rate or raise train.warmup_steps"
+        "step {step}: {what} is {value}; the last checkpoint is kept, lower train.learning_rate, raise train.warmup_steps, or let train.max_skipped_steps leave such steps out"
     )]
     NonFinite {
         /// The step that failed, from 1.
@@ -218,6 +218,18 @@ pub enum Error {
         what: &'static str,
         /// Its value.
         value: f64,
+    },
+    /// A gradient is far larger than usual.
+    #[error(
+        "step {step}: the norm of the gradient is {norm}, more than {limit}, train.spike_factor times the usual; the last checkpoint is kept"
+    )]
+    Spike {
+        /// The step that failed, from 1.
+        step: u64,
+        /// The norm.
+        norm: f64,
+        /// The largest that is taken.
+        limit: f64,
     },
     /// The picture of the loss could not be drawn.
     #[error("plot: drawing the loss failed: {reason}")]

@@ -26,12 +26,20 @@ pub struct MetricsLine {
     pub tokens_per_second: f64,
     /// Time spent in steps since the beginning, in seconds.
     pub seconds: f64,
+    /// Harmful steps that were left out since the beginning, if any.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped: u64,
     /// Held-out bound, in nats per token, where one was computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_bound: Option<f64>,
     /// Its standard error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_standard_error: Option<f64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// The metrics of a run, in memory and in their file.

@@ -48,6 +48,20 @@ pub fn train_step(
     config: &TrainConfig,
     step: u64,
 ) -> Result<StepReport> {
+    let (report, harm) = guarded_step(model, optimizer, batch, config, step, f64::INFINITY)?;
+    harm.map_or(Ok(report), Err)
+}
+
+/// As [`train_step`]; if the loss or the gradient is no number, or its norm above `largest_norm`,
+/// nothing is changed, and the error comes beside the report.
+pub(crate) fn guarded_step(
+    model: &mut dyn Trainable,
+    optimizer: &mut Optimizer<'_>,
+    batch: &Batch,
+    config: &TrainConfig,
+    step: u64,
+    largest_norm: f64,
+) -> Result<(StepReport, Option<Error>)> {
     let info = model.info();
     let examples = match (config.objective, &batch.prompt_lens) {
         (Objective::Diffusion, None) => {
@@ -61,26 +75,28 @@ pub fn train_step(
 
     let loss = sum_gradients(model, optimizer, &examples, config)?;
     let grad_norm = optimizer.gradient_norm()?;
-    require_finite("the loss", loss, step)?;
-    require_finite("the norm of the gradient", grad_norm, step)?;
-
     let learning_rate = learning_rate(&config.train, step);
-    let gradient_scale = clip_coefficient(config.train.clip_norm, grad_norm);
-    let update = Update {
-        step: step + 1,
-        learning_rate,
-        gradient_scale,
-    };
-    optimizer.update(model.parameters_mut(), &config.train, update)?;
-    let (tokens, predicted) = (examples.batch.n_tokens(), examples.positions.len());
-    Ok(StepReport {
+    let harm = require_finite("the loss", loss, step)
+        .and_then(|()| require_finite("the norm of the gradient", grad_norm, step))
+        .and_then(|()| require_usual(grad_norm, largest_norm, step))
+        .err();
+    if harm.is_none() {
+        let update = Update {
+            step: step + 1,
+            learning_rate,
+            gradient_scale: clip_coefficient(config.train.clip_norm, grad_norm),
+        };
+        optimizer.update(model.parameters_mut(), &config.train, update)?;
+    }
+    let report = StepReport {
         step: step + 1,
         loss,
         grad_norm,
         learning_rate,
-        tokens,
-        predicted,
-    })
+        tokens: examples.batch.n_tokens(),
+        predicted: examples.positions.len(),
+    };
+    Ok((report, harm))
 }
 
 /// The loss of the examples; fills the optimizer's gradients.
@@ -291,6 +307,14 @@ impl Examples {
 
 fn words(step: u64) -> [u32; 2] {
     [step as u32, (step >> 32) as u32]
+}
+
+fn require_usual(norm: f64, limit: f64, step: u64) -> Result<()> {
+    if norm <= limit {
+        return Ok(());
+    }
+    let step = step + 1;
+    Err(Error::Spike { step, norm, limit })
 }
 
 fn require_finite(what: &'static str, value: f64, step: u64) -> Result<()> {

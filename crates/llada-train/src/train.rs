@@ -9,10 +9,12 @@ use crate::checkpoint::{self, Interval, State};
 use crate::communicator::{Communicator, any};
 use crate::durable::{Crc32, replace};
 use crate::eval::evaluate_shared;
+use crate::guard::{Guard, Verdict};
 use crate::metrics::Metrics;
+use crate::step::guarded_step;
 use crate::{
     BatchSampler, Data, Error, EvalConfig, Evaluation, MetricsLine, Optimizer, Result, RunFolder,
-    StepReport, TrainConfig, loss_svg, train_step,
+    StepReport, TrainConfig, loss_svg,
 };
 
 /// What a run needs besides its model.
@@ -63,6 +65,10 @@ pub trait Observer {
     fn started(&mut self, _start: &Start) {}
     /// After each step.
     fn stepped(&mut self, _report: &StepReport) {}
+    /// After each step that was left out, as it would have done harm.
+    fn skipped(&mut self, _report: &StepReport, _why: &Error) {}
+    /// After parameters and moments went back to those of an earlier step.
+    fn rolled_back(&mut self, _step: u64, _to_step: u64) {}
     /// After each evaluation.
     fn evaluated(&mut self, _step: u64, _evaluation: &Evaluation) {}
     /// After each checkpoint.
@@ -86,6 +92,8 @@ pub struct Summary {
     pub resumed_from: Option<u64>,
     /// Loss of the last line of the metrics, in nats per token.
     pub loss: Option<f64>,
+    /// Harmful steps that were left out.
+    pub skipped_steps: u64,
     /// Tokens seen since the beginning.
     pub tokens: u64,
     /// Tokens per second over all steps since the beginning.
@@ -139,9 +147,19 @@ pub fn train(
             ..
         } = &mut run_state;
         let batch = batches.next_batch(state.step)?;
-        let report = train_step(model, optimizer, &batch, config, state.step)?;
+        let largest_norm = state.guard.largest_norm(&config.train);
+        let (report, harm) =
+            guarded_step(model, optimizer, &batch, config, state.step, largest_norm)?;
         state.count(&report, clock() - began);
-        observer.stepped(&report);
+        match harm {
+            None => {
+                state.guard.taken(report.grad_norm);
+                state.interval.steps += 1;
+                state.interval.loss += report.loss;
+                observer.stepped(&report);
+            }
+            Some(error) => run_state.leave_out(model, setup, observer, &report, error)?,
+        }
 
         let evaluated = if is_due(config.train.eval_every, report.step, config.train.steps) {
             let held_out = &setup.data.validation;
@@ -153,7 +171,8 @@ pub fn train(
             observer.evaluated(report.step, evaluated);
         }
         let log = is_due(config.train.log_every, report.step, config.train.steps);
-        if log || evaluated.is_some() {
+        // An interval of harmful steps alone has no loss.
+        if (log || evaluated.is_some()) && run_state.state.interval.steps > 0 {
             let line = run_state.state.metrics_line(&report, evaluated.as_ref());
             metrics.as_mut().map_or(Ok(()), |file| file.push(line))?;
         }
@@ -264,7 +283,35 @@ impl<'a> RunState<'a> {
         })
     }
 
-    /// Checkpoint, loadable model, picture of the loss; no checkpoint if it was just written.
+    /// Leaves a harmful step out, goes back to the newest checkpoint, or ends the run.
+    fn leave_out(
+        &mut self,
+        model: &mut dyn Trainable,
+        setup: &Setup<'a>,
+        observer: &mut dyn Observer,
+        report: &StepReport,
+        error: Error,
+    ) -> Result<()> {
+        match (self.state.guard.harmful(&setup.config.train), self.saved) {
+            (Verdict::Skip, _) => observer.skipped(report, &error),
+            (Verdict::RollBack, Some(step)) => {
+                observer.skipped(report, &error);
+                let found = match setup.communicator.rank() {
+                    0 => checkpoint::newest(&setup.run.state())?,
+                    _ => None,
+                };
+                let path = found.as_ref().map(|found| &*found.path);
+                self.optimizer =
+                    checkpoint::restore(path, model.parameters_mut(), setup.communicator)?;
+                observer.rolled_back(report.step, step);
+            }
+            (Verdict::End | Verdict::RollBack, _) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Checkpoint, loadable model, picture of the loss; no checkpoint if it was just written, and
+    /// nothing amid harmful steps: what causes them may be in the parameters.
     /// Rank 0 has the metrics, and writes.
     fn save(
         &mut self,
@@ -274,8 +321,11 @@ impl<'a> RunState<'a> {
         observer: &mut dyn Observer,
     ) -> Result<()> {
         let Setup { config, run, .. } = *setup;
-        self.state.batches = self.batches.state().clone();
         let step = self.state.step;
+        if self.state.guard.in_a_row > 0 && step < config.train.steps {
+            return Ok(());
+        }
+        self.state.batches = self.batches.state().clone();
         let is_new = self.saved.replace(step) != Some(step);
         let (parameters, optimizer) = (model.parameters(), &self.optimizer);
         let Some(metrics) = metrics else {
@@ -315,6 +365,7 @@ impl<'a> RunState<'a> {
             finished: step >= config.train.steps,
             resumed_from: self.start.resumed_from,
             loss: lines.last().map(|line| line.loss),
+            skipped_steps: self.state.guard.skipped,
             tokens,
             tokens_per_second: per_second(tokens, seconds),
             seconds,
@@ -356,6 +407,7 @@ impl State {
             tokens: 0,
             seconds: 0.0,
             batches: batches.state().clone(),
+            guard: Guard::default(),
             interval: Interval::default(),
             config: setup.config.flatten(),
             data: sources
@@ -399,8 +451,6 @@ impl State {
         self.step = report.step;
         self.tokens += report.tokens as u64;
         self.seconds += seconds;
-        self.interval.steps += 1;
-        self.interval.loss += report.loss;
         self.interval.tokens += report.tokens as u64;
         self.interval.seconds += seconds;
     }
@@ -416,6 +466,7 @@ impl State {
             tokens: self.tokens,
             tokens_per_second: per_second(interval.tokens, interval.seconds),
             seconds: self.seconds,
+            skipped: self.guard.skipped,
             validation_bound: eval.map(|eval| eval.bound),
             validation_standard_error: eval.map(|eval| eval.standard_error),
         }
@@ -436,6 +487,9 @@ fn may_change(key: &str) -> bool {
         "train.decay_fraction",
         "train.decay_shape",
         "train.learning_rate_points",
+        "train.max_skipped_steps",
+        "train.spike_factor",
+        "train.max_rollbacks",
         "train.log_every",
         "train.eval_every",
         "train.eval_mc_samples",

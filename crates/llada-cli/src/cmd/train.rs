@@ -17,7 +17,7 @@ use llada::train::{
 use llada::{LladaModel, ModelConfig, Tokenizer};
 
 use crate::args::{Format, TrainArgs};
-use crate::output::print;
+use crate::output::{note, print};
 
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     if args.help_config {
@@ -160,6 +160,7 @@ fn report(args: &TrainArgs, summary: &Summary) -> Result<()> {
         "step": summary.step,
         "finished": summary.finished,
         "resumed_from": summary.resumed_from,
+        "skipped_steps": summary.skipped_steps,
         "loss": summary.loss,
         "tokens": summary.tokens,
         "tokens_per_second": summary.tokens_per_second,
@@ -266,6 +267,15 @@ impl Observer for Bar {
         self.bar
             .set_message(format!("loss {loss:.3}{bound}, {rate:.0} tokens/s"));
         self.bar.set_position(report.step);
+    }
+
+    fn skipped(&mut self, _report: &StepReport, why: &llada::train::Error) {
+        self.bar.suspend(|| note(&format!("left out: {why}")));
+    }
+
+    fn rolled_back(&mut self, step: u64, to_step: u64) {
+        let text = format!("step {step}: the parameters are those of step {to_step} again");
+        self.bar.suspend(|| note(&text));
     }
 
     fn evaluated(&mut self, _step: u64, evaluation: &Evaluation) {

@@ -195,6 +195,24 @@ pub(crate) const KEYS: &[Key] = &[
     ),
     key(
         "train",
+        "max_skipped_steps",
+        "0",
+        "steps in a row that are left out because loss or gradient is no number or a spike; one more goes back to the newest checkpoint; 0: such a step ends the run",
+    ),
+    key(
+        "train",
+        "spike_factor",
+        "0",
+        "a gradient is a spike if its norm is so many times the usual one (10, say); 0: none is",
+    ),
+    key(
+        "train",
+        "max_rollbacks",
+        "3",
+        "times that a run goes back to a checkpoint, at most",
+    ),
+    key(
+        "train",
         "precision",
         "\"bf16\"",
         "operands of matrix products: \"bf16\" or \"f32\"; parameters and sums are f32 in both",

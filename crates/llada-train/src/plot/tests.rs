@@ -7,6 +7,7 @@ fn lines(n: u64) -> Vec<MetricsLine> {
         let noise = ((i * 7919) % 101) as f64 / 101.0 - 0.5;
         let validation = (i.is_multiple_of(50)).then_some(5.2 + 2.8 * (-4.0 * progress).exp());
         MetricsLine {
+            skipped: 0,
             step: i * 10,
             loss: 5.0 + 3.0 * (-5.0 * progress).exp() + 1.5 * noise,
             lr: 1e-3,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed call is a failed test")]
 
 mod crash;
+mod guard;
 mod kill;
 mod objective;
 mod ranks;

@@ -1,8 +1,10 @@
 //! A model of a few hundred parameters, and a run with it.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use llada_diffusion::{
@@ -13,7 +15,7 @@ use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{CpuConfig, Device, Philox, Precision, Stream, Tape, Tensor, Var};
 use llada_text::Tokenizer;
 use llada_train::{
-    Communicator, Data, Observer, Result, RunFolder, Setup, Single, SpecialIds, StepReport,
+    Communicator, Data, Observer, Result, RunFolder, Setup, Single, SpecialIds, Start, StepReport,
     Summary, TrainConfig, tokenizer_for, train,
 };
 
@@ -25,6 +27,10 @@ pub(crate) struct Toy {
     device: Device,
     info: PredictorInfo,
     parameters: Vec<Parameter>,
+    /// Steps, from 0, and a factor on their losses.
+    harm: BTreeMap<u64, f32>,
+    /// Steps that the run has taken.
+    steps: Rc<Cell<u64>>,
 }
 
 impl Toy {
@@ -72,6 +78,8 @@ impl Toy {
             device,
             info,
             parameters,
+            harm: BTreeMap::new(),
+            steps: Rc::default(),
         }
     }
 
@@ -153,9 +161,11 @@ impl Trainable for Toy {
         targets: &[u32],
         weights: &[f32],
     ) -> llada_diffusion::Result<Var> {
+        let factor = self.harm.get(&self.steps.get()).copied().unwrap_or(1.0);
+        let weights: Vec<f32> = weights.iter().map(|weight| factor * weight).collect();
         let hidden = self.hidden(tape, batch, positions)?;
         let head = tape.parameter(3, &self.parameters[3].value);
-        Ok(tape.cross_entropy(&hidden, &head, None, targets, weights)?)
+        Ok(tape.cross_entropy(&hidden, &head, None, targets, &weights)?)
     }
 }
 
@@ -216,14 +226,30 @@ pub(crate) struct StopAfter<'a> {
     pub(crate) step: u64,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) reports: Vec<StepReport>,
+    steps: Rc<Cell<u64>>,
+}
+
+impl StopAfter<'_> {
+    fn passed(&mut self, step: u64) {
+        self.steps.set(step);
+        if step == self.step {
+            self.stop.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Observer for StopAfter<'_> {
+    fn started(&mut self, start: &Start) {
+        self.steps.set(start.resumed_from.unwrap_or(0));
+    }
+
     fn stepped(&mut self, report: &StepReport) {
         self.reports.push(*report);
-        if report.step == self.step {
-            self.stop.store(true, Ordering::Relaxed);
-        }
+        self.passed(report.step);
+    }
+
+    fn skipped(&mut self, report: &StepReport, _why: &llada_train::Error) {
+        self.passed(report.step);
     }
 }
 
@@ -246,6 +272,18 @@ pub(crate) fn run_with(
     run_as(&Single, config, run, stop_after, allow_changes)
 }
 
+/// As [`run_until`]; the losses of some steps, from 0, are multiplied by a factor.
+pub(crate) fn run_harmed(
+    communicator: &dyn Communicator,
+    config: &TrainConfig,
+    run: &Path,
+    stop_after: u64,
+    harm: &[(u64, f32)],
+) -> Result<(Toy, Summary, Vec<StepReport>)> {
+    let harm = harm.iter().copied().collect();
+    run_toy(communicator, config, run, stop_after, false, harm)
+}
+
 /// As [`run_with`], as one of several ranks.
 pub(crate) fn run_as(
     communicator: &dyn Communicator,
@@ -253,6 +291,18 @@ pub(crate) fn run_as(
     run: &Path,
     stop_after: u64,
     allow_changes: bool,
+) -> Result<(Toy, Summary, Vec<StepReport>)> {
+    let harm = BTreeMap::new();
+    run_toy(communicator, config, run, stop_after, allow_changes, harm)
+}
+
+fn run_toy(
+    communicator: &dyn Communicator,
+    config: &TrainConfig,
+    run: &Path,
+    stop_after: u64,
+    allow_changes: bool,
+    harm: BTreeMap<u64, f32>,
 ) -> Result<(Toy, Summary, Vec<StepReport>)> {
     let run = match communicator.rank() {
         0 => RunFolder::open(run)?,
@@ -268,6 +318,7 @@ pub(crate) fn run_as(
         None => Data::load(config, &tokenizer, special)?,
     };
     let mut model = Toy::new(tokenizer.vocab_size(), special, 64);
+    model.harm = harm;
     let stop = AtomicBool::new(false);
     let ticks = Cell::new(0.0);
     let clock = || {
@@ -288,6 +339,7 @@ pub(crate) fn run_as(
         step: stop_after,
         stop: &stop,
         reports: Vec::new(),
+        steps: Rc::clone(&model.steps),
     };
     let summary = train(&mut model, &setup, &mut observer)?;
     Ok((model, summary, observer.reports))
