@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use llada::diffusion::{MaskPredictor as _, TokenBatch, Trainable as _};
+use llada::model::LoraConfig;
 use llada::sample::{CacheMode, Process, Remasking, Request, SampleConfig, sample};
 use llada::train::{Optimizer, TrainConfig, train_step};
-use llada::{CpuConfig, CpuLevel, Device, FrozenModel, Precision};
+use llada::{CpuConfig, CpuLevel, Device, FrozenModel, LladaModel, Precision};
 
 fn cpu() -> Device {
     let level = Some(CpuLevel::Scalar);
@@ -201,12 +202,16 @@ learning_rate = 1e-3
 warmup_steps = 1
 "#;
 
+/// How a model is made ready for its training.
+type Prepare = fn(LladaModel) -> LladaModel;
+
 /// Loss and gradient norm of each step, and all parameters at the end.
-fn train(device: &Device, precision: &str) -> (Vec<[f64; 2]>, Vec<f32>) {
+fn train(device: &Device, precision: &str, prepare: Prepare) -> (Vec<[f64; 2]>, Vec<f32>) {
     let text = format!("{TRAINING}precision = \"{precision}\"\n");
     let config = TrainConfig::from_toml(&text, Path::new("train.toml")).unwrap();
     let precision = config.train.precision.into();
-    let mut model = llada::model::weights::load(&models()[0], device, precision).unwrap();
+    let model = llada::model::weights::load(&models()[0], device, precision).unwrap();
+    let mut model = prepare(model);
     let mut optimizer = Optimizer::new(model.parameters()).unwrap();
     let batch = TokenBatch::new(&[&[7, 31, 250, 3, 90, 12, 400, 9][..], &[5, 301, 17, 44, 2]]);
     let batch = batch.unwrap().into();
@@ -226,9 +231,16 @@ fn train(device: &Device, precision: &str) -> (Vec<[f64; 2]>, Vec<f32>) {
 fn training_steps_are_those_of_the_cpu() {
     // An update is at most about the learning rate, whatever the gradient: where one is nearly
     // zero, its sign may differ.
-    for (precision, limit, parameter_limit) in [("f32", 1e-5, 1e-3), ("bf16", 1e-2, 6e-3)] {
-        let (expected, expected_parameters) = train(&cpu(), precision);
-        let (got, parameters) = train(&cuda(), precision);
+    let cases: [(&str, f64, f32, Prepare); 3] = [
+        ("f32", 1e-5, 1e-3, |model| {
+            model.checkpoint_activations(true)
+        }),
+        ("bf16", 1e-2, 6e-3, |model| model),
+        ("f32", 1e-5, 1e-3, with_adapters),
+    ];
+    for (precision, limit, parameter_limit, prepare) in cases {
+        let (expected, expected_parameters) = train(&cpu(), precision, prepare);
+        let (got, parameters) = train(&cuda(), precision, prepare);
         for (step, (got, expected)) in got.iter().zip(&expected).enumerate() {
             for (got, expected) in got.iter().zip(expected) {
                 let error = (got - expected).abs() / expected;
@@ -246,6 +258,16 @@ fn training_steps_are_those_of_the_cpu() {
             "{precision}: {apart:e} in the mean"
         );
     }
+}
+
+/// Adapters of all kinds of matrices; the rest is frozen, the head too.
+fn with_adapters(model: LladaModel) -> LladaModel {
+    let lora = LoraConfig {
+        rank: 3,
+        alpha: 6.0,
+        targets: llada::model::LORA_TARGETS.map(str::to_owned).to_vec(),
+    };
+    model.with_lora(&lora, 4).unwrap()
 }
 
 #[test]
