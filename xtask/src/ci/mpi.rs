@@ -28,22 +28,25 @@ pub(super) fn obstacle(sh: &Shell) -> Option<String> {
 }
 
 pub(super) fn check(sh: &Shell, with_nextest: bool) -> Result<()> {
-    let package = ["-p", "llada-cli", "--features", "mpi", "--test", "it"];
-    let lint = cmd!(
-        sh,
-        "cargo clippy -p llada-train --features mpi -- -D warnings"
-    );
+    let package = ["-p", "llada-cli", "--features", "mpi"];
+    let lint = cmd!(sh, "cargo clippy {package...} --all-targets -- -D warnings");
     run_step("lint MPI", &lint)?;
+    // One test at a time: every rank waits for the others at full speed.
     let (build, test) = if with_nextest {
         (
-            cmd!(sh, "cargo nextest run {package...} --no-run"),
-            // One at a time: every process of a test waits for the others at full speed.
-            cmd!(sh, "cargo nextest run {package...} -j 1 -E test(/^mpi::/)"),
+            cmd!(sh, "cargo nextest run {package...} --test it --no-run"),
+            cmd!(
+                sh,
+                "cargo nextest run {package...} --test it -j 1 -E test(/^mpi::/)"
+            ),
         )
     } else {
         (
-            cmd!(sh, "cargo test {package...} --no-run"),
-            cmd!(sh, "cargo test {package...} mpi:: -- --test-threads 1"),
+            cmd!(sh, "cargo test {package...} --test it --no-run"),
+            cmd!(
+                sh,
+                "cargo test {package...} --test it mpi:: -- --test-threads 1"
+            ),
         )
     };
     run_step("build MPI tests", &build)?;
