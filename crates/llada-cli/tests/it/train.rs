@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+#[cfg(not(feature = "mpi"))]
+use crate::fails;
 use crate::{json, llada};
 
 /// Writes a training text and its configuration.
@@ -51,4 +53,18 @@ fn a_run_trains_resumes_and_loads() {
     assert_eq!(train()["resumed_from"], 10);
     let result = json(&run, "infill", &["春□花月，"]);
     assert_eq!(result["outputs"][0]["nfe"], 1);
+}
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn one_process_of_several_needs_a_build_with_mpi() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (config, run) = (config(dir.path()), dir.path().join("run"));
+    let mut command = llada(&["train", "--config"]);
+    command.arg(&config).arg(&run);
+    command.env("OMPI_COMM_WORLD_SIZE", "2");
+    fails(&mut command, 1, &["MPI is not built in", "--features mpi"]);
+    assert!(!run.exists(), "nothing was begun");
+    command.env("OMPI_COMM_WORLD_SIZE", "1");
+    command.assert().success();
 }
