@@ -21,14 +21,12 @@ typedef uint16_t LladaBf16;
 typedef uint16_t LladaF16;
 
 /* ---- element-wise kernels ------------------------------------------------------------------ */
-
 /* Threads of a block of add.cu, adamw.cu, embedding.cu, forward_process.cu, global_norm.cu and
  * swiglu.cu, and most of rope.cu: small, so that the last wave of blocks is short. With up to 48
  * registers per thread 5 blocks fit a multiprocessor, 20 KiB of loads in flight per operand. */
 #define LLADA_ELEMENTWISE_THREADS 256
 
 /* ---- add.cu ------------------------------------------------------------------------------ */
-
 /* y[i] = x[i] + z[i]; y may be x or z. */
 typedef struct LladaAddArgs {
   LLADA_PTR(const float) x; /* [n] */
@@ -69,7 +67,6 @@ typedef struct LladaColumnSumArgs {
 } LladaColumnSumArgs;
 
 /* ---- embedding.cu ------------------------------------------------------------------------ */
-
 /* y[i, c] = table[ids[i], c]. */
 typedef struct LladaEmbeddingArgs {
   LLADA_PTR(const void) table;   /* [vocabulary, d], f32 or bf16 by the entry */
@@ -96,7 +93,6 @@ typedef struct LladaSegmentSumArgs {
 } LladaSegmentSumArgs;
 
 /* ---- rms_norm.cu ------------------------------------------------------------------------- */
-
 /* Most threads of a block, and elements of a row that a thread keeps in registers: of blocks of
  * 512 threads each has 128 registers, and the backward kernel takes about 100, three values per
  * element. Rows are kept whole up to 8,192 columns. */
@@ -132,7 +128,6 @@ typedef struct LladaRmsNormBackwardArgs {
 } LladaRmsNormBackwardArgs;
 
 /* ---- rope.cu ----------------------------------------------------------------------------- */
-
 /* (y[i], y[i + half]) = (a cos - b sin, b cos + a sin) with (a, b) = (x[i], x[i + half]), for
  * every head of every row; sin is multiplied by sign. */
 typedef struct LladaRopeArgs {
@@ -165,7 +160,6 @@ typedef struct LladaRopeQkvArgs {
 } LladaRopeQkvArgs;
 
 /* ---- swiglu.cu --------------------------------------------------------------------------- */
-
 /* y = gate sigmoid(gate) up. */
 typedef struct LladaSwigluArgs {
   LLADA_PTR(const float) gate; /* [n] */
@@ -185,7 +179,6 @@ typedef struct LladaSwigluBackwardArgs {
 } LladaSwigluBackwardArgs;
 
 /* ---- adamw.cu ---------------------------------------------------------------------------- */
-
 /* One update; the factors that depend on the step are computed by the host. */
 typedef struct LladaAdamWArgs {
   LLADA_PTR(float) parameter;      /* [n] */
@@ -204,7 +197,6 @@ typedef struct LladaAdamWArgs {
 } LladaAdamWArgs;
 
 /* ---- global_norm.cu ---------------------------------------------------------------------- */
-
 /* Runs of 4 elements that a thread has of a block's tile. */
 #define LLADA_GLOBAL_NORM_RUNS 4
 
@@ -223,7 +215,6 @@ typedef struct LladaGlobalNormTotalArgs {
 } LladaGlobalNormTotalArgs;
 
 /* ---- forward_process.cu ------------------------------------------------------------------ */
-
 /* Token i at position q of sequence b is masked if u(q, b, step) < p = (1 - eps) t + eps and it
  * may be; u and, without t, the noise level of a sequence are Philox draws. */
 typedef struct LladaForwardProcessArgs {
@@ -243,7 +234,6 @@ typedef struct LladaForwardProcessArgs {
   uint32_t padding;
 } LladaForwardProcessArgs;
 /* ---- gemm.cu ------------------------------------------------------------------------------ */
-
 /* c[i, m, n] (+)= scale[n] sum_k a[i, m, k] b[i, k, n], and all scales are 1 if there are none.
  * A row of c has no gaps. */
 typedef struct LladaGemmArgs {
@@ -306,7 +296,6 @@ typedef struct LladaScaleColumnsArgs {
 #define LLADA_CAST_THREADS 256
 
 /* ---- quantized.cu ------------------------------------------------------------------------- */
-
 /* A packed weight of n rows: a row is `steps` steps of 128 codes, the last ones zero; chunks of 16
  * bytes hold 16 8-bit codes or 32 4-bit ones, see quantized.cu for their order. */
 typedef struct LladaPackedCodes {
@@ -370,7 +359,6 @@ typedef struct LladaDequantizeArgs {
 #define LLADA_QUANTIZED_INT8_SHARED 82944
 #define LLADA_QUANTIZED_INT4_SHARED 76800
 /* ---- attention.cu ------------------------------------------------------------------------ */
-
 /* Threads of a block of the tensor-core kernels, and keys per tile. */
 #define LLADA_ATTENTION_THREADS 128
 #define LLADA_ATTENTION_KEYS 64
@@ -449,7 +437,6 @@ typedef struct LladaAttentionRoundArgs {
   int32_t padding;
 } LladaAttentionRoundArgs;
 /* ---- head.cuh: what the kernels of an LM head share --------------------------------------- */
-
 /* Vocabulary entries of a tile, whatever the rows: the sums of a row do not depend on the others. */
 #define LLADA_HEAD_TILE 128
 /* Bytes of each row of the head that are in shared memory at a time. */
@@ -475,7 +462,6 @@ typedef struct LladaHead {
 } LladaHead;
 
 /* ---- candidates.cu ------------------------------------------------------------------------ */
-
 /* Where Gumbel noise comes from. */
 #define LLADA_NOISE_NONE 0
 #define LLADA_NOISE_PHILOX 1
@@ -528,7 +514,6 @@ typedef struct LladaCandidatesMergeArgs {
 } LladaCandidatesMergeArgs;
 
 /* ---- cross_entropy.cu --------------------------------------------------------------------- */
-
 /* What a tile of the vocabulary adds to a row: sum e^(x - max). */
 typedef struct LladaCrossEntropyPartial {
   float max;
@@ -564,7 +549,6 @@ typedef struct LladaCrossEntropyBackwardArgs {
 } LladaCrossEntropyBackwardArgs;
 
 /* ---- remask.cu ---------------------------------------------------------------------------- */
-
 /* What the rows of a sequence are ranked by. */
 #define LLADA_SCORE_CONFIDENCE 0
 #define LLADA_SCORE_MARGIN 1
