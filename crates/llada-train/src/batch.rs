@@ -131,7 +131,7 @@ impl<'a> BatchSampler<'a> {
     /// The batch of an optimizer step, counted from 0.
     ///
     /// # Errors
-    /// Never in practice: sequences are not empty.
+    /// If a pre-tokenized file can't be read, or holds an id that no text has.
     pub fn next_batch(&mut self, step: u64) -> Result<Batch> {
         let limit = self.length_limit(step);
         let sources = self.sources;
@@ -140,18 +140,22 @@ impl<'a> BatchSampler<'a> {
         while sequences.len() < self.batch_size {
             let file = self.choose_file();
             let index = self.next_of(file);
-            let sequence = sources[file].sequence(index);
-            if n_tokens + sequence.len() > self.batch_tokens {
+            let length = sources[file].sequence_len(index);
+            if n_tokens + length > self.batch_tokens {
                 break; // Nothing was consumed: the next batch begins with the same draw.
             }
+            let sequence = sources[file].sequence(index)?;
             self.state.drawn += 1;
             self.state.files[file].cursor += 1;
-            n_tokens += sequence.len();
-            sequences.push(&sequence[..sequence.len().min(limit)]);
+            n_tokens += length;
+            sequences.push(sequence);
             prompt_lens.extend(sources[file].prompt_len(index));
         }
+        let cut: Vec<&[u32]> = (sequences.iter())
+            .map(|sequence| &sequence[..sequence.len().min(limit)])
+            .collect();
         Ok(Batch {
-            tokens: TokenBatch::new(&sequences)?,
+            tokens: TokenBatch::new(&cut)?,
             prompt_lens: (!prompt_lens.is_empty()).then_some(prompt_lens),
         })
     }

@@ -1,5 +1,8 @@
 //! Training text: read, tokenized once, cut into sequences.
 
+mod token_file;
+
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,6 +12,8 @@ use serde::Deserialize;
 
 use crate::durable::{Crc32, io};
 use crate::{Error, Packing, Result, TrainConfig};
+
+use token_file::TokenFile;
 
 /// Ids with a meaning for training; a model's configuration has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +61,7 @@ pub struct Data {
 }
 
 /// A file as sequences of tokens.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Source {
     /// Path as the configuration writes it, without the weight.
     pub name: String,
@@ -71,6 +76,8 @@ pub struct Source {
     /// Pairs of fine-tuning that were too long and left out.
     pub n_dropped: usize,
     ids: Vec<u32>,
+    /// Has the ids in the place of `ids`.
+    file: Option<TokenFile>,
     /// Sequence `i` is `ids[offsets[i]..offsets[i + 1]]`.
     offsets: Vec<usize>,
     /// Length of the prompt of each sequence; empty in pre-training, which has none.
@@ -125,6 +132,7 @@ impl Source {
             n_cut: 0,
             n_dropped: 0,
             ids: Vec::new(),
+            file: None,
             offsets: vec![0],
             prompt_lens: Vec::new(),
         }
@@ -161,13 +169,25 @@ impl Source {
     /// Number of tokens, EOS counted.
     #[must_use]
     pub fn n_tokens(&self) -> usize {
-        self.ids.len()
+        self.file.as_ref().map_or(self.ids.len(), TokenFile::len)
+    }
+
+    /// Length of a sequence.
+    #[must_use]
+    pub fn sequence_len(&self, index: usize) -> usize {
+        self.offsets[index + 1] - self.offsets[index]
     }
 
     /// A sequence.
-    #[must_use]
-    pub fn sequence(&self, index: usize) -> &[u32] {
-        &self.ids[self.offsets[index]..self.offsets[index + 1]]
+    ///
+    /// # Errors
+    /// If it is in a pre-tokenized file that can't be read, or holds an id that no text has.
+    pub fn sequence(&self, index: usize) -> Result<Cow<'_, [u32]>> {
+        let range = self.offsets[index]..self.offsets[index + 1];
+        match &self.file {
+            None => Ok(Cow::Borrowed(&self.ids[range])),
+            Some(file) => file.read(range).map(Cow::Owned),
+        }
     }
 
     /// Length of the prompt of a sequence, which is not learned; `None` in pre-training.
@@ -176,20 +196,43 @@ impl Source {
         self.prompt_lens.get(index).copied()
     }
 
-    /// The largest id.
+    /// The largest id; of a pre-tokenized file, whose ids are checked when they are read, 0.
     #[must_use]
     pub fn max_id(&self) -> u32 {
         self.ids.iter().copied().max().unwrap_or(0)
     }
 
     /// Checksum of the tokens and their cuts.
-    pub(crate) fn fingerprint(&self) -> u32 {
+    pub(crate) fn fingerprint(&self) -> Result<u32> {
         let mut crc = Crc32::new();
         crc.update(bytemuck::cast_slice(&self.ids));
+        if let Some(file) = &self.file {
+            crc.update(&file.fingerprint()?.to_le_bytes());
+        }
         for cut in self.offsets.iter().chain(&self.prompt_lens) {
             crc.update(&(*cut as u64).to_le_bytes());
         }
-        crc.value()
+        Ok(crc.value())
+    }
+
+    /// Sequences of a pre-tokenized file.
+    fn of_tokens(name: &str, weight: Option<f64>, file: TokenFile, cut: Cut) -> Result<Self> {
+        let mut source = Self::empty(name, weight);
+        let ends = match cut.packing {
+            // One stream: only its end matters.
+            Packing::Packed => vec![file.len()],
+            Packing::Documents => file.document_ends(cut.eos_token_id)?,
+        };
+        source.n_documents = ends.len();
+        for end in ends {
+            let mut begin = *source.offsets.last().expect("begins with 0");
+            while begin < end {
+                begin = end.min(begin + cut.sequence_length);
+                source.offsets.push(begin);
+            }
+        }
+        source.file = Some(file);
+        Ok(source)
     }
 }
 
@@ -253,8 +296,6 @@ fn load_file(
     special: SpecialIds,
 ) -> Result<Source> {
     let path = config.resolve(name);
-    let unknown = tokenizer.unk_token_id();
-    let mut source = Source::empty(name, weight);
     let crate::DataConfig {
         packing,
         sequence_length,
@@ -265,6 +306,12 @@ fn load_file(
         sequence_length,
         eos_token_id: special.eos_token_id,
     };
+    if let Format::Tokens = Format::of(&path)? {
+        let file = TokenFile::open(&path, tokenizer.vocab_size(), special)?;
+        return Source::of_tokens(name, weight, file, cut);
+    }
+    let unknown = tokenizer.unk_token_id();
+    let mut source = Source::empty(name, weight);
     for_each_document(&path, |line, text| {
         let ids = tokenizer.encode(text)?;
         if ids.contains(&special.mask_token_id) {
@@ -290,6 +337,10 @@ fn for_each_document(path: &Path, mut each: impl FnMut(usize, &str) -> Result<()
     let format = Format::of(path)?;
     for_each_line(path, |line, text| match format {
         Format::Text => each(line, text),
+        Format::Tokens => Err(Error::UnknownFormat {
+            path: path.to_owned(),
+            expected: ".txt or .jsonl to make a tokenizer of",
+        }),
         Format::JsonLines => {
             let bad = |source| Error::BadJsonLine {
                 path: path.to_owned(),
@@ -341,6 +392,7 @@ struct JsonDocument {
 enum Format {
     Text,
     JsonLines,
+    Tokens,
 }
 
 impl Format {
@@ -348,9 +400,10 @@ impl Format {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("txt") => Ok(Self::Text),
             Some("jsonl") => Ok(Self::JsonLines),
+            Some("bin") => Ok(Self::Tokens),
             _ => Err(Error::UnknownFormat {
                 path: PathBuf::from(path),
-                expected: ".txt or .jsonl",
+                expected: ".txt, .jsonl or .bin",
             }),
         }
     }

@@ -154,6 +154,34 @@ pub enum Error {
         /// What is known.
         expected: &'static str,
     },
+    /// A pre-tokenized file ends amid an id.
+    #[error(
+        "data: {path} has {bytes} bytes, no multiple of {width}; ids have 2 bytes with a vocabulary of at most 65536 entries, else 4",
+        path = path.display()
+    )]
+    BrokenTokens {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+        /// Bytes of an id.
+        width: usize,
+    },
+    /// A pre-tokenized file holds an id that no text has.
+    #[error(
+        "data: {path}: id {id} at index {index} is the mask, or outside of the vocabulary of {vocab_size}; was the file made with this tokenizer?",
+        path = path.display()
+    )]
+    BadToken {
+        /// The file.
+        path: PathBuf,
+        /// Ids before it.
+        index: usize,
+        /// The id.
+        id: u32,
+        /// Entries of the vocabulary.
+        vocab_size: usize,
+    },
     /// A file has no documents.
     #[error("data: {path} has no documents", path = path.display())]
     NoDocuments {

@@ -64,7 +64,16 @@ pub(crate) fn evaluate_shared(
     config: &EvalConfig,
     communicator: &dyn Communicator,
 ) -> Result<Option<Evaluation>> {
-    let sequences = choose(sources, config);
+    let chosen = choose(sources, config);
+    let texts: Vec<_> = (chosen.iter())
+        .map(|&(source, at)| source.sequence(at))
+        .collect::<Result<_>>()?;
+    let sequences: Vec<ScoredSequence<'_>> = (chosen.iter().zip(&texts))
+        .map(|(&(source, at), tokens)| ScoredSequence {
+            tokens,
+            prompt_len: source.prompt_len(at).unwrap_or(0),
+        })
+        .collect();
     let mine = share(sequences.len(), communicator);
     let (nats, unpredicted) = match config.objective {
         Objective::Diffusion => (diffusion_nats(model, &sequences, mine, config)?, 0),
@@ -85,19 +94,15 @@ pub(crate) fn evaluate_shared(
 }
 
 /// Sequences with something to predict, at even distances.
-fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<ScoredSequence<'a>> {
+fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<(&'a Source, usize)> {
     let shortest = match config.objective {
         Objective::Diffusion => 1,
         Objective::Autoregressive => 2,
     };
-    let of = |source: &'a Source, at: usize| ScoredSequence {
-        tokens: source.sequence(at),
-        prompt_len: source.prompt_len(at).unwrap_or(0),
-    };
-    let all: Vec<ScoredSequence<'_>> = sources
+    let all: Vec<(&Source, usize)> = sources
         .iter()
-        .flat_map(|source| (0..source.n_sequences()).map(move |at| of(source, at)))
-        .filter(|sequence| sequence.tokens.len() >= shortest)
+        .flat_map(|source| (0..source.n_sequences()).map(move |at| (source, at)))
+        .filter(|(source, at)| source.sequence_len(*at) >= shortest)
         .collect();
     let limit = if config.max_sequences == 0 {
         all.len()

@@ -236,7 +236,7 @@ struct RunState<'a> {
 impl<'a> RunState<'a> {
     fn begin_or_resume(model: &mut dyn Trainable, setup: &Setup<'a>) -> Result<Self> {
         let mut batches = BatchSampler::new(&setup.data.train, setup.config)?;
-        let fresh = State::fresh(setup, &batches);
+        let fresh = State::fresh(setup, &batches)?;
         expect_alike(&fresh, setup.communicator)?;
         let found = if setup.communicator.rank() == 0 {
             checkpoint::newest(&setup.run.state())?
@@ -398,11 +398,11 @@ fn share_state(found: Option<&State>, communicator: &dyn Communicator) -> Option
 }
 
 impl State {
-    fn fresh(setup: &Setup<'_>, batches: &BatchSampler<'_>) -> Self {
+    fn fresh(setup: &Setup<'_>, batches: &BatchSampler<'_>) -> Result<Self> {
         let mut tokenizer = Crc32::new();
         tokenizer.update(&setup.data.tokenizer_json);
         let sources = setup.data.train.iter();
-        Self {
+        Ok(Self {
             step: 0,
             tokens: 0,
             seconds: 0.0,
@@ -411,10 +411,10 @@ impl State {
             interval: Interval::default(),
             config: setup.config.flatten(),
             data: sources
-                .map(|source| (source.name.clone(), source.fingerprint()))
-                .collect(),
+                .map(|source| Ok((source.name.clone(), source.fingerprint()?)))
+                .collect::<Result<_>>()?,
             tokenizer: tokenizer.value(),
-        }
+        })
     }
 
     /// Checks that a run with the configuration and data of `now` continues this one.

@@ -45,7 +45,7 @@ proptest! {
             .flat_map(|batch| batch.sequences().map(<[u32]>::to_vec).collect::<Vec<_>>())
             .collect();
         let mut all: Vec<Vec<u32>> =
-            (0..n as usize).map(|at| sources[0].sequence(at).to_vec()).collect();
+            (0..n as usize).map(|at| sources[0].sequence(at).unwrap().to_vec()).collect();
         all.sort();
         for epoch in drawn.chunks_exact(n as usize) {
             let mut epoch = epoch.to_vec();

@@ -41,8 +41,10 @@ pub(crate) const KEYS: &[Key] = &[
         "data",
         "train",
         "",
-        "required: files; .txt (a document a line) or .jsonl (field \"text\"); \"a.txt:0.7\" draws \
-         70 % of the sequences from a.txt; without weights every sequence is as likely",
+        "required: files; .txt (a document a line), .jsonl (field \"text\") or .bin (ids alone, of 2 \
+         bytes if the vocabulary has at most 65536 entries, else of 4; read as they are needed); \
+         \"a.txt:0.7\" draws 70 % of the sequences from a.txt; without weights every sequence is \
+         as likely",
     ),
     key(
         "data",

@@ -139,7 +139,7 @@ fn a_part_of_the_sequences_is_spread_over_all() {
     };
     let lengths: Vec<usize> = choose(&all, &config)
         .iter()
-        .map(|sequence| sequence.tokens.len())
+        .map(|(source, at)| source.sequence_len(*at))
         .collect();
     assert_eq!(lengths, [1, 4, 7]);
 }

@@ -113,7 +113,8 @@ fn texts(data: &Data) -> Vec<(String, String)> {
         text.replace("[EOS]", "$")
     };
     let of = |at| {
-        let (prompt, answer) = source.sequence(at).split_at(source.prompt_len(at).unwrap());
+        let sequence = source.sequence(at).unwrap();
+        let (prompt, answer) = sequence.split_at(source.prompt_len(at).unwrap());
         (text(prompt), text(answer))
     };
     (0..source.n_sequences()).map(of).collect()

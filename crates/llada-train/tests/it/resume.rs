@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use llada_train::{Error, TrainConfig};
+use llada_train::{Error, TrainConfig, tokenizer_for};
 
 use crate::toy::{config, run_until, run_with, sft_config, write_texts};
 
@@ -201,4 +201,45 @@ fn changes_can_be_allowed() {
     let after = config(folder.path(), "diffusion", lines);
     let (_, summary, _) = run_with(&after, &run, NEVER, true).unwrap();
     assert_eq!((summary.step, summary.resumed_from), (40, Some(30)));
+}
+
+/// Ids alone, in the place of the text that they were made of.
+#[test]
+fn a_pre_tokenized_file_trains_as_its_text() {
+    let folder = tempfile::tempdir().unwrap();
+    write_texts(folder.path());
+    let lines = "steps = 12\nbatch_size = 4\ncheckpoint_every = 5\nweight_decay = 0.1";
+    let text = config(folder.path(), "diffusion", lines);
+    let tokenizer = tokenizer_for(&text).unwrap();
+    tokenizer.save(folder.path()).unwrap();
+    let eos = u16::try_from(tokenizer.eos_token_id().unwrap()).unwrap();
+    for name in ["a", "b", "held-out"] {
+        let documents = fs::read_to_string(folder.path().join(format!("{name}.txt"))).unwrap();
+        let mut bytes = Vec::new();
+        for document in documents.lines() {
+            let ids = tokenizer.encode(document).unwrap();
+            let ids = ids.iter().map(|&id| u16::try_from(id).unwrap());
+            bytes.extend(ids.chain([eos]).flat_map(u16::to_le_bytes));
+        }
+        fs::write(folder.path().join(format!("{name}.bin")), bytes).unwrap();
+    }
+    let mut ids = text.clone();
+    ids.data.tokenizer = "tokenizer.json".to_owned();
+    for name in ids.data.train.iter_mut().chain(&mut ids.data.validation) {
+        *name = name.replace(".txt", ".bin");
+    }
+    let (of_text, of_ids) = (folder.path().join("text"), folder.path().join("ids"));
+    let (model, expected, _) = run_until(&text, &of_text, NEVER).unwrap();
+    run_until(&ids, &of_ids, 7).unwrap();
+    let (same, summary, _) = run_until(&ids, &of_ids, NEVER).unwrap();
+    assert_eq!(model.bits(), same.bits());
+    assert_eq!(summary.validation_bound, expected.validation_bound);
+
+    // Another file of the same length is told from it.
+    let path = folder.path().join("a.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = run_until(&ids, &of_ids, NEVER).unwrap_err();
+    assert!(matches!(error, Error::DataChanged { .. }), "{error}");
 }

@@ -230,7 +230,7 @@ pub(crate) struct StopAfter<'a> {
 }
 
 impl StopAfter<'_> {
-    fn passed(&mut self, step: u64) {
+    fn passed(&self, step: u64) {
         self.steps.set(step);
         if step == self.step {
             self.stop.store(true, Ordering::Relaxed);
