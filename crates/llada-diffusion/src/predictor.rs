@@ -157,23 +157,31 @@ pub trait MaskPredictor {
         })
     }
 
+    /// Steps that [`Self::candidates_ahead`] gains from taking at once: 1 if there is nothing to
+    /// gain.
+    fn steps_at_once(&self) -> usize {
+        1
+    }
+
     /// The candidates of several steps, each taken after the one before has put its tokens into the
     /// canvas as [`DenoisingStep::remask`] says: for devices that can take them without waiting for
     /// the host. All steps have candidates for all of `positions`; those of a position that is no
-    /// longer masked say nothing. `None` if the predictor gains nothing from it.
+    /// longer masked say nothing.
     ///
     /// `positions` are ascending.
     ///
     /// # Errors
-    /// As [`Self::logits`].
+    /// As [`Self::logits`]; [`Error::Unsupported`] if the predictor takes one step at a time.
     fn candidates_ahead(
         &self,
         _batch: &TokenBatch,
         _positions: &[usize],
         _rule: &CandidateRule<'_>,
         _steps: &[DenoisingStep<'_>],
-    ) -> Result<Option<Vec<Vec<Candidate>>>> {
-        Ok(None)
+    ) -> Result<Vec<Vec<Candidate>>> {
+        Err(Error::Unsupported {
+            what: "several steps at once",
+        })
     }
 
     /// Cross-entropy `-ln p(targets[i] | x_t)` of each position, in nats.

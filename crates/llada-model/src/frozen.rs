@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use llada_diffusion::{
-    Cached, Candidate, MaskPredictor, Noise, PredictorInfo, Result as DiffusionResult, TokenBatch,
-    cross_entropies, guide_all,
+    Cached, Candidate, Error as DiffusionError, MaskPredictor, Noise, PredictorInfo,
+    Result as DiffusionResult, TokenBatch, cross_entropies, guide_all,
 };
 use llada_tensor::backend::{CandidateArgs, Denoising, DenoisingStep, Recorder, Rhs, Step};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
@@ -20,6 +20,8 @@ use crate::{ModelConfig, Result};
 
 /// Rows that a recorded pass computes are a multiple of this.
 const ROWS_AT_ONCE: usize = 8;
+/// Steps of sampling that a device is asked for at once: whoever watches sees them together.
+const STEPS_AT_ONCE: usize = 8;
 
 /// A LLaDA mask predictor that is not trained further: its matrices are packed for products, in
 /// bf16 if that is the precision, and there is no other copy of them.
@@ -222,15 +224,21 @@ impl MaskPredictor for FrozenModel {
         self.choose(&hidden, None, rule, noise)
     }
 
+    fn steps_at_once(&self) -> usize {
+        self.recorder.as_ref().map_or(1, |_| STEPS_AT_ONCE)
+    }
+
     fn candidates_ahead(
         &self,
         batch: &TokenBatch,
         positions: &[usize],
         rule: &CandidateRule<'_>,
         steps: &[DenoisingStep<'_>],
-    ) -> DiffusionResult<Option<Vec<Vec<Candidate>>>> {
+    ) -> DiffusionResult<Vec<Vec<Candidate>>> {
         let Some(recorder) = &self.recorder else {
-            return Ok(None);
+            return Err(DiffusionError::Unsupported {
+                what: "several steps at once",
+            });
         };
         self.network.check(batch, positions)?;
         let mut input = Input::new(batch, positions);
@@ -246,7 +254,7 @@ impl MaskPredictor for FrozenModel {
             steps,
         };
         let (head, bias) = self.head();
-        let candidates = recorder.denoise(&denoising, &mut |noise, choose| {
+        Ok(recorder.denoise(&denoising, &mut |noise, choose| {
             let hidden = self.run(&input, None, None)?.narrow(0, 0, asked)?;
             choose(&CandidateArgs {
                 hidden: &hidden,
@@ -257,8 +265,7 @@ impl MaskPredictor for FrozenModel {
                 noise,
                 precision: self.network.precision,
             })
-        })?;
-        Ok(Some(candidates))
+        })?)
     }
 
     fn token_losses(

@@ -210,13 +210,17 @@ impl MaskPredictor for LladaModel {
         frozen.candidates_cached(batch, cached, positions, rule, noise)
     }
 
+    fn steps_at_once(&self) -> usize {
+        self.frozen().map_or(1, MaskPredictor::steps_at_once)
+    }
+
     fn candidates_ahead(
         &self,
         batch: &TokenBatch,
         positions: &[usize],
         rule: &CandidateRule<'_>,
         steps: &[DenoisingStep<'_>],
-    ) -> DiffusionResult<Option<Vec<Vec<Candidate>>>> {
+    ) -> DiffusionResult<Vec<Vec<Candidate>>> {
         let frozen = self.frozen()?;
         frozen.candidates_ahead(batch, positions, rule, steps)
     }

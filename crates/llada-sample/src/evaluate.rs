@@ -105,7 +105,8 @@ fn evaluate_group(
     Ok(())
 }
 
-/// The same for several steps at once, where the predictor gains from it; whether it does.
+/// The same for several steps at once, if the predictor gains from it and they are known; whether
+/// that was so.
 fn evaluate_ahead(
     predictor: &dyn MaskPredictor,
     batch: &TokenBatch,
@@ -114,7 +115,11 @@ fn evaluate_ahead(
     candidate_rule: &CandidateRule<'_>,
     runs: &mut [&mut Run<'_>],
 ) -> Result<bool> {
-    let rules: Vec<Vec<RemaskRule>> = runs.iter().map(|run| run.rules_ahead()).collect();
+    let most = predictor.steps_at_once();
+    if most < 2 {
+        return Ok(false);
+    }
+    let rules: Vec<Vec<RemaskRule>> = runs.iter().map(|run| run.rules_ahead(most)).collect();
     let n_steps = rules.iter().map(Vec::len).min().unwrap_or(0);
     if n_steps < 2 {
         return Ok(false);
@@ -132,10 +137,7 @@ fn evaluate_ahead(
             remask,
         })
         .collect();
-    let Some(candidates) = predictor.candidates_ahead(batch, positions, candidate_rule, &steps)?
-    else {
-        return Ok(false);
-    };
+    let candidates = predictor.candidates_ahead(batch, positions, candidate_rule, &steps)?;
     let got = candidates.iter().map(Vec::len).sum();
     expect_candidates(n_steps * positions.len(), got)?;
     let mut start = 0;

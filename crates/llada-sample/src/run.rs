@@ -14,9 +14,6 @@ use crate::refresh::{Canvas, Refreshed};
 use crate::remask::{highest, ranked, score};
 use crate::{Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task};
 
-/// Steps that a device is asked for at once, at most: an observer sees them when all are done.
-const STEPS_AHEAD: usize = 8;
-
 /// Candidates of coming steps.
 #[derive(Debug, Default)]
 struct Ahead {
@@ -243,9 +240,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// How each of the coming steps remasks, this one first, as far as that is known before
-    /// anything is predicted: as long as quotas say how many tokens stay.
-    pub(crate) fn rules_ahead(&self) -> Vec<RemaskRule> {
+    /// How each of the coming steps remasks, this one first and `most` in all, as far as that is
+    /// known before anything is predicted: as long as quotas say how many tokens stay.
+    pub(crate) fn rules_ahead(&self, most: usize) -> Vec<RemaskRule> {
         let config = &self.request.config;
         let rank_by = match config.remasking {
             Remasking::LowConfidence => RankBy::Confidence,
@@ -266,7 +263,7 @@ impl<'a> Run<'a> {
         };
         quotas
             .take_while(|&quota| quota > 0)
-            .take(STEPS_AHEAD)
+            .take(most)
             .map(rule)
             .collect()
     }

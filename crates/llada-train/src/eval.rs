@@ -1,7 +1,5 @@
 //! The held-out bound of a model.
 
-use std::ops::Range;
-
 use llada_diffusion::{
     LikelihoodConfig, MaskPredictor, ScoredSequence, autoregressive_log_likelihood, log_likelihood,
     nats_per_token,
@@ -65,31 +63,32 @@ pub(crate) fn evaluate_shared(
     communicator: &dyn Communicator,
 ) -> Result<Option<Evaluation>> {
     let chosen = choose(sources, config);
-    let texts: Vec<_> = (chosen.iter())
+    let mine = share(chosen.len(), communicator);
+    let texts: Vec<_> = (chosen[mine.clone()].iter())
         .map(|&(source, at)| source.sequence(at))
         .collect::<Result<_>>()?;
-    let sequences: Vec<ScoredSequence<'_>> = (chosen.iter().zip(&texts))
-        .map(|(&(source, at), tokens)| ScoredSequence {
+    let prompt_len = |&(source, at): &(&Source, usize)| source.prompt_len(at).unwrap_or(0);
+    let sequences: Vec<ScoredSequence<'_>> = (chosen[mine.clone()].iter().zip(&texts))
+        .map(|(of, tokens)| ScoredSequence {
             tokens,
-            prompt_len: source.prompt_len(at).unwrap_or(0),
+            prompt_len: prompt_len(of),
         })
         .collect();
-    let mine = share(sequences.len(), communicator);
     let (nats, unpredicted) = match config.objective {
-        Objective::Diffusion => (diffusion_nats(model, &sequences, mine, config)?, 0),
-        Objective::Autoregressive => (autoregressive_nats(model, &sequences[mine])?, 1),
+        Objective::Diffusion => (diffusion_nats(model, &sequences, mine.start, config)?, 0),
+        Objective::Autoregressive => (autoregressive_nats(model, &sequences)?, 1),
     };
     let nats = communicator.all_gather(&nats).concat();
-    let predicted: Vec<usize> = sequences
-        .iter()
-        .map(|sequence| sequence.tokens.len() - sequence.prompt_len - unpredicted)
+    let length = |&(source, at): &(&Source, usize)| source.sequence_len(at);
+    let predicted: Vec<usize> = (chosen.iter())
+        .map(|of| length(of) - prompt_len(of) - unpredicted)
         .collect();
     let figure = nats_per_token(&nats, &predicted);
     Ok(figure.map(|(bound, standard_error)| Evaluation {
         bound,
         standard_error,
-        sequences: sequences.len(),
-        tokens: sequences.iter().map(|sequence| sequence.tokens.len()).sum(),
+        sequences: chosen.len(),
+        tokens: chosen.iter().map(length).sum(),
     }))
 }
 
@@ -113,14 +112,13 @@ fn choose<'a>(sources: &'a [Source], config: &EvalConfig) -> Vec<(&'a Source, us
     (0..n).map(|i| all[i * all.len() / n]).collect()
 }
 
-/// Bound on `-ln p` of each of some sequences.
+/// Bound on `-ln p` of each sequence; `first_index` is the place of the first one in the whole list.
 fn diffusion_nats(
     model: &dyn MaskPredictor,
     sequences: &[ScoredSequence<'_>],
-    mine: Range<usize>,
+    first_index: usize,
     config: &EvalConfig,
 ) -> Result<Vec<f64>> {
-    let first_index = mine.start;
     let EvalConfig {
         seed, mc_samples, ..
     } = *config;
@@ -131,7 +129,7 @@ fn diffusion_nats(
         first_index,
         ..LikelihoodConfig::default()
     };
-    let estimates = log_likelihood(model, &sequences[mine], &config)?;
+    let estimates = log_likelihood(model, sequences, &config)?;
     Ok(estimates
         .iter()
         .map(|estimate| -estimate.log_likelihood)

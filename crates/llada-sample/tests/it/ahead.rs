@@ -25,13 +25,17 @@ impl MaskPredictor for Ahead {
         self.toy.logits(batch, positions)
     }
 
+    fn steps_at_once(&self) -> usize {
+        8
+    }
+
     fn candidates_ahead(
         &self,
         batch: &TokenBatch,
         positions: &[usize],
         rule: &CandidateRule<'_>,
         steps: &[DenoisingStep<'_>],
-    ) -> Result<Option<Vec<Vec<Candidate>>>> {
+    ) -> Result<Vec<Vec<Candidate>>> {
         let mut sequences: Vec<Vec<u32>> = batch.sequences().map(<[u32]>::to_vec).collect();
         let mask = self.info().mask_token_id;
         let mut all = Vec::new();
@@ -63,7 +67,7 @@ impl MaskPredictor for Ahead {
             self.steps.set(self.steps.get() + 1);
             all.push(candidates);
         }
-        Ok(Some(all))
+        Ok(all)
     }
 
     fn token_losses(&self, batch: &TokenBatch, at: &[usize], targets: &[u32]) -> Result<Vec<f32>> {

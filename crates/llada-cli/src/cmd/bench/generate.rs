@@ -160,20 +160,21 @@ impl MaskPredictor for Counting<'_> {
             .candidates_cached(batch, cached, positions, rule, noise)
     }
 
+    fn steps_at_once(&self) -> usize {
+        self.model.steps_at_once()
+    }
+
     fn candidates_ahead(
         &self,
         batch: &TokenBatch,
         positions: &[usize],
         rule: &CandidateRule<'_>,
         steps: &[DenoisingStep<'_>],
-    ) -> DiffusionResult<Option<Vec<Vec<Candidate>>>> {
-        let candidates = self.model.candidates_ahead(batch, positions, rule, steps)?;
-        if candidates.is_some() {
-            for _ in steps {
-                self.count(batch.n_tokens(), positions.len());
-            }
+    ) -> DiffusionResult<Vec<Vec<Candidate>>> {
+        for _ in steps {
+            self.count(batch.n_tokens(), positions.len());
         }
-        Ok(candidates)
+        self.model.candidates_ahead(batch, positions, rule, steps)
     }
 
     fn token_losses(
