@@ -10,9 +10,14 @@ Not run on a GPU yet.
 import argparse
 import json
 import subprocess
+import sys
 from pathlib import Path
 
-from timing import add_arguments, clocks, device_name
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE / "peers"), str(HERE.parent / "peers")]
+
+from shapes import TRAINING  # noqa: E402
+from timing import add_arguments, clocks, device_name  # noqa: E402
 
 
 def bench(args, what, impl, flags, **fields):
@@ -23,7 +28,7 @@ def bench(args, what, impl, flags, **fields):
     try:
         run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800)
         result = json.loads(run.stdout)
-        for key in ("seconds", "seconds_min", "tokens_per_second", "percent_of_peak", "rounds"):
+        for key in ("seconds", "seconds_min", "tokens_per_second", "percent_of_peak", "rounds", "peak_memory_bytes"):
             line[key] = result.get(key)
         line.update(clocks())
     except subprocess.CalledProcessError as error:
@@ -49,10 +54,14 @@ def models(args):
         ("fast-dllm-dual-threshold", ["--cache", "dual", "--threshold", "0.9"]),
     ):
         bench(args, "generation", impl, ["generate", *sizes, *flags, *model], rows=gen, columns=32, **fields)
-    preset, batch, length = ("llada-25m", 2, 32) if args.tiny else ("llada-1b", 4, 1024)
-    flags = ["train", "--batch", str(batch), "--length", str(length), "--preset", preset]
-    fields = {"preset": preset, "dtype": args.dtype}
-    bench(args, "training_step", "llada", [*flags, "--dtype", args.dtype], rows=batch, columns=length, **fields)
+
+
+def training(args):
+    for preset, batch, length, checkpoints in (("llada-25m", 2, 32, False),) if args.tiny else TRAINING:
+        what = "training_step_checkpointed" if checkpoints else "training_step"
+        flags = ["train", "--batch", str(batch), "--length", str(length), "--preset", preset]
+        flags += ["--activation-checkpointing"] * checkpoints + ["--dtype", args.dtype]
+        bench(args, what, "llada", flags, rows=batch, columns=length, preset=preset, dtype=args.dtype)
 
 
 def ops(args):
@@ -71,12 +80,11 @@ def main():
     parser.add_argument("bin", type=Path, help="folder of the programs")
     add_arguments(parser)
     parser.add_argument("--dtype", default="bf16", help="of the weights")
-    parser.add_argument("--only", choices=("ops", "models"), help="leave the other out")
+    parser.add_argument("--only", choices=("ops", "models", "training"), help="leave the others out")
     args = parser.parse_args()
-    if args.only != "models":
-        ops(args)
-    if args.only != "ops":
-        models(args)
+    for name, run in (("ops", ops), ("models", models), ("training", training)):
+        if args.only in (None, name):
+            run(args)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 KEY = ("what", "preset", "rows", "columns")
 COLUMNS = (
     "date", "commit", "device", "source", "what", "impl", "preset", "dtype", "rows", "columns",
-    "seconds", "seconds_min", "tflops", "tokens_per_second", "ratio", "torch", "clocks.sm",
+    "seconds", "seconds_min", "tflops", "tokens_per_second", "peak_memory_bytes", "ratio", "torch", "clocks.sm",
     "clocks.mem", "temperature.gpu", "power.draw", "skipped",
 )  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""One training step of a LLaDA with 1B parameters in PyTorch, with and without torch.compile.
+"""A training step of LLaDAs with 25M, 100M and 1B parameters in PyTorch.
 
 Draw t and the mask, forward, the loss of eq. 3 (arXiv 2502.09992) on the masked positions, backward,
 clipping of the global norm, fused AdamW; f32 master weights, products in bf16 by autocast. The
-shape is `llada bench train --preset llada-1b`. Not run on a GPU yet.
+shapes are those of `llada.py`.
 
     python train.py --device cuda
     python train.py --device cpu --tiny
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE / "peers"), str(HERE.parent / "peers")]
 
-from shapes import PRESETS, special_ids  # noqa: E402
+from shapes import PRESETS, TRAINING, special_ids  # noqa: E402
 from timing import add_arguments, measure, report, skip  # noqa: E402
 from transformer import Llada  # noqa: E402
 
@@ -48,9 +48,10 @@ def masked_loss(hidden, weight, targets, p_mask, n_tokens):
 
 
 class Step:
-    def __init__(self, args, shape):
+    def __init__(self, args, shape, checkpoints):
         self.device, self.mask = args.device, special_ids(shape)[0]
         model = Llada(shape)
+        model.checkpoints = checkpoints
         for p in model.parameters():
             if p.dim() > 1:
                 torch.nn.init.normal_(p, std=0.02)
@@ -86,34 +87,44 @@ class Step:
         return loss
 
 
+def time_step(args, preset, shape, batch, length, checkpoints):
+    impl = "torch-compiled" if args.compile else "torch-eager"
+    what = "training_step_checkpointed" if checkpoints else "training_step"
+    fields = {"preset": preset, "dtype": "bf16", "rows": batch, "columns": length}
+    on_gpu = args.device == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        step = Step(args, shape, checkpoints)
+        ids = torch.randint(0, shape["vocab_size"] - 512, (batch, length))
+        first = step(ids).item()
+        seconds = measure(lambda: step(ids), args.device, samples=5, sample_seconds=0.5)
+    except Exception as error:  # torch.compile and the memory fail in many ways
+        skip(what, impl, error, **fields)
+        return
+    peak = torch.cuda.max_memory_reserved() if on_gpu else None
+    report(
+        what, impl, args.device, seconds, first_loss=first, peak_memory_bytes=peak,
+        tokens_per_second=batch * length / sorted(seconds)[len(seconds) // 2], **fields,
+    )  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
-    parser.add_argument("--preset", choices=PRESETS, default="llada-1b", help="shape")
-    parser.add_argument("--batch", type=int, default=4, help="sequences a step")
-    parser.add_argument("--length", type=int, default=1024, help="tokens a sequence")
+    parser.add_argument("--preset", nargs="+", choices=PRESETS, help="these shapes alone")
     parser.add_argument("--compile", action="store_true", help="torch.compile trunk and loss")
     args = parser.parse_args()
-    shape = PRESETS[args.preset]
-    if args.tiny:
-        args.preset, shape, args.batch, args.length = "tiny", TINY, 2, 32
     torch.manual_seed(7)
     torch.set_default_device(args.device)
-    impl = "torch-compiled" if args.compile else "torch-eager"
-    fields = {"preset": args.preset, "dtype": "bf16", "rows": args.batch, "columns": args.length}
-    try:
-        step = Step(args, shape)
-        ids = torch.randint(0, shape["vocab_size"] - 512, (args.batch, args.length))
-        first = step(ids).item()
-        seconds = measure(lambda: step(ids), args.device, samples=5, sample_seconds=1)
-    except Exception as error:  # torch.compile and the memory fail in many ways
-        skip("training_step", impl, error, **fields)
+    if args.tiny:
+        for checkpoints in (False, True):
+            time_step(args, "tiny", TINY, 2, 32, checkpoints)
         return
-    tokens = args.batch * args.length
-    report(
-        "training_step", impl, args.device, seconds, first_loss=first,
-        tokens_per_second=tokens / sorted(seconds)[len(seconds) // 2], **fields,
-    )  # fmt: skip
+    for preset, batch, length, checkpoints in TRAINING:
+        if args.preset is None or preset in args.preset:
+            time_step(args, preset, PRESETS[preset], batch, length, checkpoints)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@ PRESETS = {
         "d_model": 384, "n_layers": 8, "n_heads": 6, "n_kv_heads": 6, "mlp_hidden_size": 1536,
         "vocab_size": 8192,
     },
+    "llada-100m": {
+        "d_model": 768, "n_layers": 12, "n_heads": 12, "n_kv_heads": 12, "mlp_hidden_size": 2048,
+        "vocab_size": 16384,
+    },
     "llada-1b": {
         "d_model": 2048, "n_layers": 22, "n_heads": 32, "n_kv_heads": 4, "mlp_hidden_size": 5634,
         "vocab_size": 126464,
@@ -14,6 +18,15 @@ PRESETS = {
         "vocab_size": 126464,
     },
 }  # fmt: skip
+# Training steps on a GPU: preset, sequences, tokens of each, and whether activations are computed
+# again in the backward pass.
+TRAINING = (
+    ("llada-25m", 16, 128, False),
+    ("llada-25m", 16, 1024, False),
+    ("llada-100m", 16, 1024, False),
+    ("llada-1b", 4, 1024, False),
+    ("llada-1b", 16, 1024, True),
+)
 ROPE_THETA = 500000.0
 RMS_NORM_EPS = 1e-5
 MAX_SEQUENCE_LENGTH = 4096

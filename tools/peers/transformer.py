@@ -13,6 +13,7 @@ import time
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from shapes import RMS_NORM_EPS, ROPE_THETA
 
@@ -73,6 +74,7 @@ class Llada(nn.Module):
     def __init__(self, shape):
         super().__init__()
         self.shape = shape
+        self.checkpoints = False  # whether blocks are computed again in the backward pass
         self.wte = nn.Embedding(shape["vocab_size"], shape["d_model"])
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape["n_layers"]))
         self.ln_f = nn.RMSNorm(shape["d_model"], eps=RMS_NORM_EPS)
@@ -91,7 +93,10 @@ class Llada(nn.Module):
         rope = angles.cos(), angles.sin()
         x = self.wte(ids)
         for layer, block in enumerate(self.blocks):
-            x = block(x, rope, caches[layer] if caches else None, window)
+            if self.checkpoints:
+                x = checkpoint(block, x, rope, use_reentrant=False)
+            else:
+                x = block(x, rope, caches[layer] if caches else None, window)
         return self.ff_out(self.ln_f(x))
 
 

@@ -333,7 +333,8 @@ pub(crate) struct InspectArgs {
     /// embedded poem model]
     #[arg(conflicts_with = "preset")]
     pub(crate) dir: Option<PathBuf>,
-    /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b; or llada-25m
+    /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b; or
+    /// llada-25m, llada-100m
     #[arg(long)]
     pub(crate) preset: Option<String>,
     /// How the result is printed

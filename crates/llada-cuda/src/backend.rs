@@ -149,7 +149,10 @@ impl Backend for CudaBackend {
     fn recorder(&self) -> Option<Box<dyn Recorder>> {
         Some(Box::new(Graphs::new(Arc::clone(&self.cx))))
     }
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        adamw::sum_of_squares(&self.cx, x)
+    fn peak_bytes(&self) -> Option<u64> {
+        Some(self.cx.allocator().peak_bytes())
+    }
+    fn sums_of_squares(&self, tensors: &[&Tensor]) -> Result<Vec<f64>> {
+        adamw::sums_of_squares(&self.cx, tensors)
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Context {
     modules: Mutex<Modules>,
     uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
     bound: Mutex<BoundArrays>,
-    gemm: OnceLock<Chosen>,
+    gemm: Chosen,
     host: OnceLock<Device>,
     name: String,
 }
@@ -75,12 +75,13 @@ impl Context {
         let model = cuda.name().map_err(failed)?;
         let long_name = format!("{name} ({model})");
         let allocator = Arc::new(Allocator::new(name, cuda, stream));
+        let gemm = gemm::choose(&allocator);
         Ok(Self {
             allocator,
             modules: Mutex::default(),
             uploads: Mutex::default(),
             bound: Mutex::default(),
-            gemm: OnceLock::new(),
+            gemm,
             host: OnceLock::new(),
             name: long_name,
         })
@@ -88,20 +89,16 @@ impl Context {
 
     /// Ordinal, model, and what multiplies matrices, for people.
     pub(crate) fn name(&self) -> String {
-        format!("{}, {}", self.name, self.chosen().why)
+        format!("{}, {}", self.name, self.gemm.why)
     }
 
     pub(crate) fn allocator(&self) -> &Arc<Allocator> {
         &self.allocator
     }
 
-    /// What multiplies matrices, see [`gemm::choose`]; found when it is first needed.
+    /// What multiplies matrices, see [`gemm::choose`].
     pub(crate) fn gemm(&self) -> &dyn Gemm {
-        self.chosen().gemm.as_ref()
-    }
-
-    fn chosen(&self) -> &Chosen {
-        self.gemm.get_or_init(|| gemm::choose(self))
+        self.gemm.gemm.as_ref()
     }
 
     /// The CPU, which quantises weights while they are loaded.

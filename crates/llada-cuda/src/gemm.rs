@@ -12,8 +12,12 @@ use llada_tensor::{DType, Result};
 use crate::context::Context;
 use crate::launch::gemm::scale_columns;
 use crate::launch::narrow;
+use crate::memory::Allocator;
 pub(crate) use cublaslt::CublasLt;
 pub(crate) use plain::PlainGemm;
+
+/// Environment variable that can leave cuBLASLt out.
+const SWITCH: &str = "LLADA_CUBLASLT";
 
 /// A batch of matrices in device memory; strides in elements, so that a transpose is a pair of
 /// exchanged strides.
@@ -100,9 +104,22 @@ pub(crate) trait Gemm: fmt::Debug + Send + Sync {
 ///
 /// Their results differ in the order of sums. [`PlainGemm`] gives a row the same bits whatever
 /// other rows there are; cuBLASLt chooses its order of sums by shape, so that results are the same
-/// from run to run, but not for a row alone and among others.
-pub(crate) fn choose(cx: &Context) -> Chosen {
-    match CublasLt::new(cx) {
+/// from run to run, but not for a row alone and among others. It multiplies bf16 only: who asks for
+/// `f32` wants exact results before fast ones.
+///
+/// Chosen before the device is used: loading the library waits for a thread that has the stream for
+/// itself, and that thread may be waiting for products.
+///
+/// `LLADA_CUBLASLT=0` leaves the library out: then the bits of a result depend on nothing beside it
+/// in bf16 either.
+pub(crate) fn choose(allocator: &Allocator) -> Chosen {
+    if std::env::var_os(SWITCH).is_some_and(|value| value == "0") {
+        return Chosen {
+            gemm: Box::new(PlainGemm),
+            why: format!("own products: {SWITCH}=0"),
+        };
+    }
+    match CublasLt::new(allocator) {
         Ok(library) => Chosen {
             gemm: Box::new(library),
             why: "cuBLASLt".to_owned(),

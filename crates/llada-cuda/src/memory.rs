@@ -35,6 +35,14 @@ pub(crate) struct Allocator {
     pinned: Mutex<Option<Pinned>>,
     /// Held by a thread that has the stream for itself: what others ask for must wait.
     exclusive: RwLock<()>,
+    held: Mutex<Held>,
+}
+
+/// Bytes that the driver gave, in use or not.
+#[derive(Default)]
+struct Held {
+    now: u64,
+    peak: u64,
 }
 
 thread_local! {
@@ -107,6 +115,7 @@ impl Allocator {
             free_of_recordings: Mutex::default(),
             pinned: Mutex::default(),
             exclusive: RwLock::default(),
+            held: Mutex::default(),
         }
     }
 
@@ -116,6 +125,15 @@ impl Allocator {
 
     pub(crate) fn stream(&self) -> &CudaStream {
         &self.stream
+    }
+
+    /// The most bytes that the driver gave at a time.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.held().peak
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An error of a driver call on this device.
@@ -205,6 +223,11 @@ impl Allocator {
             }
             other => other,
         };
+        if result.is_ok() {
+            let mut held = self.held();
+            held.now += size as u64;
+            held.peak = held.peak.max(held.now);
+        }
         result.map_err(|error| match is_out_of_memory(error) {
             false => failed(&self.name, "cuMemAlloc", error),
             true => {
@@ -224,9 +247,13 @@ impl Allocator {
     fn trim(&self) -> Result<()> {
         self.synchronize()?;
         let unused = std::mem::take(&mut *self.free(false));
-        for pointer in unused.into_values().flatten() {
-            // SAFETY: it came from `allocate`, nobody holds it, and no launch that uses it is left.
-            unsafe { result::free_sync(pointer) }.map_err(self.failed("cuMemFree"))?;
+        for (size, pointers) in unused {
+            for pointer in pointers {
+                // SAFETY: it came from `allocate`, nobody holds it, and no launch that uses it is
+                // left.
+                unsafe { result::free_sync(pointer) }.map_err(self.failed("cuMemFree"))?;
+                self.held().now -= size as u64;
+            }
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use llada_tensor::{Device, Philox, Stream, Tensor};
+use rayon::prelude::*;
 
 use crate::stored::Stored;
 use crate::{ModelConfig, Result};
@@ -27,18 +28,17 @@ pub(crate) fn initial_parameter(
     };
     let rng = Philox::new(seed, Stream::Init);
     let tensor = u32::try_from(index).unwrap_or(u32::MAX);
-    let values: Vec<f32> = (0..n)
-        .map(|at| {
-            let at = u32::try_from(at).unwrap_or(u32::MAX);
-            let draw = (0..)
-                .map(|attempt| rng.normal_pair([at, tensor, attempt])[0])
-                .find(|x| x.abs() <= 3.0)
-                .unwrap_or(0.0);
-            #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
-            let value = (draw * std) as f32;
-            value
-        })
-        .collect();
+    let value = |at: usize| {
+        let at = u32::try_from(at).unwrap_or(u32::MAX);
+        let draw = (0..)
+            .map(|attempt| rng.normal_pair([at, tensor, attempt])[0])
+            .find(|x| x.abs() <= 3.0)
+            .unwrap_or(0.0);
+        #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
+        let value = (draw * std) as f32;
+        value
+    };
+    let values: Vec<f32> = (0..n).into_par_iter().map(value).collect();
     Ok(Tensor::from_f32(device, shape, &values)?)
 }
 

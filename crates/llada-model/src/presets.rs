@@ -1,16 +1,17 @@
-//! The configurations of the paper's table 5 (arXiv 2502.09992, appendix B.2), and a small one
+//! The configurations of the paper's table 5 (arXiv 2502.09992, appendix B.2), and small ones
 //! that speed is compared at.
 
 use crate::ModelConfig;
 
 /// Names of the presets.
-pub const PRESETS: [&str; 6] = [
+pub const PRESETS: [&str; 7] = [
     "llada-1b",
     "llada-8b",
     "arm-1b",
     "arm-7b",
     "llama3-8b",
     "llada-25m",
+    "llada-100m",
 ];
 
 /// The configuration of a preset.
@@ -24,6 +25,7 @@ pub fn preset(name: &str) -> Option<ModelConfig> {
         "arm-7b" => (28, 4096, 32, 8, 13_440, 126_464, true),
         "llama3-8b" => (32, 4096, 32, 8, 14_336, 128_000, true),
         "llada-25m" => (8, 384, 6, 6, 1536, 8192, false),
+        "llada-100m" => (12, 768, 12, 12, 2048, 16_384, false),
         _ => return None,
     };
     let ids = llada_ids(vocab_size);

@@ -232,9 +232,13 @@ pub trait Backend: Any + Send + Sync {
     /// launched one by one.
     fn recorder(&self) -> Option<Box<dyn Recorder>>;
 
-    /// Sum of squares of all elements, accumulated in `f64`.
+    /// Sum of squares of all elements of each tensor, accumulated in `f64`.
     ///
     /// # Errors
-    /// If the tensor is in an unsupported layout.
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64>;
+    /// If a tensor is in an unsupported layout.
+    fn sums_of_squares(&self, tensors: &[&Tensor]) -> Result<Vec<f64>>;
+
+    /// The most memory of its own that the device has held for this backend; none if its memory is
+    /// that of the process.
+    fn peak_bytes(&self) -> Option<u64>;
 }

@@ -170,7 +170,11 @@ impl Backend for CpuBackend {
     fn recorder(&self) -> Option<Box<dyn Recorder>> {
         None
     }
-    fn sum_of_squares(&self, x: &Tensor) -> Result<f64> {
-        adamw::sum_of_squares(self.context(), x)
+    fn sums_of_squares(&self, tensors: &[&Tensor]) -> Result<Vec<f64>> {
+        let sum = |x: &&Tensor| adamw::sum_of_squares(self.context(), x);
+        tensors.iter().map(sum).collect()
+    }
+    fn peak_bytes(&self) -> Option<u64> {
+        None
     }
 }

@@ -98,12 +98,12 @@ impl<'a> Optimizer<'a> {
     pub(crate) fn gradient_norm(&self) -> Result<f64> {
         let gradients = self.gradients.tensors();
         let is_mine = |index: &usize| self.moments[*index].is_some();
-        let squares = |index: usize| {
-            let gradient = &gradients[index];
-            gradient.device().backend().sum_of_squares(gradient)
-        };
         let indexes = (0..gradients.len()).filter(is_mine);
-        let mine: Vec<f64> = indexes.map(squares).collect::<llada_tensor::Result<_>>()?;
+        let mine: Vec<&Tensor> = indexes.map(|index| &gradients[index]).collect();
+        let mine = match mine.first() {
+            Some(first) => first.device().backend().sums_of_squares(&mine)?,
+            None => Vec::new(),
+        };
         let all = self.communicator.all_gather(&mine);
         let mut all: Vec<_> = all.iter().map(|squares| squares.iter()).collect();
         // In the order of the parameters, whoever keeps them.

@@ -27,8 +27,8 @@ pub(crate) enum BenchCommand {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SubjectArgs {
     /// A shape in place of a model, with random weights made in memory: llada-1b, llada-8b, arm-1b,
-    /// arm-7b, llama3-8b or llada-25m; any other is a --model of nothing but a config.json [train:
-    /// llada-25m, unless there is a --model]
+    /// arm-7b, llama3-8b, llada-25m or llada-100m; any other is a --model of nothing but a
+    /// config.json [train: llada-25m, unless there is a --model]
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) preset: Option<String>,
     /// Sequences that run together [default: 1; train: 16]

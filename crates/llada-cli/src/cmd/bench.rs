@@ -44,6 +44,8 @@ impl Outcome<'_> {
         let per_second = |n: u64| n as f64 / self.timing.seconds;
         let (gops, peak_gops) = (per_second(self.flops) / 1e9, self.peak.gops);
         let mut result = self.subject.describe();
+        let of_device = self.subject.device.backend().peak_bytes();
+        let peak_memory_bytes = of_device.or_else(memory::peak_bytes);
         let results = json!({
             "tokens_per_second": per_second(self.tokens as u64),
             "gops": gops,
@@ -53,7 +55,7 @@ impl Outcome<'_> {
             "seconds_min": self.timing.seconds_min,
             "rounds": self.timing.rounds,
             "weights_bytes": self.weights_bytes,
-            "peak_memory_bytes": memory::peak_bytes(),
+            "peak_memory_bytes": peak_memory_bytes,
         });
         for fields in [self.settings.clone(), results] {
             if let (Value::Object(result), Value::Object(fields)) = (&mut result, fields) {

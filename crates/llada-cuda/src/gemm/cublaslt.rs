@@ -1,9 +1,9 @@
-//! Products by cuBLASLt, which is loaded at run time.
+//! Products of bf16 by cuBLASLt, which is loaded at run time.
 //!
 //! cuBLAS has columns inside and computes `D = op(A) op(B)`; `c` of shape `[M, N]` with columns
 //! inside is its transpose, so that `A` is `b` and `B` is `a`, and `D` is `[N, M]`.
 //!
-//! Not run on a GPU yet: the software device has no cuBLASLt.
+//! The software device has no cuBLASLt: only a GPU shows that this works.
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
@@ -20,6 +20,7 @@ use llada_tensor::{DType, Error, Result};
 
 use super::{Gemm, GemmArgs, Operand, PlainGemm, scaled};
 use crate::context::Context;
+use crate::memory::Allocator;
 
 /// Memory that an algorithm may use, as NVIDIA advises for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -49,15 +50,15 @@ impl CublasLt {
     ///
     /// # Errors
     /// [`Error::Device`] that names the library if it is not installed.
-    pub(crate) fn new(cx: &Context) -> Result<Self> {
+    pub(crate) fn new(allocator: &Allocator) -> Result<Self> {
         // SAFETY: loading the library runs its initializers, as in any CUDA program. A call into a
         // library that is missing would panic.
         if !unsafe { is_culib_present() } {
             let reason = "libcublasLt is not installed".to_owned();
-            return Err(failed(cx, "loading cuBLASLt", reason));
+            return Err(failed(allocator, "loading cuBLASLt", reason));
         }
-        let _bound = cx.allocator().bind()?;
-        let handle = result::create_handle().map_err(said(cx, "cublasLtCreate"))?;
+        let _bound = allocator.bind()?;
+        let handle = result::create_handle().map_err(said(allocator, "cublasLtCreate"))?;
         let plans = Mutex::default();
         Ok(Self { handle, plans })
     }
@@ -66,7 +67,8 @@ impl CublasLt {
     fn multiply(&self, cx: &Context, args: &GemmArgs, shape: Shape) -> Result<bool> {
         let workspace = cx.scratch(WORKSPACE_BYTES)?;
         // Before the plans are locked: it may wait for a thread that records, which needs them.
-        let _bound = cx.allocator().bind()?;
+        let allocator = cx.allocator();
+        let _bound = allocator.bind()?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if plans.len() >= MAX_PLANS && !plans.contains_key(&shape) {
             plans.clear();
@@ -74,7 +76,7 @@ impl CublasLt {
         let plan = match plans.entry(shape) {
             std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
             std::collections::btree_map::Entry::Vacant(room) => {
-                room.insert(Plan::find(self.handle, &shape).map_err(said(cx, "cublasLt"))?)
+                room.insert(Plan::find(self.handle, &shape).map_err(said(allocator, "cublasLt"))?)
             }
         };
         let Some(plan) = plan else {
@@ -103,10 +105,10 @@ impl CublasLt {
                 &raw const plan.algorithm,
                 workspace.pointer() as *mut c_void,
                 WORKSPACE_BYTES,
-                cx.allocator().stream().cu_stream().cast(),
+                allocator.stream().cu_stream().cast(),
             )
         }
-        .map_err(said(cx, "cublasLtMatmul"))?;
+        .map_err(said(allocator, "cublasLtMatmul"))?;
         Ok(true)
     }
 }
@@ -116,7 +118,7 @@ impl Gemm for CublasLt {
         if args.m == 0 || args.n == 0 || args.batch == 0 {
             return Ok(());
         }
-        if args.k == 0 {
+        if args.k == 0 || args.dtype != DType::Bf16 {
             return PlainGemm.gemm(cx, args);
         }
         if let Some(scales) = args.column_scales {
@@ -184,7 +186,6 @@ fn alignment(pointer: u64) -> u32 {
 /// All that an algorithm depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Shape {
-    dtype: DType,
     a: Side,
     b: Side,
     c: Side,
@@ -201,7 +202,6 @@ impl Shape {
             batch_stride: args.c_batch_stride,
         };
         Some(Self {
-            dtype: args.dtype,
             a: Side::of(&args.a, (m, args.a.row_stride), (k, args.a.column_stride))?,
             b: Side::of(&args.b, (n, args.b.column_stride), (k, args.b.row_stride))?,
             c: Side::of(&c, (m, c.row_stride), (n, c.column_stride))?,
@@ -226,10 +226,7 @@ type Said<T> = std::result::Result<T, CublasError>;
 impl Plan {
     /// Asks the library for its best algorithm, if it has one.
     fn find(handle: cublasLtHandle_t, shape: &Shape) -> Said<Option<Self>> {
-        let operand_type = match shape.dtype {
-            DType::F32 => cudaDataType::CUDA_R_32F,
-            DType::Bf16 => cudaDataType::CUDA_R_16BF,
-        };
+        let operand_type = cudaDataType::CUDA_R_16BF;
         // `A` is [N, K] with columns inside: k inside is its transpose; `B` is [K, M].
         let product = Product::new(shape.b.k_inside, !shape.a.k_inside)?;
         let a = Layout::new(operand_type, &shape.b, shape.batch)?;
@@ -255,7 +252,6 @@ struct Product(cublasLtMatmulDesc_t);
 
 impl Product {
     fn new(transpose_a: bool, transpose_b: bool) -> Said<Self> {
-        // Not the TF32 variant: f32 operands keep all their bits.
         let compute = cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let product = Self(result::create_matmul_desc(
             compute,
@@ -368,16 +364,16 @@ impl Drop for Preference {
     }
 }
 
-fn failed(cx: &Context, call: &'static str, reason: String) -> Error {
+fn failed(allocator: &Allocator, call: &'static str, reason: String) -> Error {
     Error::Device {
-        device: cx.allocator().name().to_owned(),
+        device: allocator.name().to_owned(),
         call,
         reason,
     }
 }
 
-fn said(cx: &Context, call: &'static str) -> impl Fn(CublasError) -> Error {
-    move |error| failed(cx, call, format!("{:?}", error.0))
+fn said(allocator: &Allocator, call: &'static str) -> impl Fn(CublasError) -> Error {
+    move |error| failed(allocator, call, format!("{:?}", error.0))
 }
 
 #[cfg(test)]

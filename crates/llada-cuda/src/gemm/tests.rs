@@ -74,6 +74,6 @@ fn scales_of_columns_after_a_product_are_those_in_it() {
 #[cfg(not(real_gpu))]
 #[test]
 fn a_missing_library_is_named() {
-    let error = CublasLt::new(&context()).unwrap_err();
+    let error = CublasLt::new(context().allocator()).unwrap_err();
     assert!(error.to_string().contains("libcublasLt"), "{error}");
 }

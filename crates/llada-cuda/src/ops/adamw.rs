@@ -1,7 +1,7 @@
 //! See `/kernels/adamw.cu` and `/kernels/global_norm.cu`.
 
 use llada_kernels::args::{LladaAdamWArgs, LladaGlobalNormArgs, LladaGlobalNormTotalArgs};
-use llada_tensor::backend::AdamWArgs;
+use llada_tensor::backend::{AdamWArgs, DeviceMemory as _};
 use llada_tensor::{Result, Tensor};
 
 use crate::context::Context;
@@ -44,12 +44,29 @@ pub(crate) fn adamw(cx: &Context, args: AdamWArgs<'_>) -> Result<()> {
     )
 }
 
-/// See [`llada_tensor::backend::Backend::sum_of_squares`].
-pub(crate) fn sum_of_squares(cx: &Context, x: &Tensor) -> Result<f64> {
+/// See [`llada_tensor::backend::Backend::sums_of_squares`]: the host waits once for all of them.
+pub(crate) fn sums_of_squares(cx: &Context, tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    let mut sums = vec![0.0; tensors.len()];
+    if tensors.is_empty() {
+        return Ok(sums);
+    }
+    let bytes = size_of_val(&sums[..]);
+    let mut totals = cx.scratch(bytes)?;
+    totals.clear(0, bytes)?;
+    for (at, x) in tensors.iter().enumerate() {
+        let total = totals.pointer() + (at * size_of::<f64>()) as u64;
+        sum_of_squares(cx, x, total)?;
+    }
+    cx.download(&totals, &mut sums)?;
+    Ok(sums)
+}
+
+/// Puts the sum of a tensor that has elements at the address `total`.
+fn sum_of_squares(cx: &Context, x: &Tensor, total: u64) -> Result<()> {
     let (op, image, n) = ("sum_of_squares", "global_norm", x.numel());
     let x = cx.f32s(op, x)?;
     if n == 0 {
-        return Ok(0.0);
+        return Ok(());
     }
     let plan = plan::sum_of_squares(n)?;
     let n_partials = plan.grid[0];
@@ -60,15 +77,11 @@ pub(crate) fn sum_of_squares(cx: &Context, x: &Tensor) -> Result<f64> {
         n: count(op, n)?,
     };
     cx.launch(image, "llada_global_norm_fwd_f32", plan, &args)?;
-    let total = cx.scratch(size_of::<f64>())?;
     let args = LladaGlobalNormTotalArgs {
         partials: partials.pointer(),
-        total: total.pointer(),
+        total,
         n: n_partials.into(),
     };
     let entry = "llada_global_norm_total_fwd_f64";
-    cx.launch(image, entry, plan::total()?, &args)?;
-    let mut sum = [0.0];
-    cx.download(&total, &mut sum)?;
-    Ok(sum[0])
+    cx.launch(image, entry, plan::total()?, &args)
 }

@@ -121,7 +121,7 @@ impl Kernel for SumOfSquares<'_> {
     }
 }
 
-/// See [`crate::backend::Backend::sum_of_squares`]. Runs of 1,024 elements are summed in `f32`,
+/// See [`crate::backend::Backend::sums_of_squares`]. Runs of 1,024 elements are summed in `f32`,
 /// the runs in `f64` in a fixed order.
 pub(crate) fn sum_of_squares(cx: Context<'_>, x: &Tensor) -> Result<f64> {
     let x = x.f32s()?;

@@ -73,9 +73,10 @@ pub fn cost(numel: usize) -> Cost {
 /// # Errors
 /// If a tensor is in an unsupported layout.
 pub fn global_norm(tensors: &[Tensor]) -> Result<f64> {
-    let mut sum = 0.0;
-    for tensor in tensors {
-        sum += tensor.device().backend().sum_of_squares(tensor)?;
-    }
-    Ok(sum.sqrt())
+    let Some(first) = tensors.first() else {
+        return Ok(0.0);
+    };
+    let tensors: Vec<&Tensor> = tensors.iter().collect();
+    let sums = first.device().backend().sums_of_squares(&tensors)?;
+    Ok(sums.into_iter().sum::<f64>().sqrt())
 }
