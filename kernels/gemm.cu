@@ -1,15 +1,15 @@
 // Matrix products: c[i, m, n] (+)= scale[n] sum_k a[i, m, k] b[i, k, n], f32 sums.
 //
-// Three kernels multiply, two round operands to bf16 for them, and one applies scales to a product
-// of cuBLASLt, which has none of its own.
+// Three kernels multiply, two round operands to bf16 for them, one transposes rounded operands, and
+// one applies scales to a product of cuBLASLt, which has none of its own.
 // - `llada_gemm_fwd_f32`: f32 operands with any strides. A block makes 128 x 64 elements of c from
 //   tiles of 16 k in shared memory; a thread makes 8 x 8, as two by two pieces of 4 x 4 so that its
 //   16-byte reads of shared memory meet no conflicts. While a tile is multiplied the next one is
 //   on its way to registers. Each element is one chain of fused multiply-adds in the order of k.
 // - `llada_gemm_fwd_bf16`: 128 x 128 elements per block of 8 warps, 64 x 32 per warp, by
 //   mma.sync m16n8k16. a is [M, K] and b is [N, K], both with k inside (a_column_stride and
-//   b_row_stride are 1), 16-byte aligned with row strides and K that are multiples of 8. Tiles of
-//   32 k come by cp.async into a ring of three stages of 16 KiB: 48 KiB, so that two blocks fit
+//   b_row_stride are 1), 16-byte aligned with row strides that are multiples of 8. Tiles of 32 k
+//   come by cp.async into a ring of three stages of 16 KiB: 48 KiB, so that two blocks fit
 //   the 100 KiB of consumer cards.
 // - `llada_gemm_small_fwd_bf16`: the same with 64 x 64 elements per block of 4 warps, for products
 //   whose grid of 128 x 128 would leave multiprocessors idle.
@@ -223,7 +223,8 @@ struct Bf16Gemm {
       const int column = k0 + chunk * kChunk;
       const bool exists = first + row < rows && column < k;
       const __nv_bfloat16* source = operand + (first + row) * row_stride + column;
-      cp_async_16(target + swizzled(row, chunk), exists ? source : operand, exists);
+      const int bytes = exists ? min(kChunk, k - column) * static_cast<int>(sizeof(*operand)) : 0;
+      cp_async_first(target + swizzled(row, chunk), exists ? source : operand, bytes);
     }
   }
 
@@ -324,7 +325,7 @@ __device__ __forceinline__ void cast_rows(const LladaCastArgs& args) {
        at += threads) {
     const int64_t row = at / per_row;
     const int column = static_cast<int>(at % per_row) * kWidth;
-    const float* source = args.x + row / args.rows * args.x_batch_stride +
+    const float* source = static_cast<const float*>(args.x) + row / args.rows * args.x_batch_stride +
                           row % args.rows * args.x_row_stride + column;
     float values[kWidth];
     if (aligned && column + kWidth <= args.columns) {
@@ -343,21 +344,25 @@ __device__ __forceinline__ void cast_rows(const LladaCastArgs& args) {
   }
 }
 
-// A block rounds 32 x 32 elements: it reads them along rows and writes them along columns.
+__device__ __forceinline__ __nv_bfloat16 rounded(float x) { return __float2bfloat16_rn(x); }
+__device__ __forceinline__ __nv_bfloat16 rounded(__nv_bfloat16 x) { return x; }
+
+// A block rounds 32 x 32 elements of type T: it reads them along rows and writes them along columns.
+template <typename T>
 __device__ __forceinline__ void cast_tile(const LladaCastArgs& args) {
   constexpr int kTile = LLADA_CAST_TILE, kStep = LLADA_CAST_THREADS / kTile;
   // One more column spreads reads along rows over the banks.
-  __shared__ float tile[kTile][kTile + 1];
+  __shared__ T tile[kTile][kTile + 1];
   const int lane = threadIdx.x % kTile, first = threadIdx.x / kTile;
   const int n_across = (args.y_columns + kTile - 1) / kTile;
   const int row0 = static_cast<int>(blockIdx.x) / n_across * kTile;
   const int column0 = static_cast<int>(blockIdx.x) % n_across * kTile;
   const int64_t batch = blockIdx.z;
-  const float* x = args.x + batch * args.x_batch_stride;
+  const T* x = static_cast<const T*>(args.x) + batch * args.x_batch_stride;
   for (int i = first; i < kTile; i += kStep) {
     const int row = row0 + lane, column = column0 + i;
     const bool exists = row < args.rows && column < args.columns;
-    tile[i][lane] = exists ? x[row * args.x_row_stride + column * args.x_column_stride] : 0.0f;
+    tile[i][lane] = exists ? x[row * args.x_row_stride + column * args.x_column_stride] : T(0.0f);
   }
   __syncthreads();
   __nv_bfloat16* y = reinterpret_cast<__nv_bfloat16*>(args.y) +
@@ -365,7 +370,7 @@ __device__ __forceinline__ void cast_tile(const LladaCastArgs& args) {
   for (int i = first; i < kTile; i += kStep) {
     const int row = row0 + i, column = column0 + lane;
     if (row < args.rows && column < args.y_columns) {
-      y[row * static_cast<int64_t>(args.y_columns) + column] = __float2bfloat16_rn(tile[lane][i]);
+      y[row * static_cast<int64_t>(args.y_columns) + column] = rounded(tile[lane][i]);
     }
   }
 }
@@ -412,7 +417,12 @@ extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
 
 extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
     llada_cast_tile_fwd_bf16(const LladaCastArgs args) {
-  llada::cast_tile(args);
+  llada::cast_tile<float>(args);
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)
+    llada_transpose_tile_fwd_bf16(const LladaCastArgs args) {
+  llada::cast_tile<__nv_bfloat16>(args);
 }
 
 extern "C" __global__ void __launch_bounds__(LLADA_CAST_THREADS)

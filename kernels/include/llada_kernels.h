@@ -257,7 +257,8 @@ typedef struct LladaGemmArgs {
 
 /* y[i, r, c] = bf16(x[i, r, c]), and 0 for columns <= c < y_columns. */
 typedef struct LladaCastArgs {
-  LLADA_PTR(const float) x;   /* [batch, rows, columns], any strides */
+  LLADA_PTR(const void) x;    /* [batch, rows, columns], any strides; f32, or bf16 of the entry that
+                                 transposes */
   LLADA_PTR(LladaBf16) y;     /* [batch, rows, y_columns], contiguous */
   int64_t x_row_stride;
   int64_t x_column_stride;

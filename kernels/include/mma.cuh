@@ -20,13 +20,17 @@ __device__ __forceinline__ T* kept(T* pointer) {
   return pointer;
 }
 
-// Starts a copy of 16 bytes from global to shared memory; zeros instead if `valid` is false.
-// `source` must be a readable address even then. Both are aligned to 16 bytes.
-__device__ __forceinline__ void cp_async_16(void* target, const void* source, bool valid) {
-  const int bytes = valid ? 16 : 0;
+// Starts a copy of the first `bytes` of 16 bytes from global to shared memory, and zeros in place of
+// the others. `source` must be a readable address even for 0. Both are aligned to 16 bytes.
+__device__ __forceinline__ void cp_async_first(void* target, const void* source, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(target)),
                "l"(source), "r"(bytes)
                : "memory");
+}
+
+// The same with all 16, or only zeros if `valid` is false.
+__device__ __forceinline__ void cp_async_16(void* target, const void* source, bool valid) {
+  cp_async_first(target, source, valid ? 16 : 0);
 }
 
 // Starts a copy of 4 bytes.

@@ -9,7 +9,7 @@ use llada_tensor::backend::{
     Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
     SwigluBackwardArgs,
 };
-use llada_tensor::{Device, Error, Precision, Result, Tensor};
+use llada_tensor::{DType, Device, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
 use crate::graphs::Graphs;
@@ -151,6 +151,16 @@ impl Backend for CudaBackend {
     }
     fn peak_bytes(&self) -> Option<u64> {
         Some(self.cx.allocator().peak_bytes())
+    }
+    fn operand_dtype(&self, precision: Precision) -> DType {
+        match precision {
+            Precision::Bf16 => DType::Bf16,
+            // Integers are multiplied with rotated rows.
+            Precision::F32 | Precision::Int8 | Precision::Int4 => DType::F32,
+        }
+    }
+    fn round(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        matmul::round(&self.cx, x, y)
     }
     fn sums_of_squares(&self, tensors: &[&Tensor]) -> Result<Vec<f64>> {
         adamw::sums_of_squares(&self.cx, tensors)

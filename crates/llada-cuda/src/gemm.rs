@@ -59,9 +59,8 @@ impl Operand {
 /// - `a`: `[batch, M, K]`; `b`: `[batch, K, N]`, both of type `dtype`.
 /// - `c`: `[batch, M, N]`, `f32`, rows without gaps.
 /// - `f32` operands have any strides, and are not rounded (no TF32).
-/// - `bf16` operands have `k` inside (`a.column_stride` and `b.row_stride` are 1), start on 16
-///   bytes, and their other strides and `K` are multiples of 8; what fills `K` up is zero. The
-///   scratch of [`crate::ops::matmul::round_to_bf16`] is like that.
+/// - `bf16` operands have one stride of 1, start on 16 bytes, and their other strides are multiples
+///   of 8, as those of [`crate::ops::matmul::round_to_bf16`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GemmArgs {
     /// Type of both operands.

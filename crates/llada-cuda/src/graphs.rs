@@ -311,8 +311,10 @@ impl Recorder for Graphs {
                 let bytes = bytemuck::cast_slice(values);
                 self.cx.allocator().upload(memory.pointer(), bytes)?;
             }
+            // The output may lie where another recording, which another thread repeats, puts what
+            // it computes on its way; and the next repetition of this one writes there too.
+            let _exclusive = self.cx.allocator().exclusive();
             self.repeat(graph)?;
-            // The next repetition writes to the same memory.
             return graph.output.to_dtype(graph.output.dtype());
         }
         let output = body()?;

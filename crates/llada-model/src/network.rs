@@ -327,9 +327,9 @@ impl Network {
         }
         let y = pass.linear(&y, block.attn_out)?;
         let x = pass.tape.add(&x, &y)?;
-        let h = self.norm(pass, &x, block.ff_norm)?;
+        let h = self.norm_operand(pass, &x, block.ff_norm)?;
         let [gate, up] = pass.linear_each(&h, [block.ff_proj, block.up_proj])?; // [., F]
-        let h = pass.tape.swiglu(&gate, &up)?;
+        let h = pass.tape.swiglu_operand(&gate, &up)?;
         let y = pass.linear(&h, block.ff_out)?;
         pass.tape.add(&x, &y)
     }
@@ -344,7 +344,7 @@ impl Network {
     ) -> TensorVar {
         let block = &self.blocks[layer];
         let causal = self.config.causal.then_some(NonZeroUsize::MIN);
-        let h = self.norm(pass, x, block.attn_norm)?;
+        let h = self.norm_operand(pass, x, block.attn_norm)?;
         // [T, H * E], [T, K * E] twice
         let [q, k, v] = pass.linear_each(&h, [block.q_proj, block.k_proj, block.v_proj])?;
         let q = pass.tape.rope(&q, rope, &input.places)?;
@@ -364,6 +364,16 @@ impl Network {
                 Ok(Var::constant(y))
             }
         }
+    }
+
+    /// As [`Self::norm`], for linear layers alone.
+    fn norm_operand(&self, pass: &mut Pass<'_, '_>, x: &Var, slot: Slot) -> TensorVar {
+        if slot.bias.is_some() {
+            return self.norm(pass, x, slot);
+        }
+        let weight = pass.parameter(slot.weight);
+        let eps = self.config.rms_norm_eps;
+        pass.tape.rms_norm_operand(x, &weight, eps)
     }
 
     fn norm(&self, pass: &mut Pass<'_, '_>, x: &Var, slot: Slot) -> TensorVar {
@@ -457,6 +467,7 @@ impl<'a> Pass<'a, '_> {
                 });
             }
         } else {
+            let x = &self.tape.operand(x)?;
             for slot in slots {
                 let bias = slot.bias.map(|bias| self.parameter(bias));
                 let weight = self.parameter(slot.weight);

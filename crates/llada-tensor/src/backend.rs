@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Precision, Result, Tensor};
+use crate::{DType, Precision, Result, Tensor};
 
 pub use self::recorder::{
     Choose, Denoising, DenoisingStep, Keep, RankBy, Recorder, RemaskRule, Step,
@@ -231,6 +231,17 @@ pub trait Backend: Any + Send + Sync {
     /// A recorder, if the device gains from one: a GPU does if it computes faster than ops are
     /// launched one by one.
     fn recorder(&self) -> Option<Box<dyn Recorder>>;
+
+    /// Type of tensors that only products take: `bf16` if the device multiplies them in this
+    /// precision as they are, else `f32`.
+    fn operand_dtype(&self, precision: Precision) -> DType;
+
+    /// `y[r, c] = bf16(x[r, c])`, to the nearest, ties to even, and zero in columns that `x` lacks;
+    /// for a device whose operands are `bf16`.
+    ///
+    /// # Errors
+    /// If a tensor is in an unsupported layout.
+    fn round(&self, x: &Tensor, y: &mut Tensor) -> Result<()>;
 
     /// Sum of squares of all elements of each tensor, accumulated in `f64`.
     ///

@@ -26,7 +26,7 @@ use crate::backend::{
     Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
     SwigluBackwardArgs,
 };
-use crate::{CpuConfig, CpuLevel, Pool, Precision, Result, Tensor};
+use crate::{CpuConfig, CpuLevel, DType, Error, Pool, Precision, Result, Tensor};
 use matmul::Context;
 use quantized::Source;
 use workers::Workers;
@@ -169,6 +169,13 @@ impl Backend for CpuBackend {
     }
     fn recorder(&self) -> Option<Box<dyn Recorder>> {
         None
+    }
+    fn operand_dtype(&self, _precision: Precision) -> DType {
+        DType::F32
+    }
+    fn round(&self, _x: &Tensor, _y: &mut Tensor) -> Result<()> {
+        let (op, what) = ("round", "operands are rounded while they are packed");
+        Err(Error::InvalidArgument { op, what })
     }
     fn sums_of_squares(&self, tensors: &[&Tensor]) -> Result<Vec<f64>> {
         let sum = |x: &&Tensor| adamw::sum_of_squares(self.context(), x);

@@ -31,6 +31,12 @@ impl Var {
         Self { value, id: None }
     }
 
+    /// The same place on the tape, with its value in another form.
+    pub(crate) fn with_value(&self, value: Tensor) -> Self {
+        let id = self.id;
+        Self { value, id }
+    }
+
     pub(crate) fn needs_grad(&self) -> bool {
         self.id.is_some()
     }
@@ -297,21 +303,27 @@ impl GradSink<'_> {
     /// Adds `dx` to the gradient of `x`.
     pub(crate) fn add(&mut self, x: &Var, dx: Tensor) -> Result<()> {
         let Some(id) = x.id else { return Ok(()) };
-        if let Node::Parameter(index) = self.nodes[id] {
-            let sum = &mut self.gradients.tensors[index];
-            return add_into(sum, &dx);
-        }
-        match self.pending[id].take() {
+        match self.sum(x)? {
+            Some(sum) => add_into(sum, &dx)?,
             None => self.pending[id] = Some(dx),
-            Some(mut sum) => {
-                if !sum.is_unique() {
-                    sum = sum.to_dtype(DType::F32)?;
-                }
-                add_into(&mut sum, &dx)?;
-                self.pending[id] = Some(sum);
-            }
         }
         Ok(())
+    }
+
+    /// The gradient of `x` so far, to be added to in place: that of a parameter, or what ops have
+    /// added to another value; `None` if that is nothing.
+    pub(crate) fn sum(&mut self, x: &Var) -> Result<Option<&mut Tensor>> {
+        let Some(id) = x.id else { return Ok(None) };
+        if let Node::Parameter(index) = self.nodes[id] {
+            return Ok(Some(&mut self.gradients.tensors[index]));
+        }
+        let sum = &mut self.pending[id];
+        if let Some(sum) = sum
+            && !sum.is_unique()
+        {
+            *sum = sum.to_dtype(DType::F32)?;
+        }
+        Ok(sum.as_mut())
     }
 
     /// The gradient of a parameter, to be added to in place; `None` if `x` is something else.

@@ -7,6 +7,8 @@ use super::{Gemm, GemmArgs, Operand};
 use crate::context::Context;
 use crate::launch::gemm::{MAX_BATCH, gemm};
 use crate::launch::narrow;
+use crate::memory::Scratch;
+use crate::ops::matmul::in_rows;
 
 const OP: &str = "gemm";
 
@@ -20,9 +22,11 @@ impl Gemm for PlainGemm {
         if args.m == 0 || args.n == 0 {
             return Ok(());
         }
+        let (mut args, mut _copies) = (*args, [None, None]);
         if args.dtype == DType::Bf16 {
-            expect_k_inside(args)?;
+            _copies = put_k_inside(cx, &mut args)?;
         }
+        let args = &args;
         for first in (0..args.batch).step_by(MAX_BATCH) {
             let batch = (args.batch - first).min(MAX_BATCH);
             let (entry, plan) = gemm(args.dtype, args.m, args.n, batch)?;
@@ -56,17 +60,27 @@ fn kernel_args(args: &GemmArgs, first: usize) -> Result<LladaGemmArgs> {
     })
 }
 
-/// What the copies of 16 bytes in the bf16 kernels need.
-fn expect_k_inside(args: &GemmArgs) -> Result<()> {
-    let is_aligned = |x: &Operand, k_stride: usize, stride: usize| {
-        let whole_chunks = stride.is_multiple_of(8) && x.batch_stride.is_multiple_of(8);
-        k_stride == 1 && whole_chunks && x.pointer.is_multiple_of(16)
-    };
-    let a = is_aligned(&args.a, args.a.column_stride, args.a.row_stride);
-    let b = is_aligned(&args.b, args.b.row_stride, args.b.column_stride);
-    if a && b && args.k.is_multiple_of(8) {
-        return Ok(());
+/// The kernels for bf16 sum along rows of both operands: an operand that lies in columns is copied.
+/// The copies must live until the product was asked for.
+fn put_k_inside(cx: &Context, args: &mut GemmArgs) -> Result<[Option<Scratch>; 2]> {
+    let GemmArgs { batch, m, n, k, .. } = *args;
+    let mut copies = [None, None];
+    let has_k_inside =
+        |x: &Operand| (x.column_stride == 1 || k == 1) && x.row_stride.is_multiple_of(8);
+    if !has_k_inside(&args.a) {
+        let (operand, copy) = in_rows(cx, &args.a, [batch, m, k])?;
+        (args.a, copies[0]) = (operand, copy);
     }
-    let (op, what) = (OP, "bf16 operands have k inside, in rows of whole 16 bytes");
+    let b = args.b.transposed();
+    if !has_k_inside(&b) {
+        let (operand, copy) = in_rows(cx, &b, [batch, n, k])?;
+        (args.b, copies[1]) = (operand.transposed(), copy);
+    }
+    let is_aligned =
+        |x: &Operand| x.batch_stride.is_multiple_of(8) && x.pointer.is_multiple_of(16);
+    if is_aligned(&args.a) && is_aligned(&args.b) {
+        return Ok(copies);
+    }
+    let (op, what) = (OP, "bf16 operands are in rows or columns of whole 16 bytes");
     Err(Error::InvalidArgument { op, what })
 }

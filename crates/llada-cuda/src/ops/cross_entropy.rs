@@ -12,7 +12,7 @@ use crate::launch::candidates::{HeadTile, merge, tiles};
 use crate::launch::cross_entropy as plan;
 use crate::ops::add::add_column_sums;
 use crate::ops::candidates::{Head, HeadRows, wide};
-use crate::ops::matmul::{Matrices, Output, multiply_batch};
+use crate::ops::matmul::{Matrices, Output, multiply_batch, ready};
 
 const OP: &str = "cross_entropy";
 
@@ -118,6 +118,7 @@ pub(crate) fn cross_entropy_backward(
     };
     let head = Head::new(cx, OP, states, Rhs::Weight(weight), bias, precision)?;
     let (hidden, weight) = (Matrices::of(cx, hidden)?, Matrices::of(cx, weight)?);
+    let hidden = ready(cx, &hidden, precision)?;
     let (targets, dlosses) = (cx.upload_once(targets)?, cx.upload_once(dlosses)?);
     let lse = cx.f32s(OP, lse)?;
     let dbias = dbias.map_or(Ok(0), |dbias| cx.f32s_mut(OP, dbias))?;
@@ -142,17 +143,19 @@ pub(crate) fn cross_entropy_backward(
         let grid = tile.plan(OP, [rows, 1], len)?;
         cx.launch(OP, entries_of(tile).1, grid, &kernel_args)?;
         let slopes = Matrices::contiguous(dlogits.pointer(), rows, len);
+        let slopes = ready(cx, &slopes, precision)?;
         let output = |pointer, accumulate| Output {
             pointer,
             row_stride: d,
             accumulate,
         };
         let weight = weight.clone().rows_of_transpose(start..start + len);
-        multiply_batch(cx, &slopes, &weight, output(dhidden, start > 0), precision)?;
+        let (left, right) = (&slopes.matrices, &weight);
+        multiply_batch(cx, left, right, output(dhidden, start > 0), precision)?;
         if dhead != 0 {
             let at = dhead + (start * d * size_of::<f32>()) as u64;
-            let slopes = slopes.transposed();
-            multiply_batch(cx, &slopes, &hidden, output(at, true), precision)?;
+            let (left, right) = (&left.clone().transposed(), &hidden.matrices);
+            multiply_batch(cx, left, right, output(at, true), precision)?;
         }
         if dbias == 0 {
             return Ok(());

@@ -13,7 +13,8 @@ use llada_tensor::{DType, Error, Precision, Result, Tensor};
 use crate::context::Context;
 use crate::gemm::{GemmArgs, Operand};
 use crate::ops::quantized::{self, PackedCodes, Rotated};
-pub(crate) use operands::{Matrices, Rounded, round_to_bf16};
+use operands::cast_into;
+pub(crate) use operands::{Matrices, Ready, in_rows, ready, round_to_bf16};
 pub(crate) use weight::{CudaWeight, Form, pieces};
 
 const OP: &str = "matmul";
@@ -66,6 +67,22 @@ pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
     Ok(())
 }
 
+/// See [`llada_tensor::backend::Backend::round`].
+pub(crate) fn round(cx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    let (op, expected, got) = ("round", DType::Bf16, y.dtype());
+    if got != expected {
+        return Err(Error::DTypeMismatch { op, expected, got });
+    }
+    let x = Matrices::of(cx, x)?;
+    x.expect_f32()?;
+    let stride = x.batch_stride().ok_or(Error::InvalidArgument {
+        op,
+        what: "matrices are not equally far apart",
+    })?;
+    let columns = y.shape().last().copied().unwrap_or(0);
+    cast_into(cx, &x, (x.count(), stride), cx.pointer_mut(y)?, columns)
+}
+
 /// See [`llada_tensor::backend::Backend::matmul_each`].
 pub(crate) fn matmul_each(
     cx: &Context,
@@ -98,7 +115,7 @@ pub(crate) struct Left {
 #[derive(Debug)]
 enum LeftForm {
     Values(Operand),
-    Rounded(Rounded),
+    Rounded(Ready),
     Rotated(Rotated),
 }
 
@@ -113,9 +130,15 @@ impl Left {
 
     fn of(cx: &Context, a: &Matrices, precision: Precision) -> Result<Self> {
         let form = match precision {
-            Precision::F32 => LeftForm::Values(a.operand(0)),
+            Precision::F32 => {
+                a.expect_f32()?;
+                LeftForm::Values(a.operand(0))
+            }
             Precision::Bf16 => LeftForm::Rounded(round_to_bf16(cx, a)?),
-            Precision::Int8 | Precision::Int4 => LeftForm::Rotated(quantized::rotate(cx, a)?),
+            Precision::Int8 | Precision::Int4 => {
+                a.expect_f32()?;
+                LeftForm::Rotated(quantized::rotate(cx, a)?)
+            }
         };
         let (m, k) = (a.rows, a.columns);
         Ok(Self { m, k, form })
@@ -147,6 +170,7 @@ impl Left {
                 let b = b.rows_of_transpose(columns);
                 match &self.form {
                     LeftForm::Values(a) => {
+                        b.expect_f32()?;
                         let [m, n, k] = [self.m, b.rows, self.k];
                         let b = b.operand(0).transposed();
                         product(cx, DType::F32, (*a, b), [m, n, k], c)
@@ -180,14 +204,13 @@ impl Left {
     fn product_of_rounded(
         &self,
         cx: &Context,
-        a: &Rounded,
+        a: &Ready,
         b: Operand,
         n: usize,
         c: Output,
     ) -> Result<()> {
-        // Zeros fill up both operands.
         let operands = (a.operand(), b);
-        product(cx, DType::Bf16, operands, [self.m, n, a.width], c)
+        product(cx, DType::Bf16, operands, [self.m, n, self.k], c)
     }
 }
 
@@ -262,12 +285,17 @@ pub(crate) fn multiply_batch(
     c: Output,
     precision: Precision,
 ) -> Result<()> {
+    if precision.is_integer() {
+        let what = "integers are only multiplied by packed weights";
+        return Err(Error::InvalidArgument { op: OP, what });
+    }
     let [m, n, k] = [a.rows, b.columns, a.columns];
     let count = a.count();
+    let (a, b) = (ready(cx, a, precision)?, ready(cx, b, precision)?);
     let args = GemmArgs {
-        dtype: DType::F32,
-        a: a.operand(0),
-        b: b.operand(0),
+        dtype: a.matrices.dtype,
+        a: a.operand(),
+        b: b.operand(),
         c: c.pointer,
         c_row_stride: c.row_stride,
         c_batch_stride: m * n,
@@ -278,41 +306,21 @@ pub(crate) fn multiply_batch(
         column_scales: None,
         accumulate: c.accumulate,
     };
-    match precision {
-        Precision::F32 => {
-            if let (Some(a_stride), Some(b_stride)) = (a.batch_stride(), b.batch_stride()) {
-                let (a, b) = (a.operand(a_stride), b.operand(b_stride));
-                return cx.gemm().gemm(cx, &GemmArgs { a, b, ..args });
-            }
-            for at in 0..count {
-                let one = GemmArgs {
-                    a: a.at(at).operand(0),
-                    b: b.at(at).operand(0),
-                    c: c.pointer + (at * m * n * size_of::<f32>()) as u64,
-                    batch: 1,
-                    ..args
-                };
-                cx.gemm().gemm(cx, &one)?;
-            }
-            Ok(())
-        }
-        Precision::Bf16 => {
-            let a = round_to_bf16(cx, a)?;
-            let b = round_to_bf16(cx, &b.clone().transposed())?;
-            let rounded = GemmArgs {
-                dtype: DType::Bf16,
-                a: a.operand(),
-                b: b.operand().transposed(),
-                k: a.width,
-                ..args
-            };
-            cx.gemm().gemm(cx, &rounded)
-        }
-        Precision::Int8 | Precision::Int4 => {
-            let what = "integers are only multiplied by packed weights";
-            Err(Error::InvalidArgument { op: OP, what })
-        }
+    let (a, b) = (&a.matrices, &b.matrices);
+    if a.batch_stride().is_some() && b.batch_stride().is_some() {
+        return cx.gemm().gemm(cx, &args);
     }
+    for at in 0..count {
+        let one = GemmArgs {
+            a: a.at(at).operand(0),
+            b: b.at(at).operand(0),
+            c: c.pointer + (at * m * n * size_of::<f32>()) as u64,
+            batch: 1,
+            ..args
+        };
+        cx.gemm().gemm(cx, &one)?;
+    }
+    Ok(())
 }
 
 /// See [`llada_tensor::backend::Backend::pack`].

@@ -3,7 +3,8 @@
 use std::ffi::{CStr, c_char, c_int};
 
 use llada_tensor::backend::{
-    Candidate, CandidateArgs, Denoising, DenoisingStep, Keep, Noise, RankBy, RemaskRule, Rhs, Step,
+    Candidate, CandidateArgs, Denoising, DenoisingStep, Keep, Noise, RankBy, Recorder, RemaskRule,
+    Rhs, Step,
 };
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::{Device, Precision, Result, Tape, Tensor, Var};
@@ -230,4 +231,49 @@ fn passes_are_recorded_unless_they_copy() {
             assert!(launches.is_none_or(|n| n == recorded), "{launches:?}");
         }
     }
+}
+
+/// Recordings share memory: the output of the second one lies where the first one puts what it
+/// computes on its way.
+#[test]
+fn threads_that_repeat_at_the_same_time_do_not_meet() {
+    type Body = fn(&Toy, &[u32], &[u32]) -> Result<Tensor>;
+    const MANY: Body = |toy, ids, rows| {
+        let many = (0..20).map(|_| toy.hidden(ids, rows, &PLACES));
+        many.last().expect("there are some")
+    };
+    const ONE: Body = |toy, _, rows| {
+        let mut tape = Tape::inference(toy.table.device(), Precision::F32);
+        let table = Var::constant(toy.table.clone());
+        Ok(tape.embedding(&table, rows)?.value().clone())
+    };
+    let Some(device) = cuda() else { return };
+    let (toy, on_cpu) = (&Toy::new(&device), Toy::new(&cpu()));
+    let (ids, rows) = (IDS.to_vec(), (0..12).collect::<Vec<u32>>());
+    let run = |recorder: &dyn Recorder, body: Body| {
+        let step = Step {
+            key: &[3],
+            inputs: &[&ids, &rows],
+        };
+        let got = recorder.run(step, &mut || body(toy, &ids, &rows)).unwrap();
+        got.to_vec_f32().unwrap()
+    };
+    let recorders = [MANY, ONE, ONE, ONE].map(|body| {
+        let recorder = device.backend().recorder().unwrap();
+        for _ in 0..2 {
+            run(&*recorder, body);
+        }
+        (recorder, body)
+    });
+    std::thread::scope(|scope| {
+        for (recorder, body) in &recorders {
+            let expected = body(&on_cpu, &ids, &rows).unwrap().to_vec_f32().unwrap();
+            let run = &run;
+            scope.spawn(move || {
+                for _ in 0..300 {
+                    assert!(run(&**recorder, *body) == expected);
+                }
+            });
+        }
+    });
 }

@@ -7,6 +7,9 @@ use super::Cost;
 use crate::backend::PackedWeight;
 use crate::{DType, Error, Precision, Result, Tape, Tensor, Var};
 
+/// Elements of `bf16` after which a row of an operand may begin: 16 bytes.
+const OPERAND_ALIGNMENT: usize = 8;
+
 /// Right operand of a product.
 #[derive(Debug, Clone, Copy)]
 pub enum Rhs<'a> {
@@ -42,14 +45,21 @@ impl Rhs<'_> {
             Self::Packed(_) => Ok(()),
         }
     }
+
+    fn expect_operand(&self, op: &'static str, precision: Precision) -> Result<()> {
+        match self {
+            Self::Matrix(x) | Self::Weight(x) => expect_operand(x, op, precision),
+            Self::Packed(_) => Ok(()),
+        }
+    }
 }
 
 /// Arguments of [`crate::backend::Backend::matmul`].
 #[derive(Debug)]
 pub struct MatmulArgs<'a> {
-    /// Left operand `[.., M, K]`, `f32`, any strides.
+    /// Left operand `[.., M, K]`, any strides; `f32`, or as [`operand`] makes it.
     pub a: &'a Tensor,
-    /// Right operand.
+    /// Right operand; a tensor is of the types of the left one.
     pub b: Rhs<'a>,
     /// Output `[.., M, N]`, `f32`, contiguous.
     pub c: &'a mut Tensor,
@@ -98,11 +108,43 @@ pub fn matmul(args: MatmulArgs<'_>) -> Result<()> {
             rhs: args.c.shape().to_vec(),
         });
     }
-    args.a.expect_f32(op)?;
-    args.b.expect_f32(op)?;
+    expect_operand(args.a, op, args.precision)?;
+    args.b.expect_operand(op, args.precision)?;
     args.c.expect_f32(op)?;
     let device = args.a.device().clone();
     device.backend().matmul(args)
+}
+
+/// An error if the tensor is neither `f32` nor of the type of operands.
+fn expect_operand(x: &Tensor, op: &'static str, precision: Precision) -> Result<()> {
+    match x.dtype() == x.device().backend().operand_dtype(precision) {
+        true => Ok(()),
+        false => x.expect_f32(op),
+    }
+}
+
+/// A matrix `[R, C]` as products take it, for several of them: rounded once on a device that
+/// multiplies `bf16` tensors in this precision, else as it is.
+///
+/// # Errors
+/// [`Error::Rank`], or if there is no memory.
+pub fn operand(x: &Tensor, precision: Precision) -> Result<Tensor> {
+    let device = x.device();
+    let dtype = device.backend().operand_dtype(precision);
+    if dtype == DType::F32 || x.dtype() == dtype {
+        return Ok(x.clone());
+    }
+    let [rows, columns] = *x.shape() else {
+        let (op, expected, shape) = ("operand", 2, x.shape().to_vec());
+        return Err(Error::Rank {
+            op,
+            expected,
+            shape,
+        });
+    };
+    let mut y = Tensor::empty(device, dtype, &[rows, columns.next_multiple_of(OPERAND_ALIGNMENT)])?;
+    device.backend().round(x, &mut y)?;
+    y.narrow(1, 0, columns)
 }
 
 /// Packs a weight `[N, K]` of any type and strides for products `x wᵀ`.
@@ -144,6 +186,14 @@ pub fn cost(batch: usize, m: usize, n: usize, k: usize, operand_bytes: usize) ->
 }
 
 impl Tape {
+    /// Type of a matrix `[R, width]` that only products take.
+    pub(crate) fn operand_dtype(&self, width: usize) -> DType {
+        match width.is_multiple_of(OPERAND_ALIGNMENT) {
+            true => self.device().backend().operand_dtype(self.precision()),
+            false => DType::F32,
+        }
+    }
+
     /// Linear layer `y = x wᵀ + bias`.
     ///
     /// - `x`: `[T, K]`; `weight`: `[N, K]`; `bias`: `[N]`; returns `[T, N]`.
@@ -153,27 +203,25 @@ impl Tape {
     /// As [`matmul`].
     pub fn linear(&mut self, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<Var> {
         let precision = self.precision();
-        let y = product(x.value(), Rhs::Weight(weight.value()), precision)?;
-        let (x_in, w_in) = (x.clone(), weight.clone());
+        let (x_in, w_in) = (self.operand(x)?, self.operand(weight)?);
+        let y = product(x_in.value(), Rhs::Weight(w_in.value()), precision)?;
         let y = self.push(y, &[x, weight], move |dy, sink| {
-            if x_in.needs_grad() {
-                let mut dx = Tensor::empty(dy.device(), DType::F32, x_in.value().shape())?;
-                let (b, c) = (Rhs::Matrix(w_in.value()), &mut dx);
-                matmul(MatmulArgs {
-                    a: dy,
-                    b,
-                    c,
-                    accumulate: false,
-                    precision,
-                })?;
-                sink.add(&x_in, dx)?;
-            }
-            add_weight_gradient(dy, x_in.value(), &w_in, sink, precision)
+            let dy = &operand(dy, precision)?;
+            add_product(sink, &x_in, dy, w_in.value(), precision)?;
+            add_product(sink, &w_in, &dy.transpose(0, 1)?, x_in.value(), precision)
         });
         match bias {
             Some(bias) => self.add(&y, bias),
             None => Ok(y),
         }
+    }
+
+    /// The same value, as products take it: see [`operand`]. For several layers of one input.
+    ///
+    /// # Errors
+    /// As [`operand`].
+    pub fn operand(&self, x: &Var) -> Result<Var> {
+        Ok(x.with_value(operand(x.value(), self.precision())?))
     }
 }
 
@@ -202,7 +250,7 @@ pub fn linear_each<const N: usize>(
         let (lhs, rhs) = (x.shape().to_vec(), vec![other.n(), other.k()]);
         return Err(Error::ShapeMismatch { op, lhs, rhs });
     }
-    x.expect_f32(op)?;
+    expect_operand(x, op, precision)?;
     let empty =
         |weight: &Arc<dyn PackedWeight>| Tensor::empty(x.device(), DType::F32, &[rows, weight.n()]);
     let outputs: Vec<Tensor> = weights.into_iter().map(empty).collect::<Result<_>>()?;
@@ -227,34 +275,38 @@ fn product(x: &Tensor, b: Rhs<'_>, precision: Precision) -> Result<Tensor> {
     Ok(y)
 }
 
-/// `dw += dyᵀ x`, in place where `w` is a parameter.
-fn add_weight_gradient(
-    dy: &Tensor,
-    x: &Tensor,
-    weight: &Var,
+/// Adds `a b` to the gradient of `x`, in place where there is one already.
+fn add_product(
     sink: &mut crate::tape::GradSink<'_>,
+    x: &Var,
+    a: &Tensor,
+    b: &Tensor,
     precision: Precision,
 ) -> Result<()> {
-    if !weight.needs_grad() {
+    if !x.needs_grad() {
         return Ok(());
     }
-    let (a, b) = (&dy.transpose(0, 1)?, Rhs::Matrix(x));
-    if let Some(c) = sink.parameter(weight) {
+    let b = Rhs::Matrix(b);
+    if let Some(c) = sink.sum(x)? {
+        let accumulate = true;
         return matmul(MatmulArgs {
             a,
             b,
             c,
-            accumulate: true,
+            accumulate,
             precision,
         });
     }
-    let mut dw = Tensor::empty(dy.device(), DType::F32, weight.value().shape())?;
+    let (mut c, accumulate) = (
+        Tensor::empty(a.device(), DType::F32, x.value().shape())?,
+        false,
+    );
     matmul(MatmulArgs {
         a,
         b,
-        c: &mut dw,
-        accumulate: false,
+        c: &mut c,
+        accumulate,
         precision,
     })?;
-    sink.add(weight, dw)
+    sink.add(x, c)
 }

@@ -65,6 +65,19 @@ impl Tape {
     ///
     /// Source: Zhang and Sennrich 2019, eq. 4 (arXiv 1910.07467).
     pub fn rms_norm(&mut self, x: &Var, weight: &Var, eps: f32) -> Result<Var> {
+        self.rms_norm_to(x, weight, eps, DType::F32)
+    }
+
+    /// As [`Self::rms_norm`], for products alone: in the form of [`super::matmul::operand`].
+    ///
+    /// # Errors
+    /// As [`Self::rms_norm`].
+    pub fn rms_norm_operand(&mut self, x: &Var, weight: &Var, eps: f32) -> Result<Var> {
+        let dtype = self.operand_dtype(weight.value().numel());
+        self.rms_norm_to(x, weight, eps, dtype)
+    }
+
+    fn rms_norm_to(&mut self, x: &Var, weight: &Var, eps: f32, dtype: DType) -> Result<Var> {
         let (x_shape, w_shape) = (x.value().shape(), weight.value().shape());
         let [rows, d] = *x_shape else {
             return Err(Error::Rank {
@@ -81,7 +94,7 @@ impl Tape {
                 rhs,
             });
         }
-        let mut y = Tensor::empty(self.device(), DType::F32, x_shape)?;
+        let mut y = Tensor::empty(self.device(), dtype, x_shape)?;
         let mut rstd = Tensor::empty(self.device(), DType::F32, &[rows])?;
         let (x_value, w_value) = (x.value(), weight.value());
         let args = RmsNormArgs {

@@ -55,6 +55,19 @@ impl Tape {
     ///
     /// Source: Shazeer 2020, eq. 6 (arXiv 2002.05202); `LLaDALlamaBlock` of the reference.
     pub fn swiglu(&mut self, gate: &Var, up: &Var) -> Result<Var> {
+        self.swiglu_to(gate, up, DType::F32)
+    }
+
+    /// As [`Self::swiglu`], for products alone: in the form of [`super::matmul::operand`].
+    ///
+    /// # Errors
+    /// As [`Self::swiglu`].
+    pub fn swiglu_operand(&mut self, gate: &Var, up: &Var) -> Result<Var> {
+        let width = gate.value().shape().last().copied().unwrap_or(0);
+        self.swiglu_to(gate, up, self.operand_dtype(width))
+    }
+
+    fn swiglu_to(&mut self, gate: &Var, up: &Var, dtype: DType) -> Result<Var> {
         let (g, u) = (gate.value(), up.value());
         if g.shape() != u.shape() {
             let (lhs, rhs) = (g.shape().to_vec(), u.shape().to_vec());
@@ -64,7 +77,7 @@ impl Tape {
                 rhs,
             });
         }
-        let mut y = Tensor::empty(self.device(), DType::F32, g.shape())?;
+        let mut y = Tensor::empty(self.device(), dtype, g.shape())?;
         self.device().backend().swiglu(SwigluArgs {
             gate: g,
             up: u,

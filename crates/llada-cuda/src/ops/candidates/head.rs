@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::launch::candidates::{Operands, PART};
 use crate::launch::narrow;
 use crate::memory::Scratch;
-use crate::ops::matmul::{CudaWeight, Form, Left, Matrices, Output, Rounded, round_to_bf16};
+use crate::ops::matmul::{CudaWeight, Form, Left, Matrices, Output, Ready, round_to_bf16};
 
 /// Rows in device memory.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ struct Rows {
     stride: usize,
     dtype: DType,
     /// Their memory, if they were made for this.
-    _made: Option<Rounded>,
+    _made: Option<Ready>,
 }
 
 impl Rows {

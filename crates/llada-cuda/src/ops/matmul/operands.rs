@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use llada_kernels::args::LladaCastArgs;
-use llada_tensor::{DType, Error, Result, Tensor};
+use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
 use crate::gemm::Operand;
@@ -13,9 +13,10 @@ use crate::memory::Scratch;
 
 const OP: &str = "matmul";
 
-/// A batch of `f32` matrices `[.., rows, columns]` of a tensor, any strides.
+/// A batch of matrices `[.., rows, columns]` of a tensor, any strides.
 #[derive(Debug, Clone)]
 pub(crate) struct Matrices {
+    pub(crate) dtype: DType,
     pointer: u64,
     /// Lengths and strides of the leading axes.
     batch: Vec<(usize, usize)>,
@@ -29,17 +30,13 @@ impl Matrices {
     /// Those of a tensor of at least two axes.
     ///
     /// # Errors
-    /// [`Error::Rank`], [`Error::DTypeMismatch`], or if the tensor is not on this device.
+    /// [`Error::Rank`], or if the tensor is not on this device.
     pub(crate) fn of(cx: &Context, tensor: &Tensor) -> Result<Self> {
-        let (op, expected, got) = (OP, DType::F32, tensor.dtype());
-        if got != expected {
-            return Err(Error::DTypeMismatch { op, expected, got });
-        }
         let axes: Vec<_> = std::iter::zip(tensor.shape(), tensor.strides())
             .map(|(&size, &stride)| (size, stride))
             .collect();
         let [batch @ .., (rows, row_stride), (columns, column_stride)] = &axes[..] else {
-            let (expected, shape) = (2, tensor.shape().to_vec());
+            let (op, expected, shape) = (OP, 2, tensor.shape().to_vec());
             return Err(Error::Rank {
                 op,
                 expected,
@@ -47,6 +44,7 @@ impl Matrices {
             });
         };
         Ok(Self {
+            dtype: tensor.dtype(),
             pointer: cx.pointer(tensor)?,
             batch: batch.to_vec(),
             rows: *rows,
@@ -56,9 +54,19 @@ impl Matrices {
         })
     }
 
-    /// One matrix without gaps.
+    /// An error if the elements are not `f32`.
+    pub(crate) fn expect_f32(&self) -> Result<()> {
+        let (op, expected, got) = (OP, DType::F32, self.dtype);
+        match got == expected {
+            true => Ok(()),
+            false => Err(Error::DTypeMismatch { op, expected, got }),
+        }
+    }
+
+    /// One matrix of `f32` without gaps.
     pub(crate) fn contiguous(pointer: u64, rows: usize, columns: usize) -> Self {
         Self {
+            dtype: DType::F32,
             pointer,
             batch: Vec::new(),
             rows,
@@ -92,7 +100,7 @@ impl Matrices {
             rest /= size;
         }
         Self {
-            pointer: self.pointer + (offset * size_of::<f32>()) as u64,
+            pointer: self.pointer + (offset * self.dtype.size_bytes()) as u64,
             batch: Vec::new(),
             ..*self
         }
@@ -130,7 +138,7 @@ impl Matrices {
 
     /// Some rows, of a right operand that is stored transposed: some columns of a product.
     pub(crate) fn rows_of_transpose(self, rows: Range<usize>) -> Self {
-        let offset = rows.start * self.row_stride * size_of::<f32>();
+        let offset = rows.start * self.row_stride * self.dtype.size_bytes();
         Self {
             pointer: self.pointer + offset as u64,
             rows: rows.len(),
@@ -149,46 +157,116 @@ impl Matrices {
     }
 }
 
-/// A batch of matrices in bf16, as [`crate::gemm::GemmArgs`] wants them.
+/// A batch of matrices as [`crate::gemm::GemmArgs`] wants operands.
 #[derive(Debug)]
-pub(crate) struct Rounded {
-    memory: Scratch,
-    /// Elements of a row, a multiple of 8; zeros after the matrix's own.
-    pub(crate) width: usize,
-    batch_stride: usize,
+pub(crate) struct Ready {
+    pub(crate) matrices: Matrices,
+    /// A copy, if they were not like that.
+    memory: Option<Scratch>,
 }
 
-impl Rounded {
+impl Ready {
+    /// Of matrices that are equally far apart.
     pub(crate) fn operand(&self) -> Operand {
-        Operand {
-            batch_stride: self.batch_stride,
-            ..Operand::rows(self.memory.pointer(), self.width)
-        }
+        let stride = self.matrices.batch_stride().unwrap_or(0);
+        self.matrices.operand(stride)
     }
 }
 
-/// Rounds matrices to bf16 (nearest, ties to even) in scratch.
+/// Matrices for products in `f32` or bf16, for several of them.
+///
+/// # Errors
+/// [`Error::DTypeMismatch`], or as [`round_to_bf16`].
+pub(crate) fn ready(cx: &Context, x: &Matrices, precision: Precision) -> Result<Ready> {
+    if precision == Precision::Bf16 {
+        return round_to_bf16(cx, x);
+    }
+    x.expect_f32()?;
+    let (matrices, memory) = (x.clone(), None);
+    Ok(Ready { matrices, memory })
+}
+
+/// Matrices in bf16 (nearest, ties to even), each in rows or in columns, as its elements are
+/// already: as they are, or in scratch.
 ///
 /// # Errors
 /// If there is no memory, or the device fails.
-pub(crate) fn round_to_bf16(cx: &Context, x: &Matrices) -> Result<Rounded> {
+pub(crate) fn round_to_bf16(cx: &Context, x: &Matrices) -> Result<Ready> {
+    if is_ready(x) {
+        let (matrices, memory) = (x.clone(), None);
+        return Ok(Ready { matrices, memory });
+    }
+    if x.row_stride == 1 && x.column_stride != 1 {
+        let Ready { matrices, memory } = rounded_rows(cx, &x.clone().transposed())?;
+        let matrices = matrices.transposed();
+        return Ok(Ready { matrices, memory });
+    }
+    rounded_rows(cx, x)
+}
+
+/// Whether products in bf16 take matrices where they are.
+fn is_ready(x: &Matrices) -> bool {
+    let Some(batch_stride) = x.batch_stride() else {
+        return false;
+    };
+    let (inner, outer) = match x.column_stride {
+        1 => (x.column_stride, x.row_stride),
+        _ => (x.row_stride, x.column_stride),
+    };
+    let whole_chunks = outer.is_multiple_of(8) && batch_stride.is_multiple_of(8);
+    x.dtype == DType::Bf16 && inner == 1 && whole_chunks && x.pointer.is_multiple_of(16)
+}
+
+/// A copy in rows of whole 16 bytes.
+fn rounded_rows(cx: &Context, x: &Matrices) -> Result<Ready> {
     let width = x.columns.next_multiple_of(8);
-    let (count, batch_stride) = (x.count(), x.rows * width);
-    let memory = cx.scratch(count * batch_stride * DType::Bf16.size_bytes())?;
+    let (count, stride) = (x.count(), x.rows * width);
+    let memory = cx.scratch(count * stride * DType::Bf16.size_bytes())?;
     match x.batch_stride() {
-        Some(stride) => cast_into(cx, x, (count, stride), memory.pointer(), width)?,
+        Some(x_stride) => cast_into(cx, x, (count, x_stride), memory.pointer(), width)?,
         None => {
             for at in 0..count {
-                let y = memory.pointer() + (at * batch_stride * DType::Bf16.size_bytes()) as u64;
+                let y = memory.pointer() + (at * stride * DType::Bf16.size_bytes()) as u64;
                 cast_into(cx, &x.at(at), (1, 0), y, width)?;
             }
         }
     }
-    Ok(Rounded {
-        memory,
-        width,
-        batch_stride,
-    })
+    let matrices = Matrices {
+        dtype: DType::Bf16,
+        pointer: memory.pointer(),
+        batch: vec![(count, stride)],
+        rows: x.rows,
+        columns: x.columns,
+        row_stride: width,
+        column_stride: 1,
+    };
+    let memory = Some(memory);
+    Ok(Ready { matrices, memory })
+}
+
+/// A copy of an operand of bf16 `[batch, rows, columns]` in rows.
+///
+/// # Errors
+/// If there is no memory, or the device fails.
+pub(crate) fn in_rows(
+    cx: &Context,
+    x: &Operand,
+    [batch, rows, columns]: [usize; 3],
+) -> Result<(Operand, Option<Scratch>)> {
+    let is_shared = x.batch_stride == 0;
+    let copy = rounded_rows(
+        cx,
+        &Matrices {
+            dtype: DType::Bf16,
+            pointer: x.pointer,
+            batch: vec![(if is_shared { 1 } else { batch }, x.batch_stride)],
+            rows,
+            columns,
+            row_stride: x.row_stride,
+            column_stride: x.column_stride,
+        },
+    )?;
+    Ok((copy.operand(), copy.memory))
 }
 
 /// `y = bf16(x)` in rows of `y_columns`, for `count` matrices that are `stride` apart.
@@ -204,7 +282,7 @@ pub(crate) fn cast_into(
     }
     let args = |first: usize, batch: usize| -> Result<LladaCastArgs> {
         Ok(LladaCastArgs {
-            x: x.pointer + (first * stride * size_of::<f32>()) as u64,
+            x: x.pointer + (first * stride * x.dtype.size_bytes()) as u64,
             y: y + (first * x.rows * y_columns * DType::Bf16.size_bytes()) as u64,
             x_row_stride: x.row_stride as i64,
             x_column_stride: x.column_stride as i64,
@@ -216,7 +294,11 @@ pub(crate) fn cast_into(
             padding: 0,
         })
     };
-    if x.column_stride == 1 || x.columns == 1 {
+    let in_tiles = match x.dtype {
+        DType::F32 => "llada_cast_tile_fwd_bf16",
+        DType::Bf16 => "llada_transpose_tile_fwd_bf16",
+    };
+    if x.dtype == DType::F32 && (x.column_stride == 1 || x.columns == 1) {
         let plan = cast_rows(count * x.rows * y_columns)?;
         return cx.launch("gemm", "llada_cast_rows_fwd_bf16", plan, &args(0, count)?);
     }
@@ -224,7 +306,7 @@ pub(crate) fn cast_into(
         let batch = (count - first).min(MAX_BATCH);
         let plan = cast_tile(x.rows, y_columns, batch)?;
         let args = args(first, batch)?;
-        cx.launch("gemm", "llada_cast_tile_fwd_bf16", plan, &args)?;
+        cx.launch("gemm", in_tiles, plan, &args)?;
     }
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! Batches of strided matrices.
 
+use llada_tensor::DType;
+
 use super::Matrices;
 
 fn matrices(batch: &[(usize, usize)], rows: (usize, usize)) -> Matrices {
     Matrices {
+        dtype: DType::F32,
         pointer: 1024,
         batch: batch.to_vec(),
         rows: rows.0,
