@@ -45,18 +45,11 @@ template <typename Element>
 __device__ __forceinline__ void attention_round(const LladaAttentionRoundArgs& args) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (thread * LLADA_ATTENTION_ROUND_ELEMENTS >= args.n) return;
-  const auto round = [thread](const float* from, float factor, void* to) {
-    const float4* x = reinterpret_cast<const float4*>(from) + 2 * thread;
-    const float4 a = x[0], b = x[1];
-    uint4 rounded;
-    rounded.x = pack_pair(a.x * factor, a.y * factor, Element());
-    rounded.y = pack_pair(a.z * factor, a.w * factor, Element());
-    rounded.z = pack_pair(b.x * factor, b.y * factor, Element());
-    rounded.w = pack_pair(b.z * factor, b.w * factor, Element());
-    static_cast<uint4*>(to)[thread] = rounded;
-  };
-  round(args.first, args.factor, args.first_out);
-  round(args.second, 1.0f, args.second_out);
+  const int64_t at = thread * LLADA_ATTENTION_ROUND_ELEMENTS;
+  static_cast<uint4*>(args.first_out)[thread] =
+      scaled_chunk<Element>(args.first, args.first_is_16 != 0, at, args.factor);
+  static_cast<uint4*>(args.second_out)[thread] =
+      scaled_chunk<Element>(args.second, false, at, 1.0f);
 }
 
 }  // namespace llada

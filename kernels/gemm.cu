@@ -1,4 +1,5 @@
-// Matrix products: c[i, m, n] (+)= scale[n] sum_k a[i, m, k] b[i, k, n], f32 sums.
+// Matrix products: c[i, m, n] (+)= scale[n] sum_k a[i, m, k] b[i, k, n], f32 sums, which may be
+// rounded to bf16.
 //
 // Three kernels multiply, two round operands to bf16 for them, one transposes rounded operands, and
 // one applies scales to a product of cuBLASLt, which has none of its own.
@@ -44,25 +45,30 @@ __device__ __forceinline__ TileIndex tile_of_block(int m, int n, int tile_m, int
 
 // Where a block writes.
 struct Output {
-  float* c;
+  void* c;
   const float* scales;
-  int64_t row_stride;
-  int m, n;
-  bool accumulate;
+  int64_t first, row_stride;
+  int m, n, kind;
 
   __device__ explicit Output(const LladaGemmArgs& args)
-      : c(args.c + static_cast<int64_t>(blockIdx.z) * args.c_batch_stride),
+      : c(args.c),
         scales(args.column_scales),
+        first(static_cast<int64_t>(blockIdx.z) * args.c_batch_stride),
         row_stride(args.c_row_stride),
         m(args.m),
         n(args.n),
-        accumulate(args.accumulate != 0) {}
+        kind(args.output) {}
 
   __device__ __forceinline__ void write(int row, int column, float sum) const {
     if (row >= m || column >= n) return;
-    float* target = c + row * row_stride + column;
+    const int64_t at = first + row * row_stride + column;
     if (scales != nullptr) sum *= scales[column];
-    *target = accumulate ? *target + sum : sum;
+    if (kind == LLADA_GEMM_REPLACE_BF16) {
+      static_cast<__nv_bfloat16*>(c)[at] = __float2bfloat16_rn(sum);
+    } else {
+      float* target = static_cast<float*>(c) + at;
+      *target = kind == LLADA_GEMM_ADD ? *target + sum : sum;
+    }
   }
 };
 

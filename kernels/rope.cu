@@ -50,7 +50,7 @@ __device__ __forceinline__ void for_each_pair(const Args& args, int heads, const
   }
 }
 
-template <int N>
+template <int N, typename T>
 __device__ __forceinline__ void rope(const LladaRopeArgs& args) {
   const auto body = [&](int64_t row, int head, int64_t i, const float(&cos)[N],
                         const float(&sin)[N]) {
@@ -61,8 +61,8 @@ __device__ __forceinline__ void rope(const LladaRopeArgs& args) {
 #pragma unroll
     for (int k = 0; k < N; k++) signed_sin[k] = __fmul_rn(args.sign, sin[k]);
     rotate(a, b, cos, signed_sin);
-    store(args.y + at, a);
-    store(args.y + at + args.half, b);
+    store(static_cast<T*>(args.y) + at, a);
+    store(static_cast<T*>(args.y) + at + args.half, b);
   };
   for_each_pair<N>(args, args.heads, body);
 }
@@ -96,10 +96,22 @@ __device__ __forceinline__ void rope_qkv(const LladaRopeQkvArgs& args) {
 
 extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
     llada_rope_fwd_f32(const LladaRopeArgs args) {
-  if (args.half % 4 == 0 && llada::aligned128(args.x, args.cos, args.sin, args.y)) {
-    llada::rope<4>(args);
+  const bool aligned = llada::aligned128(args.x, args.cos, args.sin, static_cast<float*>(args.y));
+  if (args.half % 4 == 0 && aligned) {
+    llada::rope<4, float>(args);
   } else {
-    llada::rope<1>(args);
+    llada::rope<1, float>(args);
+  }
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
+    llada_rope_fwd_bf16(const LladaRopeArgs args) {
+  const bool aligned =
+      llada::aligned128(args.x, args.cos, args.sin, static_cast<LladaBf16*>(args.y));
+  if (args.half % 8 == 0 && aligned) {
+    llada::rope<8, LladaBf16>(args);
+  } else {
+    llada::rope<1, LladaBf16>(args);
   }
 }
 

@@ -3,12 +3,13 @@
 //   forward   y = gate s up, s = sigmoid(gate) = 1 / (1 + e^-gate)
 //   backward  dup = dy gate s, dgate = dy up s (1 + gate (1 - s))
 //
-// Layout: contiguous, all of one shape; f32, or bf16 for y of the second entry, which a product
-//   with bf16 operands reads next. 128-bit accesses if addresses allow, else single elements.
-// Threads: flat runs of 4 elements (8 if y is bf16).
+// Layout: contiguous, all of one shape; f32, or bf16 for what products with bf16 operands write
+//   before or read next (all but dy; of the entry `f32_bf16` y alone). 128-bit accesses if addresses
+//   allow, else single elements.
+// Threads: flat runs of 4 elements (8 with bf16).
 // Accumulation: none; the exponential and the quotient are those of IEEE-rounded code (no
 //   approximate functions): about 40 instructions per element take less time than its bytes.
-// Bytes: 12 per element (10 to bf16), backward 20. FLOPs: 6, backward 12. Bound by memory.
+// Bytes: 12 per element (10 to bf16, 6 in bf16), backward 20 (12 in bf16). FLOPs: 6, backward 12. Bound by memory.
 // Deterministic: yes.
 // Source: Shazeer 2020, eq. 6 (arXiv 2002.05202).
 #include "load128.cuh"
@@ -18,56 +19,82 @@ namespace llada {
 // 0 for large negative x, where e^-x is infinite.
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-template <typename T>
+template <typename Input, typename T>
 struct Swiglu {
   const LladaSwigluArgs& args;
+
+  __device__ const Input* gate() const { return static_cast<const Input*>(args.gate); }
+  __device__ const Input* up() const { return static_cast<const Input*>(args.up); }
+  __device__ T* y() const { return static_cast<T*>(args.y); }
+  __device__ bool aligned() const { return aligned128(gate(), up(), y()); }
+
   template <int N>
   __device__ __forceinline__ void run(int64_t at) const {
-    float gate[N], up[N];
-    load(args.gate + at, gate);
-    load(args.up + at, up);
+    float g[N], u[N];
+    load(gate() + at, g);
+    load(up() + at, u);
 #pragma unroll
-    for (int i = 0; i < N; i++) up[i] *= gate[i] * sigmoid(gate[i]);
-    store(static_cast<T*>(args.y) + at, up);
+    for (int i = 0; i < N; i++) u[i] *= g[i] * sigmoid(g[i]);
+    store(y() + at, u);
   }
 };
 
+template <typename T>
 struct SwigluBackward {
   const LladaSwigluBackwardArgs& args;
+
+  __device__ const T* gate() const { return static_cast<const T*>(args.gate); }
+  __device__ const T* up() const { return static_cast<const T*>(args.up); }
+  __device__ T* dgate() const { return static_cast<T*>(args.dgate); }
+  __device__ T* dup() const { return static_cast<T*>(args.dup); }
+  __device__ bool aligned() const { return aligned128(gate(), up(), args.dy, dgate(), dup()); }
+
   template <int N>
   __device__ __forceinline__ void run(int64_t at) const {
-    float gate[N], up[N], dy[N];
-    load(args.gate + at, gate);
-    load(args.up + at, up);
+    float g[N], u[N], dy[N];
+    load(gate() + at, g);
+    load(up() + at, u);
     load(args.dy + at, dy);
 #pragma unroll
     for (int i = 0; i < N; i++) {
-      const float s = sigmoid(gate[i]);
-      const float slope = s * (1.0f + gate[i] * (1.0f - s));
-      up[i] = dy[i] * up[i] * slope;
-      gate[i] = dy[i] * (gate[i] * s);
+      const float s = sigmoid(g[i]);
+      const float slope = s * (1.0f + g[i] * (1.0f - s));
+      u[i] = dy[i] * u[i] * slope;
+      g[i] = dy[i] * (g[i] * s);
     }
-    store(args.dgate + at, up);
-    store(args.dup + at, gate);
+    store(dgate() + at, u);
+    store(dup() + at, g);
   }
 };
+
+template <int N, typename Op>
+__device__ __forceinline__ void run_all(const Op& op) {
+  for_each_run<N>(op.args.n, op.aligned(), op);
+}
 
 }  // namespace llada
 
 extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
     llada_swiglu_fwd_f32(const LladaSwigluArgs args) {
-  const bool vectors = llada::aligned128(args.gate, args.up, static_cast<float*>(args.y));
-  llada::for_each_run<4>(args.n, vectors, llada::Swiglu<float>{args});
+  llada::run_all<4>(llada::Swiglu<float, float>{args});
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
+    llada_swiglu_fwd_f32_bf16(const LladaSwigluArgs args) {
+  llada::run_all<8>(llada::Swiglu<float, LladaBf16>{args});
 }
 
 extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
     llada_swiglu_fwd_bf16(const LladaSwigluArgs args) {
-  const bool vectors = llada::aligned128(args.gate, args.up, static_cast<LladaBf16*>(args.y));
-  llada::for_each_run<8>(args.n, vectors, llada::Swiglu<LladaBf16>{args});
+  llada::run_all<8>(llada::Swiglu<LladaBf16, LladaBf16>{args});
 }
 
 extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
     llada_swiglu_bwd_f32(const LladaSwigluBackwardArgs args) {
-  const bool vectors = llada::aligned128(args.gate, args.up, args.dy, args.dgate, args.dup);
-  llada::for_each_run<4>(args.n, vectors, llada::SwigluBackward{args});
+  llada::run_all<4>(llada::SwigluBackward<float>{args});
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
+    llada_swiglu_bwd_bf16(const LladaSwigluBackwardArgs args) {
+  llada::run_all<8>(llada::SwigluBackward<LladaBf16>{args});
 }

@@ -211,8 +211,8 @@ __device__ __forceinline__ void attention_fwd_f32(const LladaAttentionArgs& args
   const int head_dim = args.places.head_dim, head = blockIdx.y;
   const int kv_head = head / (n_heads / n_kv_heads), first = blockIdx.x * kTile;
   if (first >= place.n_queries) return;
-  const HeadRows q(args.q, args.q_stride, place.first_query, place.n_queries, head, head_dim,
-                   args.places.scale);
+  const HeadRows q(static_cast<const float*>(args.q), args.q_stride, place.first_query,
+                   place.n_queries, head, head_dim, args.places.scale);
   const HeadRows k(static_cast<const float*>(args.k), args.kv_stride, place.first_key,
                    place.n_keys, kv_head, head_dim);
   const HeadRows v(static_cast<const float*>(args.v), args.kv_stride, place.first_key,
@@ -277,8 +277,8 @@ __device__ __forceinline__ void attention_fwd_f32(const LladaAttentionArgs& args
       args.lse[static_cast<int64_t>(place.first_query + query) * n_heads + head] = lse;
     }
   }
-  Work::store(args.y, args.q_stride, place.first_query, first, place.n_queries, head, head_dim,
-              out, factors);
+  Work::store(static_cast<float*>(args.y), args.q_stride, place.first_query, first,
+              place.n_queries, head, head_dim, out, factors);
 }
 
 // delta = rowsum(dy * y), a warp per token and head.
@@ -289,7 +289,10 @@ __device__ __forceinline__ void attention_delta(const LladaAttentionBackwardArgs
   const int64_t at = row / n_heads * args.q_stride + row % n_heads * head_dim;
   float sum = 0.0f;
   for (int e = threadIdx.x % 32; e < head_dim; e += 32) {
-    sum = fmaf(args.dy[at + e], args.y[at + e], sum);
+    const float y = args.y_is_bf16 != 0
+                        ? __bfloat162float(static_cast<const __nv_bfloat16*>(args.y)[at + e])
+                        : static_cast<const float*>(args.y)[at + e];
+    sum = fmaf(args.dy[at + e], y, sum);
   }
   sum = warp_reduce<Sum>(sum);
   if (threadIdx.x % 32 == 0) args.delta[row] = sum;

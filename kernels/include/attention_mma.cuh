@@ -146,19 +146,14 @@ struct AttentionForward {
   __device__ void load_queries(const LladaAttentionArgs& args, const AttentionPlace& place,
                                unsigned char* shared_memory) {
     const float factor = args.places.scale * kLog2E;
-    const float* q = args.q + place.first_query * args.q_stride + blockIdx.y * kHeadDim;
+    const int64_t first = place.first_query * args.q_stride + blockIdx.y * kHeadDim;
     constexpr int kStride = kThreads / kChunks;
     const int chunk = threadIdx.x % kChunks;
 #pragma unroll 4
     for (int row = threadIdx.x / kChunks; row < kRows; row += kStride) {
       const int from = min(first_row() + row, place.n_queries - 1);
-      const float4* x = reinterpret_cast<const float4*>(q + from * args.q_stride + chunk * 8);
-      const float4 a = x[0], b = x[1];
-      uint4 rounded;
-      rounded.x = pack_pair(a.x * factor, a.y * factor, Element());
-      rounded.y = pack_pair(a.z * factor, a.w * factor, Element());
-      rounded.z = pack_pair(b.x * factor, b.y * factor, Element());
-      rounded.w = pack_pair(b.z * factor, b.w * factor, Element());
+      const uint4 rounded = scaled_chunk<Element>(
+          args.q, args.is_16 != 0, first + from * args.q_stride + chunk * 8, factor);
       *reinterpret_cast<uint4*>(shared_memory + kQueriesAt + place_of(row, chunk)) = rounded;
     }
   }
@@ -339,11 +334,18 @@ struct AttentionForward {
         if (query >= place.n_queries) continue;
         const float factor = sum > 0.0f ? 1.0f / sum : 0.0f;
         const int64_t token = place.first_query + query;
-        float* y = args.y + token * args.q_stride + blockIdx.y * kHeadDim + lane() % 4 * 2;
+        const int64_t at = token * args.q_stride + blockIdx.y * kHeadDim + lane() % 4 * 2;
 #pragma unroll
         for (int n = 0; n < kHeadDim / 8; n++) {
           const float* pair = &out[block][n][2 * half];
-          *reinterpret_cast<float2*>(y + n * 8) = make_float2(pair[0] * factor, pair[1] * factor);
+          const float first = pair[0] * factor, second = pair[1] * factor;
+          if (args.is_16 != 0) {
+            uint16_t* y = static_cast<uint16_t*>(args.y) + at + n * 8;
+            *reinterpret_cast<uint32_t*>(y) = pack_pair(first, second, Element());
+          } else {
+            float* y = static_cast<float*>(args.y) + at + n * 8;
+            *reinterpret_cast<float2*>(y) = make_float2(first, second);
+          }
         }
         if (lane() % 4 == 0) {
           const float lse = row_max[block][half] * kLn2 + logf(sum);

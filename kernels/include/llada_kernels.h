@@ -135,7 +135,7 @@ typedef struct LladaRopeArgs {
   LLADA_PTR(const float) cos;          /* [n_positions, half] */
   LLADA_PTR(const float) sin;          /* [n_positions, half] */
   LLADA_PTR(const uint32_t) positions; /* [rows] */
-  LLADA_PTR(float) y;                  /* [rows, heads, 2 half] */
+  LLADA_PTR(void) y;                   /* [rows, heads, 2 half], f32 or bf16 by the entry */
   int64_t rows;
   int32_t heads;
   int32_t half;
@@ -162,19 +162,19 @@ typedef struct LladaRopeQkvArgs {
 /* ---- swiglu.cu --------------------------------------------------------------------------- */
 /* y = gate sigmoid(gate) up. */
 typedef struct LladaSwigluArgs {
-  LLADA_PTR(const float) gate; /* [n] */
-  LLADA_PTR(const float) up;   /* [n] */
-  LLADA_PTR(void) y;           /* [n], f32 or bf16 by the entry */
+  LLADA_PTR(const void) gate; /* [n], types of all by the entry */
+  LLADA_PTR(const void) up;   /* [n] */
+  LLADA_PTR(void) y;          /* [n] */
   int64_t n;
 } LladaSwigluArgs;
 
 /* With s = sigmoid(gate): dup = dy gate s, dgate = dy up s (1 + gate (1 - s)). */
 typedef struct LladaSwigluBackwardArgs {
-  LLADA_PTR(const float) gate; /* [n] */
-  LLADA_PTR(const float) up;   /* [n] */
-  LLADA_PTR(const float) dy;   /* [n] */
-  LLADA_PTR(float) dgate;      /* [n] */
-  LLADA_PTR(float) dup;        /* [n] */
+  LLADA_PTR(const void) gate; /* [n], types of all but dy by the entry */
+  LLADA_PTR(const void) up;   /* [n] */
+  LLADA_PTR(const float) dy;  /* [n] */
+  LLADA_PTR(void) dgate;      /* [n] */
+  LLADA_PTR(void) dup;        /* [n] */
   int64_t n;
 } LladaSwigluBackwardArgs;
 
@@ -239,7 +239,7 @@ typedef struct LladaForwardProcessArgs {
 typedef struct LladaGemmArgs {
   LLADA_PTR(const void) a; /* [batch, m, k], any strides */
   LLADA_PTR(const void) b; /* [batch, k, n], any strides */
-  LLADA_PTR(float) c;      /* [batch, m, n] */
+  LLADA_PTR(void) c;       /* [batch, m, n], f32 or as `output` says */
   LLADA_PTR(const float) column_scales; /* [n], or null */
   int64_t a_row_stride;
   int64_t a_column_stride;
@@ -252,8 +252,13 @@ typedef struct LladaGemmArgs {
   int32_t m;
   int32_t n;
   int32_t k;
-  int32_t accumulate; /* 0: replaces c, 1: adds to it */
+  int32_t output; /* what becomes of c: one of the numbers below */
 } LladaGemmArgs;
+
+#define LLADA_GEMM_REPLACE 0
+#define LLADA_GEMM_ADD 1
+/* c is bf16. */
+#define LLADA_GEMM_REPLACE_BF16 2
 
 /* y[i, r, c] = bf16(x[i, r, c]), and 0 for columns <= c < y_columns. */
 typedef struct LladaCastArgs {
@@ -394,14 +399,16 @@ typedef struct LladaAttentionPlaces {
 /* y_i = sum_j softmax_j(scale q_i . k_j + bias_j) v_j, lse_i = ln sum_j exp(scale q_i . k_j +
  * bias_j); a query that sees no key has y = 0 and lse = -inf. */
 typedef struct LladaAttentionArgs {
-  LLADA_PTR(const float) q; /* [T, H * E] */
+  LLADA_PTR(const void) q;  /* [T, H * E], f32, or if is_16 of the type that the entry names */
   LLADA_PTR(const void) k;  /* [T_k, K * E], of the type that the entry names */
   LLADA_PTR(const void) v;  /* [T_k, K * E] */
-  LLADA_PTR(float) y;       /* [T, H * E] */
+  LLADA_PTR(void) y;        /* [T, H * E], of the type of q */
   LLADA_PTR(float) lse;     /* [T, H] */
   int64_t q_stride;         /* elements from a token to the next, of q and y */
   int64_t kv_stride;        /* of k and v */
   LladaAttentionPlaces places;
+  int32_t is_16;
+  int32_t padding;
 } LladaAttentionArgs;
 
 /* Gradients; q, k, v, y and lse are those of the forward pass. */
@@ -409,7 +416,7 @@ typedef struct LladaAttentionBackwardArgs {
   LLADA_PTR(const float) q;     /* [T, H * E] */
   LLADA_PTR(const float) k;     /* [T, K * E] */
   LLADA_PTR(const float) v;     /* [T, K * E] */
-  LLADA_PTR(const float) y;     /* [T, H * E] */
+  LLADA_PTR(const void) y;      /* [T, H * E], f32, or bf16 if y_is_bf16 */
   LLADA_PTR(const float) dy;    /* [T, H * E] */
   LLADA_PTR(const float) lse;   /* [T, H] */
   LLADA_PTR(float) delta;       /* [T, H]: sums of dy * y, made by the first kernel */
@@ -425,17 +432,19 @@ typedef struct LladaAttentionBackwardArgs {
   LLADA_PTR(const void) rounded_dy;
   int64_t rows;                 /* T * H, of delta */
   LladaAttentionPlaces places;
+  int32_t y_is_bf16;
+  int32_t padding;
 } LladaAttentionBackwardArgs;
 
 /* Two matrices of one size rounded to 16 bits, the first one times a factor. */
 typedef struct LladaAttentionRoundArgs {
-  LLADA_PTR(const float) first;
+  LLADA_PTR(const void) first; /* f32, or if first_is_16 of the type that the entry names */
   LLADA_PTR(const float) second;
   LLADA_PTR(void) first_out;
   LLADA_PTR(void) second_out;
   int64_t n; /* elements of each, a multiple of 8 */
   float factor;
-  int32_t padding;
+  int32_t first_is_16;
 } LladaAttentionRoundArgs;
 /* ---- head.cuh: what the kernels of an LM head share --------------------------------------- */
 /* Vocabulary entries of a tile, whatever the rows: the sums of a row do not depend on the others. */

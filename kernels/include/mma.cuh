@@ -143,4 +143,16 @@ __device__ __forceinline__ uint32_t pack_pair(float low, float high, __half) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
+// Two values of 16 bits each as f32.
+__device__ __forceinline__ void unpack_pair(uint32_t pair, float& low, float& high,
+                                            __nv_bfloat16) {
+  low = __uint_as_float(pair << 16);
+  high = __uint_as_float(pair & 0xffff0000u);
+}
+__device__ __forceinline__ void unpack_pair(uint32_t pair, float& low, float& high, __half) {
+  const float2 values = __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  low = values.x;
+  high = values.y;
+}
+
 }  // namespace llada

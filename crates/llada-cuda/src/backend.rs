@@ -122,6 +122,9 @@ impl Backend for CudaBackend {
     fn attention_gradient(&self, precision: Precision) -> Precision {
         precision
     }
+    fn attention_dtype(&self, precision: Precision, head_dim: usize) -> DType {
+        attention::dtype(precision, head_dim)
+    }
     fn attention_backward(&self, args: AttentionBackwardArgs<'_>) -> Result<()> {
         attention::attention_backward(&self.cx, args)
     }

@@ -235,6 +235,14 @@ impl Context {
         if got != expected {
             return Err(Error::DTypeMismatch { op, expected, got });
         }
+        self.contiguous(op, tensor)
+    }
+
+    /// Address of a contiguous tensor of any type.
+    ///
+    /// # Errors
+    /// As [`Self::pointer`]; [`Error::NotContiguous`].
+    pub(crate) fn contiguous(&self, op: &'static str, tensor: &Tensor) -> Result<u64> {
         expect_contiguous(op, tensor)?;
         self.pointer(tensor)
     }

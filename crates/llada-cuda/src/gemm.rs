@@ -57,7 +57,7 @@ impl Operand {
 /// `c[i, m, n] (+)= column_scales[n] sum_k a[i, m, k] b[i, k, n]`, sums in `f32`.
 ///
 /// - `a`: `[batch, M, K]`; `b`: `[batch, K, N]`, both of type `dtype`.
-/// - `c`: `[batch, M, N]`, `f32`, rows without gaps.
+/// - `c`: `[batch, M, N]`, `f32` or as [`Write`] says.
 /// - `f32` operands have any strides, and are not rounded (no TF32).
 /// - `bf16` operands have one stride of 1, start on 16 bytes, and their other strides are multiples
 ///   of 8, as those of [`crate::ops::matmul::round_to_bf16`].
@@ -85,8 +85,37 @@ pub(crate) struct GemmArgs {
     pub(crate) batch: usize,
     /// Address of `[N]` factors in `f32`, all 1 if there are none.
     pub(crate) column_scales: Option<u64>,
-    /// Add to the output instead of replacing it.
-    pub(crate) accumulate: bool,
+    /// What becomes of the output.
+    pub(crate) write: Write,
+}
+
+/// What becomes of the output of a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Write {
+    /// It is replaced.
+    Replace,
+    /// The product is added to it.
+    Add,
+    /// It is replaced, and of type bf16; no scales of columns.
+    ReplaceBf16,
+}
+
+impl Write {
+    /// Of an output in `f32`.
+    pub(crate) fn f32(accumulate: bool) -> Self {
+        match accumulate {
+            true => Self::Add,
+            false => Self::Replace,
+        }
+    }
+
+    /// Type of the output.
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::Replace | Self::Add => DType::F32,
+            Self::ReplaceBf16 => DType::Bf16,
+        }
+    }
 }
 
 /// What multiplies matrices on a device, in order with all else on the stream of `cx`.
@@ -141,7 +170,8 @@ pub(crate) struct Chosen {
 fn scaled(library: &dyn Gemm, cx: &Context, args: &GemmArgs, scales: u64) -> Result<()> {
     let bytes = args.dtype.size_bytes();
     // What is added to must stay until the product is known.
-    let room = match args.accumulate {
+    let accumulate = args.write == Write::Add;
+    let room = match accumulate {
         true => Some(cx.scratch(args.m * args.n * size_of::<f32>())?),
         false => None,
     };
@@ -156,7 +186,7 @@ fn scaled(library: &dyn Gemm, cx: &Context, args: &GemmArgs, scales: u64) -> Res
             c_row_stride: x_row_stride,
             batch: 1,
             column_scales: None,
-            accumulate: false,
+            write: Write::Replace,
             ..*args
         };
         one.a.pointer += (at * args.a.batch_stride * bytes) as u64;
@@ -170,7 +200,7 @@ fn scaled(library: &dyn Gemm, cx: &Context, args: &GemmArgs, scales: u64) -> Res
             y_row_stride: args.c_row_stride as i64,
             rows: narrow("gemm", args.m)?,
             columns: narrow("gemm", args.n)?,
-            accumulate: i32::from(args.accumulate),
+            accumulate: i32::from(accumulate),
             padding: 0,
         };
         let plan = scale_columns(args.m * args.n)?;

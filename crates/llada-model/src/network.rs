@@ -328,7 +328,7 @@ impl Network {
         let y = pass.linear(&y, block.attn_out)?;
         let x = pass.tape.add(&x, &y)?;
         let h = self.norm_operand(pass, &x, block.ff_norm)?;
-        let [gate, up] = pass.linear_each(&h, [block.ff_proj, block.up_proj])?; // [., F]
+        let [gate, up] = pass.linear_each_operand(&h, [block.ff_proj, block.up_proj])?; // [., F]
         let h = pass.tape.swiglu_operand(&gate, &up)?;
         let y = pass.linear(&h, block.ff_out)?;
         pass.tape.add(&x, &y)
@@ -347,8 +347,8 @@ impl Network {
         let h = self.norm_operand(pass, x, block.attn_norm)?;
         // [T, H * E], [T, K * E] twice
         let [q, k, v] = pass.linear_each(&h, [block.q_proj, block.k_proj, block.v_proj])?;
-        let q = pass.tape.rope(&q, rope, &input.places)?;
-        let k = pass.tape.rope(&k, rope, &input.places)?;
+        let q = pass.tape.rope_for_attention(&q, rope, &input.places)?;
+        let k = pass.tape.rope_for_attention(&k, rope, &input.places)?;
         let shape = AttentionShape {
             offsets: &input.offsets,
             key_offsets: None,
@@ -443,6 +443,26 @@ impl<'a> Pass<'a, '_> {
         let z = self.tape.linear(x, &a, None)?; // [T, rank]
         let z = self.tape.linear(&z, &b, None)?;
         self.tape.add_scaled(&y, adapters.scale, &z)
+    }
+
+    /// As [`Self::linear_each`], for an op that takes its inputs in the form of operands too.
+    fn linear_each_operand<const N: usize>(
+        &mut self,
+        x: &Var,
+        slots: [Slot; N],
+    ) -> llada_tensor::Result<[Var; N]> {
+        let is_plain = match self.parameters {
+            Parameters::Trained(all) => all.adapters.is_none(),
+            Parameters::Frozen(_) => false,
+        };
+        if !is_plain || slots.iter().any(|slot| slot.bias.is_some()) {
+            return self.linear_each(x, slots);
+        }
+        let x = &self.tape.operand(x)?;
+        let weights = slots.map(|slot| self.parameter(slot.weight));
+        let outputs = weights.map(|weight| self.tape.linear_operand(x, &weight));
+        let outputs: Vec<Var> = outputs.into_iter().collect::<llada_tensor::Result<_>>()?;
+        Ok(outputs.try_into().expect("one output for each layer"))
     }
 
     /// Linear layers of one input.

@@ -174,6 +174,10 @@ pub trait Backend: Any + Send + Sync {
     /// If an operand is in an unsupported layout.
     fn attention(&self, args: AttentionArgs<'_>) -> Result<()>;
 
+    /// Type in which attention that records reads queries, keys and values, and writes its output,
+    /// fastest in this precision, its gradients being `f32`: `bf16` or `f32`.
+    fn attention_dtype(&self, precision: Precision, head_dim: usize) -> DType;
+
     /// In which precision the device computes the gradient of attention where `precision` is asked
     /// for. The forward pass of training is of the same: the gradient recomputes its probabilities.
     fn attention_gradient(&self, precision: Precision) -> Precision;

@@ -139,6 +139,9 @@ impl Backend for CpuBackend {
     fn attention(&self, args: AttentionArgs<'_>) -> Result<()> {
         attention::attention(self.context(), args)
     }
+    fn attention_dtype(&self, _precision: Precision, _head_dim: usize) -> DType {
+        DType::F32
+    }
     fn attention_gradient(&self, _precision: Precision) -> Precision {
         Precision::F32
     }

@@ -40,6 +40,27 @@ impl Var {
     pub(crate) fn needs_grad(&self) -> bool {
         self.id.is_some()
     }
+
+    /// Where it was made, for a gradient that needs nothing of the value.
+    pub(crate) fn place(&self) -> Place {
+        Place(self.id)
+    }
+}
+
+/// A place on a tape, if it is one that needs a gradient.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place(Option<usize>);
+
+impl Place {
+    pub(crate) fn needs_grad(self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl From<&Var> for Place {
+    fn from(x: &Var) -> Self {
+        x.place()
+    }
 }
 
 type BackwardFn = Box<dyn FnOnce(&Tensor, &mut GradSink<'_>) -> Result<()>>;
@@ -49,6 +70,8 @@ enum Node {
     /// An input whose gradient is asked for.
     Leaf,
     Op(Option<BackwardFn>),
+    /// An op that takes its gradient in the form of operands too.
+    Product(Option<BackwardFn>),
 }
 
 /// Evaluates ops and, if it records, can differentiate through them.
@@ -138,6 +161,21 @@ impl Tape {
         inputs: &[&Var],
         backward: impl FnOnce(&Tensor, &mut GradSink<'_>) -> Result<()> + 'static,
     ) -> Var {
+        self.push_node(value, inputs, Node::Op(Some(Box::new(backward))))
+    }
+
+    /// As [`Self::push`], of an op whose `backward` gets the gradient as
+    /// [`crate::ops::matmul::operand`] makes it, or in `f32`.
+    pub(crate) fn push_product(
+        &mut self,
+        value: Tensor,
+        inputs: &[&Var],
+        backward: impl FnOnce(&Tensor, &mut GradSink<'_>) -> Result<()> + 'static,
+    ) -> Var {
+        self.push_node(value, inputs, Node::Product(Some(Box::new(backward))))
+    }
+
+    fn push_node(&mut self, value: Tensor, inputs: &[&Var], node: Node) -> Var {
         if !self.recording || !inputs.iter().any(|input| input.needs_grad()) {
             return Var::constant(value);
         }
@@ -146,7 +184,9 @@ impl Tape {
                 self.note_use(parameter);
             }
         }
-        self.push_op(value, Box::new(backward))
+        self.nodes.push(node);
+        let id = Some(self.nodes.len() - 1);
+        Var { value, id }
     }
 
     /// Notes that the op which comes next takes a parameter.
@@ -259,7 +299,7 @@ impl Tape {
         for at in (0..=id).rev() {
             if let Some(dy) = pending[at].take() {
                 let backward = match &mut nodes[at] {
-                    Node::Op(backward) => backward.take(),
+                    Node::Op(backward) | Node::Product(backward) => backward.take(),
                     // Only the loss gets here: gradients of other parameters go to their sums.
                     Node::Parameter(index) => {
                         add_into(&mut gradients.tensors[*index], &dy)?;
@@ -301,25 +341,39 @@ pub(crate) struct GradSink<'a> {
 
 impl GradSink<'_> {
     /// Adds `dx` to the gradient of `x`.
-    pub(crate) fn add(&mut self, x: &Var, dx: Tensor) -> Result<()> {
-        let Some(id) = x.id else { return Ok(()) };
+    pub(crate) fn add(&mut self, x: impl Into<Place>, dx: Tensor) -> Result<()> {
+        let x = x.into();
+        let Some(id) = x.0 else { return Ok(()) };
         match self.sum(x)? {
-            Some(sum) => add_into(sum, &dx)?,
-            None => self.pending[id] = Some(dx),
+            Some(sum) if dx.dtype() == DType::F32 => add_into(sum, &dx),
+            Some(sum) => add_into(sum, &dx.to_dtype(DType::F32)?),
+            None => {
+                self.pending[id] = Some(dx);
+                Ok(())
+            }
         }
-        Ok(())
+    }
+
+    /// Whether a gradient in the form of operands is what the op that made `x` takes, and the only
+    /// one so far.
+    pub(crate) fn takes_operand(&self, x: Place) -> bool {
+        x.0.is_some_and(|id| {
+            matches!(self.nodes[id], Node::Product(_)) && self.pending[id].is_none()
+        })
     }
 
     /// The gradient of `x` so far, to be added to in place: that of a parameter, or what ops have
     /// added to another value; `None` if that is nothing.
-    pub(crate) fn sum(&mut self, x: &Var) -> Result<Option<&mut Tensor>> {
-        let Some(id) = x.id else { return Ok(None) };
+    pub(crate) fn sum(&mut self, x: impl Into<Place>) -> Result<Option<&mut Tensor>> {
+        let Some(id) = x.into().0 else {
+            return Ok(None);
+        };
         if let Node::Parameter(index) = self.nodes[id] {
             return Ok(Some(&mut self.gradients.tensors[index]));
         }
         let sum = &mut self.pending[id];
         if let Some(sum) = sum
-            && !sum.is_unique()
+            && (sum.dtype() != DType::F32 || !sum.is_unique())
         {
             *sum = sum.to_dtype(DType::F32)?;
         }
@@ -327,10 +381,10 @@ impl GradSink<'_> {
     }
 
     /// The gradient of a parameter, to be added to in place; `None` if `x` is something else.
-    pub(crate) fn parameter(&mut self, x: &Var) -> Option<&mut Tensor> {
-        match self.nodes[x.id?] {
+    pub(crate) fn parameter(&mut self, x: impl Into<Place>) -> Option<&mut Tensor> {
+        match self.nodes[x.into().0?] {
             Node::Parameter(index) => Some(&mut self.gradients.tensors[index]),
-            Node::Op(_) | Node::Leaf => None,
+            Node::Op(_) | Node::Product(_) | Node::Leaf => None,
         }
     }
 }

@@ -18,7 +18,7 @@ use cudarc::cublaslt::sys::{
 };
 use llada_tensor::{DType, Error, Result};
 
-use super::{Gemm, GemmArgs, Operand, PlainGemm, scaled};
+use super::{Gemm, GemmArgs, Operand, PlainGemm, Write, scaled};
 use crate::context::Context;
 use crate::memory::Allocator;
 
@@ -82,7 +82,11 @@ impl CublasLt {
         let Some(plan) = plan else {
             return Ok(false);
         };
-        let (alpha, beta) = (1.0_f32, if args.accumulate { 1.0_f32 } else { 0.0 });
+        let beta = match args.write {
+            Write::Add => 1.0_f32,
+            Write::Replace | Write::ReplaceBf16 => 0.0,
+        };
+        let alpha = 1.0_f32;
         let [a, b] = [args.b.pointer, args.a.pointer].map(|pointer| pointer as *const c_void);
         let c = args.c as *mut c_void;
         // SAFETY: the descriptors live as long as the plan, and say where the operands' elements
@@ -189,6 +193,7 @@ struct Shape {
     a: Side,
     b: Side,
     c: Side,
+    c_dtype: DType,
     batch: i32,
 }
 
@@ -205,6 +210,7 @@ impl Shape {
             a: Side::of(&args.a, (m, args.a.row_stride), (k, args.a.column_stride))?,
             b: Side::of(&args.b, (n, args.b.column_stride), (k, args.b.row_stride))?,
             c: Side::of(&c, (m, c.row_stride), (n, c.column_stride))?,
+            c_dtype: args.write.dtype(),
             batch: i32::try_from(args.batch).ok()?,
         })
     }
@@ -231,7 +237,11 @@ impl Plan {
         let product = Product::new(shape.b.k_inside, !shape.a.k_inside)?;
         let a = Layout::new(operand_type, &shape.b, shape.batch)?;
         let b = Layout::new(operand_type, &shape.a, shape.batch)?;
-        let c = Layout::new(cudaDataType::CUDA_R_32F, &shape.c, shape.batch)?;
+        let output_type = match shape.c_dtype {
+            DType::F32 => cudaDataType::CUDA_R_32F,
+            DType::Bf16 => operand_type,
+        };
+        let c = Layout::new(output_type, &shape.c, shape.batch)?;
         let preference = Preference::new(shape)?;
         // SAFETY: all descriptors live until the end of this function.
         let found = unsafe {

@@ -1,9 +1,11 @@
 //! Products by the kernels of `/kernels/gemm.cu`.
 
-use llada_kernels::args::LladaGemmArgs;
+use llada_kernels::args::{
+    LLADA_GEMM_ADD, LLADA_GEMM_REPLACE, LLADA_GEMM_REPLACE_BF16, LladaGemmArgs,
+};
 use llada_tensor::{DType, Error, Result};
 
-use super::{Gemm, GemmArgs, Operand};
+use super::{Gemm, GemmArgs, Operand, Write};
 use crate::context::Context;
 use crate::launch::gemm::{MAX_BATCH, gemm};
 use crate::launch::narrow;
@@ -43,7 +45,7 @@ fn kernel_args(args: &GemmArgs, first: usize) -> Result<LladaGemmArgs> {
     Ok(LladaGemmArgs {
         a: at(args.a.pointer, args.a.batch_stride, bytes),
         b: at(args.b.pointer, args.b.batch_stride, bytes),
-        c: at(args.c, args.c_batch_stride, size_of::<f32>()),
+        c: at(args.c, args.c_batch_stride, args.write.dtype().size_bytes()),
         column_scales: args.column_scales.unwrap_or(0),
         a_row_stride: args.a.row_stride as i64,
         a_column_stride: args.a.column_stride as i64,
@@ -56,7 +58,12 @@ fn kernel_args(args: &GemmArgs, first: usize) -> Result<LladaGemmArgs> {
         m: narrow(OP, args.m)?,
         n: narrow(OP, args.n)?,
         k: narrow(OP, args.k)?,
-        accumulate: i32::from(args.accumulate),
+        output: match args.write {
+            Write::Replace => LLADA_GEMM_REPLACE,
+            Write::Add => LLADA_GEMM_ADD,
+            Write::ReplaceBf16 => LLADA_GEMM_REPLACE_BF16,
+        }
+        .cast_signed(),
     })
 }
 
@@ -76,8 +83,7 @@ fn put_k_inside(cx: &Context, args: &mut GemmArgs) -> Result<[Option<Scratch>; 2
         let (operand, copy) = in_rows(cx, &b, [batch, n, k])?;
         (args.b, copies[1]) = (operand.transposed(), copy);
     }
-    let is_aligned =
-        |x: &Operand| x.batch_stride.is_multiple_of(8) && x.pointer.is_multiple_of(16);
+    let is_aligned = |x: &Operand| x.batch_stride.is_multiple_of(8) && x.pointer.is_multiple_of(16);
     if is_aligned(&args.a) && is_aligned(&args.b) {
         return Ok(copies);
     }

@@ -8,7 +8,7 @@ use llada_tensor::backend::DeviceMemory as _;
 
 #[cfg(not(real_gpu))]
 use super::CublasLt;
-use super::{Gemm as _, GemmArgs, Operand, PlainGemm, scaled};
+use super::{Gemm as _, GemmArgs, Operand, PlainGemm, Write, scaled};
 use crate::context::Context;
 use crate::memory::Scratch;
 
@@ -57,7 +57,7 @@ fn scales_of_columns_after_a_product_are_those_in_it() {
                 k,
                 batch,
                 column_scales: Some(scales.pointer()),
-                accumulate,
+                write: Write::f32(accumulate),
             });
             let mut out = vec![0.0_f32; before.len()];
             cx.download(&c, &mut out).unwrap();

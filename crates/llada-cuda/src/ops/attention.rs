@@ -7,7 +7,7 @@ use llada_kernels::args::{
     LladaAttentionArgs, LladaAttentionBackwardArgs, LladaAttentionPlaces, LladaAttentionRoundArgs,
 };
 use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
-use llada_tensor::{Precision, Result, Tensor};
+use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
 use crate::launch::attention as plan;
@@ -91,25 +91,34 @@ fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> R
     let op = "attention";
     let places = Places::new(cx, op, args.q, args.shape)?;
     let [q_stride, kv_stride] = places.strides;
+    let is_bf16 = are_bf16(op, [args.q, args.k, args.v, args.y])?;
     let mut kernel_args = LladaAttentionArgs {
-        q: cx.f32s(op, args.q)?,
-        k: cx.f32s(op, args.k)?,
-        v: cx.f32s(op, args.v)?,
-        y: cx.f32s_mut(op, args.y)?,
+        q: cx.contiguous(op, args.q)?,
+        k: cx.contiguous(op, args.k)?,
+        v: cx.contiguous(op, args.v)?,
+        y: cx.pointer_mut(args.y)?,
         lse: cx.f32s_mut(op, args.lse)?,
         q_stride,
         kv_stride,
         places: places.args,
+        is_16: i32::from(is_bf16),
+        padding: 0,
     };
     let read_as_vectors = [kernel_args.q, kernel_args.k, kernel_args.v, kernel_args.y];
     let is_aligned = read_as_vectors.iter().all(|at| at % VECTOR_BYTES == 0);
     if let Some(element) = element.filter(|_| is_aligned)
         && let Some(launch) = plan::forward_16(&places.sizes, element, multiprocessors(cx)?)?
     {
-        let pair = [kernel_args.k, kernel_args.v];
-        let rounded = round(cx, element, pair, args.k.numel(), 1.0)?;
-        [kernel_args.k, kernel_args.v] = rounded.pointers;
+        let mut rounded = None;
+        if !is_bf16 {
+            let pair = Pair::f32([kernel_args.k, kernel_args.v], args.k.numel());
+            let rounded = rounded.insert(round(cx, element, pair)?);
+            [kernel_args.k, kernel_args.v] = rounded.pointers;
+        }
         return cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args);
+    }
+    if is_bf16 {
+        return Err(no_kernel(op));
     }
     let launch = plan::forward_f32(&places.sizes)?;
     cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args)
@@ -121,14 +130,56 @@ struct Rounded {
     _memory: Scratch,
 }
 
-/// Rounds two matrices of `n` elements, the first one times a factor.
-fn round(
-    cx: &Context,
-    element: Element,
-    [first, second]: [u64; 2],
+/// Whether tensors are of bf16, all of one type.
+fn are_bf16(op: &'static str, [expected, rest @ ..]: [&Tensor; 4]) -> Result<bool> {
+    let expected = expected.dtype();
+    for got in rest.map(Tensor::dtype) {
+        if got != expected {
+            return Err(Error::DTypeMismatch { op, expected, got });
+        }
+    }
+    Ok(expected == DType::Bf16)
+}
+
+fn no_kernel(op: &'static str) -> Error {
+    let what = "there are kernels for bf16 tensors of head dimensions 64 and 128, on 16 bytes";
+    Error::InvalidArgument { op, what }
+}
+
+/// See [`llada_tensor::backend::Backend::attention_dtype`].
+pub(crate) fn dtype(precision: Precision, head_dim: usize) -> DType {
+    match (precision, head_dim) {
+        (Precision::Bf16, 64 | 128) => DType::Bf16,
+        _ => DType::F32,
+    }
+}
+
+/// Two matrices that are to be rounded.
+struct Pair {
+    pointers: [u64; 2],
+    /// Elements of each.
     n: usize,
+    /// The first one is multiplied by it.
     factor: f32,
-) -> Result<Rounded> {
+    /// Whether the first one has 16 bits already.
+    first_is_16: bool,
+}
+
+impl Pair {
+    fn f32(pointers: [u64; 2], n: usize) -> Self {
+        let (factor, first_is_16) = (1.0, false);
+        Self {
+            pointers,
+            n,
+            factor,
+            first_is_16,
+        }
+    }
+}
+
+/// Rounds two matrices.
+fn round(cx: &Context, element: Element, pair: Pair) -> Result<Rounded> {
+    let ([first, second], n) = (pair.pointers, pair.n);
     // Each begins where vectors may.
     let bytes = (n * size_of::<u16>()).next_multiple_of(16);
     let memory = cx.scratch(2 * bytes)?;
@@ -138,8 +189,8 @@ fn round(
         first_out: memory.pointer(),
         second_out: memory.pointer() + bytes as u64,
         n: i64::try_from(n).unwrap_or(i64::MAX),
-        factor,
-        padding: 0,
+        factor: pair.factor,
+        first_is_16: i32::from(pair.first_is_16),
     };
     let launch = plan::round(element, n)?;
     cx.launch(IMAGE, launch.entry, launch.plan, &args)?;
@@ -161,11 +212,12 @@ pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) 
     let [q_stride, kv_stride] = places.strides;
     let rows = args.lse.numel();
     let delta = cx.scratch(rows * size_of::<f32>())?;
+    let is_bf16 = are_bf16(op, [args.q, args.k, args.v, args.y])?;
     let mut kernel_args = LladaAttentionBackwardArgs {
-        q: cx.f32s(op, args.q)?,
-        k: cx.f32s(op, args.k)?,
-        v: cx.f32s(op, args.v)?,
-        y: cx.f32s(op, args.y)?,
+        q: cx.contiguous(op, args.q)?,
+        k: cx.contiguous(op, args.k)?,
+        v: cx.contiguous(op, args.v)?,
+        y: cx.contiguous(op, args.y)?,
         dy: cx.f32s(op, args.dy)?,
         lse: cx.f32s(op, args.lse)?,
         delta: delta.pointer(),
@@ -180,6 +232,8 @@ pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) 
         rounded_dy: 0,
         rows: i64::try_from(rows).unwrap_or(i64::MAX),
         places: places.args,
+        y_is_bf16: i32::from(is_bf16),
+        padding: 0,
     };
     let [delta, dq, dkdv] = plan::backward_f32(&places.sizes, rows)?;
     cx.launch(IMAGE, delta.entry, delta.plan, &kernel_args)?;
@@ -191,14 +245,28 @@ pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) 
     let read_as_vectors = [a.q, a.k, a.v, a.dy, a.dq, a.dk, a.dv];
     let is_aligned = read_as_vectors.iter().all(|at| at % VECTOR_BYTES == 0);
     let Some(of_bf16) = of_bf16.filter(|_| is_aligned) else {
+        if is_bf16 {
+            return Err(no_kernel(op));
+        }
         cx.launch(IMAGE, dq.entry, dq.plan, &kernel_args)?;
         return cx.launch(IMAGE, dkdv.entry, dkdv.plan, &kernel_args);
     };
     let (element, factor) = (Element::Bf16, places.args.scale * std::f32::consts::LOG2_E);
-    let of_queries = round(cx, element, [a.q, a.dy], args.q.numel(), factor)?;
-    let of_keys = round(cx, element, [a.k, a.v], args.k.numel(), 1.0)?;
+    let of_queries = Pair {
+        factor,
+        first_is_16: is_bf16,
+        ..Pair::f32([a.q, a.dy], args.q.numel())
+    };
+    let of_queries = round(cx, element, of_queries)?;
+    let mut of_keys = None;
+    [kernel_args.rounded_k, kernel_args.rounded_v] = match is_bf16 {
+        true => [a.k, a.v],
+        false => {
+            let pair = Pair::f32([a.k, a.v], args.k.numel());
+            of_keys.insert(round(cx, element, pair)?).pointers
+        }
+    };
     [kernel_args.rounded_q, kernel_args.rounded_dy] = of_queries.pointers;
-    [kernel_args.rounded_k, kernel_args.rounded_v] = of_keys.pointers;
     for launch in of_bf16 {
         cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args)?;
     }

@@ -8,6 +8,7 @@ use llada_tensor::Result;
 use llada_tensor::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, Rhs};
 
 use crate::context::Context;
+use crate::gemm::Write;
 use crate::launch::candidates::{HeadTile, merge, tiles};
 use crate::launch::cross_entropy as plan;
 use crate::ops::add::add_column_sums;
@@ -147,7 +148,7 @@ pub(crate) fn cross_entropy_backward(
         let output = |pointer, accumulate| Output {
             pointer,
             row_stride: d,
-            accumulate,
+            write: Write::f32(accumulate),
         };
         let weight = weight.clone().rows_of_transpose(start..start + len);
         let (left, right) = (&slopes.matrices, &weight);

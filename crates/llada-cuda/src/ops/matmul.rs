@@ -11,7 +11,7 @@ use llada_tensor::backend::{FillRows, MatmulArgs, PackedWeight, Rhs};
 use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
-use crate::gemm::{GemmArgs, Operand};
+use crate::gemm::{GemmArgs, Operand, Write};
 use crate::ops::quantized::{self, PackedCodes, Rotated};
 use operands::cast_into;
 pub(crate) use operands::{Matrices, Ready, in_rows, ready, round_to_bf16};
@@ -19,15 +19,15 @@ pub(crate) use weight::{CudaWeight, Form, pieces};
 
 const OP: &str = "matmul";
 
-/// Where rows of a product go: `f32`, rows without gaps.
+/// Where rows of a product go.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     /// Address of the first element.
     pub(crate) pointer: u64,
     /// Elements from one row to the next.
     pub(crate) row_stride: usize,
-    /// Add instead of replacing.
-    pub(crate) accumulate: bool,
+    /// What becomes of what is there.
+    pub(crate) write: Write,
 }
 
 /// See [`llada_tensor::backend::Backend::matmul`].
@@ -44,7 +44,10 @@ pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
     let c = Output {
         pointer: cx.pointer_mut(args.c)?,
         row_stride: n,
-        accumulate: args.accumulate,
+        write: match args.c.dtype() {
+            DType::F32 => Write::f32(args.accumulate),
+            DType::Bf16 => Write::ReplaceBf16,
+        },
     };
     if k == 0 {
         return match args.accumulate {
@@ -97,7 +100,7 @@ pub(crate) fn matmul_each(
         let c = Output {
             pointer: cx.pointer_mut(y)?,
             row_stride: n,
-            accumulate: false,
+            write: Write::Replace,
         };
         left.multiply(cx, Rhs::Packed(weight), 0..n, c)?;
     }
@@ -272,7 +275,7 @@ fn product(
         k,
         batch: 1,
         column_scales: None,
-        accumulate: c.accumulate,
+        write: c.write,
     };
     cx.gemm().gemm(cx, &args)
 }
@@ -304,7 +307,7 @@ pub(crate) fn multiply_batch(
         k,
         batch: count,
         column_scales: None,
-        accumulate: c.accumulate,
+        write: c.write,
     };
     let (a, b) = (&a.matrices, &b.matrices);
     if a.batch_stride().is_some() && b.batch_stride().is_some() {
@@ -356,7 +359,7 @@ pub(crate) fn gemm_peak(cx: &Context, precision: Precision, rounds: usize) -> Re
     let c = Output {
         pointer: output.pointer(),
         row_stride: SIZE,
-        accumulate: false,
+        write: Write::Replace,
     };
     let rounded = round_to_bf16(cx, &a)?;
     let (dtype, a) = match precision {

@@ -19,7 +19,7 @@ use llada_tensor::quantize::{self, groups, padded};
 use llada_tensor::{DType, Error, Precision, Result};
 
 use crate::context::Context;
-use crate::gemm::{GemmArgs, Operand};
+use crate::gemm::{GemmArgs, Operand, Write};
 use crate::launch::quantized::{self as launch, Bits, MAX_M, STEP, STEP_GROUPS, TILE_N};
 use crate::launch::{LaunchPlan, narrow};
 use crate::memory::{Memory, Scratch};
@@ -135,7 +135,7 @@ impl PackedCodes {
             y_row_stride: c.row_stride as i64,
             m: narrow(OP, a.m)?,
             n: narrow(OP, columns.len())?,
-            accumulate: i32::from(c.accumulate),
+            accumulate: i32::from(c.write == Write::Add),
             padding: 0,
         };
         cx.launch(OP, entry, plan, &args)
@@ -175,7 +175,7 @@ impl PackedCodes {
                 k: width,
                 batch: 1,
                 column_scales: Some(self.scales_from(first)),
-                accumulate: c.accumulate,
+                write: c.write,
             };
             cx.gemm().gemm(cx, &args)?;
         }

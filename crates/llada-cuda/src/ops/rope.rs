@@ -12,7 +12,7 @@ use crate::launch::{narrow, rope as plan};
 
 const IMAGE: &str = "rope";
 
-/// See [`llada_tensor::backend::Backend::rope`].
+/// See [`llada_tensor::backend::Backend::rope`]. The output may also be `bf16`.
 pub(crate) fn rope(cx: &Context, args: RopeArgs<'_>) -> Result<()> {
     let op = "rope";
     let RopeArgs {
@@ -27,21 +27,25 @@ pub(crate) fn rope(cx: &Context, args: RopeArgs<'_>) -> Result<()> {
     };
     let (rows, half) = (*rows, *half);
     let heads = width.checked_div(2 * half).unwrap_or(0);
-    let tiles = plan::rope(rows, heads, half, DType::F32)?;
+    let entry = match y.dtype() {
+        DType::F32 => "llada_rope_fwd_f32",
+        DType::Bf16 => "llada_rope_fwd_bf16",
+    };
+    let tiles = plan::rope(rows, heads, half, y.dtype())?;
     let positions = cx.upload(positions)?;
     let kernel_args = LladaRopeArgs {
         x: cx.f32s(op, x)?,
         cos: cx.f32s(op, &table.cos)?,
         sin: cx.f32s(op, &table.sin)?,
         positions: positions.pointer(),
-        y: cx.f32s_mut(op, y)?,
+        y: cx.pointer_mut(y)?,
         rows: count(op, rows)?,
         heads: narrow(op, heads)?,
         half: narrow(op, half)?,
         sign: if inverse { -1.0 } else { 1.0 },
         lanes_log2: tiles.lanes_log2,
     };
-    cx.launch(IMAGE, "llada_rope_fwd_f32", tiles.plan, &kernel_args)
+    cx.launch(IMAGE, entry, tiles.plan, &kernel_args)
 }
 
 /// Arguments of [`rope_qkv`].

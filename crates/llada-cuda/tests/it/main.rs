@@ -6,6 +6,7 @@
 mod adamw;
 mod add;
 mod attention;
+mod bf16;
 mod bounds;
 mod candidates;
 mod cross_entropy;

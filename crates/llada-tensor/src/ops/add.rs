@@ -46,18 +46,19 @@ impl Tape {
         }
         let mut y = Tensor::empty(self.device(), DType::F32, x_shape)?;
         self.device().backend().add(x.value(), z.value(), &mut y)?;
-        let (x_in, z_in) = (x.clone(), z.clone());
+        let (x_in, z_in) = (x.place(), z.place());
         Ok(self.push(y, &[x, z], move |dy, sink| {
             if z_in.needs_grad() {
                 if is_row {
-                    let mut dz = Tensor::zeros(dy.device(), DType::F32, z_in.value().shape())?;
+                    let width = dy.shape().last().copied().unwrap_or(0);
+                    let mut dz = Tensor::zeros(dy.device(), DType::F32, &[width])?;
                     dy.device().backend().column_sum(dy, &mut dz)?;
-                    sink.add(&z_in, dz)?;
+                    sink.add(z_in, dz)?;
                 } else {
-                    sink.add(&z_in, dy.clone())?;
+                    sink.add(z_in, dy.clone())?;
                 }
             }
-            sink.add(&x_in, dy.clone())
+            sink.add(x_in, dy.clone())
         }))
     }
 
@@ -75,14 +76,14 @@ impl Tape {
         }
         let mut y = x.value().to_dtype(DType::F32)?;
         self.device().backend().axpby(a, z.value(), 1.0, &mut y)?;
-        let (x_in, z_in) = (x.clone(), z.clone());
+        let (x_in, z_in) = (x.place(), z.place());
         Ok(self.push(y, &[x, z], move |dy, sink| {
             if z_in.needs_grad() {
                 let mut dz = Tensor::zeros(dy.device(), DType::F32, dy.shape())?;
                 dy.device().backend().axpby(a, dy, 0.0, &mut dz)?;
-                sink.add(&z_in, dz)?;
+                sink.add(z_in, dz)?;
             }
-            sink.add(&x_in, dy.clone())
+            sink.add(x_in, dy.clone())
         }))
     }
 }

@@ -179,10 +179,19 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Resul
 }
 
 impl Tape {
+    /// Type of queries, keys, values and output of [`Self::attention`].
+    pub(crate) fn attention_dtype(&self, head_dim: usize) -> DType {
+        match self.is_recording() {
+            true => (self.device().backend()).attention_dtype(self.precision(), head_dim),
+            false => DType::F32,
+        }
+    }
+
     /// `y_i = sum_j softmax_j(q_i . k_j / sqrt(E) + bias_j) v_j` within each sequence and head, over
     /// all keys, or with a `block_size` `b` over those with `j / b <= i / b`.
     ///
-    /// - `q`: `[T, H * E]`; `k`, `v`: `[T, K * E]`; returns `[T, H * E]`.
+    /// - `q`: `[T, H * E]`; `k`, `v`: `[T, K * E]`; returns `[T, H * E]`, on a tape that records in
+    ///   the type of [`crate::backend::Backend::attention_dtype`].
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] or [`Error::InvalidArgument`]; the latter in the backward pass if
@@ -197,8 +206,14 @@ impl Tape {
         shape: AttentionShape<'_>,
     ) -> Result<Var> {
         check(q.value(), k.value(), v.value(), shape)?;
-        let tokens = q.value().shape()[0];
-        let mut y = Tensor::empty(self.device(), DType::F32, q.value().shape())?;
+        let [tokens, width] = [0, 1].map(|axis| q.value().shape()[axis]);
+        let dtype = self.attention_dtype(width / shape.n_heads);
+        let (q, k, v) = match dtype {
+            DType::F32 => (q.clone(), k.clone(), v.clone()),
+            DType::Bf16 => (self.operand(q)?, self.operand(k)?, self.operand(v)?),
+        };
+        let (q, k, v) = (&q, &k, &v);
+        let mut y = Tensor::empty(self.device(), dtype, q.value().shape())?;
         let mut lse = Tensor::empty(self.device(), DType::F32, &[tokens, shape.n_heads])?;
         let precision = match self.is_recording() {
             true => self.device().backend().attention_gradient(self.precision()),

@@ -67,19 +67,19 @@ impl Tape {
         self.device()
             .backend()
             .embedding(table.value(), ids, &mut y)?;
-        let (table_in, ids_in) = (table.clone(), ids.to_vec());
+        let (table_in, ids_in) = (table.place(), ids.to_vec());
         Ok(self.push(y, &[table], move |dy, sink| {
-            if let Some(dtable) = sink.parameter(&table_in) {
+            if let Some(dtable) = sink.parameter(table_in) {
                 return dy
                     .device()
                     .backend()
                     .embedding_backward(dy, &ids_in, dtable);
             }
-            let mut dtable = Tensor::zeros(dy.device(), DType::F32, table_in.value().shape())?;
+            let mut dtable = Tensor::zeros(dy.device(), DType::F32, &[rows, d])?;
             dy.device()
                 .backend()
                 .embedding_backward(dy, &ids_in, &mut dtable)?;
-            sink.add(&table_in, dtable)
+            sink.add(table_in, dtable)
         }))
     }
 }

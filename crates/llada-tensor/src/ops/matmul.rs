@@ -61,7 +61,8 @@ pub struct MatmulArgs<'a> {
     pub a: &'a Tensor,
     /// Right operand; a tensor is of the types of the left one.
     pub b: Rhs<'a>,
-    /// Output `[.., M, N]`, `f32`, contiguous.
+    /// Output `[.., M, N]`, contiguous; `f32`, or, of a single matrix that is not added to, of the
+    /// type of operands.
     pub c: &'a mut Tensor,
     /// Add to the output instead of replacing it.
     pub accumulate: bool,
@@ -110,7 +111,10 @@ pub fn matmul(args: MatmulArgs<'_>) -> Result<()> {
     }
     expect_operand(args.a, op, args.precision)?;
     args.b.expect_operand(op, args.precision)?;
-    args.c.expect_f32(op)?;
+    match args.accumulate || args.c.shape().len() != 2 {
+        true => args.c.expect_f32(op)?,
+        false => expect_operand(args.c, op, args.precision)?,
+    }
     let device = args.a.device().clone();
     device.backend().matmul(args)
 }
@@ -142,7 +146,11 @@ pub fn operand(x: &Tensor, precision: Precision) -> Result<Tensor> {
             shape,
         });
     };
-    let mut y = Tensor::empty(device, dtype, &[rows, columns.next_multiple_of(OPERAND_ALIGNMENT)])?;
+    let mut y = Tensor::empty(
+        device,
+        dtype,
+        &[rows, columns.next_multiple_of(OPERAND_ALIGNMENT)],
+    )?;
     device.backend().round(x, &mut y)?;
     y.narrow(1, 0, columns)
 }
@@ -202,18 +210,31 @@ impl Tape {
     /// # Errors
     /// As [`matmul`].
     pub fn linear(&mut self, x: &Var, weight: &Var, bias: Option<&Var>) -> Result<Var> {
-        let precision = self.precision();
-        let (x_in, w_in) = (self.operand(x)?, self.operand(weight)?);
-        let y = product(x_in.value(), Rhs::Weight(w_in.value()), precision)?;
-        let y = self.push(y, &[x, weight], move |dy, sink| {
-            let dy = &operand(dy, precision)?;
-            add_product(sink, &x_in, dy, w_in.value(), precision)?;
-            add_product(sink, &w_in, &dy.transpose(0, 1)?, x_in.value(), precision)
-        });
+        let y = self.linear_to(x, weight, DType::F32)?;
         match bias {
             Some(bias) => self.add(&y, bias),
             None => Ok(y),
         }
+    }
+
+    /// As [`Self::linear`] without a bias, in the form of operands: see [`operand`].
+    ///
+    /// # Errors
+    /// As [`matmul`].
+    pub fn linear_operand(&mut self, x: &Var, weight: &Var) -> Result<Var> {
+        let width = weight.value().shape().first().copied().unwrap_or(0);
+        self.linear_to(x, weight, self.operand_dtype(width))
+    }
+
+    fn linear_to(&mut self, x: &Var, weight: &Var, dtype: DType) -> Result<Var> {
+        let precision = self.precision();
+        let (x_in, w_in) = (self.operand(x)?, self.operand(weight)?);
+        let y = product(x_in.value(), Rhs::Weight(w_in.value()), precision, dtype)?;
+        Ok(self.push_product(y, &[x, weight], move |dy, sink| {
+            let dy = &operand(dy, precision)?;
+            add_product(sink, &x_in, dy, w_in.value(), precision)?;
+            add_product(sink, &w_in, &dy.transpose(0, 1)?, x_in.value(), precision)
+        }))
     }
 
     /// The same value, as products take it: see [`operand`]. For several layers of one input.
@@ -261,10 +282,10 @@ pub fn linear_each<const N: usize>(
 }
 
 /// `x b` in a new tensor, `x: [T, K]`.
-fn product(x: &Tensor, b: Rhs<'_>, precision: Precision) -> Result<Tensor> {
+fn product(x: &Tensor, b: Rhs<'_>, precision: Precision, dtype: DType) -> Result<Tensor> {
     let n = b.k_n().map_or(0, |(_, n)| n);
     let rows = x.shape().first().copied().unwrap_or(0);
-    let mut y = Tensor::empty(x.device(), DType::F32, &[rows, n])?;
+    let mut y = Tensor::empty(x.device(), dtype, &[rows, n])?;
     matmul(MatmulArgs {
         a: x,
         b,

@@ -79,6 +79,30 @@ impl Tape {
     ///
     /// Source: Su et al. 2021 (arXiv 2104.09864); `rotate_half` of the reference.
     pub fn rope(&mut self, x: &Var, table: &RopeTable, positions: &[u32]) -> Result<Var> {
+        self.rope_to(x, table, positions, DType::F32)
+    }
+
+    /// As [`Self::rope`], for [`Self::attention`] alone: in the type that it reads.
+    ///
+    /// # Errors
+    /// As [`Self::rope`].
+    pub fn rope_for_attention(
+        &mut self,
+        x: &Var,
+        table: &RopeTable,
+        positions: &[u32],
+    ) -> Result<Var> {
+        let head_dim = 2 * table.cos.shape()[1];
+        self.rope_to(x, table, positions, self.attention_dtype(head_dim))
+    }
+
+    fn rope_to(
+        &mut self,
+        x: &Var,
+        table: &RopeTable,
+        positions: &[u32],
+        dtype: DType,
+    ) -> Result<Var> {
         let op = "rope";
         let [n_positions, half] = *table.cos.shape() else {
             unreachable!("made by new")
@@ -97,7 +121,7 @@ impl Tape {
                 limit: n_positions,
             });
         }
-        let mut y = Tensor::empty(self.device(), DType::F32, shape)?;
+        let mut y = Tensor::empty(self.device(), dtype, shape)?;
         let args = RopeArgs {
             x: x.value(),
             table,
@@ -106,9 +130,14 @@ impl Tape {
             y: &mut y,
         };
         self.device().backend().rope(args)?;
-        let (x_in, table, positions) = (x.clone(), table.clone(), positions.to_vec());
+        let (x_in, table, positions) = (x.place(), table.clone(), positions.to_vec());
+        let operand_dtype = self.operand_dtype(shape[1]);
         Ok(self.push(y, &[x], move |dy, sink| {
-            let mut dx = Tensor::empty(dy.device(), DType::F32, dy.shape())?;
+            let dtype = match sink.takes_operand(x_in) {
+                true => operand_dtype,
+                false => DType::F32,
+            };
+            let mut dx = Tensor::empty(dy.device(), dtype, dy.shape())?;
             let (table, positions) = (&table, &positions[..]);
             let args = RopeArgs {
                 x: dy,
@@ -118,7 +147,7 @@ impl Tape {
                 y: &mut dx,
             };
             dy.device().backend().rope(args)?;
-            sink.add(&x_in, dx)
+            sink.add(x_in, dx)
         }))
     }
 }

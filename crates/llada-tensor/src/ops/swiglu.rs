@@ -86,8 +86,8 @@ impl Tape {
         let (gate_in, up_in) = (gate.clone(), up.clone());
         Ok(self.push(y, &[gate, up], move |dy, sink| {
             let (gate, up) = (gate_in.value(), up_in.value());
-            let mut dgate = Tensor::empty(dy.device(), DType::F32, dy.shape())?;
-            let mut dup = Tensor::empty(dy.device(), DType::F32, dy.shape())?;
+            let mut dgate = Tensor::empty(dy.device(), gate.dtype(), dy.shape())?;
+            let mut dup = Tensor::empty(dy.device(), gate.dtype(), dy.shape())?;
             let (dg, du) = (&mut dgate, &mut dup);
             let args = SwigluBackwardArgs {
                 gate,

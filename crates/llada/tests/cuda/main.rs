@@ -12,7 +12,7 @@ use llada::diffusion::{MaskPredictor as _, TokenBatch, Trainable as _};
 use llada::model::LoraConfig;
 use llada::sample::{CacheMode, Process, Remasking, Request, SampleConfig, sample};
 use llada::train::{Optimizer, TrainConfig, train_step};
-use llada::{CpuConfig, CpuLevel, Device, FrozenModel, LladaModel, Precision};
+use llada::{CpuConfig, CpuLevel, Device, FrozenModel, LladaModel, ModelConfig, Precision};
 
 fn cpu() -> Device {
     let level = Some(CpuLevel::Scalar);
@@ -206,12 +206,18 @@ warmup_steps = 1
 type Prepare = fn(LladaModel) -> LladaModel;
 
 /// Loss and gradient norm of each step, and all parameters at the end.
-fn train(device: &Device, precision: &str, prepare: Prepare) -> (Vec<[f64; 2]>, Vec<f32>) {
+type Trained = (Vec<[f64; 2]>, Vec<f32>);
+
+/// Of a model with grouped heads and biases.
+fn train(device: &Device, precision: &str, prepare: Prepare) -> Trained {
+    let load = |precision| llada::model::weights::load(&models()[0], device, precision).unwrap();
+    train_model(precision, |precision| prepare(load(precision)))
+}
+
+fn train_model(precision: &str, model: impl Fn(Precision) -> LladaModel) -> Trained {
     let text = format!("{TRAINING}precision = \"{precision}\"\n");
     let config = TrainConfig::from_toml(&text, Path::new("train.toml")).unwrap();
-    let precision = config.train.precision.into();
-    let model = llada::model::weights::load(&models()[0], device, precision).unwrap();
-    let mut model = prepare(model);
+    let mut model = model(config.train.precision.into());
     let mut optimizer = Optimizer::new(model.parameters()).unwrap();
     let batch = TokenBatch::new(&[&[7, 31, 250, 3, 90, 12, 400, 9][..], &[5, 301, 17, 44, 2]]);
     let batch = batch.unwrap().into();
@@ -258,6 +264,37 @@ fn training_steps_are_those_of_the_cpu() {
             "{precision}: {apart:e} in the mean"
         );
     }
+}
+
+/// A model without biases, whose heads have kernels for tensors of bf16: there they stay bf16 from
+/// one op to the next, which the CPU does not do.
+#[test]
+fn training_keeps_tensors_in_bf16() {
+    let config = serde_json::json!({
+        "d_model": 128, "n_heads": 2, "n_kv_heads": 1, "n_layers": 2, "mlp_hidden_size": 96,
+        "vocab_size": 512, "mask_token_id": 511, "eos_token_id": 0,
+    });
+    let config: ModelConfig = serde_json::from_value(config).unwrap();
+    let model = |device: Device, checkpoints| {
+        let config = &config;
+        move |precision| {
+            let model = LladaModel::random(config.clone(), &device, precision, 5).unwrap();
+            model.checkpoint_activations(checkpoints)
+        }
+    };
+    let (expected, expected_parameters) = train_model("bf16", model(cpu(), false));
+    let (got, parameters) = train_model("bf16", model(cuda(), false));
+    for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+        let error = (got - expected).abs() / expected;
+        assert!(error <= 1e-2, "{got} {expected}");
+    }
+    let difference = largest_difference(&parameters, &expected_parameters);
+    assert!(difference <= 6e-3, "{difference:e}");
+    let again = train_model("bf16", model(cuda(), true));
+    assert!(
+        again == (got, parameters),
+        "activation checkpointing changes nothing"
+    );
 }
 
 /// Adapters of all kinds of matrices; the rest is frozen, the head too.

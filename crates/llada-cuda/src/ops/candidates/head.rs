@@ -7,6 +7,7 @@ use llada_tensor::backend::Rhs;
 use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
+use crate::gemm::Write;
 use crate::launch::candidates::{Operands, PART};
 use crate::launch::narrow;
 use crate::memory::Scratch;
@@ -245,7 +246,7 @@ impl<'a> Head<'a> {
                         let output = Output {
                             pointer: memory.pointer(),
                             row_stride: len,
-                            accumulate: false,
+                            write: Write::Replace,
                         };
                         left.multiply(cx, *weight, start..start + len, output)?;
                         let first = Rows::of(memory.pointer(), len, DType::F32).at(rows.start);
