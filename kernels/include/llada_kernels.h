@@ -162,20 +162,24 @@ typedef struct LladaRopeQkvArgs {
 /* ---- swiglu.cu --------------------------------------------------------------------------- */
 /* y = gate sigmoid(gate) up. */
 typedef struct LladaSwigluArgs {
-  LLADA_PTR(const void) gate; /* [n], types of all by the entry */
-  LLADA_PTR(const void) up;   /* [n] */
-  LLADA_PTR(void) y;          /* [n] */
-  int64_t n;
+  LLADA_PTR(const void) gate; /* [rows, columns], types of all by the entry */
+  LLADA_PTR(const void) up;   /* [rows, columns] */
+  LLADA_PTR(void) y;          /* [rows, columns] */
+  int64_t rows;
+  int64_t columns;
+  int64_t row_stride; /* of all; that of f32 is `columns` */
 } LladaSwigluArgs;
 
 /* With s = sigmoid(gate): dup = dy gate s, dgate = dy up s (1 + gate (1 - s)). */
 typedef struct LladaSwigluBackwardArgs {
-  LLADA_PTR(const void) gate; /* [n], types of all but dy by the entry */
-  LLADA_PTR(const void) up;   /* [n] */
-  LLADA_PTR(const float) dy;  /* [n] */
-  LLADA_PTR(void) dgate;      /* [n] */
-  LLADA_PTR(void) dup;        /* [n] */
-  int64_t n;
+  LLADA_PTR(const void) gate; /* [rows, columns], types of all by the entry */
+  LLADA_PTR(const void) up;   /* [rows, columns] */
+  LLADA_PTR(const void) dy;   /* [rows, columns] */
+  LLADA_PTR(void) dgate;      /* [rows, columns] */
+  LLADA_PTR(void) dup;        /* [rows, columns] */
+  int64_t rows;
+  int64_t columns;
+  int64_t row_stride; /* of all; that of f32 is `columns` */
 } LladaSwigluBackwardArgs;
 
 /* ---- adamw.cu ---------------------------------------------------------------------------- */

@@ -226,6 +226,20 @@ impl Context {
         Ok(memory_of(tensor.storage_mut(op)?)?.pointer() + offset as u64)
     }
 
+    /// Address of the first element of an output whose rows may be filled up.
+    ///
+    /// # Errors
+    /// As [`Self::pointer_mut`]; [`Error::NotContiguous`] if neighbors in a row are not next to each
+    /// other.
+    pub(crate) fn rows_mut(&self, op: &'static str, tensor: &mut Tensor) -> Result<u64> {
+        let offset = tensor.offset() * tensor.dtype().size_bytes();
+        if !tensor.is_contiguous() && !matches!(tensor.strides(), [_, 1]) {
+            let shape = tensor.shape().to_vec();
+            return Err(Error::NotContiguous { op, shape });
+        }
+        Ok(memory_of(tensor.storage_mut(op)?)?.pointer() + offset as u64)
+    }
+
     /// Address of a contiguous `f32` tensor.
     ///
     /// # Errors

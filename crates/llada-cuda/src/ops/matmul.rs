@@ -41,9 +41,16 @@ pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
     if a.count() * a.rows * n == 0 {
         return Ok(());
     }
+    let row_stride = match args.c.strides() {
+        [.., row_stride, _] if args.c.dtype() == DType::Bf16 => *row_stride,
+        _ => n,
+    };
     let c = Output {
-        pointer: cx.pointer_mut(args.c)?,
-        row_stride: n,
+        pointer: match args.c.dtype() {
+            DType::F32 => cx.pointer_mut(args.c)?,
+            DType::Bf16 => cx.rows_mut(OP, args.c)?,
+        },
+        row_stride,
         write: match args.c.dtype() {
             DType::F32 => Write::f32(args.accumulate),
             DType::Bf16 => Write::ReplaceBf16,

@@ -13,23 +13,36 @@ const IMAGE: &str = "swiglu";
 /// See [`llada_tensor::backend::Backend::swiglu`]. The output, or all tensors, may also be `bf16`.
 pub(crate) fn swiglu(cx: &Context, args: SwigluArgs<'_>) -> Result<()> {
     let SwigluArgs { gate, up, y } = args;
-    let (op, n, dtype) = ("swiglu", gate.numel(), y.dtype());
+    let (op, dtype) = ("swiglu", y.dtype());
     let entry = match (gate.dtype(), dtype) {
         (DType::F32, DType::F32) => "llada_swiglu_fwd_f32",
         (DType::F32, DType::Bf16) => "llada_swiglu_fwd_f32_bf16",
         (DType::Bf16, _) => "llada_swiglu_fwd_bf16",
     };
-    let [gate, up] = alike(cx, op, [gate, up])?;
+    let Rows {
+        rows,
+        columns,
+        row_stride,
+    } = alike(op, gate, &[up])?;
+    if gate.dtype() == dtype {
+        alike(op, gate, &[y])?;
+    } else if !y.is_contiguous() {
+        let shape = y.shape().to_vec();
+        return Err(Error::NotContiguous { op, shape });
+    }
     let kernel_args = LladaSwigluArgs {
-        gate,
-        up,
-        y: cx.pointer_mut(y)?,
-        n: count(op, n)?,
+        gate: cx.pointer(gate)?,
+        up: cx.pointer(up)?,
+        y: cx.rows_mut(op, y)?,
+        rows: count(op, rows)?,
+        columns: count(op, columns)?,
+        row_stride: count(op, row_stride)?,
     };
-    cx.launch(IMAGE, entry, plan::swiglu(n, dtype)?, &kernel_args)
+    let plan = plan::swiglu(rows * columns, dtype)?;
+    cx.launch(IMAGE, entry, plan, &kernel_args)
 }
 
-/// See [`llada_tensor::backend::Backend::swiglu_backward`]. All tensors but `dy` may also be `bf16`.
+/// See [`llada_tensor::backend::Backend::swiglu_backward`]. All tensors may also be `bf16`.
 pub(crate) fn swiglu_backward(cx: &Context, args: SwigluBackwardArgs<'_>) -> Result<()> {
     let SwigluBackwardArgs {
         gate,
@@ -38,31 +51,66 @@ pub(crate) fn swiglu_backward(cx: &Context, args: SwigluBackwardArgs<'_>) -> Res
         dgate,
         dup,
     } = args;
-    let (op, n, dtype) = ("swiglu_backward", gate.numel(), gate.dtype());
+    let (op, dtype) = ("swiglu_backward", gate.dtype());
     let entry = match dtype {
         DType::F32 => "llada_swiglu_bwd_f32",
         DType::Bf16 => "llada_swiglu_bwd_bf16",
     };
-    alike(cx, op, [gate, dgate])?;
-    alike(cx, op, [gate, dup])?;
-    let [gate, up] = alike(cx, op, [gate, up])?;
+    let Rows {
+        rows,
+        columns,
+        row_stride,
+    } = alike(op, gate, &[up, dy, dgate, dup])?;
     let kernel_args = LladaSwigluBackwardArgs {
-        gate,
-        up,
-        dy: cx.f32s(op, dy)?,
-        dgate: cx.pointer_mut(dgate)?,
-        dup: cx.pointer_mut(dup)?,
-        n: count(op, n)?,
+        gate: cx.pointer(gate)?,
+        up: cx.pointer(up)?,
+        dy: cx.pointer(dy)?,
+        dgate: cx.rows_mut(op, dgate)?,
+        dup: cx.rows_mut(op, dup)?,
+        rows: count(op, rows)?,
+        columns: count(op, columns)?,
+        row_stride: count(op, row_stride)?,
     };
-    cx.launch(IMAGE, entry, plan::swiglu(n, dtype)?, &kernel_args)
+    let plan = plan::swiglu(rows * columns, dtype)?;
+    cx.launch(IMAGE, entry, plan, &kernel_args)
 }
 
-/// Addresses of two contiguous tensors of one type.
-fn alike(cx: &Context, op: &'static str, pair: [&Tensor; 2]) -> Result<[u64; 2]> {
-    let [expected, got] = pair.map(Tensor::dtype);
-    if got != expected {
-        return Err(Error::DTypeMismatch { op, expected, got });
+/// Where the elements of a tensor are.
+struct Rows {
+    rows: usize,
+    columns: usize,
+    row_stride: usize,
+}
+
+/// The layout of a tensor, which must be that of others as well: without gaps or, of bf16, in rows
+/// that are filled up.
+fn alike(op: &'static str, x: &Tensor, others: &[&Tensor]) -> Result<Rows> {
+    let (expected, n) = (x.dtype(), x.numel());
+    for other in others {
+        let got = other.dtype();
+        if got != expected {
+            return Err(Error::DTypeMismatch { op, expected, got });
+        }
     }
-    let [first, second] = pair;
-    Ok([cx.contiguous(op, first)?, cx.contiguous(op, second)?])
+    if std::iter::once(&x).chain(others).all(|x| x.is_contiguous()) {
+        return Ok(Rows {
+            rows: 1,
+            columns: n,
+            row_stride: n,
+        });
+    }
+    let ([rows, columns], &[row_stride, 1], DType::Bf16) = (x.shape(), x.strides(), expected)
+    else {
+        let shape = x.shape().to_vec();
+        return Err(Error::NotContiguous { op, shape });
+    };
+    if let Some(other) = others.iter().find(|other| other.strides() != x.strides()) {
+        let shape = other.shape().to_vec();
+        return Err(Error::NotContiguous { op, shape });
+    }
+    Ok(Rows {
+        rows: *rows,
+        columns: *columns,
+        row_stride,
+    })
 }

@@ -139,10 +139,57 @@ fn swiglu_and_its_gradient_are_those_of_f32_rounded() {
     for n in [0, 1, 9, 1030] {
         let ([gate, gate_narrow], [up, up_narrow]) =
             (pair(&device, &[n], 1), pair(&device, &[n], 2));
-        let dy = Tensor::from_f32(&device, &[n], &values(3, n)).unwrap();
-        let run = |gate: &Tensor, up: &Tensor| {
+        let [dy, dy_narrow] = pair(&device, &[n], 3);
+        let run = |gate: &Tensor, up: &Tensor, dy: &Tensor| {
             let [mut y, mut dgate, mut dup] = [(); 3].map(|()| output(&device, gate.dtype(), &[n]));
             let backend = device.backend();
+            let args = SwigluArgs {
+                gate,
+                up,
+                y: &mut y,
+            };
+            backend.swiglu(args).unwrap();
+            let args = SwigluBackwardArgs {
+                gate,
+                up,
+                dy,
+                dgate: &mut dgate,
+                dup: &mut dup,
+            };
+            backend.swiglu_backward(args).unwrap();
+            [y, dgate, dup].map(|x| x.to_vec_f32().unwrap())
+        };
+        let (expected, got) = (
+            run(&gate, &up, &dy),
+            run(&gate_narrow, &up_narrow, &dy_narrow),
+        );
+        for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            same_bits(&format!("{n}, {at}"), got, &rounded(expected));
+        }
+    }
+}
+
+/// What fills rows up is neither read nor written.
+#[test]
+fn swiglu_takes_rows_that_are_filled_up() {
+    let Some(device) = cuda() else { return };
+    for (rows, columns) in [(3, 13), (1, 5), (70, 41)] {
+        let [gate, up, dy] = [1, 2, 3].map(|key| pair(&device, &[rows, columns], key));
+        let run = |form: usize| {
+            let [gate, up, dy] = [&gate, &up, &dy].map(|pair| match form {
+                0 => pair[1].clone(),
+                _ => operand(&pair[0], BF16).unwrap(),
+            });
+            let [mut y, mut dgate, mut dup] = [(); 3].map(|()| {
+                let width = if form == 0 {
+                    columns
+                } else {
+                    gate.strides()[0]
+                };
+                let whole = output(&device, DType::Bf16, &[rows, width]);
+                whole.narrow(1, 0, columns).unwrap()
+            });
+            let (backend, gate, up) = (device.backend(), &gate, &up);
             let args = SwigluArgs {
                 gate,
                 up,
@@ -159,9 +206,9 @@ fn swiglu_and_its_gradient_are_those_of_f32_rounded() {
             backend.swiglu_backward(args).unwrap();
             [y, dgate, dup].map(|x| x.to_vec_f32().unwrap())
         };
-        let (expected, got) = (run(&gate, &up), run(&gate_narrow, &up_narrow));
+        let (expected, got) = (run(0), run(1));
         for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
-            same_bits(&format!("{n}, {at}"), got, &rounded(expected));
+            same_bits(&format!("{rows}x{columns}, {at}"), got, expected);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Cost;
 use crate::backend::PackedWeight;
-use crate::{DType, Error, Precision, Result, Tape, Tensor, Var};
+use crate::{DType, Device, Error, Precision, Result, Tape, Tensor, Var};
 
 /// Elements of `bf16` after which a row of an operand may begin: 16 bytes.
 const OPERAND_ALIGNMENT: usize = 8;
@@ -155,6 +155,20 @@ pub fn operand(x: &Tensor, precision: Precision) -> Result<Tensor> {
     y.narrow(1, 0, columns)
 }
 
+/// A matrix with unspecified contents that products take as it is: rows of `bf16` start on 16
+/// bytes.
+pub(crate) fn empty_operand(
+    device: &Device,
+    dtype: DType,
+    [rows, columns]: [usize; 2],
+) -> Result<Tensor> {
+    let width = match dtype {
+        DType::F32 => columns,
+        DType::Bf16 => columns.next_multiple_of(OPERAND_ALIGNMENT),
+    };
+    Tensor::empty(device, dtype, &[rows, width])?.narrow(1, 0, columns)
+}
+
 /// Packs a weight `[N, K]` of any type and strides for products `x wᵀ`.
 ///
 /// # Errors
@@ -194,7 +208,7 @@ pub fn cost(batch: usize, m: usize, n: usize, k: usize, operand_bytes: usize) ->
 }
 
 impl Tape {
-    /// Type of a matrix `[R, width]` that only products take.
+    /// Type of a matrix `[R, width]` without gaps that only products take.
     pub(crate) fn operand_dtype(&self, width: usize) -> DType {
         match width.is_multiple_of(OPERAND_ALIGNMENT) {
             true => self.device().backend().operand_dtype(self.precision()),
@@ -222,8 +236,8 @@ impl Tape {
     /// # Errors
     /// As [`matmul`].
     pub fn linear_operand(&mut self, x: &Var, weight: &Var) -> Result<Var> {
-        let width = weight.value().shape().first().copied().unwrap_or(0);
-        self.linear_to(x, weight, self.operand_dtype(width))
+        let dtype = self.device().backend().operand_dtype(self.precision());
+        self.linear_to(x, weight, dtype)
     }
 
     fn linear_to(&mut self, x: &Var, weight: &Var, dtype: DType) -> Result<Var> {
@@ -285,7 +299,7 @@ pub fn linear_each<const N: usize>(
 fn product(x: &Tensor, b: Rhs<'_>, precision: Precision, dtype: DType) -> Result<Tensor> {
     let n = b.k_n().map_or(0, |(_, n)| n);
     let rows = x.shape().first().copied().unwrap_or(0);
-    let mut y = Tensor::empty(x.device(), dtype, &[rows, n])?;
+    let mut y = empty_operand(x.device(), dtype, [rows, n])?;
     matmul(MatmulArgs {
         a: x,
         b,
@@ -318,10 +332,13 @@ fn add_product(
             precision,
         });
     }
-    let (mut c, accumulate) = (
-        Tensor::empty(a.device(), DType::F32, x.value().shape())?,
-        false,
-    );
+    let dtype = match sink.takes_operand(x.place()) {
+        true => a.device().backend().operand_dtype(precision),
+        false => DType::F32,
+    };
+    let n = b.k_n().map_or(0, |(_, n)| n);
+    let mut c = empty_operand(a.device(), dtype, [a.shape()[0], n])?;
+    let accumulate = false;
     matmul(MatmulArgs {
         a,
         b,

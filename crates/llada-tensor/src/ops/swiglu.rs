@@ -1,6 +1,8 @@
 //! SwiGLU activation: `y = silu(gate) * up`.
 
 use super::Cost;
+use super::matmul::{empty_operand, operand};
+use crate::tape::GradSink;
 use crate::{DType, Error, Result, Tape, Tensor, Var};
 
 /// Arguments of [`crate::backend::Backend::swiglu`].
@@ -63,8 +65,12 @@ impl Tape {
     /// # Errors
     /// As [`Self::swiglu`].
     pub fn swiglu_operand(&mut self, gate: &Var, up: &Var) -> Result<Var> {
-        let width = gate.value().shape().last().copied().unwrap_or(0);
-        self.swiglu_to(gate, up, self.operand_dtype(width))
+        let gate_value = gate.value();
+        let dtype = match (gate_value.dtype(), gate_value.shape()) {
+            (DType::Bf16, _) => DType::Bf16,
+            (DType::F32, shape) => self.operand_dtype(shape.last().copied().unwrap_or(0)),
+        };
+        self.swiglu_to(gate, up, dtype)
     }
 
     fn swiglu_to(&mut self, gate: &Var, up: &Var, dtype: DType) -> Result<Var> {
@@ -77,28 +83,44 @@ impl Tape {
                 rhs,
             });
         }
-        let mut y = Tensor::empty(self.device(), dtype, g.shape())?;
+        let mut y = empty_like(g, dtype)?;
         self.device().backend().swiglu(SwigluArgs {
             gate: g,
             up: u,
             y: &mut y,
         })?;
-        let (gate_in, up_in) = (gate.clone(), up.clone());
-        Ok(self.push(y, &[gate, up], move |dy, sink| {
+        let (gate_in, up_in, precision) = (gate.clone(), up.clone(), self.precision());
+        let backward = move |dy: &Tensor, sink: &mut GradSink<'_>| {
             let (gate, up) = (gate_in.value(), up_in.value());
-            let mut dgate = Tensor::empty(dy.device(), gate.dtype(), dy.shape())?;
-            let mut dup = Tensor::empty(dy.device(), gate.dtype(), dy.shape())?;
+            let dy = match gate.dtype() {
+                DType::F32 => dy.clone(),
+                DType::Bf16 => operand(dy, precision)?,
+            };
+            let mut dgate = empty_like(gate, gate.dtype())?;
+            let mut dup = empty_like(gate, gate.dtype())?;
             let (dg, du) = (&mut dgate, &mut dup);
             let args = SwigluBackwardArgs {
                 gate,
                 up,
-                dy,
+                dy: &dy,
                 dgate: dg,
                 dup: du,
             };
             dy.device().backend().swiglu_backward(args)?;
             sink.add(&gate_in, dgate)?;
             sink.add(&up_in, dup)
-        }))
+        };
+        Ok(match g.dtype() {
+            DType::F32 => self.push(y, &[gate, up], backward),
+            DType::Bf16 => self.push_product(y, &[gate, up], backward),
+        })
+    }
+}
+
+/// A tensor of another's shape; of `bf16` as products take it.
+fn empty_like(x: &Tensor, dtype: DType) -> Result<Tensor> {
+    match (dtype, x.shape()) {
+        (DType::Bf16, &[rows, columns]) => empty_operand(x.device(), dtype, [rows, columns]),
+        (_, shape) => Tensor::empty(x.device(), dtype, shape),
     }
 }

@@ -271,7 +271,7 @@ fn training_steps_are_those_of_the_cpu() {
 #[test]
 fn training_keeps_tensors_in_bf16() {
     let config = serde_json::json!({
-        "d_model": 128, "n_heads": 2, "n_kv_heads": 1, "n_layers": 2, "mlp_hidden_size": 96,
+        "d_model": 128, "n_heads": 2, "n_kv_heads": 1, "n_layers": 2, "mlp_hidden_size": 93,
         "vocab_size": 512, "mask_token_id": 511, "eos_token_id": 0,
     });
     let config: ModelConfig = serde_json::from_value(config).unwrap();
