@@ -1,11 +1,11 @@
 // Sum of squares of all elements, accumulated in f64.
 //
 //   norm   partials[b] = sum of x[i]^2 over the tiles of block b
-//   total  total[0] = sum of partials[b]
+//   total  totals[t] = sum of partials[t, b], for all tensors in one launch
 //
 // Layout: contiguous f32; 128-bit loads if the address allows, else single elements.
 // Threads: a block takes tiles of 4 runs per thread, block b the tiles b, b + blocks, and so on;
-//   a second launch of one block adds what the blocks have.
+//   a second launch of a block per tensor adds what the blocks have.
 // Accumulation: the 16 squares (4 without vectors) that a thread has of a tile in f32, those sums
 //   in f64: cards for consumers have few f64 units, and every element would keep them busy. A
 //   partial sum is off by at most 16 roundings of f32.
@@ -55,8 +55,9 @@ extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
 extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
     llada_global_norm_total_fwd_f64(const LladaGlobalNormTotalArgs args) {
   __shared__ double scratch[llada::kThreads / 32];
+  const double* partials = args.partials + blockIdx.x * args.n;
   double total = 0.0;
-  for (int64_t i = threadIdx.x; i < args.n; i += llada::kThreads) total += args.partials[i];
+  for (int64_t i = threadIdx.x; i < args.n; i += llada::kThreads) total += partials[i];
   total = llada::block_reduce<llada::Sum>(total, scratch);
-  if (threadIdx.x == 0) args.total[0] = total;
+  if (threadIdx.x == 0) args.totals[blockIdx.x] = total;
 }

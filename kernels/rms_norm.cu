@@ -3,8 +3,8 @@
 //   forward   y[r, c] = n[r, c] weight[c], n[r, c] = x[r, c] rstd[r],
 //             rstd[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps); before it x += residual if it adds
 //   backward  dx = rstd (g - n mean_c(g n)) with g = dy weight,
-//             partials[k] = sum of dy n over the rows of chunk k: a launch of llada_column_sum_fwd
-//             adds them to dweight
+//             partials[k] = sum of dy n over the rows of chunk k: launches of llada_column_sum_fwd
+//             add them to dweight
 //
 // Layout: x, y [rows, d], weight [d], rstd [rows], partials [chunks, d]; f32, or bf16 for y of two
 //   entries, which a product with bf16 operands reads next. 128-bit accesses if addresses and
@@ -17,7 +17,7 @@
 // Bytes: forward 8 per element (6 to bf16; 16 and 14 with the addition), backward 12 and 8 per
 //   element of a partial sum. FLOPs: 4, backward 9. Bound by memory.
 // Deterministic: yes. A row depends on no other row; how rows are cut into chunks depends on
-//   their number alone.
+//   their number and width alone.
 // Source: Zhang and Sennrich 2019, eq. 4 (arXiv 1910.07467).
 #include "load128.cuh"
 #include "reduce.cuh"

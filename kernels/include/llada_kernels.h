@@ -211,10 +211,10 @@ typedef struct LladaGlobalNormArgs {
   int64_t n;
 } LladaGlobalNormArgs;
 
-/* total[0] = sum of the partial sums. */
+/* totals[t] = sum of the partial sums of tensor t. */
 typedef struct LladaGlobalNormTotalArgs {
-  LLADA_PTR(const double) partials; /* [n] */
-  LLADA_PTR(double) total;          /* [1] */
+  LLADA_PTR(const double) partials; /* [tensors, n], zeros where a tensor has fewer */
+  LLADA_PTR(double) totals;         /* [tensors] */
   int64_t n;
 } LladaGlobalNormTotalArgs;
 

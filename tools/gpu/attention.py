@@ -1,7 +1,7 @@
 """PyTorch's fused attention at the shapes of LLaDA-8B, one sequence, all positions seen.
 
 Forward and backward of every backend of `scaled_dot_product_attention`; the shapes and names are
-those of the program `device`. Not run on a GPU yet.
+those of the program `device`.
 
     python attention.py --device cuda
     python attention.py --device cpu --tiny
@@ -36,7 +36,8 @@ def inputs(device, dtype, heads, head_dim, queries, keys):
     return random(queries), random(keys), random(keys)
 
 
-def time_shape(device, impl, backend, name, heads, head_dim, queries, keys):
+def time_shape(args, impl, backend, name, heads, head_dim, queries, keys):
+    device = args.device
     q, k, v = inputs(device, DTYPES[name], heads, head_dim, queries, keys)
     flop = 4 * heads * queries * keys * head_dim
     shape = {"dtype": name, "rows": queries, "columns": keys}
@@ -47,7 +48,7 @@ def time_shape(device, impl, backend, name, heads, head_dim, queries, keys):
 
     try:
         with sdpa_kernel(backend):
-            report("attention_fwd", impl, device, measure(forward, device), flop=flop, **shape)
+            report("attention_fwd", impl, device, measure(forward, args), flop=flop, **shape)
             if queries != keys:
                 return
             y = F.scaled_dot_product_attention(q, k, v)
@@ -56,7 +57,7 @@ def time_shape(device, impl, backend, name, heads, head_dim, queries, keys):
             def backward():
                 torch.autograd.grad(y, (q, k, v), dy, retain_graph=True)
 
-            seconds = measure(backward, device)
+            seconds = measure(backward, args)
             report("attention_bwd", impl, device, seconds, flop=flop // 2 * 5, **shape)
     except RuntimeError as error:
         skip("attention_fwd", impl, error, **shape)
@@ -72,7 +73,7 @@ def main():
     for queries, keys in shapes:
         for dtype in args.dtype:
             for impl, backend in BACKENDS.items():
-                time_shape(args.device, impl, backend, dtype, heads, head_dim, queries, keys)
+                time_shape(args, impl, backend, dtype, heads, head_dim, queries, keys)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 A step of low-confidence remasking: logits of the masked positions, the most likely token of each
 with its probability, and the k surest positions. `floor` is the time in which this device reads the
 head once, by a copy measured here; no implementation can be faster while the head is not cached.
-Not run on a GPU yet.
 
     python confidence.py --device cuda
     python confidence.py --device cpu --tiny
@@ -36,11 +35,11 @@ def frugal(hidden, head, k):
     return tokens, confidence.topk(k).indices
 
 
-def bandwidth(device, n_bytes):
+def bandwidth(args, n_bytes):
     """Bytes in a second that a copy reads and writes."""
-    source = torch.randint(0, 255, (n_bytes,), dtype=torch.uint8, device=device)
+    source = torch.randint(0, 255, (n_bytes,), dtype=torch.uint8, device=args.device)
     target = torch.empty_like(source)
-    return 2 * n_bytes / min(measure(lambda: target.copy_(source), device))
+    return 2 * n_bytes / min(measure(lambda: target.copy_(source), args))
 
 
 @torch.inference_mode()
@@ -54,7 +53,7 @@ def main():
     generator = torch.Generator(device).manual_seed(1)
     head = torch.randn(vocab, d_model, device=device, generator=generator).mul_(0.02).bfloat16()
     n_bytes = head.numel() * head.element_size()
-    floor = n_bytes / bandwidth(device, n_bytes if not args.tiny else 1 << 26)
+    floor = n_bytes / bandwidth(args, n_bytes if not args.tiny else 1 << 26)
     ways = {"torch-reference": reference, "torch-frugal": frugal}
     if not args.no_compile:
         ways["torch-compiled"] = torch.compile(frugal, dynamic=False)
@@ -65,7 +64,7 @@ def main():
         report("confidence", "floor", device, [floor], flop=flop, **shape)
         for impl, way in ways.items():
             try:
-                seconds = measure(lambda way=way: way(hidden, head, max(1, rows // 8)), device)
+                seconds = measure(lambda way=way: way(hidden, head, max(1, rows // 8)), args)
             except Exception as error:  # torch.compile fails in many ways
                 skip("confidence", impl, error, **shape)
                 continue

@@ -2,7 +2,7 @@
 
 The model and the loops are those of `tools/peers`: the loop of the reference (no cache), and the
 dual cache of Fast-dLLM (arXiv 2505.22618), with a fixed number of steps and with a threshold. The
-flags are those of `llada bench`. Not run on a GPU yet.
+flags are those of `llada bench`.
 
     python denoise.py --device cuda
     python denoise.py --device cpu --tiny
@@ -48,7 +48,7 @@ def time_steps(args, model, shape, lengths):
         fields = {"preset": args.preset, "dtype": args.dtype, "rows": length}
         for impl, run in ways.items():
             try:
-                seconds = measure(lambda run=run: step(run, ids, mask), args.device, samples=5)
+                seconds = measure(lambda run=run: step(run, ids, mask), args, samples=5)
             except Exception as error:  # torch.compile and the memory fail in many ways
                 skip("denoising_step", impl, error, **fields)
                 continue
@@ -62,12 +62,14 @@ def time_generations(args, model, shape, prompt):
         ("fast-dllm-dual", "dual", None),
         ("fast-dllm-dual-threshold", "dual", 0.9),
     ):
+        if args.quick and impl != "fast-dllm-dual":
+            continue
         settings = SimpleNamespace(
             gen_length=args.gen_length, block_length=args.block_length, steps=args.gen_length,
             cache=cache, threshold=threshold,
         )  # fmt: skip
         sampler = Sampler(settings, model, shape)
-        seconds = measure(lambda: sampler(prompt), args.device, samples=3, sample_seconds=0)
+        seconds = measure(lambda: sampler(prompt), args, samples=3, sample_seconds=0)
         report(
             "generation", impl, args.device, seconds, preset=args.preset, dtype=args.dtype,
             rows=args.gen_length, columns=prompt_length, nfe=sampler.nfe,
@@ -83,14 +85,15 @@ def main():
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="bf16", help="of the weights")
     parser.add_argument("--gen-length", type=int, default=128, help="new tokens")
     parser.add_argument("--block-length", type=int, default=32, help="tokens of a block")
+    parser.add_argument("--length", type=int, nargs="+", default=LENGTHS, help="of the steps")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     args = parser.parse_args()
-    shape, lengths = PRESETS[args.preset], LENGTHS
+    shape, lengths = PRESETS[args.preset], args.length
     if args.tiny:
         args.preset, shape, lengths = "tiny", TINY, (16, 32)
         args.gen_length, args.block_length = 16, 8
-    # Made on the host; what the model makes while it runs comes to the device by the default.
-    model = random_model(shape, args.dtype).to(args.device)
+    # What the model makes while it runs comes to the device by the default.
+    model = random_model(shape, args.dtype, device=args.device)
     prompt = random_ids(shape, 1, 32).to(args.device)
     torch.set_default_device(args.device)
     time_steps(args, model, shape, lengths)

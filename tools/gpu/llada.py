@@ -1,7 +1,6 @@
 """What PyTorch is timed at, timed in `llada`: steps, generations and training steps.
 
 Runs `bin/llada bench` and the program `device` beside it, and prints one JSON line for each time.
-Not run on a GPU yet.
 
     python llada.py BIN --device cuda
     python llada.py BIN --device cpu --tiny
@@ -40,7 +39,7 @@ def bench(args, what, impl, flags, **fields):
 
 
 def models(args):
-    preset, lengths = ("llada-25m", (16, 32)) if args.tiny else ("llada-8b", (128, 512, 1024, 4096))
+    preset, lengths = ("llada-25m", (16, 32)) if args.tiny else ("llada-8b", args.length)
     model = ["--preset", preset, "--dtype", args.dtype]
     fields = {"preset": preset, "dtype": args.dtype}
     for length in lengths:
@@ -53,6 +52,8 @@ def models(args):
         ("fast-dllm-dual", ["--cache", "dual"]),
         ("fast-dllm-dual-threshold", ["--cache", "dual", "--threshold", "0.9"]),
     ):
+        if args.quick and impl != "fast-dllm-dual":
+            continue
         bench(args, "generation", impl, ["generate", *sizes, *flags, *model], rows=gen, columns=32, **fields)
 
 
@@ -80,6 +81,8 @@ def main():
     parser.add_argument("bin", type=Path, help="folder of the programs")
     add_arguments(parser)
     parser.add_argument("--dtype", default="bf16", help="of the weights")
+    lengths = (128, 512, 1024, 4096)
+    parser.add_argument("--length", type=int, nargs="+", default=lengths, help="of denoising steps")
     parser.add_argument("--only", choices=("ops", "models", "training"), help="leave the others out")
     args = parser.parse_args()
     for name, run in (("ops", ops), ("models", models), ("training", training)):

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Tests llada's CUDA backend on a GPU, then times it beside PyTorch.
 # Needs an NVIDIA GPU (driver 580 or newer), Python with PyTorch, and nothing else.
-# This script has not run on a GPU yet: it was tried with `--device cpu --tiny`, without the tests.
 #
 #   ./run.sh                   everything
 #   ./run.sh --tests           correctness only
 #   ./run.sh --bench           times only
+#   ./run.sh --quick           the tests, and the main times in a few minutes
 #   ./run.sh --device cpu --tiny --bench    tries the scripts out on a processor
 #
 # PYTHON names the interpreter (python3). Results go to results/DATE; send that folder back.
@@ -16,13 +16,15 @@ device=cuda
 tiny=()
 run_tests=1
 run_bench=1
+quick=0
 while [ $# -gt 0 ]; do
     case "$1" in
         --device) device=$2; shift ;;
         --tiny) tiny=(--tiny) ;;
         --tests) run_bench=0 ;;
         --bench) run_tests=0 ;;
-        *) echo "usage: run.sh [--tests|--bench] [--device cuda|cpu] [--tiny]" >&2; exit 2 ;;
+        --quick) quick=1 ;;
+        *) echo "usage: run.sh [--tests|--bench] [--quick] [--device cuda|cpu] [--tiny]" >&2; exit 2 ;;
     esac
     shift
 done
@@ -32,13 +34,17 @@ results=$here/results/$(date -u +%Y%m%dT%H%M%SZ)
 mkdir -p "$results"
 failures=0
 
+# Seconds that a step may take: one that hangs is a failure like any other.
+limit=1800
+[ "$quick" = 0 ] || limit=60
+
 # Runs a command with its output in a file; a failure is noted and the rest goes on.
 step() {
     local name=$1
     shift
     printf '%-44s' "$name"
     local start=$SECONDS
-    if "$@" >"$results/$name.log" 2>&1; then
+    if timeout "$limit" "$@" >"$results/$name.log" 2>&1; then
         echo "ok, $((SECONDS - start)) s"
     else
         echo "FAILED with $?, see $results/$name.log"
@@ -52,7 +58,7 @@ record() {
     shift
     printf '%-44s' "$name"
     local start=$SECONDS
-    if "$@" >"$results/$name.jsonl" 2>"$results/$name.log"; then
+    if timeout "$limit" "$@" >"$results/$name.jsonl" 2>"$results/$name.log"; then
         echo "ok, $((SECONDS - start)) s"
     else
         echo "FAILED with $?, see $results/$name.log"
@@ -73,6 +79,13 @@ elif [ "$device" = cuda ]; then
     exit 1
 fi
 
+# cuBLASLt, where only PyTorch brings it.
+if ! ldconfig -p 2>/dev/null | grep -q libcublasLt; then
+    library=$("$python" -c 'import glob, sys
+print(*[f for p in sys.path for f in glob.glob(p + "/nvidia/*/lib/libcublasLt.so.1*")])')
+    [ -z "$library" ] || export LD_LIBRARY_PATH=$(dirname "${library%% *}"):${LD_LIBRARY_PATH:-}
+fi
+
 export LLADA_GOLDENS=$here/goldens
 if [ "$run_tests" = 1 ]; then
     echo "-- correctness"
@@ -80,7 +93,9 @@ if [ "$run_tests" = 1 ]; then
         name=$(basename "$test")
         LLADA_DEVICE=$device step "test-$name" "$test" --test-threads 4
     done
-    if command -v compute-sanitizer >/dev/null; then
+    if [ "$quick" = 1 ]; then
+        echo "--quick: compute-sanitizer is left out"
+    elif command -v compute-sanitizer >/dev/null; then
         # The tests of single ops have small cases; those of models would take hours.
         for tool in memcheck racecheck synccheck initcheck; do
             step "sanitizer-$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
@@ -97,13 +112,23 @@ if [ "$run_bench" = 1 ]; then
         { echo "error: $python has no PyTorch; PYTHON names another" >&2; exit 1; }
     cd "$here/python" || exit 1
     # llada and PyTorch by turns, so that both see the same clocks.
-    record llada-ops "$python" llada.py "$here/bin" --device "$device" "${tiny[@]}" --only ops
-    record torch-attention "$python" attention.py --device "$device" "${tiny[@]}"
-    record torch-confidence "$python" confidence.py --device "$device" "${tiny[@]}"
-    record llada-models "$python" llada.py "$here/bin" --device "$device" "${tiny[@]}" --only models
-    record torch-denoise "$python" denoise.py --device "$device" "${tiny[@]}"
-    record torch-train "$python" train.py --device "$device" "${tiny[@]}"
-    record torch-train-compiled "$python" train.py --device "$device" "${tiny[@]}" --compile
+    flags=(--device "$device" "${tiny[@]}")
+    if [ "$quick" = 1 ]; then
+        flags+=(--quick)
+        steps=(--length 512)
+        torch=(--no-compile)
+    else
+        steps=()
+        torch=()
+    fi
+    record llada-training "$python" llada.py "$here/bin" "${flags[@]}" --only training
+    record torch-train "$python" train.py "${flags[@]}"
+    record llada-ops "$python" llada.py "$here/bin" "${flags[@]}" --only ops
+    record torch-attention "$python" attention.py "${flags[@]}"
+    record torch-confidence "$python" confidence.py "${flags[@]}" "${torch[@]}"
+    record llada-models "$python" llada.py "$here/bin" "${flags[@]}" "${steps[@]}" --only models
+    record torch-denoise "$python" denoise.py "${flags[@]}" "${steps[@]}" "${torch[@]}"
+    [ "$quick" = 1 ] || record torch-train-compiled "$python" train.py "${flags[@]}" --compile
     commit=$(sed -n 's/^commit //p' "$here/build.txt")
     "$python" summary.py "$results"/*.jsonl --commit "$commit" --csv "$results/record.csv" |
         tee "$results/summary.txt"

@@ -1,7 +1,7 @@
 """Times on a device, and their report: one JSON line for each.
 
 On a GPU the clock is a pair of CUDA events around many calls that were queued without waiting;
-on a processor it is the host's. Neither has been used on a GPU yet.
+on a processor it is the host's.
 """
 
 import json
@@ -12,13 +12,14 @@ import time
 
 import torch
 
-SAMPLES = 7
-SAMPLE_SECONDS = 0.1
+# Times of a measurement, and the least seconds of each.
+FULL, QUICK = (7, 0.1), (3, 0.03)
 
 
 def add_arguments(parser):
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="where to run")
     parser.add_argument("--tiny", action="store_true", help="small shapes, to try the script out")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter samples")
 
 
 def elapsed(run, calls, device):
@@ -38,10 +39,13 @@ def elapsed(run, calls, device):
     return start.elapsed_time(end) / 1e3 / calls
 
 
-def measure(run, device, samples=SAMPLES, sample_seconds=SAMPLE_SECONDS):
+def measure(run, args, samples=None, sample_seconds=None):
     """Seconds of a call in each sample, after calls that are not timed."""
+    device, (usual, usual_seconds) = args.device, QUICK if args.quick else FULL
+    samples = usual if samples is None else min(samples, usual)
+    sample_seconds = usual_seconds if sample_seconds is None else sample_seconds
     elapsed(run, 1, device)
-    once = elapsed(run, 2, device)
+    once = elapsed(run, 1 if args.quick else 2, device)
     calls = max(1, min(10_000, math.ceil(sample_seconds / max(once, 1e-7))))
     return [elapsed(run, calls, device) for _ in range(samples)]
 

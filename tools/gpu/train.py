@@ -99,7 +99,7 @@ def time_step(args, preset, shape, batch, length, checkpoints):
         step = Step(args, shape, checkpoints)
         ids = torch.randint(0, shape["vocab_size"] - 512, (batch, length))
         first = step(ids).item()
-        seconds = measure(lambda: step(ids), args.device, samples=5, sample_seconds=0.5)
+        seconds = measure(lambda: step(ids), args, samples=5, sample_seconds=0.5)
     except Exception as error:  # torch.compile and the memory fail in many ways
         skip(what, impl, error, **fields)
         return

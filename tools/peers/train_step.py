@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -235,6 +236,7 @@ def measure(cfg):
         "seconds_per_step": median,
         "cpu_seconds_per_step": statistics.median(cpu_seconds[cfg.warmup :]),
         "gops": flop_per_step(cfg) / median / 1e9,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "parameters": sum(p.numel() for p in step.model.parameters()),

@@ -100,14 +100,14 @@ class Llada(nn.Module):
         return self.ff_out(self.ln_f(x))
 
 
-def random_model(shape, dtype, seed=0):
+def random_model(shape, dtype, seed=0, device="cpu"):
     """A model that never takes more memory than its weights in `dtype`."""
     with torch.device("meta"):
         model = Llada(shape).to(DTYPES[dtype])
-    model = model.to_empty(device="cpu").eval().requires_grad_(False)
+    model = model.to_empty(device=device).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     # Drawn once and laid out from random places: fast, and no two tensors are alike.
-    draws = torch.randn(1 << 22, generator=generator).mul_(0.02).to(DTYPES[dtype])
+    draws = torch.randn(1 << 22, generator=generator).mul_(0.02).to(device, DTYPES[dtype])
     for p in model.parameters():
         if p.dim() == 1:
             p.fill_(1.0)

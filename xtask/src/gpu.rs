@@ -3,7 +3,7 @@
 //!
 //! Its programs are built with `--cfg real_gpu`, which leaves the software device out, and in a
 //! target folder of their own, so that the software device's `libcuda.so` is never found beside
-//! them. Nothing of it has run on a GPU yet.
+//! them.
 
 use std::path::{Path, PathBuf};
 

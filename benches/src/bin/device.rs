@@ -22,8 +22,8 @@ use llada_tensor::{DType, Device, Precision, Tensor};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Least seconds of one sample, and how many there are.
-const SAMPLE_SECONDS: f64 = 0.1;
-const SAMPLES: usize = 7;
+const SAMPLE_SECONDS: f64 = 0.05;
+const SAMPLES: usize = 5;
 
 /// The sizes that are timed.
 struct Sizes {
@@ -84,12 +84,37 @@ fn open(name: &str) -> Result<Device> {
     }
 }
 
-/// The forward pass, and where there are as many keys as queries, the backward pass.
+/// The forward pass, and where there are as many keys as queries, the backward pass: with tensors of
+/// `f32`, and where the device trains with tensors of `bf16`, with those.
 fn time_attention(device: &Device, sizes: &Sizes, queries: usize, keys: usize) -> Result<()> {
+    time_attention_of(device, sizes, [queries, keys], DType::F32, Precision::F32)?;
+    time_attention_of(device, sizes, [queries, keys], DType::F32, Precision::Bf16)?;
+    match device
+        .backend()
+        .attention_dtype(Precision::Bf16, sizes.head_dim)
+    {
+        DType::F32 => Ok(()),
+        narrow => time_attention_of(device, sizes, [queries, keys], narrow, Precision::Bf16),
+    }
+}
+
+fn time_attention_of(
+    device: &Device,
+    sizes: &Sizes,
+    [queries, keys]: [usize; 2],
+    stored: DType,
+    precision: Precision,
+) -> Result<()> {
+    let name = match (precision, stored) {
+        (Precision::F32, _) => "f32",
+        (_, DType::F32) => "bf16, f32 in memory",
+        (_, DType::Bf16) => "bf16",
+    };
     let width = sizes.heads * sizes.head_dim;
-    let [q, dy] = [1, 4].map(|seed| random(device, &[queries, width], seed));
-    let [k, v] = [2, 3].map(|seed| random(device, &[keys, width], seed));
-    let mut y = Tensor::empty(device, DType::F32, &[queries, width])?;
+    let input = |rows: usize, seed| random(device, &[rows, width], seed).to_dtype(stored);
+    let (q, dy) = (input(queries, 1)?, random(device, &[queries, width], 4));
+    let (k, v) = (input(keys, 2)?, input(keys, 3)?);
+    let mut y = Tensor::empty(device, stored, &[queries, width])?;
     let mut lse = Tensor::empty(device, DType::F32, &[queries, sizes.heads])?;
     let (offsets, key_offsets) = ([0, queries], [0, keys]);
     let is_square = queries == keys;
@@ -106,21 +131,19 @@ fn time_attention(device: &Device, sizes: &Sizes, queries: usize, keys: usize) -
     };
     let forward = cost(|offsets, heads, dim| attention::cost(offsets, None, heads, heads, dim));
     let flops = forward.flops * queries as u64 / keys as u64;
-    for (precision, dtype) in [(Precision::Bf16, "bf16"), (Precision::F32, "f32")] {
-        let seconds = time(|is_last| {
-            device.backend().attention(AttentionArgs {
-                q: &q,
-                k: &k,
-                v: &v,
-                shape,
-                precision,
-                y: &mut y,
-                lse: &mut lse,
-            })?;
-            finish(&lse, is_last)
+    let seconds = time(|is_last| {
+        device.backend().attention(AttentionArgs {
+            q: &q,
+            k: &k,
+            v: &v,
+            shape,
+            precision,
+            y: &mut y,
+            lse: &mut lse,
         })?;
-        report("attention_fwd", dtype, queries, keys, flops, &seconds);
-    }
+        finish(&lse, is_last)
+    })?;
+    report("attention_fwd", name, queries, keys, flops, &seconds);
     if !is_square {
         return Ok(());
     }
@@ -128,32 +151,24 @@ fn time_attention(device: &Device, sizes: &Sizes, queries: usize, keys: usize) -
     let (mut dq, mut dk, mut dv) = (empty(&q)?, empty(&k)?, empty(&v)?);
     let backward =
         cost(|offsets, heads, dim| attention::backward_cost(offsets, None, heads, heads, dim));
-    for (precision, dtype) in [(Precision::Bf16, "bf16"), (Precision::F32, "f32")] {
-        let seconds = time(|is_last| {
-            device.backend().attention_backward(AttentionBackwardArgs {
-                q: &q,
-                k: &k,
-                v: &v,
-                shape,
-                precision,
-                y: &y,
-                lse: &lse,
-                dy: &dy,
-                dq: &mut dq,
-                dk: &mut dk,
-                dv: &mut dv,
-            })?;
-            finish(&dv, is_last)
+    let seconds = time(|is_last| {
+        device.backend().attention_backward(AttentionBackwardArgs {
+            q: &q,
+            k: &k,
+            v: &v,
+            shape,
+            precision,
+            y: &y,
+            lse: &lse,
+            dy: &dy,
+            dq: &mut dq,
+            dk: &mut dk,
+            dv: &mut dv,
         })?;
-        report(
-            "attention_bwd",
-            dtype,
-            queries,
-            keys,
-            backward.flops,
-            &seconds,
-        );
-    }
+        finish(&dv, is_last)
+    })?;
+    let flops = backward.flops;
+    report("attention_bwd", name, queries, keys, flops, &seconds);
     Ok(())
 }
 

@@ -38,5 +38,4 @@ fn the_scripts_find_what_they_import() {
     for word in run.split_whitespace().filter(|word| word.ends_with(".py")) {
         assert!(root.join("tools/gpu").join(word).exists(), "{word}");
     }
-    assert!(run.contains("not run on a GPU yet"));
 }

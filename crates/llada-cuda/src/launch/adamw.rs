@@ -8,7 +8,7 @@ use crate::launch::elementwise::{THREADS, VECTOR, flat};
 
 /// Most partial sums: a fixed number, so that the sum is the same on all devices; the largest
 /// ones run so many blocks at once.
-const MAX_PARTIALS: usize = 1024;
+pub(crate) const MAX_PARTIALS: usize = 1024;
 
 /// One update of `n` elements.
 pub(crate) fn adamw(n: usize) -> Result<LaunchPlan> {
@@ -22,9 +22,9 @@ pub(crate) fn sum_of_squares(n: usize) -> Result<LaunchPlan> {
     LaunchPlan::linear("sum_of_squares", blocks, THREADS)
 }
 
-/// The sum of the partial sums, by one block.
-pub(crate) fn total() -> Result<LaunchPlan> {
-    LaunchPlan::linear("sum_of_squares", 1, THREADS)
+/// The sums of the partial sums, a block per tensor.
+pub(crate) fn totals(tensors: usize) -> Result<LaunchPlan> {
+    LaunchPlan::linear("sum_of_squares", tensors, THREADS)
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use crate::launch::LaunchPlan;
 
 /// Fewest rows of a chunk: the partial sum of a chunk costs as much as half a row.
 const MIN_CHUNK_ROWS: usize = 8;
-/// Most chunks: enough for two blocks of each multiprocessor of the largest devices, and few
-/// enough for one more launch to add up their sums.
-const MAX_CHUNKS: usize = 512;
+/// Warps of all chunks together, if there are rows for them: half of what the largest devices run
+/// at once, so that loads are on their way while others wait. Narrow rows have few warps each.
+const WARPS: usize = 4096;
 
 /// A block per row, forward.
 pub(crate) fn rms_norm(rows: usize, d: usize) -> Result<LaunchPlan> {
@@ -26,12 +26,13 @@ pub(crate) struct Backward {
     pub(crate) chunks: usize,
 }
 
-/// A block per chunk of rows. How many rows that is depends on their number alone, and so does
-/// the gradient of the weight.
+/// A block per chunk of rows. How many rows that is depends on their number and width alone, and so
+/// does the gradient of the weight.
 pub(crate) fn rms_norm_backward(rows: usize, d: usize) -> Result<Backward> {
-    let chunk_rows = rows.div_ceil(MAX_CHUNKS).max(MIN_CHUNK_ROWS);
-    let chunks = if d == 0 { 0 } else { rows.div_ceil(chunk_rows) };
     let threads = threads(d);
+    let most_chunks = WARPS / (threads / 32) as usize;
+    let chunk_rows = rows.div_ceil(most_chunks).max(MIN_CHUNK_ROWS);
+    let chunks = if d == 0 { 0 } else { rows.div_ceil(chunk_rows) };
     Ok(Backward {
         plan: LaunchPlan::linear("rms_norm_backward", chunks, threads)?,
         chunk_rows,

@@ -46,42 +46,30 @@ pub(crate) fn adamw(cx: &Context, args: AdamWArgs<'_>) -> Result<()> {
 
 /// See [`llada_tensor::backend::Backend::sums_of_squares`]: the host waits once for all of them.
 pub(crate) fn sums_of_squares(cx: &Context, tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    let (op, image) = ("sum_of_squares", "global_norm");
     let mut sums = vec![0.0; tensors.len()];
-    if tensors.is_empty() {
-        return Ok(sums);
-    }
-    let bytes = size_of_val(&sums[..]);
-    let mut totals = cx.scratch(bytes)?;
-    totals.clear(0, bytes)?;
+    // Most have fewer partial sums: the others are zeros, which change nothing.
+    let per_tensor = plan::MAX_PARTIALS * size_of::<f64>();
+    let mut partials = cx.scratch(tensors.len() * per_tensor)?;
+    partials.clear(0, tensors.len() * per_tensor)?;
     for (at, x) in tensors.iter().enumerate() {
-        let total = totals.pointer() + (at * size_of::<f64>()) as u64;
-        sum_of_squares(cx, x, total)?;
+        let n = x.numel();
+        let args = LladaGlobalNormArgs {
+            x: cx.f32s(op, x)?,
+            partials: partials.pointer() + (at * per_tensor) as u64,
+            n: count(op, n)?,
+        };
+        let plan = plan::sum_of_squares(n)?;
+        cx.launch(image, "llada_global_norm_fwd_f32", plan, &args)?;
     }
-    cx.download(&totals, &mut sums)?;
-    Ok(sums)
-}
-
-/// Puts the sum of a tensor that has elements at the address `total`.
-fn sum_of_squares(cx: &Context, x: &Tensor, total: u64) -> Result<()> {
-    let (op, image, n) = ("sum_of_squares", "global_norm", x.numel());
-    let x = cx.f32s(op, x)?;
-    if n == 0 {
-        return Ok(());
-    }
-    let plan = plan::sum_of_squares(n)?;
-    let n_partials = plan.grid[0];
-    let partials = cx.scratch(n_partials as usize * size_of::<f64>())?;
-    let args = LladaGlobalNormArgs {
-        x,
-        partials: partials.pointer(),
-        n: count(op, n)?,
-    };
-    cx.launch(image, "llada_global_norm_fwd_f32", plan, &args)?;
+    let totals = cx.scratch(size_of_val(&sums[..]))?;
     let args = LladaGlobalNormTotalArgs {
         partials: partials.pointer(),
-        total,
-        n: n_partials.into(),
+        totals: totals.pointer(),
+        n: plan::MAX_PARTIALS as i64,
     };
     let entry = "llada_global_norm_total_fwd_f64";
-    cx.launch(image, entry, plan::total()?, &args)
+    cx.launch(image, entry, plan::totals(tensors.len())?, &args)?;
+    cx.download(&totals, &mut sums)?;
+    Ok(sums)
 }

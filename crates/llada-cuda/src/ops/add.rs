@@ -73,16 +73,16 @@ pub(crate) fn column_sum(cx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()>
 pub(crate) fn add_column_sums(cx: &Context, x: u64, [rows, d]: [usize; 2], y: u64) -> Result<()> {
     let chunks = plan::column_sum_chunks(rows, d)?;
     if chunks.chunks <= 1 {
-        return add_columns(cx, x, rows, d, y);
+        return add_few_rows(cx, x, rows, d, y);
     }
     let partials = cx.scratch(chunks.chunks * d * size_of::<f32>())?;
     let to = (partials.pointer(), false);
     launch_column_sum(cx, &chunks, (x, rows, d), to)?;
-    add_columns(cx, partials.pointer(), chunks.chunks, d, y)
+    add_few_rows(cx, partials.pointer(), chunks.chunks, d, y)
 }
 
-/// `y[c] += sum_r x[r, c]` in one launch, for few rows: the partial sums of a first one.
-pub(crate) fn add_columns(cx: &Context, x: u64, rows: usize, d: usize, y: u64) -> Result<()> {
+/// The same in one launch: the partial sums of a first one.
+fn add_few_rows(cx: &Context, x: u64, rows: usize, d: usize, y: u64) -> Result<()> {
     let total = plan::column_sum_total(rows, d)?;
     launch_column_sum(cx, &total, (x, rows, d), (y, true))
 }

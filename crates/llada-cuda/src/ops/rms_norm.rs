@@ -8,7 +8,7 @@ use crate::backend::context_of;
 use crate::context::Context;
 use crate::launch::elementwise::count;
 use crate::launch::{narrow, rms_norm as plan};
-use crate::ops::add::add_columns;
+use crate::ops::add::add_column_sums;
 
 const IMAGE: &str = "rms_norm";
 
@@ -66,7 +66,7 @@ pub(crate) fn rms_norm_backward(cx: &Context, args: RmsNormBackwardArgs<'_>) -> 
     };
     let dweight = cx.f32s_mut(op, dweight)?;
     cx.launch(IMAGE, "llada_rms_norm_bwd_f32", backward.plan, &kernel_args)?;
-    add_columns(cx, partials.pointer(), backward.chunks, d, dweight)
+    add_column_sums(cx, partials.pointer(), [backward.chunks, d], dweight)
 }
 
 /// Arguments of [`add_rms_norm`].

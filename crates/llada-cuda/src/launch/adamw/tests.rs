@@ -12,5 +12,5 @@ fn the_number_of_partial_sums_is_bounded() {
     let blocks = |n| sum_of_squares(n).unwrap().grid[0];
     assert_eq!([0, 1, 4096, 4097].map(blocks), [0, 1, 1, 2]);
     assert_eq!(blocks(1 << 33), 1024);
-    assert_eq!(total().unwrap().grid, [1, 1, 1]);
+    assert_eq!(totals(3).unwrap().grid, [3, 1, 1]);
 }

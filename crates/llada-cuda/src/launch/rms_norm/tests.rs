@@ -18,17 +18,20 @@ fn rows_without_columns_are_not_launched() {
 }
 
 #[track_caller]
-fn check(rows: usize, chunks: usize, chunk_rows: usize) {
-    let backward = rms_norm_backward(rows, 64).unwrap();
+fn check([rows, d]: [usize; 2], chunks: usize, chunk_rows: usize) {
+    let backward = rms_norm_backward(rows, d).unwrap();
     assert_eq!((backward.chunks, backward.chunk_rows), (chunks, chunk_rows));
     assert_eq!(backward.plan.grid[0] as usize, chunks);
 }
 
 #[test]
 fn chunks_cover_the_rows() {
-    check(0, 0, 8);
-    check(1, 1, 8);
-    check(9, 2, 8);
-    check(4096, 512, 8);
-    check(4097, 456, 9);
+    check([0, 64], 0, 8);
+    check([1, 64], 1, 8);
+    check([9, 64], 2, 8);
+    check([32_768, 64], 4096, 8);
+    check([32_769, 64], 3641, 9);
+    // Eight warps each.
+    check([4096, 4096], 512, 8);
+    check([4097, 4096], 456, 9);
 }
