@@ -43,6 +43,10 @@ __device__ __forceinline__ TileIndex tile_of_block(int m, int n, int tile_m, int
   return {(first + in_band % height) * tile_m, in_band / height * tile_n};
 }
 
+// What becomes of c, as a type.
+template <int kKind>
+struct Kind {};
+
 // Where a block writes.
 struct Output {
   void* c;
@@ -59,15 +63,36 @@ struct Output {
         n(args.n),
         kind(args.output) {}
 
-  __device__ __forceinline__ void write(int row, int column, float sum) const {
+  // Calls `body` with the kind as a constant.
+  template <typename Body>
+  __device__ __forceinline__ void with_kind(const Body& body) const {
+    if (kind == LLADA_GEMM_REPLACE_BF16) {
+      body(Kind<LLADA_GEMM_REPLACE_BF16>());
+    } else if (kind == LLADA_GEMM_ADD) {
+      body(Kind<LLADA_GEMM_ADD>());
+    } else {
+      body(Kind<LLADA_GEMM_REPLACE>());
+    }
+  }
+
+  // Whichever kind of `f32` it is.
+  __device__ __forceinline__ void write_f32(int row, int column, float sum) const {
+    if (row >= m || column >= n) return;
+    float* target = static_cast<float*>(c) + first + row * row_stride + column;
+    if (scales != nullptr) sum *= scales[column];
+    *target = kind == LLADA_GEMM_ADD ? *target + sum : sum;
+  }
+
+  template <int kKind>
+  __device__ __forceinline__ void write(Kind<kKind>, int row, int column, float sum) const {
     if (row >= m || column >= n) return;
     const int64_t at = first + row * row_stride + column;
     if (scales != nullptr) sum *= scales[column];
-    if (kind == LLADA_GEMM_REPLACE_BF16) {
+    if constexpr (kKind == LLADA_GEMM_REPLACE_BF16) {
       static_cast<__nv_bfloat16*>(c)[at] = __float2bfloat16_rn(sum);
     } else {
       float* target = static_cast<float*>(c) + at;
-      *target = kind == LLADA_GEMM_ADD ? *target + sum : sum;
+      *target = kKind == LLADA_GEMM_ADD ? *target + sum : sum;
     }
   }
 };
@@ -192,7 +217,7 @@ __device__ __forceinline__ void gemm_f32(const LladaGemmArgs& args) {
     const int row = tile.row + r / 4 * (kF32TileM / 2) + 4 * y + r % 4;
 #pragma unroll
     for (int c = 0; c < 8; c++) {
-      out.write(row, tile.column + c / 4 * (kF32TileN / 2) + 4 * x + c % 4, sums[r][c]);
+      out.write_f32(row, tile.column + c / 4 * (kF32TileN / 2) + 4 * x + c % 4, sums[r][c]);
     }
   }
 }
@@ -219,18 +244,21 @@ struct Bf16Gemm {
   static_assert(TILE * kChunks % kThreads == 0, "all threads copy the same number of chunks");
 
   // Starts copying rows first..first + TILE, k0..k0 + 32 of an operand [rows, k]; zeros outside.
+  // kWhole: k is a multiple of 8, so that all chunks are whole.
+  template <bool kWhole>
   static __device__ __forceinline__ void load(__nv_bfloat16* target, const __nv_bfloat16* operand,
                                               int64_t row_stride, int first, int rows, int k0,
                                               int k) {
+    static_assert(kThreads % kChunks == 0, "all chunks of a thread have the same k");
+    const int chunk = threadIdx.x % kChunks, column = k0 + chunk * kChunk;
+    const int elements = kWhole ? kChunk : min(kChunk, k - column);
+    const int bytes = elements * static_cast<int>(sizeof(*operand));
 #pragma unroll
     for (int i = 0; i < TILE * kChunks / kThreads; i++) {
-      const int at = static_cast<int>(threadIdx.x) + i * kThreads;
-      const int row = at / kChunks, chunk = at % kChunks;
-      const int column = k0 + chunk * kChunk;
+      const int row = static_cast<int>(threadIdx.x) / kChunks + i * (kThreads / kChunks);
       const bool exists = first + row < rows && column < k;
       const __nv_bfloat16* source = operand + (first + row) * row_stride + column;
-      const int bytes = exists ? min(kChunk, k - column) * static_cast<int>(sizeof(*operand)) : 0;
-      cp_async_first(target + swizzled(row, chunk), exists ? source : operand, bytes);
+      cp_async_first(target + swizzled(row, chunk), exists ? source : operand, exists ? bytes : 0);
     }
   }
 
@@ -264,9 +292,25 @@ struct Bf16Gemm {
     }
   }
 
+  using Stages = __nv_bfloat16 (&)[STAGES][2][kOperand];
+  using Sums = float (&)[kMmaM][kMmaN][4];
+
   static __device__ __forceinline__ void run(const LladaGemmArgs& args) {
     __shared__ __align__(128) __nv_bfloat16 stages[STAGES][2][kOperand];
     const TileIndex tile = tile_of_block(args.m, args.n, TILE, TILE);
+    float sums[kMmaM][kMmaN][4] = {};
+    if (args.k % kChunk == 0) {
+      multiply_all<true>(args, tile, stages, sums);
+    } else {
+      multiply_all<false>(args, tile, stages, sums);
+    }
+    const Output out(args);
+    out.with_kind([&](auto kind) { write(kind, out, tile, sums); });
+  }
+
+  template <bool kWhole>
+  static __device__ __forceinline__ void multiply_all(const LladaGemmArgs& args, TileIndex tile,
+                                                      Stages stages, Sums sums) {
     const int64_t batch = blockIdx.z;
     const __nv_bfloat16* a =
         static_cast<const __nv_bfloat16*>(args.a) + batch * args.a_batch_stride;
@@ -276,16 +320,15 @@ struct Bf16Gemm {
     // A group of copies per stage, empty after the last: so the waits below count right.
     const auto load_stage = [&](int i) {
       if (i < n_tiles) {
-        load(stages[i % STAGES][0], a, args.a_row_stride, tile.row, args.m, i * kTileK, args.k);
-        load(stages[i % STAGES][1], b, args.b_column_stride, tile.column, args.n, i * kTileK,
-             args.k);
+        const int k0 = i * kTileK;
+        load<kWhole>(stages[i % STAGES][0], a, args.a_row_stride, tile.row, args.m, k0, args.k);
+        load<kWhole>(stages[i % STAGES][1], b, args.b_column_stride, tile.column, args.n, k0,
+                     args.k);
       }
       cp_async_commit();
     };
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) load_stage(i);
-
-    float sums[kMmaM][kMmaN][4] = {};
     for (int i = 0; i < n_tiles; i++) {
       cp_async_wait<STAGES - 2>();
       // All copies of stage i have landed, and all warps have finished stage i - 1, whose place
@@ -295,10 +338,11 @@ struct Bf16Gemm {
       multiply(sums, stages[i % STAGES][0], stages[i % STAGES][1]);
     }
     cp_async_wait<0>();
-    write(Output(args), tile, sums);
   }
 
-  static __device__ __forceinline__ void write(const Output& out, TileIndex tile,
+  template <int kKind>
+  static __device__ __forceinline__ void write(Kind<kKind> kind, const Output& out,
+                                               TileIndex tile,
                                                const float (&sums)[kMmaM][kMmaN][4]) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int first_row = tile.row + warp / WARPS_N * kWarpM + lane / 4;
@@ -309,7 +353,8 @@ struct Bf16Gemm {
       for (int j = 0; j < kMmaN; j++) {
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-          out.write(first_row + 16 * i + e / 2 * 8, first_column + 8 * j + e % 2, sums[i][j][e]);
+          const int row = first_row + 16 * i + e / 2 * 8, column = first_column + 8 * j + e % 2;
+          out.write(kind, row, column, sums[i][j][e]);
         }
       }
     }

@@ -19,13 +19,11 @@
 /* bfloat16 and half precision by their bits, for C. */
 typedef uint16_t LladaBf16;
 typedef uint16_t LladaF16;
-
 /* ---- element-wise kernels ------------------------------------------------------------------ */
 /* Threads of a block of add.cu, adamw.cu, embedding.cu, forward_process.cu, global_norm.cu and
  * swiglu.cu, and most of rope.cu: small, so that the last wave of blocks is short. With up to 48
  * registers per thread 5 blocks fit a multiprocessor, 20 KiB of loads in flight per operand. */
 #define LLADA_ELEMENTWISE_THREADS 256
-
 /* ---- add.cu ------------------------------------------------------------------------------ */
 /* y[i] = x[i] + z[i]; y may be x or z. */
 typedef struct LladaAddArgs {
@@ -91,7 +89,6 @@ typedef struct LladaSegmentSumArgs {
   int32_t lanes_log2; /* threads side by side in a row */
   int32_t accumulate; /* 1: starts from y, 0: starts from 0 */
 } LladaSegmentSumArgs;
-
 /* ---- rms_norm.cu ------------------------------------------------------------------------- */
 /* Most threads of a block, and elements of a row that a thread keeps in registers: of blocks of
  * 512 threads each has 128 registers, and the backward kernel takes about 100, three values per
@@ -126,7 +123,6 @@ typedef struct LladaRmsNormBackwardArgs {
   int32_t d;
   int32_t padding;
 } LladaRmsNormBackwardArgs;
-
 /* ---- rope.cu ----------------------------------------------------------------------------- */
 /* (y[i], y[i + half]) = (a cos - b sin, b cos + a sin) with (a, b) = (x[i], x[i + half]), for
  * every head of every row; sin is multiplied by sign. */
@@ -158,7 +154,6 @@ typedef struct LladaRopeQkvArgs {
   int32_t half;
   int32_t lanes_log2; /* threads side by side in a half */
 } LladaRopeQkvArgs;
-
 /* ---- swiglu.cu --------------------------------------------------------------------------- */
 /* y = gate sigmoid(gate) up. */
 typedef struct LladaSwigluArgs {
@@ -258,16 +253,13 @@ typedef struct LladaGemmArgs {
   int32_t k;
   int32_t output; /* what becomes of c: one of the numbers below */
 } LladaGemmArgs;
-
 #define LLADA_GEMM_REPLACE 0
 #define LLADA_GEMM_ADD 1
-/* c is bf16. */
-#define LLADA_GEMM_REPLACE_BF16 2
+#define LLADA_GEMM_REPLACE_BF16 2 /* c is bf16 */
 
 /* y[i, r, c] = bf16(x[i, r, c]), and 0 for columns <= c < y_columns. */
 typedef struct LladaCastArgs {
-  LLADA_PTR(const void) x;    /* [batch, rows, columns], any strides; f32, or bf16 of the entry that
-                                 transposes */
+  LLADA_PTR(const void) x;    /* [batch, rows, columns], any strides; f32 or bf16 by the entry */
   LLADA_PTR(LladaBf16) y;     /* [batch, rows, y_columns], contiguous */
   int64_t x_row_stride;
   int64_t x_column_stride;

@@ -9,7 +9,8 @@
 //! Everything runs in order on one stream. Memory comes from a caching allocator and goes back to
 //! it at once: what is launched later runs later.
 //!
-//! Not run on a GPU yet: the tests run on the software device of the crate `ptxsim`.
+//! The tests run on the software device of the crate `ptxsim`; `cargo xtask gpu` packs them for a
+//! GPU.
 
 #![expect(
     unsafe_code,
