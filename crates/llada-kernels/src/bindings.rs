@@ -4,6 +4,9 @@ pub const LLADA_ELEMENTWISE_THREADS: u32 = 256;
 pub const LLADA_RMS_NORM_THREADS: u32 = 512;
 pub const LLADA_RMS_NORM_ELEMENTS: u32 = 16;
 pub const LLADA_GLOBAL_NORM_RUNS: u32 = 4;
+pub const LLADA_GEMM_REPLACE: u32 = 0;
+pub const LLADA_GEMM_ADD: u32 = 1;
+pub const LLADA_GEMM_REPLACE_BF16: u32 = 2;
 pub const LLADA_GEMM_F32_TILE_M: u32 = 128;
 pub const LLADA_GEMM_F32_TILE_N: u32 = 64;
 pub const LLADA_GEMM_F32_THREADS: u32 = 128;
@@ -476,11 +479,13 @@ pub struct LladaSwigluArgs {
     pub gate: u64,
     pub up: u64,
     pub y: u64,
-    pub n: i64,
+    pub rows: i64,
+    pub columns: i64,
+    pub row_stride: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LladaSwigluArgs"][::std::mem::size_of::<LladaSwigluArgs>() - 32usize];
+    ["Size of LladaSwigluArgs"][::std::mem::size_of::<LladaSwigluArgs>() - 48usize];
     ["Alignment of LladaSwigluArgs"][::std::mem::align_of::<LladaSwigluArgs>() - 8usize];
     [
         "Offset of field: LladaSwigluArgs::gate",
@@ -492,8 +497,14 @@ const _: () = {
         "Offset of field: LladaSwigluArgs::y",
     ][::std::mem::offset_of!(LladaSwigluArgs, y) - 16usize];
     [
-        "Offset of field: LladaSwigluArgs::n",
-    ][::std::mem::offset_of!(LladaSwigluArgs, n) - 24usize];
+        "Offset of field: LladaSwigluArgs::rows",
+    ][::std::mem::offset_of!(LladaSwigluArgs, rows) - 24usize];
+    [
+        "Offset of field: LladaSwigluArgs::columns",
+    ][::std::mem::offset_of!(LladaSwigluArgs, columns) - 32usize];
+    [
+        "Offset of field: LladaSwigluArgs::row_stride",
+    ][::std::mem::offset_of!(LladaSwigluArgs, row_stride) - 40usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -503,13 +514,15 @@ pub struct LladaSwigluBackwardArgs {
     pub dy: u64,
     pub dgate: u64,
     pub dup: u64,
-    pub n: i64,
+    pub rows: i64,
+    pub columns: i64,
+    pub row_stride: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     [
         "Size of LladaSwigluBackwardArgs",
-    ][::std::mem::size_of::<LladaSwigluBackwardArgs>() - 48usize];
+    ][::std::mem::size_of::<LladaSwigluBackwardArgs>() - 64usize];
     [
         "Alignment of LladaSwigluBackwardArgs",
     ][::std::mem::align_of::<LladaSwigluBackwardArgs>() - 8usize];
@@ -529,8 +542,14 @@ const _: () = {
         "Offset of field: LladaSwigluBackwardArgs::dup",
     ][::std::mem::offset_of!(LladaSwigluBackwardArgs, dup) - 32usize];
     [
-        "Offset of field: LladaSwigluBackwardArgs::n",
-    ][::std::mem::offset_of!(LladaSwigluBackwardArgs, n) - 40usize];
+        "Offset of field: LladaSwigluBackwardArgs::rows",
+    ][::std::mem::offset_of!(LladaSwigluBackwardArgs, rows) - 40usize];
+    [
+        "Offset of field: LladaSwigluBackwardArgs::columns",
+    ][::std::mem::offset_of!(LladaSwigluBackwardArgs, columns) - 48usize];
+    [
+        "Offset of field: LladaSwigluBackwardArgs::row_stride",
+    ][::std::mem::offset_of!(LladaSwigluBackwardArgs, row_stride) - 56usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -622,7 +641,7 @@ const _: () = {
 #[derive(Debug, Default, Copy, Clone)]
 pub struct LladaGlobalNormTotalArgs {
     pub partials: u64,
-    pub total: u64,
+    pub totals: u64,
     pub n: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -637,8 +656,8 @@ const _: () = {
         "Offset of field: LladaGlobalNormTotalArgs::partials",
     ][::std::mem::offset_of!(LladaGlobalNormTotalArgs, partials) - 0usize];
     [
-        "Offset of field: LladaGlobalNormTotalArgs::total",
-    ][::std::mem::offset_of!(LladaGlobalNormTotalArgs, total) - 8usize];
+        "Offset of field: LladaGlobalNormTotalArgs::totals",
+    ][::std::mem::offset_of!(LladaGlobalNormTotalArgs, totals) - 8usize];
     [
         "Offset of field: LladaGlobalNormTotalArgs::n",
     ][::std::mem::offset_of!(LladaGlobalNormTotalArgs, n) - 16usize];
@@ -730,7 +749,7 @@ pub struct LladaGemmArgs {
     pub m: i32,
     pub n: i32,
     pub k: i32,
-    pub accumulate: i32,
+    pub output: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -782,8 +801,8 @@ const _: () = {
         "Offset of field: LladaGemmArgs::k",
     ][::std::mem::offset_of!(LladaGemmArgs, k) - 104usize];
     [
-        "Offset of field: LladaGemmArgs::accumulate",
-    ][::std::mem::offset_of!(LladaGemmArgs, accumulate) - 108usize];
+        "Offset of field: LladaGemmArgs::output",
+    ][::std::mem::offset_of!(LladaGemmArgs, output) - 108usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1130,12 +1149,14 @@ pub struct LladaAttentionArgs {
     pub q_stride: i64,
     pub kv_stride: i64,
     pub places: LladaAttentionPlaces,
+    pub is_16: i32,
+    pub padding: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     [
         "Size of LladaAttentionArgs",
-    ][::std::mem::size_of::<LladaAttentionArgs>() - 104usize];
+    ][::std::mem::size_of::<LladaAttentionArgs>() - 112usize];
     [
         "Alignment of LladaAttentionArgs",
     ][::std::mem::align_of::<LladaAttentionArgs>() - 8usize];
@@ -1163,6 +1184,12 @@ const _: () = {
     [
         "Offset of field: LladaAttentionArgs::places",
     ][::std::mem::offset_of!(LladaAttentionArgs, places) - 56usize];
+    [
+        "Offset of field: LladaAttentionArgs::is_16",
+    ][::std::mem::offset_of!(LladaAttentionArgs, is_16) - 104usize];
+    [
+        "Offset of field: LladaAttentionArgs::padding",
+    ][::std::mem::offset_of!(LladaAttentionArgs, padding) - 108usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1185,12 +1212,14 @@ pub struct LladaAttentionBackwardArgs {
     pub rounded_dy: u64,
     pub rows: i64,
     pub places: LladaAttentionPlaces,
+    pub y_is_bf16: i32,
+    pub padding: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     [
         "Size of LladaAttentionBackwardArgs",
-    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 184usize];
+    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 192usize];
     [
         "Alignment of LladaAttentionBackwardArgs",
     ][::std::mem::align_of::<LladaAttentionBackwardArgs>() - 8usize];
@@ -1248,6 +1277,12 @@ const _: () = {
     [
         "Offset of field: LladaAttentionBackwardArgs::places",
     ][::std::mem::offset_of!(LladaAttentionBackwardArgs, places) - 136usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::y_is_bf16",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, y_is_bf16) - 184usize];
+    [
+        "Offset of field: LladaAttentionBackwardArgs::padding",
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, padding) - 188usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1258,7 +1293,7 @@ pub struct LladaAttentionRoundArgs {
     pub second_out: u64,
     pub n: i64,
     pub factor: f32,
-    pub padding: i32,
+    pub first_is_16: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1287,8 +1322,8 @@ const _: () = {
         "Offset of field: LladaAttentionRoundArgs::factor",
     ][::std::mem::offset_of!(LladaAttentionRoundArgs, factor) - 40usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::padding",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, padding) - 44usize];
+        "Offset of field: LladaAttentionRoundArgs::first_is_16",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, first_is_16) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

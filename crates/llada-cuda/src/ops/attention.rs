@@ -155,6 +155,7 @@ pub(crate) fn dtype(precision: Precision, head_dim: usize) -> DType {
 }
 
 /// Two matrices that are to be rounded.
+#[derive(Clone, Copy)]
 struct Pair {
     pointers: [u64; 2],
     /// Elements of each.

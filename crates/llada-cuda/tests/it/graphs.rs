@@ -239,8 +239,10 @@ fn passes_are_recorded_unless_they_copy() {
 fn threads_that_repeat_at_the_same_time_do_not_meet() {
     type Body = fn(&Toy, &[u32], &[u32]) -> Result<Tensor>;
     const MANY: Body = |toy, ids, rows| {
-        let many = (0..20).map(|_| toy.hidden(ids, rows, &PLACES));
-        many.last().expect("there are some")
+        for _ in 0..20 {
+            toy.hidden(ids, rows, &PLACES)?;
+        }
+        toy.hidden(ids, rows, &PLACES)
     };
     const ONE: Body = |toy, _, rows| {
         let mut tape = Tape::inference(toy.table.device(), Precision::F32);
