@@ -2,6 +2,8 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use llada_diffusion::Export;
 use llada_tensor::Tensor;
@@ -12,6 +14,10 @@ use crate::tensor_file::{Entry, write_tensors};
 use crate::{Error, ExportDType, Result};
 
 const MODEL: &str = "model.safetensors";
+/// How long a process that was killed may take to end: one that uses a GPU a second or more.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// How often the lock is tried meanwhile.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// The folder of a run, locked while this value lives.
 #[derive(Debug)]
@@ -34,7 +40,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be made or written; [`Error::InUse`] if another process
-    /// trains in it; [`Error::Occupied`] if it holds a model that no run of ours made.
+    /// trains in it and does not end in a few seconds; [`Error::Occupied`] if it holds a model that no run of ours made.
     pub fn open(path: &Path) -> Result<Self> {
         let state = path.join("state");
         if path.join(MODEL).exists() && step_folders(&state)?.is_empty() {
@@ -45,14 +51,18 @@ impl RunFolder {
         fs::create_dir_all(&state).map_err(io("creating", &state))?;
         let lock_path = state.join("lock");
         let lock = File::create(&lock_path).map_err(io("writing", &lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::InUse {
-                    path: path.to_owned(),
-                });
+        let start = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if start.elapsed() < PATIENCE => sleep(PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::InUse {
+                        path: path.to_owned(),
+                    });
+                }
+                Err(TryLockError::Error(source)) => return Err(io("locking", &lock_path)(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(io("locking", &lock_path)(source)),
         }
         Ok(Self {
             path: path.to_owned(),

@@ -133,36 +133,40 @@ fn operands_are_rounded_once_and_products_alone_are_of_bf16() {
     assert!(matches!(matmul(args), Err(Error::DTypeMismatch { .. })));
 }
 
+/// `y`, `dgate` and `dup` in the tensors that are given.
+fn swiglu([gate, up, dy]: [&Tensor; 3], outputs: [Tensor; 3]) -> [Vec<f32>; 3] {
+    let [mut y, mut dgate, mut dup] = outputs;
+    let backend = gate.device().backend();
+    let args = SwigluArgs {
+        gate,
+        up,
+        y: &mut y,
+    };
+    backend.swiglu(args).unwrap();
+    let args = SwigluBackwardArgs {
+        gate,
+        up,
+        dy,
+        dgate: &mut dgate,
+        dup: &mut dup,
+    };
+    backend.swiglu_backward(args).unwrap();
+    [y, dgate, dup].map(|x| x.to_vec_f32().unwrap())
+}
+
 #[test]
 fn swiglu_and_its_gradient_are_those_of_f32_rounded() {
     let Some(device) = cuda() else { return };
     for n in [0, 1, 9, 1030] {
-        let ([gate, gate_narrow], [up, up_narrow]) =
-            (pair(&device, &[n], 1), pair(&device, &[n], 2));
-        let [dy, dy_narrow] = pair(&device, &[n], 3);
-        let run = |gate: &Tensor, up: &Tensor, dy: &Tensor| {
-            let [mut y, mut dgate, mut dup] = [(); 3].map(|()| output(&device, gate.dtype(), &[n]));
-            let backend = device.backend();
-            let args = SwigluArgs {
-                gate,
-                up,
-                y: &mut y,
-            };
-            backend.swiglu(args).unwrap();
-            let args = SwigluBackwardArgs {
-                gate,
-                up,
-                dy,
-                dgate: &mut dgate,
-                dup: &mut dup,
-            };
-            backend.swiglu_backward(args).unwrap();
-            [y, dgate, dup].map(|x| x.to_vec_f32().unwrap())
+        let inputs = [1, 2, 3].map(|key| pair(&device, &[n], key));
+        let run = |form: usize| {
+            let inputs = inputs.each_ref().map(|pair| &pair[form]);
+            swiglu(
+                inputs,
+                [(); 3].map(|()| output(&device, inputs[0].dtype(), &[n])),
+            )
         };
-        let (expected, got) = (
-            run(&gate, &up, &dy),
-            run(&gate_narrow, &up_narrow, &dy_narrow),
-        );
+        let (expected, got) = (run(0), run(1));
         for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
             same_bits(&format!("{n}, {at}"), got, &rounded(expected));
         }
@@ -174,39 +178,19 @@ fn swiglu_and_its_gradient_are_those_of_f32_rounded() {
 fn swiglu_takes_rows_that_are_filled_up() {
     let Some(device) = cuda() else { return };
     for (rows, columns) in [(3, 13), (1, 5), (70, 41)] {
-        let [gate, up, dy] = [1, 2, 3].map(|key| pair(&device, &[rows, columns], key));
-        let run = |form: usize| {
-            let [gate, up, dy] = [&gate, &up, &dy].map(|pair| match form {
-                0 => pair[1].clone(),
-                _ => operand(&pair[0], BF16).unwrap(),
+        let inputs = [1, 2, 3].map(|key| pair(&device, &[rows, columns], key));
+        let run = |is_filled_up: bool| {
+            let inputs = inputs.each_ref().map(|[wide, narrow]| match is_filled_up {
+                true => operand(wide, BF16).unwrap(),
+                false => narrow.clone(),
             });
-            let [mut y, mut dgate, mut dup] = [(); 3].map(|()| {
-                let width = if form == 0 {
-                    columns
-                } else {
-                    gate.strides()[0]
-                };
-                let whole = output(&device, DType::Bf16, &[rows, width]);
+            let outputs = [(); 3].map(|()| {
+                let whole = output(&device, DType::Bf16, &[rows, inputs[0].strides()[0]]);
                 whole.narrow(1, 0, columns).unwrap()
             });
-            let (backend, gate, up) = (device.backend(), &gate, &up);
-            let args = SwigluArgs {
-                gate,
-                up,
-                y: &mut y,
-            };
-            backend.swiglu(args).unwrap();
-            let args = SwigluBackwardArgs {
-                gate,
-                up,
-                dy: &dy,
-                dgate: &mut dgate,
-                dup: &mut dup,
-            };
-            backend.swiglu_backward(args).unwrap();
-            [y, dgate, dup].map(|x| x.to_vec_f32().unwrap())
+            swiglu(inputs.each_ref(), outputs)
         };
-        let (expected, got) = (run(0), run(1));
+        let (expected, got) = (run(false), run(true));
         for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
             same_bits(&format!("{rows}x{columns}, {at}"), got, expected);
         }

@@ -218,6 +218,19 @@ fn two_processes_do_not_share_a_folder() {
     stopped.check_resumes_from(10);
 }
 
+/// A process that was killed may take a moment to end.
+#[test]
+fn a_run_folder_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let ends = RunFolder::open(dir.path()).unwrap();
+    let end = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        drop(ends);
+    });
+    assert!(RunFolder::open(dir.path()).is_ok());
+    end.join().unwrap();
+}
+
 #[test]
 fn a_model_that_no_run_made_is_not_overwritten() {
     let folder = tempfile::tempdir().unwrap();
