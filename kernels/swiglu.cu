@@ -9,7 +9,8 @@
 // Threads: flat runs of 4 elements (8 with bf16).
 // Accumulation: none; the exponential and the quotient are those of IEEE-rounded code (no
 //   approximate functions): about 40 instructions per element take less time than its bytes.
-// Bytes: 12 per element (10 to bf16, 6 in bf16), backward 20 (10 in bf16). FLOPs: 6, backward 12. Bound by memory.
+// Bytes: 12 per element (10 to bf16, 6 in bf16), backward 20 (10 in bf16). FLOPs: 6, backward 12.
+//   Bound by memory.
 // Deterministic: yes.
 // Source: Shazeer 2020, eq. 6 (arXiv 2002.05202).
 #include "load128.cuh"
