@@ -221,9 +221,9 @@ impl Context {
     /// As [`Self::pointer`]; [`Error::SharedOutput`] if another tensor uses the same storage;
     /// [`Error::NotContiguous`].
     pub(crate) fn pointer_mut(&self, tensor: &mut Tensor) -> Result<u64> {
-        let (op, offset) = ("output", tensor.offset() * tensor.dtype().size_bytes());
+        let op = "output";
         expect_contiguous(op, tensor)?;
-        Ok(memory_of(tensor.storage_mut(op)?)?.pointer() + offset as u64)
+        self.rows_mut(op, tensor)
     }
 
     /// Address of the first element of an output whose rows may be filled up.

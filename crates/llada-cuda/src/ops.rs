@@ -13,3 +13,18 @@ pub(crate) mod remask;
 pub(crate) mod rms_norm;
 pub(crate) mod rope;
 pub(crate) mod swiglu;
+
+use llada_tensor::{DType, Error, Result, Tensor};
+
+/// The type of a tensor, which must be that of others as well.
+///
+/// # Errors
+/// [`Error::DTypeMismatch`].
+pub(crate) fn common_dtype(op: &'static str, x: &Tensor, others: &[&Tensor]) -> Result<DType> {
+    let expected = x.dtype();
+    let mut others = others.iter().map(|other| other.dtype());
+    match others.find(|got| *got != expected) {
+        Some(got) => Err(Error::DTypeMismatch { op, expected, got }),
+        None => Ok(expected),
+    }
+}

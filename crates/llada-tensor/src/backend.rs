@@ -240,8 +240,8 @@ pub trait Backend: Any + Send + Sync {
     /// precision as they are, else `f32`.
     fn operand_dtype(&self, precision: Precision) -> DType;
 
-    /// `y[r, c] = bf16(x[r, c])`, to the nearest, ties to even, and zero in columns that `x` lacks;
-    /// for a device whose operands are `bf16`.
+    /// `y[r, c] = bf16(x[r, c])`, to the nearest, ties to even, for a device whose operands are
+    /// `bf16`. Rows of `y` may be filled up; what fills them up becomes zero.
     ///
     /// # Errors
     /// If a tensor is in an unsupported layout.

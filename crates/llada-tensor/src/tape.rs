@@ -379,14 +379,6 @@ impl GradSink<'_> {
         }
         Ok(sum.as_mut())
     }
-
-    /// The gradient of a parameter, to be added to in place; `None` if `x` is something else.
-    pub(crate) fn parameter(&mut self, x: impl Into<Place>) -> Option<&mut Tensor> {
-        match self.nodes[x.into().0?] {
-            Node::Parameter(index) => Some(&mut self.gradients.tensors[index]),
-            Node::Op(_) | Node::Product(_) | Node::Leaf => None,
-        }
-    }
 }
 
 /// One gradient per parameter, in the parameters' order.

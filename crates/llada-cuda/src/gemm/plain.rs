@@ -24,15 +24,11 @@ impl Gemm for PlainGemm {
         if args.m == 0 || args.n == 0 {
             return Ok(());
         }
-        let (mut args, mut _copies) = (*args, [None, None]);
-        if args.dtype == DType::Bf16 {
-            _copies = put_k_inside(cx, &mut args)?;
-        }
-        let args = &args;
+        let (args, _copies) = with_k_inside(cx, *args)?;
         for first in (0..args.batch).step_by(MAX_BATCH) {
             let batch = (args.batch - first).min(MAX_BATCH);
             let (entry, plan) = gemm(args.dtype, args.m, args.n, batch)?;
-            cx.launch(OP, entry, plan, &kernel_args(args, first)?)?;
+            cx.launch(OP, entry, plan, &kernel_args(&args, first)?)?;
         }
         Ok(())
     }
@@ -69,9 +65,12 @@ fn kernel_args(args: &GemmArgs, first: usize) -> Result<LladaGemmArgs> {
 
 /// The kernels for bf16 sum along rows of both operands: an operand that lies in columns is copied.
 /// The copies must live until the product was asked for.
-fn put_k_inside(cx: &Context, args: &mut GemmArgs) -> Result<[Option<Scratch>; 2]> {
-    let GemmArgs { batch, m, n, k, .. } = *args;
+fn with_k_inside(cx: &Context, mut args: GemmArgs) -> Result<(GemmArgs, [Option<Scratch>; 2])> {
+    let GemmArgs { batch, m, n, k, .. } = args;
     let mut copies = [None, None];
+    if args.dtype == DType::F32 {
+        return Ok((args, copies));
+    }
     let has_k_inside =
         |x: &Operand| (x.column_stride == 1 || k == 1) && x.row_stride.is_multiple_of(8);
     if !has_k_inside(&args.a) {
@@ -85,7 +84,7 @@ fn put_k_inside(cx: &Context, args: &mut GemmArgs) -> Result<[Option<Scratch>; 2
     }
     let is_aligned = |x: &Operand| x.batch_stride.is_multiple_of(8) && x.pointer.is_multiple_of(16);
     if is_aligned(&args.a) && is_aligned(&args.b) {
-        return Ok(copies);
+        return Ok((args, copies));
     }
     let (op, what) = (OP, "bf16 operands are in rows or columns of whole 16 bytes");
     Err(Error::InvalidArgument { op, what })

@@ -14,6 +14,7 @@ use crate::launch::attention as plan;
 use crate::launch::attention::{Element, Multiprocessors, Sizes};
 use crate::launch::narrow;
 use crate::memory::Scratch;
+use crate::ops::common_dtype;
 
 const IMAGE: &str = "attention";
 /// Bytes of the loads of the kernels that round.
@@ -91,7 +92,7 @@ fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> R
     let op = "attention";
     let places = Places::new(cx, op, args.q, args.shape)?;
     let [q_stride, kv_stride] = places.strides;
-    let is_bf16 = are_bf16(op, [args.q, args.k, args.v, args.y])?;
+    let is_bf16 = common_dtype(op, args.q, &[args.k, args.v, args.y])? == DType::Bf16;
     let mut kernel_args = LladaAttentionArgs {
         q: cx.contiguous(op, args.q)?,
         k: cx.contiguous(op, args.k)?,
@@ -128,17 +129,6 @@ fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> R
 struct Rounded {
     pointers: [u64; 2],
     _memory: Scratch,
-}
-
-/// Whether tensors are of bf16, all of one type.
-fn are_bf16(op: &'static str, [expected, rest @ ..]: [&Tensor; 4]) -> Result<bool> {
-    let expected = expected.dtype();
-    for got in rest.map(Tensor::dtype) {
-        if got != expected {
-            return Err(Error::DTypeMismatch { op, expected, got });
-        }
-    }
-    Ok(expected == DType::Bf16)
 }
 
 fn no_kernel(op: &'static str) -> Error {
@@ -213,7 +203,7 @@ pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) 
     let [q_stride, kv_stride] = places.strides;
     let rows = args.lse.numel();
     let delta = cx.scratch(rows * size_of::<f32>())?;
-    let is_bf16 = are_bf16(op, [args.q, args.k, args.v, args.y])?;
+    let is_bf16 = common_dtype(op, args.q, &[args.k, args.v, args.y])? == DType::Bf16;
     let mut kernel_args = LladaAttentionBackwardArgs {
         q: cx.contiguous(op, args.q)?,
         k: cx.contiguous(op, args.k)?,

@@ -41,19 +41,16 @@ pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
     if a.count() * a.rows * n == 0 {
         return Ok(());
     }
-    let row_stride = match args.c.strides() {
-        [.., row_stride, _] if args.c.dtype() == DType::Bf16 => *row_stride,
-        _ => n,
-    };
-    let c = Output {
-        pointer: match args.c.dtype() {
-            DType::F32 => cx.pointer_mut(args.c)?,
-            DType::Bf16 => cx.rows_mut(OP, args.c)?,
+    let c = match args.c.dtype() {
+        DType::F32 => Output {
+            pointer: cx.pointer_mut(args.c)?,
+            row_stride: n,
+            write: Write::f32(args.accumulate),
         },
-        row_stride,
-        write: match args.c.dtype() {
-            DType::F32 => Write::f32(args.accumulate),
-            DType::Bf16 => Write::ReplaceBf16,
+        DType::Bf16 => Output {
+            pointer: cx.rows_mut(OP, args.c)?,
+            row_stride: args.c.strides()[0],
+            write: Write::ReplaceBf16,
         },
     };
     if k == 0 {
@@ -85,12 +82,8 @@ pub(crate) fn round(cx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     }
     let x = Matrices::of(cx, x)?;
     x.expect_f32()?;
-    let stride = x.batch_stride().ok_or(Error::InvalidArgument {
-        op,
-        what: "matrices are not equally far apart",
-    })?;
-    let columns = y.shape().last().copied().unwrap_or(0);
-    cast_into(cx, &x, (x.count(), stride), cx.pointer_mut(y)?, columns)
+    let (width, y) = (y.strides()[0], cx.rows_mut(op, y)?);
+    cast_into(cx, &x, (1, 0), y, width)
 }
 
 /// See [`llada_tensor::backend::Backend::matmul_each`].

@@ -7,6 +7,7 @@ use llada_tensor::{DType, Error, Result, Tensor};
 use crate::context::Context;
 use crate::launch::elementwise::count;
 use crate::launch::swiglu as plan;
+use crate::ops::common_dtype;
 
 const IMAGE: &str = "swiglu";
 
@@ -19,13 +20,9 @@ pub(crate) fn swiglu(cx: &Context, args: SwigluArgs<'_>) -> Result<()> {
         (DType::F32, DType::Bf16) => "llada_swiglu_fwd_f32_bf16",
         (DType::Bf16, _) => "llada_swiglu_fwd_bf16",
     };
-    let Rows {
-        rows,
-        columns,
-        row_stride,
-    } = alike(op, gate, &[up])?;
+    let layout = Layout::common(op, gate, &[up])?;
     if gate.dtype() == dtype {
-        alike(op, gate, &[y])?;
+        Layout::common(op, gate, &[y])?;
     } else if !y.is_contiguous() {
         let shape = y.shape().to_vec();
         return Err(Error::NotContiguous { op, shape });
@@ -34,11 +31,11 @@ pub(crate) fn swiglu(cx: &Context, args: SwigluArgs<'_>) -> Result<()> {
         gate: cx.pointer(gate)?,
         up: cx.pointer(up)?,
         y: cx.rows_mut(op, y)?,
-        rows: count(op, rows)?,
-        columns: count(op, columns)?,
-        row_stride: count(op, row_stride)?,
+        rows: layout.rows,
+        columns: layout.columns,
+        row_stride: layout.row_stride,
     };
-    let plan = plan::swiglu(rows * columns, dtype)?;
+    let plan = plan::swiglu(gate.numel(), dtype)?;
     cx.launch(IMAGE, entry, plan, &kernel_args)
 }
 
@@ -56,61 +53,53 @@ pub(crate) fn swiglu_backward(cx: &Context, args: SwigluBackwardArgs<'_>) -> Res
         DType::F32 => "llada_swiglu_bwd_f32",
         DType::Bf16 => "llada_swiglu_bwd_bf16",
     };
-    let Rows {
-        rows,
-        columns,
-        row_stride,
-    } = alike(op, gate, &[up, dy, dgate, dup])?;
+    let layout = Layout::common(op, gate, &[up, dy, dgate, dup])?;
     let kernel_args = LladaSwigluBackwardArgs {
         gate: cx.pointer(gate)?,
         up: cx.pointer(up)?,
         dy: cx.pointer(dy)?,
         dgate: cx.rows_mut(op, dgate)?,
         dup: cx.rows_mut(op, dup)?,
-        rows: count(op, rows)?,
-        columns: count(op, columns)?,
-        row_stride: count(op, row_stride)?,
+        rows: layout.rows,
+        columns: layout.columns,
+        row_stride: layout.row_stride,
     };
-    let plan = plan::swiglu(rows * columns, dtype)?;
+    let plan = plan::swiglu(gate.numel(), dtype)?;
     cx.launch(IMAGE, entry, plan, &kernel_args)
 }
 
 /// Where the elements of a tensor are.
-struct Rows {
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
+struct Layout {
+    rows: i64,
+    columns: i64,
+    row_stride: i64,
 }
 
-/// The layout of a tensor, which must be that of others as well: without gaps or, of bf16, in rows
-/// that are filled up.
-fn alike(op: &'static str, x: &Tensor, others: &[&Tensor]) -> Result<Rows> {
-    let (expected, n) = (x.dtype(), x.numel());
-    for other in others {
-        let got = other.dtype();
-        if got != expected {
-            return Err(Error::DTypeMismatch { op, expected, got });
+impl Layout {
+    /// That of a tensor, which must be that of others as well: without gaps or, of bf16, in rows
+    /// that are filled up.
+    fn common(op: &'static str, x: &Tensor, others: &[&Tensor]) -> Result<Self> {
+        let new = |rows, columns, row_stride| {
+            Ok(Self {
+                rows: count(op, rows)?,
+                columns: count(op, columns)?,
+                row_stride: count(op, row_stride)?,
+            })
+        };
+        let dtype = common_dtype(op, x, others)?;
+        if std::iter::once(&x).chain(others).all(|x| x.is_contiguous()) {
+            return new(1, x.numel(), x.numel());
+        }
+        let is_other = |other: &&&Tensor| other.strides() != x.strides();
+        let not_alike = others.iter().find(is_other).copied();
+        match (x.shape(), x.strides(), not_alike) {
+            (&[rows, columns], &[row_stride, 1], None) if dtype == DType::Bf16 => {
+                new(rows, columns, row_stride)
+            }
+            _ => {
+                let shape = not_alike.unwrap_or(x).shape().to_vec();
+                Err(Error::NotContiguous { op, shape })
+            }
         }
     }
-    if std::iter::once(&x).chain(others).all(|x| x.is_contiguous()) {
-        return Ok(Rows {
-            rows: 1,
-            columns: n,
-            row_stride: n,
-        });
-    }
-    let ([rows, columns], &[row_stride, 1], DType::Bf16) = (x.shape(), x.strides(), expected)
-    else {
-        let shape = x.shape().to_vec();
-        return Err(Error::NotContiguous { op, shape });
-    };
-    if let Some(other) = others.iter().find(|other| other.strides() != x.strides()) {
-        let shape = other.shape().to_vec();
-        return Err(Error::NotContiguous { op, shape });
-    }
-    Ok(Rows {
-        rows: *rows,
-        columns: *columns,
-        row_stride,
-    })
 }

@@ -169,7 +169,7 @@ impl Tape {
             let mut dhidden = zeros(&hidden_in)?;
             let mut dbias = bias_in.as_ref().map(zeros).transpose()?;
             let mut own_dhead = None;
-            let dhead = match sink.parameter(&head_in) {
+            let dhead = match sink.sum(&head_in)? {
                 Some(dhead) => Some(dhead),
                 None if head_in.needs_grad() => Some(own_dhead.insert(zeros(&head_in)?)),
                 None => None,

@@ -69,7 +69,7 @@ impl Tape {
             .embedding(table.value(), ids, &mut y)?;
         let (table_in, ids_in) = (table.place(), ids.to_vec());
         Ok(self.push(y, &[table], move |dy, sink| {
-            if let Some(dtable) = sink.parameter(table_in) {
+            if let Some(dtable) = sink.sum(table_in)? {
                 return dy
                     .device()
                     .backend()

@@ -146,13 +146,9 @@ pub fn operand(x: &Tensor, precision: Precision) -> Result<Tensor> {
             shape,
         });
     };
-    let mut y = Tensor::empty(
-        device,
-        dtype,
-        &[rows, columns.next_multiple_of(OPERAND_ALIGNMENT)],
-    )?;
+    let mut y = empty_operand(device, dtype, [rows, columns])?;
     device.backend().round(x, &mut y)?;
-    y.narrow(1, 0, columns)
+    Ok(y)
 }
 
 /// A matrix with unspecified contents that products take as it is: rows of `bf16` start on 16
