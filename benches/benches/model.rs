@@ -4,11 +4,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
 use llada_benches::{SHAPES, Shape, forward_flops, ids};
-use llada_diffusion::{MaskPredictor as _, TokenBatch, Trainable as _};
+use llada_diffusion::{Choice, MaskPredictor as _, Query, TokenBatch, Trainable as _};
 use llada_model::LladaModel;
 use llada_tensor::backend::{AdamWArgs, Noise};
 use llada_tensor::ops::adamw::{adamw, global_norm};
-use llada_tensor::ops::candidates::CandidateRule;
 use llada_tensor::{DType, Device, Gradients, Precision, Tape, Tensor};
 
 fn main() {
@@ -38,9 +37,11 @@ fn bench(c: &mut Criterion, id: &str, shape: &Shape, device: &Device, precision:
     let flops = forward_flops(shape, positions.len());
 
     group.throughput(Throughput::Elements(flops));
-    let rule = CandidateRule::default();
     group.bench_function(format!("fwd/{id}"), |b| {
-        b.iter(|| black_box(model.candidates(&batch, None, &positions, &rule, &Noise::None)));
+        b.iter(|| {
+            let query = Query::new(&batch, &positions);
+            black_box(model.candidates(query, &Choice::GREEDY))
+        });
     });
 
     let mut state = State::new(&model, device);

@@ -4,8 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use llada::diffusion::{MaskPredictor as _, PredictorInfo};
-use llada::sample::{CacheMode, Process, RefreshPolicy, Remasking, SampleConfig};
+use llada::sample::{CacheMode, Overrides, Process};
 use llada::{CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
 
 use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
@@ -131,23 +130,32 @@ pub(crate) fn preset(name: &str) -> Result<ModelConfig> {
     })
 }
 
-/// Whether the model is a character model as `llada train` makes them: it was trained on whole
-/// documents, which end with an EOS. The tokenizers of published models have no unknown token.
-pub(crate) fn is_character_model(llada: &Llada) -> bool {
-    llada.tokenizer.unk_token_id().is_some()
-}
-
-/// Whether the model is autoregressive: causal attention, trained to predict the next token.
-pub(crate) fn is_autoregressive(llada: &Llada) -> bool {
-    llada.model.config().causal
-}
-
 /// What only a masked diffusion model can do.
-pub(crate) fn needs_diffusion(what: &str) -> anyhow::Error {
+fn needs_diffusion(what: &str) -> anyhow::Error {
     Misuse::of(format!(
         "{what}: this model is autoregressive (causal in its config.json) and only continues text; \
          give a --model trained with objective = \"diffusion\""
     ))
+}
+
+/// Says an error of a library about a setting in the words of the flags.
+pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
+    let setting = error.chain().find_map(|cause| {
+        let sampler = cause.downcast_ref().and_then(|error| match error {
+            llada::sample::Error::NotAutoregressive { what, .. } => Some(*what),
+            _ => None,
+        });
+        let diffusion = cause.downcast_ref().and_then(|error| match error {
+            llada::diffusion::Error::NotAutoregressive { what } => Some(*what),
+            _ => None,
+        });
+        sampler.or(diffusion)
+    });
+    match setting {
+        Some("infill") => needs_diffusion("infill"),
+        Some(what) => needs_diffusion(&format!("--{}", what.replace('_', "-"))),
+        None => error,
+    }
 }
 
 /// The first of the flags that is set.
@@ -190,17 +198,17 @@ fn check_process(args: &SamplerArgs) -> Result<()> {
     Ok(())
 }
 
-fn process(args: &SamplerArgs) -> Result<Process> {
+fn process(args: &SamplerArgs) -> Result<Option<Process>> {
     /// As published (arXiv 2510.07081).
     const LEAP_RADIUS: usize = 4;
     check_process(args)?;
     if let Some(threshold) = args.threshold {
-        let of = (
+        let variant = (
             args.relaxed_threshold,
             args.low_threshold,
             args.threshold_fall,
         );
-        return Ok(match of {
+        return Ok(Some(match variant {
             (Some(relaxed), _, _) => Process::LocalLeap {
                 threshold,
                 relaxed,
@@ -212,28 +220,23 @@ fn process(args: &SamplerArgs) -> Result<Process> {
             },
             (None, None, Some(fall)) => Process::FallingThreshold { threshold, fall },
             (None, None, None) => Process::Threshold(threshold),
-        });
+        }));
     }
-    Ok(match (args.factor, args.eb_gamma, args.entropy_exit) {
-        (Some(factor), _, _) => Process::Factor(factor),
-        (None, Some(gamma), _) => Process::EntropyBound(gamma),
-        (None, None, Some(bound)) => Process::EntropyExit(bound),
-        (None, None, None) => Process::Quota,
-    })
+    let factor = args.factor.map(Process::Factor);
+    let bound = args.eb_gamma.map(Process::EntropyBound);
+    let exit = args.entropy_exit.map(Process::EntropyExit);
+    Ok(factor.or(bound).or(exit))
 }
 
-/// How far a step sees and how soon a cache is computed anew.
-fn refresh(args: &SamplerArgs, cache: CacheMode) -> Result<RefreshPolicy> {
-    /// As of dKV-Cache (arXiv 2505.15781): never would let errors grow.
-    const ACTIVITY_INTERVAL: usize = 8;
-    let is_cached = cache != CacheMode::None;
+/// Refuses flags of a cache without one.
+fn check_refresh(args: &SamplerArgs, cache: CacheMode) -> Result<()> {
     let of_cache = [
         ("--prompt-interval", args.prompt_interval.is_some()),
         ("--vicinity", args.vicinity.is_some()),
         ("--refresh-interval", args.refresh_interval.is_some()),
     ];
     match first_set(&of_cache) {
-        Some(flag) if !is_cached => {
+        Some(flag) if cache == CacheMode::None => {
             return Err(Misuse::of(format!(
                 "{flag} needs --cache prefix, dual or activity"
             )));
@@ -243,6 +246,24 @@ fn refresh(args: &SamplerArgs, cache: CacheMode) -> Result<RefreshPolicy> {
     if args.keep_active.is_some() && cache != CacheMode::Activity {
         return Err(Misuse::of("--keep-active needs --cache activity"));
     }
+    Ok(())
+}
+
+/// What the flags change of a request.
+pub(crate) fn overrides(args: &SamplerArgs, gen_length: Option<usize>) -> Result<Overrides> {
+    let cache: CacheMode = args.cache.parse().map_err(Misuse::from_error)?;
+    let remasking = args.remasking.parse().map_err(Misuse::from_error)?;
+    let process = process(args)?;
+    for (flag, value) in [
+        ("--gen-length", gen_length),
+        ("--steps", args.steps),
+        ("--block-length", args.block_length),
+    ] {
+        if value == Some(0) {
+            return Err(Misuse::of(format!("{flag} must be at least 1")));
+        }
+    }
+    check_refresh(args, cache)?;
     for (flag, value) in [
         ("--prompt-interval", args.prompt_interval),
         ("--refresh-interval", args.refresh_interval),
@@ -251,102 +272,24 @@ fn refresh(args: &SamplerArgs, cache: CacheMode) -> Result<RefreshPolicy> {
             return Err(Misuse::of(format!("{flag} must be at least 1")));
         }
     }
-    let usual = RefreshPolicy::default();
-    let interval = (cache == CacheMode::Activity).then_some(ACTIVITY_INTERVAL);
-    Ok(RefreshPolicy {
-        suffix_window: args.suffix_window,
-        prompt_interval: args.prompt_interval.unwrap_or(usual.prompt_interval),
-        vicinity: args.vicinity.unwrap_or(usual.vicinity),
-        refresh_interval: args.refresh_interval.or(interval),
-        keep_active: args.keep_active.unwrap_or(usual.keep_active),
-    })
-}
-
-/// The first flag that means something to a masked diffusion model alone.
-fn of_diffusion(args: &SamplerArgs, cache: CacheMode) -> Option<&'static str> {
-    first_set(&[
-        ("--steps", args.steps.is_some()),
-        ("--block-length", args.block_length.is_some()),
-        ("--cfg-scale", args.cfg_scale > 0.0),
-        ("--remasking", args.remasking != Remasking::default().name()),
-        (
-            "--cache",
-            !matches!(cache, CacheMode::None | CacheMode::Prefix),
-        ),
-        ("--prompt-interval", args.prompt_interval.is_some()),
-        ("--vicinity", args.vicinity.is_some()),
-        ("--refresh-interval", args.refresh_interval.is_some()),
-        ("--suffix-window", args.suffix_window.is_some()),
-        ("--threshold", args.threshold.is_some()),
-        ("--factor", args.factor.is_some()),
-        ("--eb-gamma", args.eb_gamma.is_some()),
-        ("--entropy-exit", args.entropy_exit.is_some()),
-        ("--confidence-eos-eot-inf", args.confidence_eos_eot_inf),
-    ])
-}
-
-/// The sampler's configuration; `gen_length` is the number of masks to fill.
-pub(crate) fn sampler(
-    args: &SamplerArgs,
-    llada: &Llada,
-    gen_length: usize,
-    infill: bool,
-) -> Result<SampleConfig> {
-    let PredictorInfo { eos_token_id, .. } = llada.model.info();
-    let remasking = args
-        .remasking
-        .parse()
-        .map_err(|error| Misuse::of(format!("{error}")))?;
-    let cache: CacheMode = args
-        .cache
-        .parse()
-        .map_err(|error| Misuse::of(format!("{error}")))?;
-    let process = process(args)?;
-    let is_autoregressive = is_autoregressive(llada);
-    match of_diffusion(args, cache) {
-        Some(flag) if is_autoregressive => return Err(needs_diffusion(flag)),
-        _ => {}
-    }
-    let steps = args.steps.unwrap_or(gen_length);
-    for (flag, value) in [("--gen-length", gen_length), ("--steps", steps)] {
-        if value == 0 {
-            return Err(Misuse::of(format!("{flag} must be at least 1")));
-        }
-    }
-    if args.block_length == Some(0) {
-        return Err(Misuse::of("--block-length must be at least 1"));
-    }
-    // What a text never holds is never chosen; an infilled text does not end in its middle.
-    let unk = llada.tokenizer.unk_token_id();
-    let mut suppressed: Vec<u32> = unk.into_iter().collect();
-    if infill || args.logits_eos_inf {
-        suppressed.push(eos_token_id);
-    }
-    let mut late = Vec::new();
-    if args.confidence_eos_eot_inf {
-        late.push(eos_token_id);
-        late.extend(llada.tokenizer.token_to_id("<|eot_id|>"));
-    }
-    Ok(SampleConfig {
-        steps,
+    Ok(Overrides {
         gen_length,
+        steps: args.steps,
         block_length: args.block_length,
         temperature: args.temperature,
         cfg_scale: args.cfg_scale,
         remasking,
         process,
-        // Of causal attention keys and values never change: taking them again changes nothing.
-        cache: if is_autoregressive {
-            CacheMode::Prefix
-        } else {
-            cache
-        },
-        refresh: refresh(args, cache)?,
+        cache,
+        suffix_window: args.suffix_window,
+        prompt_interval: args.prompt_interval,
+        vicinity: args.vicinity,
+        refresh_interval: args.refresh_interval,
+        keep_active: args.keep_active,
         early_stop: args.early_stop,
         seed: args.seed,
-        // As in the reference, a mask may win in a published model; a character vocabulary is ours.
-        suppress_mask: infill || is_character_model(llada),
-        logits_eos_inf: suppressed,
-        confidence_eos_eot_inf: late,
+        logits_eos_inf: args.logits_eos_inf,
+        confidence_eos_eot_inf: args.confidence_eos_eot_inf,
+        suppress_mask: None,
     })
 }

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
     match cmd::run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let error = config::explain(error);
             output::note(&format!("error: {error:#}"));
             ExitCode::from(if error.is::<config::Misuse>() { 2 } else { 1 })
         }

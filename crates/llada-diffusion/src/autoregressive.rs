@@ -1,6 +1,6 @@
 //! Likelihoods of an autoregressive model, the baseline of the paper.
 
-use crate::{Error, MaskPredictor, Result, ScoredSequence, TokenBatch};
+use crate::{Error, MaskPredictor, Query, Result, ScoredSequence, TokenBatch};
 
 /// `ln p(x_i | x_0 .. x_{i-1})` of each token after the prompt: the chain rule, in one pass over
 /// each sequence.
@@ -54,7 +54,7 @@ fn score(predictor: &dyn MaskPredictor, sequences: &[ScoredSequence<'_>]) -> Res
         positions.extend(start + first - 1..start + end - 1);
         targets.extend_from_slice(&sequence.tokens[first..]);
     }
-    let losses = predictor.token_losses(&batch, &positions, &targets)?;
+    let losses = predictor.token_losses(Query::new(&batch, &positions), &targets)?;
     crate::forward::expect_length("token losses", positions.len(), losses.len())?;
     let mut values = losses.into_iter().map(|loss| -f64::from(loss));
     let of = |sequence: &ScoredSequence<'_>| {

@@ -50,6 +50,12 @@ pub enum Error {
         /// What it lacks.
         what: &'static str,
     },
+    /// An autoregressive model was asked for what only a masked diffusion model can do.
+    #[error("{what} cannot be used with an autoregressive model")]
+    NotAutoregressive {
+        /// The setting.
+        what: &'static str,
+    },
     /// An argument is outside its range.
     #[error("{what} must be {expected}, got {got}")]
     OutOfRange {

@@ -10,6 +10,7 @@ mod forward;
 mod likelihood;
 mod loss;
 mod predictor;
+mod query;
 mod ratio;
 mod reverse;
 mod schedule;
@@ -24,11 +25,14 @@ pub use likelihood::{
 };
 pub use loss::{diffusion_loss_weights, sft_loss_weights, uniform_loss_weights};
 pub use predictor::{
-    Cached, Export, KvCache, MaskPredictor, Parameter, ParameterKind, PredictorInfo, RowPlan,
-    Trainable, cross_entropies, guide_all,
+    Export, MaskPredictor, Parameter, ParameterKind, PredictorInfo, PredictorKind, Trainable,
+    losses_by_logits,
+};
+pub use query::{
+    Cached, Candidates, Choice, Guidance, KvCache, Query, RowPlan, cross_entropies, guide_all,
 };
 pub use ratio::nats_per_token;
-pub use reverse::{StepKey, reveal_probability, reverse_transition};
+pub use reverse::{StepKey, reveal_probability};
 pub use schedule::num_transfer_tokens;
 
-pub use llada_tensor::backend::{Candidate, Noise};
+pub use llada_tensor::backend::{Candidate, DenoisingStep, Keep, Noise, RankBy, RemaskRule};

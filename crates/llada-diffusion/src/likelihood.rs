@@ -4,7 +4,9 @@ use std::num::NonZeroUsize;
 
 use llada_tensor::{Philox, Stream};
 
-use crate::{Error, MaskPredictor, Result, TokenBatch};
+use crate::{
+    Error, Guidance, MaskPredictor, Query, Result, TokenBatch, autoregressive_log_likelihood,
+};
 
 /// A text to score.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub enum Estimator {
     /// Every token with probability `t`, `t` uniform on (0, 1], weighted by `1 / t` (eq. 5): the
     /// same expectation with far more variance.
     Ratio,
+    /// Nothing: [`chain_rule`] from left to right, a pass for each token.
+    Chain,
 }
 
 impl Default for LikelihoodConfig {
@@ -81,7 +85,9 @@ pub struct Estimate {
 /// uniform on `{1, .., L}` and `r_l` the answer `r_0` of `L` tokens with exactly `l` of them
 /// masked, chosen uniformly without replacement.
 ///
-/// [`Estimator::Ratio`] takes eq. 5 in its place, with independent draws of `t`.
+/// [`Estimator::Ratio`] takes eq. 5 in its place, with independent draws of `t`, and
+/// [`Estimator::Chain`] the chain rule, which is exact and has no standard error. So is the
+/// likelihood of an autoregressive predictor, in one pass and whatever the number of draws.
 ///
 /// - The `l` of the draws are stratified: draw `d` of `n` takes its quantile from
 ///   `[d / n, (d + 1) / n)`, or the draws of each `batch_size` are spread from one offset, as in
@@ -90,7 +96,8 @@ pub struct Estimate {
 ///   `max_batch_tokens` nor on the other sequences.
 ///
 /// # Errors
-/// [`Error::OutOfRange`] if `mc_samples` is 0 or a prompt leaves no answer; what the predictor
+/// [`Error::OutOfRange`] if `mc_samples` is 0 or a prompt leaves no answer;
+/// [`Error::NotAutoregressive`] for what only a masked diffusion model can do; what the predictor
 /// returns otherwise.
 ///
 /// Source: arXiv 2502.09992, eq. 6 and algorithm 3; `get_log_likelihood` in the reference's
@@ -100,6 +107,14 @@ pub fn log_likelihood(
     sequences: &[ScoredSequence<'_>],
     config: &LikelihoodConfig,
 ) -> Result<Vec<Estimate>> {
+    if let Some(values) = exact_values(predictor, sequences, config)? {
+        let exact = |(values, sequence): (&Vec<f64>, &ScoredSequence<'_>)| Estimate {
+            log_likelihood: values.iter().sum(),
+            standard_error: 0.0,
+            n_tokens: sequence.answer_len(),
+        };
+        return Ok(values.iter().zip(sequences).map(exact).collect());
+    }
     check(sequences, config)?;
     let mut values: Vec<Vec<f64>> = vec![Vec::new(); sequences.len()];
     let mut group = Group::default();
@@ -114,8 +129,8 @@ pub fn log_likelihood(
                 group.score(predictor, config.cfg_scale, &mut values)?;
             }
             let (positions, weight) = match config.estimator {
-                Estimator::Count => masked_by_count(sequence, config, [index, draw], l),
                 Estimator::Ratio => masked_by_ratio(sequence, config, index, draw),
+                _ => masked_by_count(sequence, config, [index, draw], l),
             };
             let mask_token_id = predictor.info().mask_token_id;
             let mut tokens = sequence.tokens.to_vec();
@@ -131,6 +146,39 @@ pub fn log_likelihood(
         .zip(&values)
         .map(|(sequence, values)| estimate(sequence, values, config.estimator))
         .collect())
+}
+
+/// `ln p` of each token of each answer where nothing is estimated: one by one from left to right.
+fn exact_values(
+    predictor: &dyn MaskPredictor,
+    sequences: &[ScoredSequence<'_>],
+    config: &LikelihoodConfig,
+) -> Result<Option<Vec<Vec<f64>>>> {
+    if predictor.info().is_autoregressive() {
+        let of_diffusion = [
+            ("estimator t", config.estimator == Estimator::Ratio),
+            ("batch_size", config.batch_size.is_some()),
+            ("cfg_scale", config.cfg_scale > 0.0),
+        ];
+        return match of_diffusion.into_iter().find(|(_, is_set)| *is_set) {
+            Some((what, _)) => Err(Error::NotAutoregressive { what }),
+            None => autoregressive_log_likelihood(predictor, sequences, config.max_batch_tokens)
+                .map(Some),
+        };
+    }
+    if config.estimator != Estimator::Chain {
+        return Ok(None);
+    }
+    check(sequences, config)?;
+    let values = |sequence: &ScoredSequence<'_>| {
+        let order: Vec<usize> = (0..sequence.answer_len()).collect();
+        chain_rule(predictor, sequence, &order, config)
+    };
+    sequences
+        .iter()
+        .map(values)
+        .collect::<Result<_>>()
+        .map(Some)
 }
 
 impl ScoredSequence<'_> {
@@ -307,18 +355,16 @@ impl Group {
             return Ok(());
         }
         let batch = TokenBatch::new(&self.sequences)?;
-        let (positions, targets) = (&self.positions[..], &self.targets[..]);
-        let losses = if cfg_scale > 0.0 {
-            let mask_token_id = predictor.info().mask_token_id;
-            let mut hidden = self.sequences.clone();
-            for (tokens, &prompt_len) in hidden.iter_mut().zip(&self.prompt_lens) {
-                tokens[..prompt_len].fill(mask_token_id);
-            }
-            let un = TokenBatch::new(&hidden)?;
-            predictor.guided_token_losses(&batch, &un, cfg_scale, positions, targets)?
-        } else {
-            predictor.token_losses(&batch, positions, targets)?
+        let mut query = Query::new(&batch, &self.positions);
+        let unconditional = match cfg_scale > 0.0 {
+            true => Some(self.unconditional(predictor.info().mask_token_id)?),
+            false => None,
         };
+        query.guidance = unconditional.as_ref().map(|unconditional| Guidance {
+            unconditional,
+            cfg_scale,
+        });
+        let losses = predictor.token_losses(query, &self.targets)?;
         crate::forward::expect_length("token losses", self.positions.len(), losses.len())?;
         let mut losses = losses.as_slice();
         for &(index, weight, l) in &self.draws {
@@ -328,6 +374,15 @@ impl Group {
         }
         *self = Self::default();
         Ok(())
+    }
+
+    /// The sequences without their prompts.
+    fn unconditional(&self, mask_token_id: u32) -> Result<TokenBatch> {
+        let mut hidden = self.sequences.clone();
+        for (tokens, &prompt_len) in hidden.iter_mut().zip(&self.prompt_lens) {
+            tokens[..prompt_len].fill(mask_token_id);
+        }
+        TokenBatch::new(&hidden)
     }
 }
 

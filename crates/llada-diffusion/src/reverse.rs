@@ -8,8 +8,7 @@
 
 use llada_tensor::{Philox, Stream};
 
-use crate::forward::expect_length;
-use crate::{Error, Result, TokenBatch};
+use crate::{Error, Result};
 
 /// Probability `(t - s) / t` that a token masked at noise level `t` is revealed at `s`.
 ///
@@ -58,40 +57,6 @@ impl StepKey {
         let philox = Philox::new(self.seed, Stream::Remask);
         philox.uniform_f32([position, self.step, self.sequence])
     }
-}
-
-/// Draws which masked tokens the reverse process reveals between noise levels `t` and `s`.
-///
-/// - `t`, `s`, `keys`: `[B]`, the noise levels and the draws of each sequence.
-/// - Returns flat positions, ascending. The tokens to put there are the mask predictor's.
-/// - Draws of a sequence depend on its key alone, not on the rest of the batch.
-///
-/// # Errors
-/// [`Error::LengthMismatch`] if `t`, `s` or `keys` do not fit the batch;
-/// [`Error::OutOfRange`] as in [`reveal_probability`].
-///
-/// Source: arXiv 2502.09992, appendix A.
-pub fn reverse_transition(
-    batch: &TokenBatch,
-    mask_token_id: u32,
-    t: &[f64],
-    s: &[f64],
-    keys: &[StepKey],
-) -> Result<Vec<usize>> {
-    expect_length("noise levels t", batch.n_sequences(), t.len())?;
-    expect_length("noise levels s", batch.n_sequences(), s.len())?;
-    expect_length("step keys", batch.n_sequences(), keys.len())?;
-    let mut revealed = Vec::new();
-    for (row, sequence) in batch.sequences().enumerate() {
-        let p = reveal_probability(t[row], s[row])?;
-        let is_revealed = |&(position, &token): &(usize, &u32)| {
-            token == mask_token_id && f64::from(keys[row].remask_uniform(position)) < p
-        };
-        let start = batch.offsets()[row];
-        let positions = sequence.iter().enumerate().filter(is_revealed);
-        revealed.extend(positions.map(|(position, _)| start + position));
-    }
-    Ok(revealed)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub use plot::{reversal_svg, scaling_svg};
 pub use reversal::{Couplet, Recall, choose_first_lines, read_couplets, recall};
 pub use scaling::{Bound, BoundConfig, ScalingPoint, held_out_bound, read_documents};
 pub use statistics::{Figure, Gap};
-pub use subject::{Kind, Subject};
+pub use subject::Subject;
 pub use tasks::{
     ChoiceTask, Chosen, GenerationConfig, GenerationTask, choose, exact_matches, read_choices,
     read_generations,

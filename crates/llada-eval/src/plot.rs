@@ -1,5 +1,6 @@
 //! The pictures of the experiments.
 
+use llada_diffusion::PredictorKind;
 use plotters::coord::Shift;
 use plotters::prelude::{
     ChartBuilder, Circle, DrawingArea, IntoDrawingArea, IntoLogRange, LineSeries, PathElement,
@@ -7,7 +8,7 @@ use plotters::prelude::{
 };
 use plotters::style::{BLACK, Color, WHITE};
 
-use crate::{Error, Figure, Kind, Result, ScalingPoint};
+use crate::{Error, Figure, Result, ScalingPoint};
 
 const SIZE: (u32, u32) = (960, 540);
 /// Half the width of the caps of an error bar, as a share of the axis.
@@ -15,17 +16,17 @@ const CAP: f64 = 0.006;
 
 type Drawn = std::result::Result<(), String>;
 
-fn color(kind: Kind) -> RGBColor {
+fn color(kind: PredictorKind) -> RGBColor {
     match kind {
-        Kind::Diffusion => RGBColor(31, 78, 121),
-        Kind::Autoregressive => RGBColor(200, 80, 20),
+        PredictorKind::Diffusion => RGBColor(31, 78, 121),
+        PredictorKind::Autoregressive => RGBColor(200, 80, 20),
     }
 }
 
-fn label(kind: Kind) -> &'static str {
+fn label(kind: PredictorKind) -> &'static str {
     match kind {
-        Kind::Diffusion => "LLaDA (masked diffusion)",
-        Kind::Autoregressive => "autoregressive twin",
+        PredictorKind::Diffusion => "LLaDA (masked diffusion)",
+        PredictorKind::Autoregressive => "autoregressive twin",
     }
 }
 
@@ -48,13 +49,13 @@ fn text(error: impl std::fmt::Display) -> String {
 ///
 /// # Errors
 /// [`Error::Plot`] if the drawing library fails.
-pub fn reversal_svg(models: &[(Kind, [Figure; 2])]) -> Result<String> {
+pub fn reversal_svg(models: &[(PredictorKind, [Figure; 2])]) -> Result<String> {
     svg(|root| draw_reversal(root, models))
 }
 
 fn draw_reversal(
     root: &DrawingArea<SVGBackend<'_>, Shift>,
-    models: &[(Kind, [Figure; 2])],
+    models: &[(PredictorKind, [Figure; 2])],
 ) -> Drawn {
     const DIRECTIONS: [&str; 2] = ["forward: the second line", "reversal: the first line"];
     root.fill(&WHITE).map_err(text)?;
@@ -180,7 +181,7 @@ fn draw_scaling(root: &DrawingArea<SVGBackend<'_>, Shift>, points: &[ScalingPoin
         .draw()
         .map_err(text)?;
     let cap = (right / left * 2.25).powf(CAP);
-    for kind in [Kind::Diffusion, Kind::Autoregressive] {
+    for kind in [PredictorKind::Diffusion, PredictorKind::Autoregressive] {
         let mut own: Vec<&ScalingPoint> = points.iter().filter(|p| p.kind == kind).collect();
         if own.is_empty() {
             continue;

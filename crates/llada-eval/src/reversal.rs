@@ -4,11 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use llada_diffusion::{LikelihoodConfig, ScoredSequence};
-use llada_sample::{Request, Task};
+use llada_diffusion::{LikelihoodConfig, PredictorKind, ScoredSequence};
+use llada_sample::{Overrides, Request, SampleConfig};
 
 use crate::lines::{not_empty, numbered};
-use crate::{BATCH, Error, Kind, Observer, Result, Subject};
+use crate::{BATCH, Error, Observer, Result, Subject};
 
 /// What ends a line of a couplet.
 const ENDS: [char; 7] = ['，', '。', '？', '！', '；', '：', '、'];
@@ -131,15 +131,17 @@ pub fn recall(
 ) -> Result<Vec<Recall>> {
     let mut recalls = Vec::with_capacity(couplets.len());
     for chunk in couplets.chunks(BATCH) {
-        let forward: Vec<Request> = chunk.iter().map(|c| forward(subject, c)).collect();
-        let reversal: Vec<Request> = chunk.iter().map(|c| reversal(subject, c)).collect();
-        let forward = subject.sample(&forward)?;
-        let reversal = subject.sample(&reversal)?;
+        let requests = |request: fn(&Subject<'_>, &Couplet) -> Result<Request>| {
+            let requests = chunk.iter().map(|couplet| request(subject, couplet));
+            requests.collect::<Result<Vec<Request>>>()
+        };
+        let forward = subject.sample(&requests(forward)?)?;
+        let reversal = subject.sample(&requests(reversal)?)?;
         for ((couplet, forward), reversal) in chunk.iter().zip(&forward).zip(&reversal) {
             let second = couplet.first.len() + couplet.between.len();
-            let (forward, reversal) = match subject.kind {
-                Kind::Diffusion => (&forward.tokens[second..], &reversal.tokens[..]),
-                Kind::Autoregressive => (forward.answer(), reversal.answer()),
+            let (forward, reversal) = match subject.kind() {
+                PredictorKind::Diffusion => (&forward.tokens[second..], &reversal.tokens[..]),
+                PredictorKind::Autoregressive => (forward.answer(), reversal.answer()),
             };
             recalls.push(Recall {
                 forward: compare(forward, &couplet.second),
@@ -159,49 +161,37 @@ fn compare(written: &[u32], line: &[u32]) -> (usize, usize) {
     (right, line.len())
 }
 
-fn forward(subject: &Subject<'_>, couplet: &Couplet) -> Request {
+fn forward(subject: &Subject<'_>, couplet: &Couplet) -> Result<Request> {
     let masks = vec![subject.info().mask_token_id; couplet.second.len()];
     let given = [&couplet.first[..], &couplet.between].concat();
-    match subject.kind {
-        Kind::Diffusion => fill(subject, [&given[..], &masks, &couplet.end].concat(), &masks),
-        Kind::Autoregressive => proceed(subject, given, masks.len()),
+    match subject.kind() {
+        PredictorKind::Diffusion => fill(subject, [&given[..], &masks, &couplet.end].concat()),
+        PredictorKind::Autoregressive => proceed(subject, given, masks.len()),
     }
 }
 
-fn reversal(subject: &Subject<'_>, couplet: &Couplet) -> Request {
+fn reversal(subject: &Subject<'_>, couplet: &Couplet) -> Result<Request> {
     let masks = vec![subject.info().mask_token_id; couplet.first.len()];
     let given = [&couplet.second[..], &couplet.end].concat();
-    match subject.kind {
-        Kind::Diffusion => {
-            let canvas = [&masks[..], &couplet.between, &given].concat();
-            fill(subject, canvas, &masks)
-        }
-        Kind::Autoregressive => proceed(subject, given, masks.len()),
+    match subject.kind() {
+        PredictorKind::Diffusion => fill(subject, [&masks[..], &couplet.between, &given].concat()),
+        PredictorKind::Autoregressive => proceed(subject, given, masks.len()),
     }
 }
 
-fn fill(subject: &Subject<'_>, canvas: Vec<u32>, masks: &[u32]) -> Request {
-    let suffix = Vec::from_iter(subject.end_of_document());
-    let config = subject.greedy_config(masks.len(), never(subject));
-    Request {
-        task: Task::Infill { canvas, suffix },
-        ..Request::infill(Vec::new(), config)
-    }
+fn fill(subject: &Subject<'_>, canvas: Vec<u32>) -> Result<Request> {
+    let task = Request::infill(canvas, SampleConfig::default()).task;
+    Ok(subject.policy.request(task, true, &Overrides::default())?)
 }
 
-fn proceed(subject: &Subject<'_>, prompt: Vec<u32>, length: usize) -> Request {
-    Request::generate(prompt, subject.greedy_config(length, never(subject)))
-}
-
-/// What a line never holds.
-fn never(subject: &Subject<'_>) -> Vec<u32> {
-    let eos = subject.info().eos_token_id;
-    subject
-        .tokenizer
-        .unk_token_id()
-        .into_iter()
-        .chain([eos])
-        .collect()
+fn proceed(subject: &Subject<'_>, prompt: Vec<u32>, length: usize) -> Result<Request> {
+    let overrides = Overrides {
+        gen_length: Some(length),
+        logits_eos_inf: true,
+        ..Overrides::default()
+    };
+    let task = Request::generate(prompt, SampleConfig::default()).task;
+    Ok(subject.policy.request(task, false, &overrides)?)
 }
 
 /// Lets an autoregressive model choose the first line of each couplet among `n_candidates` of the

@@ -2,10 +2,10 @@
 //!
 //! Source: arXiv 2502.09992, section 3.1; `6 N D` of Kaplan et al. 2020 (arXiv 2001.08361).
 
-use llada_diffusion::{LikelihoodConfig, ScoredSequence, nats_per_token};
+use llada_diffusion::{LikelihoodConfig, PredictorKind, ScoredSequence, nats_per_token};
 
 use crate::lines::{not_empty, numbered};
-use crate::{BATCH, Kind, Observer, Result, Subject};
+use crate::{BATCH, Observer, Result, Subject};
 
 /// Nats per token of held-out text: of a diffusion model an upper bound (eq. 6), of an
 /// autoregressive one the exact figure.
@@ -36,7 +36,7 @@ pub struct ScalingPoint {
     /// Name of the run.
     pub name: String,
     /// What was trained.
-    pub kind: Kind,
+    pub kind: PredictorKind,
     /// Parameters without the embedding and the head, `N`.
     pub non_embedding_parameters: usize,
     /// Tokens seen in training, `D`.

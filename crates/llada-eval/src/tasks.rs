@@ -1,11 +1,11 @@
 //! Tasks out of files of JSON lines: multiple choice by likelihood, and exact answers.
 
 use llada_diffusion::{LikelihoodConfig, ScoredSequence};
-use llada_sample::{Request, SampleConfig, Task};
+use llada_sample::{Overrides, Request, SampleConfig};
 use serde::Deserialize;
 
 use crate::lines::json_lines;
-use crate::{BATCH, Error, Kind, Observer, Result, Subject};
+use crate::{BATCH, Error, Observer, Result, Subject};
 
 /// A question with choices, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,9 +68,9 @@ fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<
         if end.is_empty() {
             return Err(bad("a choice is empty"));
         }
-        let tokens: Vec<u32> = (prompt.iter().chain(&end).copied())
-            .chain(subject.end_of_document())
-            .collect();
+        let mut tokens = [&prompt[..], &end].concat();
+        let end_of_document = subject.policy.whole_documents;
+        tokens.extend(end_of_document.then_some(subject.info().eos_token_id));
         check_length(subject, line, tokens.len())?;
         choices.push((tokens, prompt.len()));
     }
@@ -241,20 +241,15 @@ fn request(
     let gen_length = config.gen_length.unwrap_or(task.answer_len);
     let length = task.prompt.len() + gen_length;
     check_length(subject, task.line, length)?;
-    // The answer fills its place to the end of the document, which a diffusion model can see.
-    let is_whole = config.gen_length.is_none()
-        && subject.kind == Kind::Diffusion
-        && length < subject.info().max_sequence_length;
-    let never = Vec::from_iter(subject.tokenizer.unk_token_id());
-    let greedy = subject.greedy_config(gen_length, never);
-    let config = SampleConfig {
-        steps: config.steps.unwrap_or(gen_length),
-        early_stop: subject.kind == Kind::Autoregressive,
-        ..greedy
+    let overrides = Overrides {
+        gen_length: Some(gen_length),
+        steps: config.steps,
+        early_stop: subject.info().is_autoregressive(),
+        suppress_mask: Some(true),
+        ..Overrides::default()
     };
-    let mut request = Request::generate(task.prompt.clone(), config);
-    if let (Task::Generate { suffix, .. }, true) = (&mut request.task, is_whole) {
-        suffix.extend(subject.end_of_document());
-    }
-    Ok(request)
+    // The answer fills its place to the end of the document, which a diffusion model can see.
+    let is_document = config.gen_length.is_none();
+    let task = Request::generate(task.prompt.clone(), SampleConfig::default()).task;
+    Ok(subject.policy.request(task, is_document, &overrides)?)
 }

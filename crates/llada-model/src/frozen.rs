@@ -4,10 +4,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use llada_diffusion::{
-    Cached, Candidate, Error as DiffusionError, MaskPredictor, Noise, PredictorInfo,
+    Cached, Candidates, Choice, Error as DiffusionError, MaskPredictor, PredictorInfo, Query,
     Result as DiffusionResult, TokenBatch, cross_entropies, guide_all,
 };
-use llada_tensor::backend::{CandidateArgs, Denoising, DenoisingStep, Recorder, Rhs, Step};
+use llada_tensor::backend::{CandidateArgs, Denoising, Recorder, Rhs, Step};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
@@ -20,8 +20,6 @@ use crate::{ModelConfig, Result};
 
 /// Rows that a recorded pass computes are a multiple of this.
 const ROWS_AT_ONCE: usize = 8;
-/// Steps of sampling that a device is asked for at once: whoever watches sees them together.
-const STEPS_AT_ONCE: usize = 8;
 
 /// A LLaDA mask predictor that is not trained further: its matrices are packed for products, in
 /// bf16 if that is the precision, and there is no other copy of them.
@@ -155,24 +153,69 @@ impl FrozenModel {
         logits.value().to_vec_f32()
     }
 
-    /// The head's choice for each row of hidden states `[N, D]`.
-    fn choose(
+    /// Hidden states `[N, D]` of the positions of a query, and those of its guidance.
+    fn answer(&self, query: Query<'_>) -> DiffusionResult<(Tensor, Option<(f32, Tensor)>)> {
+        let Query {
+            batch, positions, ..
+        } = query;
+        let Some(mut cached) = query.cached else {
+            let hidden = self.infer(batch, positions)?;
+            let guidance = query.guidance.map(|guidance| {
+                let unconditional = self.infer(guidance.unconditional, positions)?;
+                Ok::<_, DiffusionError>((guidance.cfg_scale, unconditional))
+            });
+            return Ok((hidden, guidance.transpose()?));
+        };
+        if query.guidance.is_some() {
+            return Err(DiffusionError::Unsupported {
+                what: "guidance with caches",
+            });
+        }
+        self.network.check(batch, positions)?;
+        let at_rows = planned_positions(batch, &mut cached, positions)?;
+        let input = Input::planned(batch, cached.plans, &at_rows);
+        Ok((self.run(&input, Some(cached), None)?, None))
+    }
+
+    /// The candidates of several steps, which the device takes without waiting for the host.
+    fn candidates_ahead(
         &self,
-        hidden: &Tensor,
-        unconditional: Option<&Tensor>,
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> DiffusionResult<Vec<Candidate>> {
+        recorder: &dyn Recorder,
+        query: &Query<'_>,
+        choice: &Choice<'_>,
+    ) -> DiffusionResult<Candidates> {
+        self.network.check(query.batch, query.positions)?;
+        let mut input = Input::new(query.batch, query.positions);
+        let asked = input.pad_rows(ROWS_AT_ONCE);
+        let rule = choice.rule(0.0);
+        let mut key = self.network.recording_key(&input)?;
+        key.push(index_u32(asked));
+        key.extend(rule_key(&rule));
+        let denoising = Denoising {
+            key: &key,
+            ids: &input.ids,
+            rows: &input.rows,
+            mask_token_id: self.network.config.mask_token_id,
+            steps: choice.ahead,
+        };
         let (head, bias) = self.head();
-        Ok(candidates(CandidateArgs {
-            hidden,
-            unconditional,
-            head,
-            bias,
-            rule,
-            noise,
-            precision: self.network.precision,
-        })?)
+        let steps = recorder.denoise(&denoising, &mut |noise, choose| {
+            let hidden = self.run(&input, None, None)?.narrow(0, 0, asked)?;
+            choose(&CandidateArgs {
+                hidden: &hidden,
+                unconditional: None,
+                head,
+                bias,
+                rule: &rule,
+                noise,
+                precision: self.network.precision,
+            })
+        })?;
+        let mut steps = steps.into_iter();
+        Ok(Candidates {
+            now: steps.next().unwrap_or_default(),
+            ahead: steps.collect(),
+        })
     }
 
     fn head(&self) -> (Rhs<'_>, Option<&Tensor>) {
@@ -190,118 +233,54 @@ impl MaskPredictor for FrozenModel {
         self.network.info()
     }
 
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Vec<f32>> {
-        Ok(self.head_logits(&self.infer(batch, positions)?)?)
+    fn logits(&self, query: Query<'_>) -> DiffusionResult<Vec<f32>> {
+        let (hidden, guidance) = self.answer(query)?;
+        let mut logits = self.head_logits(&hidden)?;
+        if let Some((cfg_scale, unconditional)) = guidance {
+            guide_all(cfg_scale, &mut logits, &self.head_logits(&unconditional)?);
+        }
+        Ok(logits)
     }
 
-    fn candidates(
-        &self,
-        batch: &TokenBatch,
-        unconditional: Option<&TokenBatch>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> DiffusionResult<Vec<Candidate>> {
-        let hidden = self.infer(batch, positions)?;
-        let unconditional = unconditional
-            .map(|batch| self.infer(batch, positions))
-            .transpose()?;
-        self.choose(&hidden, unconditional.as_ref(), rule, noise)
-    }
-
-    fn candidates_cached(
-        &self,
-        batch: &TokenBatch,
-        mut cached: Cached<'_>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> DiffusionResult<Vec<Candidate>> {
-        self.network.check(batch, positions)?;
-        let at_rows = planned_positions(batch, &mut cached, positions)?;
-        let input = Input::planned(batch, cached.plans, &at_rows);
-        let hidden = self.run(&input, Some(cached), None)?;
-        self.choose(&hidden, None, rule, noise)
-    }
-
-    fn steps_at_once(&self) -> usize {
-        self.recorder.as_ref().map_or(1, |_| STEPS_AT_ONCE)
-    }
-
-    fn candidates_ahead(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        steps: &[DenoisingStep<'_>],
-    ) -> DiffusionResult<Vec<Vec<Candidate>>> {
-        let Some(recorder) = &self.recorder else {
-            return Err(DiffusionError::Unsupported {
-                what: "several steps at once",
-            });
-        };
-        self.network.check(batch, positions)?;
-        let mut input = Input::new(batch, positions);
-        let asked = input.pad_rows(ROWS_AT_ONCE);
-        let mut key = self.network.recording_key(&input)?;
-        key.push(index_u32(asked));
-        key.extend(rule_key(rule));
-        let denoising = Denoising {
-            key: &key,
-            ids: &input.ids,
-            rows: &input.rows,
-            mask_token_id: self.network.config.mask_token_id,
-            steps,
-        };
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> DiffusionResult<Candidates> {
+        let is_whole = query.cached.is_none() && query.guidance.is_none();
+        if let Some(recorder) = &self.recorder
+            && is_whole
+            && choice.ahead.len() > 1
+        {
+            return self.candidates_ahead(&**recorder, &query, choice);
+        }
+        let (hidden, guidance) = self.answer(query)?;
         let (head, bias) = self.head();
-        Ok(recorder.denoise(&denoising, &mut |noise, choose| {
-            let hidden = self.run(&input, None, None)?.narrow(0, 0, asked)?;
-            choose(&CandidateArgs {
-                hidden: &hidden,
-                unconditional: None,
-                head,
-                bias,
-                rule,
-                noise,
-                precision: self.network.precision,
-            })
-        })?)
+        let (cfg_scale, unconditional) = guidance.unzip();
+        let now = candidates(CandidateArgs {
+            hidden: &hidden,
+            unconditional: unconditional.as_ref(),
+            head,
+            bias,
+            rule: &choice.rule(cfg_scale.unwrap_or(0.0)),
+            noise: &choice.noise,
+            precision: self.network.precision,
+        })?;
+        Ok(now.into())
     }
 
-    fn token_losses(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> DiffusionResult<Vec<f32>> {
-        let hidden = self.infer(batch, positions)?;
-        let (head, bias) = self.head();
-        let (losses, _) = cross_entropy(&hidden, head, bias, targets, self.network.precision)?;
-        Ok(losses.to_vec_f32()?)
-    }
-
-    fn guided_token_losses(
-        &self,
-        batch: &TokenBatch,
-        unconditional: &TokenBatch,
-        cfg_scale: f32,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> DiffusionResult<Vec<f32>> {
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> DiffusionResult<Vec<f32>> {
         /// Positions whose logits are in memory at once.
         const ROWS: usize = 64;
-        let hidden = self.infer(batch, positions)?;
-        let un_hidden = self.infer(unconditional, positions)?;
+        let (hidden, guidance) = self.answer(query)?;
+        let Some((cfg_scale, unconditional)) = guidance else {
+            let (head, bias) = self.head();
+            let (losses, _) = cross_entropy(&hidden, head, bias, targets, self.network.precision)?;
+            return Ok(losses.to_vec_f32()?);
+        };
         let mut losses = Vec::with_capacity(targets.len());
         for (chunk, targets) in targets.chunks(ROWS).enumerate() {
-            let rows = |x: &Tensor| x.narrow(0, chunk * ROWS, targets.len());
-            let mut logits = self.head_logits(&rows(&hidden)?)?;
-            guide_all(
-                cfg_scale,
-                &mut logits,
-                &self.head_logits(&rows(&un_hidden)?)?,
-            );
-            losses.extend(cross_entropies(&logits, targets));
+            let logits =
+                |x: &Tensor| self.head_logits(&x.narrow(0, chunk * ROWS, targets.len())?);
+            let mut guided = logits(&hidden)?;
+            guide_all(cfg_scale, &mut guided, &logits(&unconditional)?);
+            losses.extend(cross_entropies(&guided, targets));
         }
         Ok(losses)
     }

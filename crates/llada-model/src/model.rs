@@ -4,11 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
-    Cached, Candidate, Export, MaskPredictor, Noise, Parameter, PredictorInfo,
+    Candidates, Choice, Export, MaskPredictor, Parameter, PredictorInfo, Query,
     Result as DiffusionResult, TokenBatch, Trainable,
 };
-use llada_tensor::backend::DenoisingStep;
-use llada_tensor::ops::candidates::CandidateRule;
 use llada_tensor::ops::matmul::pack;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
@@ -182,68 +180,16 @@ impl MaskPredictor for LladaModel {
         self.network.info()
     }
 
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Vec<f32>> {
-        self.frozen()?.logits(batch, positions)
+    fn logits(&self, query: Query<'_>) -> DiffusionResult<Vec<f32>> {
+        self.frozen()?.logits(query)
     }
 
-    fn candidates(
-        &self,
-        batch: &TokenBatch,
-        unconditional: Option<&TokenBatch>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> DiffusionResult<Vec<Candidate>> {
-        let frozen = self.frozen()?;
-        frozen.candidates(batch, unconditional, positions, rule, noise)
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> DiffusionResult<Candidates> {
+        self.frozen()?.candidates(query, choice)
     }
 
-    fn candidates_cached(
-        &self,
-        batch: &TokenBatch,
-        cached: Cached<'_>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> DiffusionResult<Vec<Candidate>> {
-        let frozen = self.frozen()?;
-        frozen.candidates_cached(batch, cached, positions, rule, noise)
-    }
-
-    fn steps_at_once(&self) -> usize {
-        self.frozen().map_or(1, MaskPredictor::steps_at_once)
-    }
-
-    fn candidates_ahead(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        steps: &[DenoisingStep<'_>],
-    ) -> DiffusionResult<Vec<Vec<Candidate>>> {
-        let frozen = self.frozen()?;
-        frozen.candidates_ahead(batch, positions, rule, steps)
-    }
-
-    fn token_losses(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> DiffusionResult<Vec<f32>> {
-        self.frozen()?.token_losses(batch, positions, targets)
-    }
-
-    fn guided_token_losses(
-        &self,
-        batch: &TokenBatch,
-        unconditional: &TokenBatch,
-        cfg_scale: f32,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> DiffusionResult<Vec<f32>> {
-        let frozen = self.frozen()?;
-        frozen.guided_token_losses(batch, unconditional, cfg_scale, positions, targets)
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> DiffusionResult<Vec<f32>> {
+        self.frozen()?.token_losses(query, targets)
     }
 }
 

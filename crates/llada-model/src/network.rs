@@ -19,6 +19,10 @@ use crate::lora::Lora;
 use crate::window::{Input, attend_cached};
 use crate::{ModelConfig, Result};
 
+/// Steps of sampling that a device is asked for at once, if it can record them: an observer sees
+/// them together.
+const STEPS_AT_ONCE: usize = 8;
+
 /// A weight and its optional bias, as indexes of the parameters.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot {
@@ -51,6 +55,7 @@ pub(crate) struct Network {
     wte: Slot,
     blocks: Vec<Block>,
     ln_f: Slot,
+    steps_at_once: usize,
     /// As long as the longest sequence so far.
     rope: Mutex<RopeTable>,
 }
@@ -178,6 +183,7 @@ impl Network {
             config.rope_theta,
         )?);
         let device = device.clone();
+        let steps_at_once = device.backend().recorder().map_or(1, |_| STEPS_AT_ONCE);
         Ok(Self {
             config,
             device,
@@ -186,16 +192,28 @@ impl Network {
             wte,
             blocks,
             ln_f,
+            steps_at_once,
             rope,
         })
     }
 
     pub(crate) fn info(&self) -> PredictorInfo {
-        PredictorInfo {
-            vocab_size: self.config.embedding_rows(),
-            mask_token_id: self.config.mask_token_id,
-            eos_token_id: self.config.eos_token_id,
-            max_sequence_length: self.config.max_sequence_length,
+        let config = &self.config;
+        let info = PredictorInfo {
+            block_size: config.block_size,
+            // A key and a value of f32 in each layer.
+            steps_at_once: self.steps_at_once,
+            kv_cache_bytes: 2 * 4 * config.n_layers * config.kv_heads() * config.head_dim(),
+            ..PredictorInfo::new(
+                config.embedding_rows(),
+                config.mask_token_id,
+                config.eos_token_id,
+                config.max_sequence_length,
+            )
+        };
+        match config.causal {
+            true => info.autoregressive(),
+            false => info,
         }
     }
 

@@ -131,6 +131,16 @@ impl Process {
         }
     }
 
+    /// The setting that asks for the process.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Quota => "quotas",
+            Self::BlockQuota => "quotas of a block",
+            Self::Reverse => "the reverse process",
+            other => other.numbers()[0].0,
+        }
+    }
+
     /// Name, bounds and value of every number of the process.
     fn numbers(self) -> Vec<(&'static str, Bounds, f32)> {
         match self {

@@ -1,158 +1,136 @@
-//! Calls of the predictor: runs that follow the same rule share a batch.
+//! Questions to the predictor: runs that choose tokens in the same way share a call.
 
-use llada_diffusion::{Cached, Error, KvCache, MaskPredictor, Noise, RowPlan, TokenBatch};
-use llada_tensor::backend::{DenoisingStep, RemaskRule};
-use llada_tensor::ops::candidates::CandidateRule;
+use llada_diffusion::{
+    Cached, Choice, Error, Guidance, KvCache, MaskPredictor, Noise, Query, RowPlan, TokenBatch,
+};
 
+use crate::ahead::{self, ComingSteps};
 use crate::run::Run;
-use crate::{Draws, Result, SampleConfig};
+use crate::{Draws, Request, Result};
 
 /// What runs must have in common to share a call.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Rule<'a> {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Rule {
     temperature: f64,
     cfg_scale: f32,
     suppress_mask: bool,
-    logits_eos_inf: &'a [u32],
-    confidence_eos_eot_inf: &'a [u32],
+    logits_eos_inf: Vec<u32>,
+    confidence_eos_eot_inf: Vec<u32>,
     is_recorded: bool,
     is_cached: bool,
 }
 
-impl<'a> Rule<'a> {
-    fn of(run: &Run<'a>) -> Self {
-        let config: &'a SampleConfig = &run.request.config;
+impl Rule {
+    pub(crate) fn new(request: &Request) -> Self {
+        let config = &request.config;
         Self {
             temperature: config.temperature,
             cfg_scale: config.cfg_scale,
             suppress_mask: config.suppress_mask,
-            logits_eos_inf: &config.logits_eos_inf,
-            confidence_eos_eot_inf: &config.confidence_eos_eot_inf,
-            is_recorded: matches!(run.request.draws, Draws::Recorded(_)),
+            logits_eos_inf: config.logits_eos_inf.clone(),
+            confidence_eos_eot_inf: config.confidence_eos_eot_inf.clone(),
+            is_recorded: matches!(request.draws, Draws::Recorded(_)),
             is_cached: config.uses_plans(),
         }
     }
 }
 
-/// Sets the candidates of all runs' positions. Runs without positions are left out.
-pub(crate) fn evaluate<'a>(predictor: &dyn MaskPredictor, runs: &mut [&mut Run<'a>]) -> Result<()> {
-    let mut waiting: Vec<&mut Run<'a>> = Vec::with_capacity(runs.len());
-    for run in runs.iter_mut() {
+/// Sets the candidates of all runs' positions, or the error of each run that fails. Runs without
+/// positions need no call.
+pub(crate) fn evaluate(
+    predictor: &dyn MaskPredictor,
+    runs: &mut [Run],
+) -> Vec<(usize, crate::Error)> {
+    let mut waiting: Vec<&mut Run> = Vec::new();
+    for run in runs {
         run.candidates.clear();
-        if !run.positions.is_empty() && !run.take_ahead() {
-            waiting.push(run);
+        if run.positions.is_empty() {
+            continue;
+        }
+        match run.ahead.take(&run.positions) {
+            Some(candidates) => run.candidates = candidates,
+            None => waiting.push(run),
         }
     }
-    while let Some(rule) = waiting.first().map(|run| Rule::of(run)) {
-        let (mut group, rest) = waiting.into_iter().partition(|run| Rule::of(run) == rule);
-        evaluate_group(predictor, &rule, &mut group)?;
+    let mut failed = Vec::new();
+    while let Some(rule) = waiting.first().map(|run| run.rule.clone()) {
+        let (mut group, rest): (Vec<_>, _) = waiting.into_iter().partition(|run| run.rule == rule);
         waiting = rest;
+        match ask(predictor, &rule, &mut group) {
+            Err(error) if group.len() == 1 => failed.push((group[0].index, error)),
+            // One of them is the reason: it fails alone.
+            Err(_) => {
+                for run in group {
+                    if let Err(error) = ask(predictor, &rule, &mut [&mut *run]) {
+                        failed.push((run.index, error));
+                    }
+                }
+            }
+            Ok(()) => {}
+        }
     }
-    Ok(())
+    failed
 }
 
 /// One call of the predictor.
-fn evaluate_group(
-    predictor: &dyn MaskPredictor,
-    rule: &Rule<'_>,
-    runs: &mut Vec<&mut Run<'_>>,
-) -> Result<()> {
+fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Result<()> {
     let info = predictor.info();
-    let canvases: Vec<&[u32]> = runs.iter().map(|run| run.canvas.as_slice()).collect();
-    let batch = TokenBatch::new(&canvases)?;
-    let unconditional = if rule.cfg_scale > 0.0 {
-        let canvases: Vec<Vec<u32>> = runs.iter().map(|run| run.unconditional()).collect();
-        Some(TokenBatch::new(&canvases)?)
-    } else {
-        None
+    let batch = TokenBatch::new(&runs.iter().map(|run| run.seen()).collect::<Vec<_>>())?;
+    let unconditional = match rule.cfg_scale > 0.0 {
+        true => {
+            let canvases: Vec<Vec<u32>> = runs.iter().map(|run| run.unconditional()).collect();
+            Some(TokenBatch::new(&canvases)?)
+        }
+        false => None,
     };
     let positions: Vec<usize> = (runs.iter().zip(batch.offsets()))
-        .flat_map(|(run, start)| run.positions.iter().map(move |position| start + position))
-        .collect();
-
-    let mut suppress = rule.logits_eos_inf.to_vec();
-    suppress.extend(rule.suppress_mask.then_some(info.mask_token_id));
-    let candidate_rule = CandidateRule {
-        temperature: rule.temperature,
-        cfg_scale: rule.cfg_scale,
-        suppress: &suppress,
-        suppress_confidence: rule.confidence_eos_eot_inf,
-    };
-    if evaluate_ahead(predictor, &batch, &positions, rule, &candidate_rule, runs)? {
-        return Ok(());
-    }
-    let draws = GumbelDraws::new(rule, runs, info.vocab_size, 0);
-    let noise = draws.noise(rule);
-    let candidates = if rule.is_cached {
-        let plans: Vec<RowPlan> = runs.iter().map(|run| run.plan.clone()).collect();
-        let mut caches: Vec<&mut KvCache> = runs.iter_mut().map(|run| &mut run.cache).collect();
-        let cached = Cached {
-            plans: &plans,
-            caches: &mut caches,
-        };
-        predictor.candidates_cached(&batch, cached, &positions, &candidate_rule, &noise)?
-    } else {
-        let unconditional = unconditional.as_ref();
-        predictor.candidates(&batch, unconditional, &positions, &candidate_rule, &noise)?
-    };
-
-    expect_candidates(positions.len(), candidates.len())?;
-    let mut candidates = candidates.into_iter();
-    for run in runs {
-        run.candidates
-            .extend(candidates.by_ref().take(run.positions.len()));
-    }
-    Ok(())
-}
-
-/// The same for several steps at once, if the predictor gains from it and they are known; whether
-/// that was so.
-fn evaluate_ahead(
-    predictor: &dyn MaskPredictor,
-    batch: &TokenBatch,
-    positions: &[usize],
-    rule: &Rule<'_>,
-    candidate_rule: &CandidateRule<'_>,
-    runs: &mut [&mut Run<'_>],
-) -> Result<bool> {
-    let most = predictor.steps_at_once();
-    if most < 2 {
-        return Ok(false);
-    }
-    let rules: Vec<Vec<RemaskRule>> = runs.iter().map(|run| run.rules_ahead(most)).collect();
-    let n_steps = rules.iter().map(Vec::len).min().unwrap_or(0);
-    if n_steps < 2 {
-        return Ok(false);
-    }
-    let vocab_size = predictor.info().vocab_size;
-    let draws: Vec<GumbelDraws> = (0..n_steps)
-        .map(|step| GumbelDraws::new(rule, runs, vocab_size, step))
-        .collect();
-    let remask: Vec<Vec<RemaskRule>> = (0..n_steps)
-        .map(|step| rules.iter().map(|of_run| of_run[step]).collect())
-        .collect();
-    let steps: Vec<DenoisingStep<'_>> = (draws.iter().zip(&remask))
-        .map(|(draws, remask)| DenoisingStep {
-            noise: draws.noise(rule),
-            remask,
+        .flat_map(|(run, start)| {
+            let positions = run.positions.iter();
+            positions.map(move |&position| start + info.position_of(position))
         })
         .collect();
-    let candidates = predictor.candidates_ahead(batch, positions, candidate_rule, &steps)?;
-    let got = candidates.iter().map(Vec::len).sum();
-    expect_candidates(n_steps * positions.len(), got)?;
-    let mut start = 0;
-    for run in runs {
-        let rows = start..start + run.positions.len();
-        start = rows.end;
-        run.set_ahead(
-            candidates
-                .iter()
-                .map(|all| all[rows.clone()].to_vec())
-                .collect(),
-        );
-        run.take_ahead();
+    let plans: Vec<RowPlan> = match rule.is_cached {
+        true => runs.iter().map(|run| run.plan.clone()).collect(),
+        false => Vec::new(),
+    };
+
+    let mut suppress = rule.logits_eos_inf.clone();
+    // A model that was never shown a mask has nothing to say by one.
+    let suppress_mask = rule.suppress_mask || info.is_autoregressive();
+    suppress.extend(suppress_mask.then_some(info.mask_token_id));
+    let draws = GumbelDraws::new(rule, runs, 0);
+    let coming = ComingSteps::new(rule, runs, info.steps_at_once);
+    let choice = Choice {
+        temperature: rule.temperature,
+        suppress: &suppress,
+        suppress_confidence: &rule.confidence_eos_eot_inf,
+        noise: draws.noise(rule),
+        ahead: &coming.steps(rule),
+    };
+    let mut caches: Vec<&mut KvCache> = runs.iter_mut().map(|run| &mut run.cache).collect();
+    let query = Query {
+        guidance: unconditional.as_ref().map(|unconditional| Guidance {
+            unconditional,
+            cfg_scale: rule.cfg_scale,
+        }),
+        cached: rule.is_cached.then_some(Cached {
+            plans: &plans,
+            caches: &mut caches,
+        }),
+        ..Query::new(&batch, &positions)
+    };
+    let candidates = predictor.candidates(query, &choice)?;
+
+    for step in std::iter::once(&candidates.now).chain(&candidates.ahead) {
+        expect_candidates(positions.len(), step.len())?;
     }
-    Ok(true)
+    let mut now = candidates.now.into_iter();
+    for run in runs.iter_mut() {
+        run.candidates
+            .extend(now.by_ref().take(run.positions.len()));
+    }
+    ahead::keep(runs, &candidates.ahead);
+    Ok(())
 }
 
 fn expect_candidates(expected: usize, got: usize) -> Result<()> {
@@ -170,7 +148,7 @@ fn expect_candidates(expected: usize, got: usize) -> Result<()> {
 
 /// What the Gumbel noise of each position is drawn from.
 #[derive(Debug, Default)]
-struct GumbelDraws {
+pub(crate) struct GumbelDraws {
     seeds: Vec<u64>,
     keys: Vec<[u32; 3]>,
     recorded: Vec<f64>,
@@ -178,13 +156,13 @@ struct GumbelDraws {
 
 impl GumbelDraws {
     /// The draws of the step that comes `ahead` steps after this one.
-    fn new(rule: &Rule<'_>, runs: &[&mut Run<'_>], vocab_size: usize, ahead: usize) -> Self {
+    pub(crate) fn new(rule: &Rule, runs: &[&mut Run], ahead: usize) -> Self {
         let mut draws = Self::default();
         if rule.temperature <= 0.0 {
             return draws;
         }
         for run in runs {
-            let key = run.key(ahead);
+            let (key, vocab_size) = (run.key(ahead), run.info.vocab_size);
             for &position in &run.positions {
                 match &run.request.draws {
                     Draws::Philox => {
@@ -202,7 +180,7 @@ impl GumbelDraws {
         draws
     }
 
-    fn noise(&self, rule: &Rule<'_>) -> Noise<'_> {
+    pub(crate) fn noise(&self, rule: &Rule) -> Noise<'_> {
         if rule.temperature <= 0.0 {
             Noise::None
         } else if rule.is_recorded {

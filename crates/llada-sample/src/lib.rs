@@ -1,25 +1,30 @@
 //! Sampling from a mask predictor: the reverse process of the paper, the remasking strategies and
 //! blocks of the reference's generate.py, classifier-free guidance, and infilling of any pattern;
 //! and from its autoregressive twin.
+//!
+//! A [`Session`] steps requests that come and go, [`sample`] runs a list of them, and a [`Policy`]
+//! says what a request of a model is by default.
 #![forbid(unsafe_code)]
 
-mod autoregressive;
+mod ahead;
 mod block;
+mod canvas;
 mod commit;
 mod config;
 mod draws;
 mod error;
 mod evaluate;
+mod policy;
 mod refresh;
 mod remask;
 mod request;
 mod run;
-mod sample;
+mod session;
 
-pub use autoregressive::sample_autoregressive;
 pub use config::{CacheMode, Process, Remasking, SampleConfig};
 pub use draws::{Draws, RecordedDraws};
 pub use error::{Error, Result};
+pub use policy::{AnswerLength, Overrides, Policy};
 pub use refresh::RefreshPolicy;
-pub use request::{Output, Request, Task};
-pub use sample::{Revealed, StepEvent, sample};
+pub use request::{Output, Request, RequestMemory, Task};
+pub use session::{Ended, Observer, Revealed, Session, StepEvent, sample};

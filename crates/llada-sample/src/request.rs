@@ -1,6 +1,8 @@
 //! What is asked of the sampler and what comes back.
 
-use crate::{Draws, SampleConfig};
+use llada_diffusion::PredictorInfo;
+
+use crate::{CacheMode, Draws, Process, RefreshPolicy, Remasking, SampleConfig};
 
 /// One sequence to sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,33 +42,120 @@ pub enum Task {
 }
 
 impl Request {
-    /// Asks for an answer to a prompt.
+    /// One sample of a task.
     #[must_use]
-    pub fn generate(prompt: Vec<u32>, config: SampleConfig) -> Self {
+    pub fn new(task: Task, config: SampleConfig) -> Self {
         Self {
-            task: Task::Generate {
-                prompt,
-                suffix: Vec::new(),
-                constraints: Vec::new(),
-            },
+            task,
             config,
             sequence: 0,
             draws: Draws::Philox,
         }
     }
 
+    /// Asks for an answer to a prompt.
+    #[must_use]
+    pub fn generate(prompt: Vec<u32>, config: SampleConfig) -> Self {
+        let (suffix, constraints) = (Vec::new(), Vec::new());
+        let task = Task::Generate {
+            prompt,
+            suffix,
+            constraints,
+        };
+        Self::new(task, config)
+    }
+
     /// Asks for the masks of a text.
     #[must_use]
     pub fn infill(canvas: Vec<u32>, config: SampleConfig) -> Self {
-        Self {
-            task: Task::Infill {
-                canvas,
-                suffix: Vec::new(),
+        let suffix = Vec::new();
+        Self::new(Task::Infill { canvas, suffix }, config)
+    }
+}
+
+/// What a request holds while it runs, in bytes. What a pass needs besides is shared by all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestMemory {
+    /// Of the canvas: tokens, and what is known of each position.
+    pub canvas_bytes: usize,
+    /// Of keys and values; 0 without a cache.
+    pub cache_bytes: usize,
+}
+
+impl Request {
+    /// Tokens of the canvas: prompt, answer and suffix.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        let parts = match &self.task {
+            Task::Generate { prompt, suffix, .. } => {
+                [prompt.len(), self.config.gen_length, suffix.len()]
+            }
+            Task::Infill { canvas, suffix } => [canvas.len(), 0, suffix.len()],
+        };
+        parts.into_iter().fold(0, usize::saturating_add)
+    }
+
+    /// What the request will hold, known before it starts.
+    #[must_use]
+    pub fn memory(&self, info: &PredictorInfo) -> RequestMemory {
+        // Token, whether it was given, the call that revealed it; position and candidate.
+        const BYTES: usize = size_of::<u32>()
+            + size_of::<bool>()
+            + 2 * size_of::<usize>()
+            + size_of::<llada_diffusion::Candidate>();
+        let length = self.length();
+        let has_cache = self.config.uses_plans();
+        RequestMemory {
+            canvas_bytes: length.saturating_mul(BYTES),
+            cache_bytes: match has_cache {
+                true => length.saturating_mul(info.kv_cache_bytes + size_of::<bool>()),
+                false => 0,
             },
-            config,
-            sequence: 0,
-            draws: Draws::Philox,
         }
+    }
+
+    /// What the request asks for that an autoregressive model cannot do.
+    pub(crate) fn diffusion_only(&self) -> Option<&'static str> {
+        let (config, refresh) = (&self.config, &self.config.refresh);
+        let usual = RefreshPolicy::default();
+        let (is_infill, has_suffix, has_constraints) = match &self.task {
+            Task::Infill { .. } => (true, false, false),
+            Task::Generate {
+                suffix,
+                constraints,
+                ..
+            } => (false, !suffix.is_empty(), !constraints.is_empty()),
+        };
+        let is_cache_known = matches!(config.cache, CacheMode::None | CacheMode::Prefix);
+        let checks = [
+            ("infill", is_infill),
+            ("a suffix", has_suffix),
+            ("constraints", has_constraints),
+            ("cfg_scale", config.cfg_scale > 0.0),
+            ("remasking", config.remasking != Remasking::LowConfidence),
+            ("cache", !is_cache_known),
+            (
+                "prompt_interval",
+                refresh.prompt_interval != usual.prompt_interval,
+            ),
+            ("vicinity", refresh.vicinity != usual.vicinity),
+            (
+                "refresh_interval",
+                refresh.refresh_interval != usual.refresh_interval,
+            ),
+            (
+                "suffix_window",
+                refresh.suffix_window != usual.suffix_window,
+            ),
+            (config.process.name(), config.process != Process::Quota),
+            (
+                "confidence_eos_eot_inf",
+                !config.confidence_eos_eot_inf.is_empty(),
+            ),
+            ("a recording of draws", self.draws != Draws::Philox),
+        ];
+        let found = checks.into_iter().find(|(_, is_asked)| *is_asked);
+        found.map(|(what, _)| what)
     }
 }
 

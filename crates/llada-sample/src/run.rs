@@ -1,36 +1,30 @@
 //! A request on its way: its canvas, and where it is in its blocks and steps.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use llada_diffusion::{
     Candidate, KvCache, PredictorInfo, RowPlan, StepKey, num_transfer_tokens, reveal_probability,
 };
-use llada_tensor::backend::{Keep, RankBy, RemaskRule};
 
+use crate::ahead::Ahead;
 use crate::block::{Block, blocks};
+use crate::canvas::{canvas, span};
 use crate::commit::{Predicted, committed};
+use crate::evaluate::Rule;
 use crate::refresh::{Canvas, Refreshed};
 use crate::remask::{highest, ranked, score};
-use crate::{Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task};
-
-/// Candidates of coming steps.
-#[derive(Debug, Default)]
-struct Ahead {
-    /// `[N]`, ascending.
-    positions: Vec<usize>,
-    /// `[N]` each.
-    steps: VecDeque<Vec<Candidate>>,
-}
+use crate::{
+    CacheMode, Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task,
+};
 
 /// A request, its canvas, and the state of its current step.
 #[derive(Debug)]
-pub(crate) struct Run<'a> {
-    pub(crate) request: &'a Request,
-    /// Index among the requests.
-    index: usize,
-    mask_token_id: u32,
-    eos_token_id: u32,
+pub(crate) struct Run {
+    /// Number of the request in its session.
+    pub(crate) index: usize,
+    pub(crate) request: Request,
+    pub(crate) rule: Rule,
+    pub(crate) info: PredictorInfo,
     /// Where the answer is; the whole text for an infill.
     answer: Range<usize>,
     pub(crate) canvas: Vec<u32>,
@@ -64,18 +58,37 @@ pub(crate) struct Run<'a> {
     /// Their candidates.
     pub(crate) candidates: Vec<Candidate>,
     /// What a device has computed of the coming steps of this block.
-    ahead: Ahead,
+    pub(crate) ahead: Ahead,
     revealed: Vec<Revealed>,
 }
 
-impl<'a> Run<'a> {
-    pub(crate) fn new(index: usize, request: &'a Request, info: &PredictorInfo) -> Result<Self> {
+impl Run {
+    pub(crate) fn new(index: usize, request: Request, info: &PredictorInfo) -> Result<Self> {
+        if let Some(what) = request
+            .diffusion_only()
+            .filter(|_| info.is_autoregressive())
+        {
+            let request = index;
+            return Err(Error::NotAutoregressive { request, what });
+        }
         request.config.check(index)?;
-        let (canvas, answer) = canvas(index, request, info)?;
+        let (canvas, answer) = canvas(index, &request, info)?;
         let is_masked: Vec<bool> = canvas.iter().map(|&id| id == info.mask_token_id).collect();
-        let span = span(index, request, &is_masked, &answer)?;
-        let steps = request.config.steps;
-        let blocks = blocks(&is_masked, span, request.config.block_length, steps);
+        let span = span(index, &request, &is_masked, &answer)?;
+        let (steps, block_length) = match info.is_autoregressive() {
+            // Token by token.
+            true => (answer.len(), None),
+            false => (request.config.steps, request.config.block_length),
+        };
+        if info.is_autoregressive() && answer.start == 0 {
+            return Err(Error::OutOfRange {
+                request: index,
+                what: "the prompt",
+                expected: "at least 1 token",
+                got: 0.0,
+            });
+        }
+        let blocks = blocks(&is_masked, span, block_length, steps);
         let is_parallel = request.config.process.is_parallel();
         if steps < blocks.len() && !is_parallel {
             return Err(Error::TooFewSteps {
@@ -85,10 +98,10 @@ impl<'a> Run<'a> {
             });
         }
         let mut run = Self {
-            request,
             index,
-            mask_token_id: info.mask_token_id,
-            eos_token_id: info.eos_token_id,
+            rule: Rule::new(&request),
+            request,
+            info: *info,
             answer,
             revealed_in: vec![0; canvas.len()],
             canvas,
@@ -115,12 +128,12 @@ impl<'a> Run<'a> {
             ahead: Ahead::default(),
             revealed: Vec::new(),
         };
-        run.check_draws(info)?;
+        run.check_draws()?;
         run.begin_block();
         Ok(run)
     }
 
-    fn check_draws(&self, info: &PredictorInfo) -> Result<()> {
+    fn check_draws(&self) -> Result<()> {
         let (Draws::Recorded(draws), config) = (&self.request.draws, &self.request.config) else {
             return Ok(());
         };
@@ -131,7 +144,13 @@ impl<'a> Run<'a> {
                 .iter()
                 .position(|given| !given)
                 .unwrap_or(length);
-            draws.check_gumbel(self.index, config.steps, first, length, info.vocab_size)?;
+            draws.check_gumbel(
+                self.index,
+                config.steps,
+                first,
+                length,
+                self.info.vocab_size,
+            )?;
         }
         if config.process == Process::Reverse || config.remasking == Remasking::Random {
             draws.check_remask(self.index, config.steps, length)?;
@@ -154,21 +173,42 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What the predictor is shown of the canvas: without a cache the known prefix, if it predicts
+    /// the token after it.
+    pub(crate) fn seen(&self) -> &[u32] {
+        match self.next_token() {
+            Some(next) if !self.request.config.uses_plans() => &self.canvas[..next],
+            _ => &self.canvas,
+        }
+    }
+
+    /// The place of the next token of an autoregressive answer.
+    fn next_token(&self) -> Option<usize> {
+        let is_autoregressive = self.info.is_autoregressive();
+        is_autoregressive.then_some(self.answer.start + self.step)
+    }
+
     /// The canvas without what was given at the start, for classifier-free guidance.
     pub(crate) fn unconditional(&self) -> Vec<u32> {
-        let hidden = |(&id, &given): (&u32, &bool)| if given { self.mask_token_id } else { id };
+        let mask = self.info.mask_token_id;
+        let hidden = |(&id, &given): (&u32, &bool)| if given { mask } else { id };
         self.canvas.iter().zip(&self.is_given).map(hidden).collect()
     }
 
     /// What this step computes and sees: everything, but for a cache or a suffix window.
     fn plan(&self) -> RowPlan {
         let (config, length) = (&self.request.config, self.canvas.len());
+        if let Some(next) = self.next_token() {
+            // Keys and values of a causal model are final: the newest token alone is computed.
+            let is_cached = config.cache != CacheMode::None && self.step > 0;
+            return RowPlan::window(if is_cached { next - 1 } else { 0 }..next, next);
+        }
         if !config.uses_plans() {
             return RowPlan::window(0..length, length);
         }
         let canvas = Canvas {
             is_masked: (self.canvas.iter())
-                .map(|&id| id == self.mask_token_id)
+                .map(|&id| id == self.info.mask_token_id)
                 .collect(),
             prompt: (self.is_given.iter())
                 .position(|given| !given)
@@ -184,14 +224,19 @@ impl<'a> Run<'a> {
     /// block, or only those to be revealed where that is known beforehand.
     pub(crate) fn choose_positions(&mut self) -> Result<()> {
         self.plan = self.plan();
+        self.positions.clear();
+        if let Some(next) = self.next_token() {
+            self.positions.push(next);
+            return Ok(());
+        }
         let (config, block) = (&self.request.config, &self.blocks[self.block].range);
         let start = match config.process {
             Process::BlockQuota => block.start,
             _ => 0,
         };
-        let competes =
-            |at: &usize| (start..block.end).contains(at) && self.canvas[*at] == self.mask_token_id;
-        self.positions.clear();
+        let competes = |at: &usize| {
+            (start..block.end).contains(at) && self.canvas[*at] == self.info.mask_token_id
+        };
         self.positions
             .extend(self.plan.positions().filter(competes));
         if config.process.is_parallel() || matches!(config.process, Process::EntropyExit(_)) {
@@ -240,52 +285,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// How each of the coming steps remasks, this one first and `most` in all, as far as that is
-    /// known before anything is predicted: as long as quotas say how many tokens stay.
-    pub(crate) fn rules_ahead(&self, most: usize) -> Vec<RemaskRule> {
-        let config = &self.request.config;
-        let rank_by = match config.remasking {
-            Remasking::LowConfidence => RankBy::Confidence,
-            Remasking::Margin => RankBy::Margin,
-            Remasking::Entropy => RankBy::Entropy,
-            Remasking::Random => return Vec::new(),
-        };
-        let draws_ahead = config.temperature <= 0.0 || self.request.draws == Draws::Philox;
-        let is_known = matches!(config.process, Process::Quota | Process::BlockQuota);
-        if !is_known || !draws_ahead || config.cfg_scale > 0.0 || config.uses_plans() {
-            return Vec::new();
-        }
-        let quotas = (self.block_step..self.quotas.len()).map(|step| self.quota_in(step));
-        let rule = |quota| RemaskRule {
-            rows: self.positions.len(),
-            rank_by,
-            keep: Keep::Quota(u32::try_from(quota).unwrap_or(u32::MAX)),
-        };
-        quotas
-            .take_while(|&quota| quota > 0)
-            .take(most)
-            .map(rule)
-            .collect()
-    }
-
-    /// Takes the candidates of the coming steps, `[N]` in each, for the positions of this one.
-    pub(crate) fn set_ahead(&mut self, steps: VecDeque<Vec<Candidate>>) {
-        let positions = self.positions.clone();
-        self.ahead = Ahead { positions, steps };
-    }
-
-    /// Takes the candidates of this step from those that were computed ahead; whether there are
-    /// any.
-    pub(crate) fn take_ahead(&mut self) -> bool {
-        let Some(candidates) = self.ahead.steps.pop_front() else {
-            return false;
-        };
-        let mut all = self.ahead.positions.iter().zip(candidates);
-        // Positions of a block only become fewer.
-        let find = |at: &usize| all.find(|(position, _)| *position == at).map(|(_, c)| c);
-        self.candidates
-            .extend(self.positions.iter().filter_map(find));
-        self.candidates.len() == self.positions.len()
+    /// Tokens to reveal in this step and those after it in the block.
+    pub(crate) fn quotas_ahead(&self) -> impl Iterator<Item = usize> {
+        (self.block_step..self.quotas.len()).map(|step| self.quota_in(step))
     }
 
     /// Puts this step's tokens into the canvas. Where the mask itself won, the mask stays.
@@ -327,7 +329,7 @@ impl<'a> Run<'a> {
             let Candidate {
                 token, confidence, ..
             } = self.candidates[i];
-            if token != self.mask_token_id {
+            if token != self.info.mask_token_id {
                 self.canvas[self.positions[i]] = token;
                 self.revealed_in[self.positions[i]] = self.refreshed.calls;
                 self.revealed.push(Revealed {
@@ -350,9 +352,17 @@ impl<'a> Run<'a> {
             block: self.block,
             blocks: self.blocks.len(),
             masked: self.n_masks(0..self.canvas.len()),
+            settled: self.settled(),
             revealed: &self.revealed,
             canvas: &self.canvas,
         }
+    }
+
+    /// The part of the answer before its first mask, which no later step changes.
+    fn settled(&self) -> Range<usize> {
+        let answer = &self.canvas[self.answer.clone()];
+        let first = answer.iter().position(|&id| id == self.info.mask_token_id);
+        self.answer.start..self.answer.start + first.unwrap_or(answer.len())
     }
 
     /// Goes on to the next step.
@@ -375,11 +385,11 @@ impl<'a> Run<'a> {
 
     fn n_masks(&self, range: Range<usize>) -> usize {
         let ids = self.canvas[range].iter();
-        ids.filter(|&&id| id == self.mask_token_id).count()
+        ids.filter(|&&id| id == self.info.mask_token_id).count()
     }
 
     fn has_mask(&self, range: Range<usize>) -> bool {
-        self.canvas[range].contains(&self.mask_token_id)
+        self.canvas[range].contains(&self.info.mask_token_id)
     }
 
     /// Ends an answer in which an EOS stands before the first mask, unless a fixed token follows.
@@ -391,21 +401,21 @@ impl<'a> Run<'a> {
         let answer = &mut self.canvas[self.answer.clone()];
         let end = answer
             .iter()
-            .position(|&id| id == self.eos_token_id || id == self.mask_token_id);
-        let tail_is_masked = answer.contains(&self.mask_token_id);
+            .position(|&id| id == self.info.eos_token_id || id == self.info.mask_token_id);
+        let tail_is_masked = answer.contains(&self.info.mask_token_id);
         let is_end = |&end: &usize| {
             let after = self.answer.start + end + 1..self.answer.end;
             tail_is_masked
-                && answer[end] == self.eos_token_id
+                && answer[end] == self.info.eos_token_id
                 && !self.is_given[after].contains(&true)
         };
         if let Some(end) = end.filter(is_end) {
-            answer[end..].fill(self.eos_token_id);
+            answer[end..].fill(self.info.eos_token_id);
             self.ended = true;
         }
     }
 
-    /// Ends the run after this step, at an observer's wish.
+    /// Ends the run after this step.
     pub(crate) fn stop(&mut self) {
         self.stopped = !self.is_done();
     }
@@ -422,7 +432,7 @@ impl<'a> Run<'a> {
     }
 
     pub(crate) fn into_output(self) -> Output {
-        let is_filled = || !self.canvas.contains(&self.mask_token_id);
+        let is_filled = || !self.canvas.contains(&self.info.mask_token_id);
         let is_infill = matches!(self.request.task, Task::Infill { .. });
         let is_parallel = self.request.config.process.is_parallel();
         if is_infill && self.request.config.suppress_mask && !self.stopped {
@@ -444,85 +454,6 @@ impl<'a> Run<'a> {
                 0
             },
             stopped: self.stopped,
-        }
-    }
-}
-
-/// The canvas at the start, checked, and where its answer is.
-pub(crate) fn canvas(
-    index: usize,
-    request: &Request,
-    info: &PredictorInfo,
-) -> Result<(Vec<u32>, Range<usize>)> {
-    type Given<'a> = (&'a [u32], usize, &'a [u32], &'a [(usize, u32)]);
-    let (given, gen_length, suffix, constraints): Given<'_> = match &request.task {
-        Task::Generate {
-            prompt,
-            suffix,
-            constraints,
-        } => (prompt, request.config.gen_length, suffix, constraints),
-        Task::Infill { canvas, suffix } => (canvas, 0, suffix, &[]),
-    };
-    let max_sequence_length = info.max_sequence_length;
-    let parts = [given.len(), gen_length, suffix.len()];
-    let length = parts.into_iter().fold(0, usize::saturating_add);
-    if length > max_sequence_length {
-        return Err(Error::TooLong {
-            request: index,
-            length,
-            max_sequence_length,
-        });
-    }
-    let masks = std::iter::repeat_n(&info.mask_token_id, gen_length);
-    let mut canvas: Vec<u32> = given.iter().chain(masks).chain(suffix).copied().collect();
-    for &(offset, id) in constraints {
-        if offset >= gen_length {
-            return Err(Error::OutOfRange {
-                request: index,
-                what: "the offset of a constraint",
-                expected: "less than gen_length",
-                got: offset as f64,
-            });
-        }
-        canvas[given.len() + offset] = id;
-    }
-    let is_token = |id: u32| (id as usize) < info.vocab_size || id == info.mask_token_id;
-    if let Some(position) = canvas.iter().position(|&id| !is_token(id)) {
-        let (id, vocab_size) = (canvas[position], info.vocab_size);
-        return Err(Error::TokenOutOfRange {
-            request: index,
-            id,
-            position,
-            vocab_size,
-        });
-    }
-    let answer = match &request.task {
-        Task::Generate { .. } => given.len()..given.len() + gen_length,
-        Task::Infill { .. } => 0..given.len(),
-    };
-    Ok((canvas, answer))
-}
-
-/// The positions that blocks are cut from: the answer, or the text from its first to its last mask.
-fn span(
-    index: usize,
-    request: &Request,
-    is_masked: &[bool],
-    answer: &Range<usize>,
-) -> Result<Range<usize>> {
-    match request.task {
-        Task::Generate { .. } if answer.is_empty() => Err(Error::OutOfRange {
-            request: index,
-            what: "gen_length",
-            expected: "at least 1",
-            got: 0.0,
-        }),
-        Task::Generate { .. } => Ok(answer.clone()),
-        Task::Infill { .. } => {
-            let first = is_masked.iter().position(|&masked| masked);
-            let last = is_masked.iter().rposition(|&masked| masked);
-            let ends = first.zip(last).ok_or(Error::NoMask { request: index })?;
-            Ok(ends.0..ends.1 + 1)
         }
     }
 }

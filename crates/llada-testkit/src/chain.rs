@@ -1,6 +1,8 @@
 //! The predictor of a Markov chain.
 
-use llada_diffusion::{MaskPredictor, PredictorInfo, Result, TokenBatch, cross_entropies};
+use llada_diffusion::{
+    Candidates, Choice, MaskPredictor, PredictorInfo, Query, Result, losses_by_logits,
+};
 
 /// An autoregressive predictor whose next token depends on the last one alone, by a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,25 +34,22 @@ impl ChainPredictor {
 
 impl MaskPredictor for ChainPredictor {
     fn info(&self) -> PredictorInfo {
-        PredictorInfo {
-            vocab_size: self.vocab_size,
-            mask_token_id: self.vocab_size as u32 - 1,
-            eos_token_id: self.vocab_size as u32 - 2,
-            max_sequence_length: 64,
-        }
+        let n = self.vocab_size;
+        PredictorInfo::new(n, n as u32 - 1, n as u32 - 2, 64).autoregressive()
     }
 
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
-        let rows = positions.iter().map(|&at| self.after(batch.ids()[at]));
-        Ok(rows.flatten().copied().collect())
+    fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
+        query.by_logits(|batch, positions| {
+            let rows = positions.iter().map(|&at| self.after(batch.ids()[at]));
+            Ok(rows.flatten().copied().collect())
+        })
     }
 
-    fn token_losses(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> Result<Vec<f32>> {
-        Ok(cross_entropies(&self.logits(batch, positions)?, targets))
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        choice.by_logits(self, query)
+    }
+
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        losses_by_logits(self, query, targets)
     }
 }

@@ -1,6 +1,8 @@
 //! The predictor of a known distribution.
 
-use llada_diffusion::{MaskPredictor, PredictorInfo, Result, TokenBatch, cross_entropies};
+use llada_diffusion::{
+    Candidates, Choice, MaskPredictor, PredictorInfo, Query, Result, TokenBatch, losses_by_logits,
+};
 
 use crate::toy::row_of;
 
@@ -72,20 +74,9 @@ impl JointPredictor {
         }
         marginal
     }
-}
-
-impl MaskPredictor for JointPredictor {
-    fn info(&self) -> PredictorInfo {
-        PredictorInfo {
-            vocab_size: self.n_tokens + 1,
-            mask_token_id: self.n_tokens as u32,
-            eos_token_id: 0,
-            max_sequence_length: self.seq_len,
-        }
-    }
-
-    /// Logarithms of the conditionals.
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
+    /// Logarithms of the conditionals at positions, `[N, V]`.
+    #[must_use]
+    pub fn rows(&self, batch: &TokenBatch, positions: &[usize]) -> Vec<f32> {
         let mut logits = Vec::with_capacity(positions.len() * (self.n_tokens + 1));
         for &at in positions {
             let row = row_of(batch, at);
@@ -93,16 +84,24 @@ impl MaskPredictor for JointPredictor {
             logits.extend(marginal.iter().map(|p| p.ln() as f32));
             logits.push(f32::NEG_INFINITY);
         }
-        Ok(logits)
+        logits
+    }
+}
+
+impl MaskPredictor for JointPredictor {
+    fn info(&self) -> PredictorInfo {
+        PredictorInfo::new(self.n_tokens + 1, self.n_tokens as u32, 0, self.seq_len)
     }
 
-    fn token_losses(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> Result<Vec<f32>> {
-        let logits = self.logits(batch, positions)?;
-        Ok(cross_entropies(&logits, targets))
+    fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
+        query.by_logits(|batch, positions| Ok(self.rows(batch, positions)))
+    }
+
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        choice.by_logits(self, query)
+    }
+
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        losses_by_logits(self, query, targets)
     }
 }

@@ -1,6 +1,9 @@
 //! A predictor whose logits are a hash of what it sees.
 
-use llada_diffusion::{Error, MaskPredictor, PredictorInfo, Result, TokenBatch, cross_entropies};
+use llada_diffusion::{
+    Candidates, Choice, Error, MaskPredictor, PredictorInfo, Query, Result, TokenBatch,
+    losses_by_logits,
+};
 use llada_tensor::{Philox, Stream};
 
 /// Logits drawn from (seed, all tokens of the sequence, position, token), uniform in [-5, 5).
@@ -27,13 +30,15 @@ impl ToyPredictor {
         );
         let mask_token_id = u32::try_from(vocab_size - 1).expect("ids have 32 bits");
         let eos_token_id = mask_token_id - 1;
-        let info = PredictorInfo {
-            vocab_size,
-            mask_token_id,
-            eos_token_id,
-            max_sequence_length,
-        };
+        let info = PredictorInfo::new(vocab_size, mask_token_id, eos_token_id, max_sequence_length);
         Self { info, seed }
+    }
+
+    /// The same logits from a predictor that says that it is autoregressive.
+    #[must_use]
+    pub fn autoregressive(self) -> Self {
+        let info = self.info.autoregressive();
+        Self { info, ..self }
     }
 
     fn logit(&self, context: u64, position: usize, token: usize) -> f32 {
@@ -41,14 +46,12 @@ impl ToyPredictor {
             [position, token].map(|x| u32::try_from(x).expect("indexes have 32 bits"));
         10.0 * Philox::new(context, Stream::Test).uniform_f32([position, token, 0]) - 5.0
     }
-}
 
-impl MaskPredictor for ToyPredictor {
-    fn info(&self) -> PredictorInfo {
-        self.info
-    }
-
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
+    /// Logits of positions of whole sequences, `[N, V]`.
+    ///
+    /// # Errors
+    /// If a token id or a length is out of range.
+    pub fn rows(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
         let info = &self.info;
         if let Some(at) = batch
             .ids()
@@ -82,15 +85,23 @@ impl MaskPredictor for ToyPredictor {
         }
         Ok(logits)
     }
+}
 
-    fn token_losses(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> Result<Vec<f32>> {
-        let logits = self.logits(batch, positions)?;
-        Ok(cross_entropies(&logits, targets))
+impl MaskPredictor for ToyPredictor {
+    fn info(&self) -> PredictorInfo {
+        self.info
+    }
+
+    fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
+        query.by_logits(|batch, positions| self.rows(batch, positions))
+    }
+
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        choice.by_logits(self, query)
+    }
+
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        losses_by_logits(self, query, targets)
     }
 }
 

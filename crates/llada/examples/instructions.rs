@@ -11,9 +11,7 @@ use std::path::Path;
 use std::{env, fs};
 
 use anyhow::Context as _;
-use llada::diffusion::MaskPredictor as _;
-use llada::sample::{Request, SampleConfig, sample};
-use llada::{CpuConfig, Device, Llada, Precision};
+use llada::{CpuConfig, Device, Llada, Overrides, Precision, Task};
 use serde_json::{Value, json};
 
 /// Masks of every answer: more than the longest has, so that only its EOS tells its length.
@@ -98,21 +96,18 @@ impl Counts {
 }
 
 fn answers(llada: &Llada, pairs: &[&Pair]) -> anyhow::Result<Vec<Option<String>>> {
-    let info = llada.model.info();
-    let config = SampleConfig {
-        steps: GEN_LENGTH,
-        gen_length: GEN_LENGTH,
-        block_length: None,
-        suppress_mask: true,
-        logits_eos_inf: llada.tokenizer.unk_token_id().into_iter().collect(),
-        ..SampleConfig::default()
+    let info = llada.info();
+    let overrides = Overrides {
+        gen_length: Some(GEN_LENGTH),
+        ..Overrides::default()
     };
+    // Ids: a prompt is no beginning of a document.
     let request = |pair: &&Pair| {
         let ids = llada.tokenizer.encode(&pair.prompt)?;
-        anyhow::Ok(Request::generate(ids, config.clone()))
+        anyhow::Ok(llada.request(&Task::generate(ids), &overrides)?)
     };
     let requests = pairs.iter().map(request).collect::<Result<Vec<_>, _>>()?;
-    let outputs = sample(&llada.model, &requests, &mut |_| ControlFlow::Continue(()))?;
+    let outputs = llada.sample(&requests, &mut |_| ControlFlow::Continue(()))?;
     let text = |output: &llada::sample::Output| {
         let answer = output.answer();
         let end = answer.iter().position(|&id| id == info.eos_token_id);

@@ -13,7 +13,7 @@ use std::{env, fs};
 
 use anyhow::Context as _;
 use llada::diffusion::{
-    LikelihoodConfig, MaskPredictor as _, ScoredSequence, TokenBatch, log_likelihood,
+    LikelihoodConfig, MaskPredictor as _, Query, ScoredSequence, TokenBatch, log_likelihood,
 };
 use llada::model::weights::from_bytes;
 use llada::sample::{Request, SampleConfig, sample};
@@ -133,7 +133,7 @@ impl Figures {
             for &at in &positions {
                 masked[at] = info.mask_token_id;
             }
-            let of_text = model.logits(&TokenBatch::new(&[masked])?, &positions)?;
+            let of_text = model.logits(Query::new(&TokenBatch::new(&[masked])?, &positions))?;
             for row in of_text.chunks_exact(info.vocab_size) {
                 let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
                 top.push(best.map_or(0, |(at, _)| at));

@@ -8,35 +8,27 @@
 use std::{env, fs, ops::ControlFlow, path::Path};
 
 use anyhow::Context as _;
-use llada::diffusion::MaskPredictor as _;
-use llada::sample::{Request, SampleConfig, sample};
-use llada::{CpuConfig, Device, Llada, Precision};
+use llada::sample::Request;
+use llada::{CpuConfig, Device, Llada, Overrides, Precision, Task};
 use serde_json::{Value, json};
 
 /// The marks that end a clause.
 const MARKS: [char; 7] = ['，', '。', '？', '！', '；', '：', '、'];
 
 /// The poem with every character masked but the marks and clause number `given`.
-fn request(truth: &[u32], poem: &str, given: usize, llada: &Llada) -> Request {
-    let mask = llada.model.info().mask_token_id;
-    let (mut canvas, mut clause, mut steps) = (truth.to_vec(), 0, 0);
+fn request(truth: &[u32], poem: &str, given: usize, llada: &Llada) -> anyhow::Result<Request> {
+    let mask = llada.info().mask_token_id;
+    let (mut canvas, mut clause) = (truth.to_vec(), 0);
     for (id, character) in canvas.iter_mut().zip(poem.chars()) {
         if MARKS.contains(&character) {
             clause += 1;
         } else if clause != given {
             *id = mask;
-            steps += 1;
         }
     }
     // The model was trained on whole poems, which end with an EOS.
-    canvas.push(llada.model.info().eos_token_id);
-    let config = SampleConfig {
-        steps,
-        block_length: None,
-        suppress_mask: true,
-        ..SampleConfig::default()
-    };
-    Request::infill(canvas, config)
+    canvas.push(llada.info().eos_token_id);
+    Ok(llada.request(&Task::infill(canvas), &Overrides::default())?)
 }
 
 /// How well `poems` are recalled from clause number `given`.
@@ -46,8 +38,9 @@ fn recall(llada: &Llada, poems: &[&str], given: usize) -> anyhow::Result<Value> 
         let encode = |poem: &&str| llada.tokenizer.encode(poem);
         let truths = chunk.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
         let of_pair = |(truth, poem): (&Vec<u32>, &&str)| request(truth, poem, given, llada);
-        let requests: Vec<Request> = truths.iter().zip(chunk).map(of_pair).collect();
-        let outputs = sample(&llada.model, &requests, &mut |_| ControlFlow::Continue(()))?;
+        let requests = truths.iter().zip(chunk).map(of_pair);
+        let requests = requests.collect::<anyhow::Result<Vec<Request>>>()?;
+        let outputs = llada.sample(&requests, &mut |_| ControlFlow::Continue(()))?;
         for ((output, truth), request) in outputs.iter().zip(&truths).zip(&requests) {
             let wrong = output.tokens.iter().zip(truth).filter(|(a, b)| a != b);
             let wrong = wrong.count();

@@ -18,7 +18,7 @@ pub(crate) fn load(file: &Gguf, device: &Device, precision: Precision) -> Result
     // The vocabulary first: it is quick to fail.
     let tokenizer = tokenizer(file)?;
     let model = file.load_frozen(device, precision)?;
-    Ok(Llada { model, tokenizer })
+    Ok(Llada::new(model, tokenizer))
 }
 
 pub(crate) fn tokenizer(file: &Gguf) -> Result<Tokenizer, LoadError> {

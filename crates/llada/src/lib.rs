@@ -3,6 +3,7 @@
 
 mod convert;
 mod embedded;
+mod generate;
 mod gguf;
 
 use std::path::Path;
@@ -19,8 +20,11 @@ pub use llada_tensor as tensor;
 pub use llada_text as text;
 pub use llada_train as train;
 
+pub use generate::{Answer, GenerateError, Prompt, Score, Step, Stream, Task};
 use llada_model::gguf::is_gguf;
 pub use llada_model::{FrozenModel, Gguf, LladaModel, ModelConfig};
+use llada_sample::AnswerLength;
+pub use llada_sample::Overrides;
 pub use llada_tensor::{CpuConfig, CpuLevel, Device, Precision};
 use llada_text::ChatTemplate;
 pub use llada_text::Tokenizer;
@@ -32,6 +36,18 @@ pub struct Llada<M = FrozenModel> {
     pub model: M,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Length of an answer if none is asked for.
+    pub answer_length: AnswerLength,
+}
+
+impl<M> Llada<M> {
+    fn new(model: M, tokenizer: Tokenizer) -> Self {
+        Self {
+            model,
+            tokenizer,
+            answer_length: AnswerLength::default(),
+        }
+    }
 }
 
 /// Errors of loading.
@@ -56,7 +72,7 @@ pub fn load(path: &Path, device: &Device, precision: Precision) -> Result<Llada,
     }
     let model = llada_model::weights::load_frozen(path, device, precision)?;
     let tokenizer = Tokenizer::from_dir(path)?;
-    Ok(Llada { model, tokenizer })
+    Ok(Llada::new(model, tokenizer))
 }
 
 /// As [`load`], to be trained.
@@ -74,7 +90,7 @@ pub fn load_trainable(
         false => Tokenizer::from_dir(path)?,
     };
     let model = llada_model::weights::load(path, device, precision)?;
-    Ok(Llada { model, tokenizer })
+    Ok(Llada::new(model, tokenizer))
 }
 
 /// The chat template of a folder or a GGUF file.

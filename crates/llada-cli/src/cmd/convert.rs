@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use llada::diffusion::{MaskPredictor as _, TokenBatch};
+use llada::diffusion::{MaskPredictor as _, Query, TokenBatch};
 use llada::tensor::{Philox, Stream};
 use llada::{Device, Precision};
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn logits(path: &Path, precision: Precision, n: usize, device: &Device) -> Resul
     };
     let batch = TokenBatch::new(&[(0..n).map(id).collect::<Vec<u32>>()])?;
     let positions: Vec<usize> = (0..n).collect();
-    let logits = model.logits(&batch, &positions)?;
+    let logits = model.logits(Query::new(&batch, &positions))?;
     Ok(logits
         .chunks_exact(info.vocab_size)
         .map(<[f32]>::to_vec)

@@ -12,12 +12,10 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use llada::Llada;
-use llada::eval::{Figure, Kind, Subject};
+use llada::eval::Figure;
 use serde_json::{Value, json};
 
 use crate::args::{EvalArgs, EvalCommand};
-use crate::config::is_autoregressive;
 use crate::output::note;
 
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
@@ -26,17 +24,6 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         EvalCommand::Scaling(args) => scaling::run(args),
         EvalCommand::Likelihood(args) => tasks::likelihood(args),
         EvalCommand::Generation(args) => tasks::generation(args),
-    }
-}
-
-fn subject(llada: &Llada) -> Subject<'_> {
-    Subject {
-        predictor: &llada.model,
-        tokenizer: &llada.tokenizer,
-        kind: match is_autoregressive(llada) {
-            true => Kind::Autoregressive,
-            false => Kind::Diffusion,
-        },
     }
 }
 

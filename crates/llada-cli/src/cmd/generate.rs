@@ -3,109 +3,77 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use llada::Llada;
-use llada::diffusion::MaskPredictor as _;
-use llada::sample::{Process, Request, Task};
+use llada::sample::{Request, Task as TokenTask};
 use llada::text::{ChatTemplate, Message};
+use llada::{GenerateError, Llada, Overrides, Prompt, Task};
 
+use super::observe::of_sampler;
 use crate::args::GenerateArgs;
-use crate::config::{
-    Misuse, is_autoregressive, is_character_model, load_with_dir, needs_diffusion, sampler,
-};
-
-/// Length of an answer if none is asked for.
-const GEN_LENGTH: usize = 64;
-/// The same for the poem model, in prompts: the first line of a quatrain has three more.
-const LINES_OF_A_POEM: usize = 3;
+use crate::config::{Misuse, load_with_dir, overrides};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
+    let overrides = overrides(&args.sampler, args.gen_length)?;
     let (llada, path) = load_with_dir(&args.model)?;
-    let info = llada.model.info();
-    let constraints = constraints(args, &llada)?;
-    let is_autoregressive = is_autoregressive(&llada);
-    if is_autoregressive && !constraints.is_empty() {
-        return Err(needs_diffusion("--constraints"));
-    }
     let mut requests = Vec::new();
-    for Prompt { ids, is_text } in prompts(args, &llada, path.as_deref())? {
-        let usual = match args.model.model {
-            Some(_) => GEN_LENGTH,
-            None => LINES_OF_A_POEM * ids.len(),
-        };
-        let room = info.max_sequence_length.saturating_sub(ids.len());
-        let gen_length = args.gen_length.unwrap_or(usual.min(room).max(1));
-        check(&ids, gen_length, &llada)?;
-        if let Some((offset, _)) = constraints.iter().find(|(offset, _)| *offset >= gen_length) {
-            return Err(Misuse::of(format!(
-                "--constraints: a token at offset {offset} is past the answer of {gen_length}"
-            )));
-        }
-        let mut config = sampler(&args.sampler, &llada, gen_length, false)?;
-        if !constraints.is_empty() && config.process == Process::Quota {
-            config.process = Process::BlockQuota;
-        }
-        let is_end_seen = is_text && gen_length < room && !is_autoregressive;
-        let suffix = Vec::from_iter(end_of_text(&llada, is_end_seen));
-        requests.push(Request {
-            task: Task::Generate {
-                prompt: ids,
-                suffix,
-                constraints: constraints.clone(),
-            },
-            ..Request::generate(Vec::new(), config)
-        });
+    for (place, prompt) in prompts(args, path.as_deref())? {
+        let task = Task::generate(prompt).constrained(&args.constraints);
+        let request = request(&llada, &task, &overrides, place)?;
+        check(&request, &llada)?;
+        requests.push(request);
     }
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.format)
 }
 
-/// The fixed tokens of the answer. A word is encoded as after a space, as in the reference's demo;
-/// a character vocabulary has no words.
-fn constraints(args: &GenerateArgs, llada: &Llada) -> Result<Vec<(usize, u32)>> {
-    let space = if is_character_model(llada) { "" } else { " " };
-    let mut constraints = Vec::new();
-    for (offset, word) in &args.constraints {
-        let ids = llada.tokenizer.encode_strict(&format!("{space}{word}"));
-        constraints.extend((*offset..).zip(ids.map_err(Misuse::from_error)?));
+/// The request of a task; `place` is where its text comes from, if not from the command line.
+pub(super) fn request(
+    llada: &Llada,
+    task: &Task<'_>,
+    overrides: &Overrides,
+    place: Option<String>,
+) -> Result<Request> {
+    let request = llada.request(task, overrides);
+    match place {
+        Some(place) => request.map_err(inner).context(place),
+        None => request.map_err(of_text),
     }
-    Ok(constraints)
 }
 
-/// What is to be completed or filled in.
-pub(super) struct Prompt {
-    pub(super) ids: Vec<u32>,
-    /// Whether it came as text; ids are used as they are.
-    pub(super) is_text: bool,
+/// What the user wrote and can't be encoded is a wrong use of the command.
+pub(super) fn of_text(error: GenerateError) -> anyhow::Error {
+    match error {
+        GenerateError::Text(error) => Misuse::from_error(error),
+        error => inner(error),
+    }
 }
 
-/// The EOS that ends the canvas of a character model, which learned from whole documents that
-/// their last token is one.
-pub(super) fn end_of_text(llada: &Llada, has_room: bool) -> Option<u32> {
-    (has_room && is_character_model(llada)).then(|| llada.model.info().eos_token_id)
+/// The error of the crate that it comes from.
+pub(super) fn inner(error: GenerateError) -> anyhow::Error {
+    match error {
+        GenerateError::Text(error) => error.into(),
+        GenerateError::Sample(error) => of_sampler(error),
+        GenerateError::Diffusion(error) => error.into(),
+        error => error.into(),
+    }
 }
 
-fn prompts(args: &GenerateArgs, llada: &Llada, path: Option<&Path>) -> Result<Vec<Prompt>> {
+fn prompts(
+    args: &GenerateArgs,
+    path: Option<&Path>,
+) -> Result<Vec<(Option<String>, Prompt<'static>)>> {
     if let Some(ids) = &args.prompt_ids {
-        return Ok(vec![Prompt {
-            ids: ids.clone(),
-            is_text: false,
-        }]);
+        return Ok(vec![(None, ids.clone().into())]);
     }
     let template = args.chat.then(|| chat_template(path)).transpose()?;
-    let encode = |text: &str| match &template {
-        Some(template) => {
-            let text = template.render(&[Message::user(text)], true)?;
-            llada.tokenizer.encode_strict(&text)
-        }
-        None => llada.tokenizer.encode_strict(text),
+    let mut prompts = match &args.input {
+        Some(path) => read_prompts(path)?,
+        None => vec![(None, args.prompt.clone().unwrap_or_default().into())],
     };
-    if let Some(path) = &args.input {
-        return read_prompts(path, &encode);
+    for (_, prompt) in &mut prompts {
+        if let (Some(template), Prompt::Text(text)) = (&template, &mut *prompt) {
+            *prompt = template.render(&[Message::user(&**text)], true)?.into();
+        }
     }
-    let ids = encode(args.prompt.as_deref().unwrap_or_default());
-    Ok(vec![Prompt {
-        ids: ids.map_err(Misuse::from_error)?,
-        is_text: true,
-    }])
+    Ok(prompts)
 }
 
 fn chat_template(path: Option<&Path>) -> Result<ChatTemplate> {
@@ -117,8 +85,16 @@ fn chat_template(path: Option<&Path>) -> Result<ChatTemplate> {
     Ok(llada::chat_template(path)?)
 }
 
-fn check(prompt: &[u32], gen_length: usize, llada: &Llada) -> Result<()> {
-    let info = llada.model.info();
+fn check(request: &Request, llada: &Llada) -> Result<()> {
+    let (info, gen_length) = (llada.info(), request.config.gen_length);
+    let (prompt, constraints) = match &request.task {
+        TokenTask::Generate {
+            prompt,
+            constraints,
+            ..
+        } => (prompt, &constraints[..]),
+        TokenTask::Infill { canvas, .. } => (canvas, &[][..]),
+    };
     if prompt.is_empty() {
         return Err(Misuse::of(
             "the prompt is empty: give at least one character",
@@ -131,14 +107,24 @@ fn check(prompt: &[u32], gen_length: usize, llada: &Llada) -> Result<()> {
             prompt.len()
         )));
     }
-    if let Some(id) = prompt.iter().find(|&&id| id as usize >= info.vocab_size) {
-        let limit = info.vocab_size;
+    if let Some((offset, _)) = constraints.iter().find(|(offset, _)| *offset >= gen_length) {
         return Err(Misuse::of(format!(
-            "token id {id}: the vocabulary ends at {}",
-            limit - 1
+            "--constraints: a token at offset {offset} is past the answer of {gen_length}"
         )));
     }
-    Ok(())
+    check_ids(prompt, llada)
+}
+
+/// Ids are used as they are, if there are such tokens.
+pub(super) fn check_ids(ids: &[u32], llada: &Llada) -> Result<()> {
+    let limit = llada.info().vocab_size;
+    match ids.iter().find(|&&id| id as usize >= limit) {
+        Some(id) => Err(Misuse::of(format!(
+            "token id {id}: the vocabulary ends at {}",
+            limit - 1
+        ))),
+        None => Ok(()),
+    }
 }
 
 #[derive(serde::Deserialize)]
@@ -148,11 +134,8 @@ struct Line {
     prompt_ids: Option<Vec<u32>>,
 }
 
-/// The sequences of a file of JSON lines.
-pub(super) fn read_prompts(
-    path: &Path,
-    encode: &dyn Fn(&str) -> llada::text::Result<Vec<u32>>,
-) -> Result<Vec<Prompt>> {
+/// The prompts of a file of JSON lines, each with its place.
+pub(super) fn read_prompts(path: &Path) -> Result<Vec<(Option<String>, Prompt<'static>)>> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let mut prompts = Vec::new();
@@ -161,25 +144,14 @@ pub(super) fn read_prompts(
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
     {
-        let place = || format!("{name}, line {}", number + 1);
-        let line: Line = serde_json::from_str(line).with_context(place)?;
-        prompts.push(match line {
-            Line {
-                prompt: Some(text),
-                prompt_ids: None,
-            } => Prompt {
-                ids: encode(&text).with_context(place)?,
-                is_text: true,
-            },
-            Line {
-                prompt: None,
-                prompt_ids: Some(ids),
-            } => Prompt {
-                ids,
-                is_text: false,
-            },
-            _ => anyhow::bail!("{}: needs either prompt or prompt_ids", place()),
-        });
+        let place = format!("{name}, line {}", number + 1);
+        let line: Line = serde_json::from_str(line).with_context(|| place.clone())?;
+        let prompt = match (line.prompt, line.prompt_ids) {
+            (Some(text), None) => text.into(),
+            (None, Some(ids)) => ids.into(),
+            _ => anyhow::bail!("{place}: needs either prompt or prompt_ids"),
+        };
+        prompts.push((Some(place), prompt));
     }
     anyhow::ensure!(!prompts.is_empty(), "{name} holds no prompts");
     Ok(prompts)

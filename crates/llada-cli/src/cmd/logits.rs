@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use llada::diffusion::{MaskPredictor as _, TokenBatch};
+use llada::diffusion::{MaskPredictor as _, Query, TokenBatch};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<()> {
         }
         let batch = TokenBatch::new(&[sequence])?;
         let positions: Vec<usize> = (0..kept.len()).collect();
-        let values = llada.model.logits(&batch, &positions)?;
+        let values = llada.model.logits(Query::new(&batch, &positions))?;
         for (&at, values) in kept.iter().zip(values.chunks_exact(vocab_size)) {
             out[at * vocab_size..][..vocab_size].copy_from_slice(values);
         }

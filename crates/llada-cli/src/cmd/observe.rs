@@ -9,14 +9,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use console::{Term, measure_text_width, style};
 use llada::Llada;
-use llada::diffusion::MaskPredictor as _;
-use llada::sample::{
-    Error as SampleError, Output, Request, Revealed, StepEvent, sample_autoregressive,
-};
+use llada::sample::{Error as SampleError, Request, Revealed, StepEvent};
 use serde_json::json;
 
 use crate::args::{Format, SamplerArgs};
-use crate::config::{Misuse, is_autoregressive};
+use crate::config::Misuse;
 use crate::output::{note, print};
 
 /// Sequences that run together.
@@ -36,25 +33,23 @@ pub(crate) fn run_all(
     let mut outputs = Vec::new();
     for (chunk, requests) in requests.chunks(BATCH).enumerate() {
         observer.first_request = chunk * BATCH;
-        outputs.extend(
-            sample(llada, requests, &mut |event| observer.step(event)).map_err(of_sampler)?,
-        );
+        let sampled = llada.sample(requests, &mut |event| observer.step(event));
+        outputs.extend(sampled.map_err(of_sampler)?);
         observer.finish()?;
     }
     let seconds = start.elapsed().as_secs_f64();
     let mut results = Vec::new();
     let mut n_tokens = 0;
-    for output in &outputs {
-        let result = report(llada, output)?;
+    let nfe: usize = outputs.iter().map(|output| output.nfe).sum();
+    for output in outputs {
+        let answer = llada.answer(output)?;
         if format == Format::Text {
-            print(&format!(
-                "{}\n",
-                result["shown"].as_str().unwrap_or_default()
-            ))?;
+            print(&format!("{}\n", answer.whole_text))?;
         }
+        let output = &answer.output;
         n_tokens += output.answer().len();
         results.push(json!({
-            "text": result["text"], "tokens": result["tokens"],
+            "text": answer.text, "tokens": output.answer(),
             "prompt_tokens": output.prompt_len, "nfe": output.nfe, "rows": output.rows, "steps": output.steps,
             "saved_steps": output.saved_steps,
         }));
@@ -68,47 +63,21 @@ pub(crate) fn run_all(
             });
             print(&format!("{result}\n"))?;
         }
-        Format::Text => {
-            let nfe: usize = outputs.iter().map(|output| output.nfe).sum();
-            note(&format!(
-                "{nfe} forward passes, {seconds:.2} s, {tokens_per_second:.0} tokens/s"
-            ));
-        }
+        Format::Text => note(&format!(
+            "{nfe} forward passes, {seconds:.2} s, {tokens_per_second:.0} tokens/s"
+        )),
     }
     Ok(())
-}
-
-/// Runs requests by the sampler of the model's kind.
-pub(super) fn sample(
-    llada: &Llada,
-    requests: &[Request],
-    observer: &mut dyn FnMut(&StepEvent<'_>) -> ControlFlow<()>,
-) -> Result<Vec<Output>, SampleError> {
-    match is_autoregressive(llada) {
-        true => sample_autoregressive(&llada.model, requests, observer),
-        false => llada::sample::sample(&llada.model, requests, observer),
-    }
 }
 
 /// All but a failing model is a wrong setting.
 pub(super) fn of_sampler(error: SampleError) -> anyhow::Error {
     match error {
-        SampleError::Predictor(_) | SampleError::NotANumber { .. } => error.into(),
+        SampleError::Predictor(_)
+        | SampleError::NotANumber { .. }
+        | SampleError::NotAutoregressive { .. } => error.into(),
         error => Misuse::from_error(error),
     }
-}
-
-fn report(llada: &Llada, output: &Output) -> Result<serde_json::Value> {
-    let eos = llada.model.info().eos_token_id;
-    let tokens = output.answer();
-    let end = tokens
-        .iter()
-        .position(|&id| id == eos)
-        .unwrap_or(tokens.len());
-    let text = llada.tokenizer.decode(&tokens[..end], true)?;
-    let shown = &output.tokens[..output.prompt_len + end];
-    let shown = llada.tokenizer.decode(shown, true)?;
-    Ok(json!({ "text": text, "tokens": tokens, "shown": shown }))
 }
 
 /// Writes the trace and draws the canvas.
@@ -157,7 +126,7 @@ impl<'a> Observer<'a> {
     }
 
     fn draw(&mut self, event: &StepEvent<'_>, request: usize) {
-        let mask = self.llada.model.info().mask_token_id;
+        let mask = self.llada.info().mask_token_id;
         let cell = |(position, &id): (usize, &u32)| {
             let text = match id == mask {
                 true => "□".to_owned(),
@@ -216,17 +185,6 @@ fn wrap(head: &str, cells: &[(String, bool)], columns: usize) -> Vec<String> {
     lines
 }
 
-/// The canvas with □ for masks.
-fn canvas_text(llada: &Llada, event: &StepEvent<'_>) -> String {
-    let mask = llada.model.info().mask_token_id;
-    let runs = event.canvas.chunk_by(|a, b| (*a == mask) == (*b == mask));
-    runs.map(|run| match run[0] == mask {
-        true => "□".repeat(run.len()),
-        false => llada.tokenizer.decode(run, true).unwrap_or_default(),
-    })
-    .collect()
-}
-
 fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_json::Value {
     let revealed: Vec<_> = event
         .revealed
@@ -248,7 +206,7 @@ fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_jso
         "masked": event.masked,
         "revealed": revealed,
         "canvas": event.canvas,
-        "text": canvas_text(llada, event),
+        "text": llada.canvas_text(event.canvas),
     })
 }
 

@@ -41,7 +41,9 @@ fn sft_as(
     let path = args.model.as_deref().map(crate::hub::resolve);
     let path = path.transpose()?;
     let precision = config.train.precision.into();
-    let Llada { model, tokenizer } = match &path {
+    let Llada {
+        model, tokenizer, ..
+    } = match &path {
         Some(path) => llada::load_trainable(path, &device, precision)?,
         None => llada::embedded_trainable(&device, precision)?,
     };

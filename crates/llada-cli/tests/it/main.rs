@@ -9,6 +9,7 @@ mod eval;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod library;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod results;
@@ -58,13 +59,20 @@ fn llada(args: &[&str]) -> Command {
 /// Runs `command --model DIR --format json args` and reads what it prints.
 #[track_caller]
 fn json(dir: &Path, command: &str, args: &[&str]) -> Value {
-    let run = llada(&[command])
-        .arg("--model")
-        .arg(dir)
-        .args(["--format", "json"])
-        .args(args)
-        .assert()
-        .success();
+    let mut command = llada(&[command]);
+    object(
+        command
+            .arg("--model")
+            .arg(dir)
+            .args(["--format", "json"])
+            .args(args),
+    )
+}
+
+/// The object that a command prints.
+#[track_caller]
+fn object(command: &mut Command) -> Value {
+    let run = command.assert().success();
     serde_json::from_slice(&run.get_output().stdout).expect("one JSON object")
 }
 

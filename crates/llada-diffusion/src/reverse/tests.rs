@@ -1,7 +1,5 @@
 use super::*;
 
-const MASK: u32 = 9;
-
 fn key(seed: u64, sequence: u32, step: u32) -> StepKey {
     StepKey {
         seed,
@@ -40,24 +38,25 @@ fn levels_out_of_order_are_errors() {
     check(0.5, f64::NAN, "s must be in [0, t], got NaN");
 }
 
+/// Which of `n` masks a step from `t` to `s` reveals.
+fn revealed(key: StepKey, n: usize, t: f64, s: f64) -> Vec<usize> {
+    let p = reveal_probability(t, s).unwrap();
+    let is_revealed = |&at: &usize| f64::from(key.remask_uniform(at)) < p;
+    (0..n).filter(is_revealed).collect()
+}
+
 #[test]
-fn only_masks_are_revealed_and_the_last_step_reveals_all() {
-    let batch = TokenBatch::new(&[vec![1, MASK, MASK], vec![MASK, 2]]).unwrap();
-    let keys = [key(5, 0, 0), key(6, 0, 0)];
-    let all = reverse_transition(&batch, MASK, &[0.5, 0.1], &[0.0, 0.0], &keys).unwrap();
-    assert_eq!(all, [1, 2, 3]);
-    let none = reverse_transition(&batch, MASK, &[0.5, 0.1], &[0.5, 0.1], &keys).unwrap();
-    assert!(none.is_empty());
+fn the_last_step_reveals_all_and_none_reveals_nothing() {
+    assert_eq!(revealed(key(5, 0, 0), 100, 0.1, 0.0).len(), 100);
+    assert!(revealed(key(5, 0, 0), 100, 0.5, 0.5).is_empty());
 }
 
 #[test]
 fn the_expected_share_is_revealed() {
     let n = 100_000;
-    let batch = TokenBatch::new(&[vec![MASK; n]]).unwrap();
     for (t, s) in [(1.0, 0.9), (0.8, 0.2), (0.3, 0.29)] {
-        let revealed = reverse_transition(&batch, MASK, &[t], &[s], &[key(1, 0, 0)]).unwrap();
         let p = (t - s) / t;
-        let share = revealed.len() as f64 / n as f64;
+        let share = revealed(key(1, 0, 0), n, t, s).len() as f64 / n as f64;
         // Five standard deviations of a binomial share.
         let band = 5.0 * (p * (1.0 - p) / n as f64).sqrt();
         assert!(
@@ -70,11 +69,9 @@ fn the_expected_share_is_revealed() {
 #[test]
 fn steps_sequences_and_seeds_draw_independently() {
     let n = 10_000;
-    let batch = TokenBatch::new(&[vec![MASK; n]]).unwrap();
-    let revealed = |key| reverse_transition(&batch, MASK, &[1.0], &[0.5], &[key]).unwrap();
-    let base = revealed(key(1, 0, 0));
+    let base = revealed(key(1, 0, 0), n, 1.0, 0.5);
     for other in [key(2, 0, 0), key(1, 1, 0), key(1, 0, 1)] {
-        let other = revealed(other);
+        let other = revealed(other, n, 1.0, 0.5);
         let both = base
             .iter()
             .filter(|at| other.binary_search(at).is_ok())
@@ -82,29 +79,4 @@ fn steps_sequences_and_seeds_draw_independently() {
         // A quarter of the tokens in both, within five standard deviations.
         assert!((both as f64 - n as f64 / 4.0).abs() < 5.0 * (n as f64 * 3.0 / 16.0).sqrt());
     }
-}
-
-#[test]
-fn batch_mates_have_no_influence() {
-    let (a, b) = (vec![MASK; 40], vec![MASK; 25]);
-    let (key_a, key_b) = (key(1, 0, 3), key(2, 0, 7));
-    let run = |sequences: &[Vec<u32>], t: &[f64], s: &[f64], keys: &[StepKey]| {
-        let batch = TokenBatch::new(sequences).unwrap();
-        reverse_transition(&batch, MASK, t, s, keys).unwrap()
-    };
-    let alone = run(std::slice::from_ref(&a), &[0.9], &[0.5], &[key_a]);
-    let together = run(&[b, a], &[0.4, 0.9], &[0.1, 0.5], &[key_b, key_a]);
-    let second: Vec<usize> = together
-        .iter()
-        .filter(|&&at| at >= 25)
-        .map(|at| at - 25)
-        .collect();
-    assert_eq!(second, alone);
-}
-
-#[test]
-fn arguments_of_other_lengths_are_errors() {
-    let batch = TokenBatch::new(&[vec![MASK]]).unwrap();
-    let error = reverse_transition(&batch, MASK, &[1.0], &[0.5], &[]).unwrap_err();
-    assert_eq!(error.to_string(), "step keys: expected 1, got 0");
 }

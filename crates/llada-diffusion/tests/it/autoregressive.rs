@@ -1,7 +1,7 @@
 //! The chain rule of an autoregressive model.
 
 use llada_diffusion::{
-    MaskPredictor, ScoredSequence, TokenBatch, autoregressive_log_likelihood, nats_per_token,
+    MaskPredictor, Query, ScoredSequence, TokenBatch, autoregressive_log_likelihood, nats_per_token,
 };
 use llada_tensor::{Philox, Stream};
 use llada_testkit::ChainPredictor;
@@ -55,7 +55,7 @@ fn each_token_is_predicted_by_the_one_before_it() {
 fn the_likelihood_is_the_sum_of_the_token_losses() {
     let (chain, tokens) = (chain(), [3, 1, 4, 1, 5]);
     let batch = TokenBatch::new(&[tokens]).unwrap();
-    let losses = chain.token_losses(&batch, &[0, 1, 2, 3], &tokens[1..]);
+    let losses = chain.token_losses(Query::new(&batch, &[0, 1, 2, 3]), &tokens[1..]);
     let loss: f64 = losses.unwrap().iter().map(|&x| f64::from(x)).sum();
     let scored = [ScoredSequence {
         tokens: &tokens,

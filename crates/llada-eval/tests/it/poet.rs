@@ -1,10 +1,11 @@
 //! A predictor that knows some texts by heart.
 
 use llada_diffusion::{
-    Cached, Candidate, MaskPredictor, Noise, PredictorInfo, Result, TokenBatch, cross_entropies,
+    Candidates, Choice, MaskPredictor, PredictorInfo, PredictorKind, Query, Result,
+    losses_by_logits,
 };
-use llada_eval::{Kind, Subject};
-use llada_tensor::ops::candidates::{CandidateRule, reduce_logits};
+use llada_eval::Subject;
+use llada_sample::Policy;
 use llada_text::Tokenizer;
 
 /// What it knows.
@@ -22,12 +23,12 @@ pub(crate) const SURE: f32 = 8.0;
 /// knows nothing. Its autoregressive calls take caches, which it does not need.
 pub(crate) struct Poet {
     pub(crate) tokenizer: Tokenizer,
-    kind: Kind,
+    kind: PredictorKind,
     texts: Vec<Vec<u32>>,
 }
 
 impl Poet {
-    pub(crate) fn new(kind: Kind) -> Self {
+    pub(crate) fn new(kind: PredictorKind) -> Self {
         let tokenizer = Tokenizer::character_level(POEMS.into_iter(), 1).unwrap();
         let eos = tokenizer.eos_token_id().unwrap();
         let ids = |text: &str| {
@@ -47,7 +48,11 @@ impl Poet {
         Subject {
             predictor: self,
             tokenizer: &self.tokenizer,
-            kind: self.kind,
+            policy: Policy {
+                unk_token_id: self.tokenizer.unk_token_id(),
+                whole_documents: true,
+                ..Policy::new(self.info())
+            },
         }
     }
 
@@ -55,14 +60,14 @@ impl Poet {
     fn known(&self, sequence: &[u32], position: usize) -> Option<u32> {
         let mask = self.info().mask_token_id;
         match self.kind {
-            Kind::Diffusion => {
+            PredictorKind::Diffusion => {
                 let fits = |text: &&Vec<u32>| {
                     let mut pairs = sequence.iter().zip(*text);
                     text.len() >= sequence.len() && pairs.all(|(a, b)| a == b || *a == mask)
                 };
                 self.texts.iter().find(fits).map(|text| text[position])
             }
-            Kind::Autoregressive => {
+            PredictorKind::Autoregressive => {
                 let prefix = &sequence[..=position];
                 let fits = |text: &&Vec<u32>| text.starts_with(prefix);
                 let text = self.texts.iter().find(fits);
@@ -74,17 +79,21 @@ impl Poet {
 
 impl MaskPredictor for Poet {
     fn info(&self) -> PredictorInfo {
-        PredictorInfo {
-            vocab_size: self.tokenizer.vocab_size(),
-            mask_token_id: self.tokenizer.mask_token_id().unwrap(),
-            eos_token_id: self.tokenizer.eos_token_id().unwrap(),
-            max_sequence_length: 24,
+        let [mask, eos] = [
+            self.tokenizer.mask_token_id(),
+            self.tokenizer.eos_token_id(),
+        ];
+        let vocab_size = self.tokenizer.vocab_size();
+        let info = PredictorInfo::new(vocab_size, mask.unwrap(), eos.unwrap(), 24);
+        match self.kind {
+            PredictorKind::Diffusion => info,
+            PredictorKind::Autoregressive => info.autoregressive(),
         }
     }
 
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
-        let mut logits = Vec::new();
-        for &at in positions {
+    fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
+        let (batch, mut logits) = (query.batch, Vec::new());
+        for &at in query.positions {
             let row = batch.offsets().partition_point(|&offset| offset <= at) - 1;
             let known = self.known(batch.sequence(row), at - batch.offsets()[row]);
             let of = |id: usize| if known == Some(id as u32) { SURE } else { 0.0 };
@@ -93,27 +102,11 @@ impl MaskPredictor for Poet {
         Ok(logits)
     }
 
-    fn candidates_cached(
-        &self,
-        batch: &TokenBatch,
-        _: Cached<'_>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> Result<Vec<Candidate>> {
-        let logits = self.logits(batch, positions)?;
-        let rows = logits.chunks_exact(self.info().vocab_size).enumerate();
-        Ok(rows
-            .map(|(row, x)| reduce_logits(x, row, rule, noise))
-            .collect())
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        choice.by_logits(self, query)
     }
 
-    fn token_losses(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> Result<Vec<f32>> {
-        Ok(cross_entropies(&self.logits(batch, positions)?, targets))
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        losses_by_logits(self, query, targets)
     }
 }

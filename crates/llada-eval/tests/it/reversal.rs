@@ -2,8 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use llada_diffusion::PredictorKind;
 use llada_eval::{
-    Couplet, Figure, Gap, Kind, Recall, choose_first_lines, read_couplets, recall, reversal_svg,
+    Couplet, Figure, Gap, Recall, choose_first_lines, read_couplets, recall, reversal_svg,
 };
 
 use crate::all;
@@ -13,14 +14,14 @@ fn couplets(poet: &Poet) -> Vec<Couplet> {
     read_couplets(&POEMS.join("\n"), None, &poet.subject()).unwrap()
 }
 
-fn recalls(kind: Kind) -> Vec<Recall> {
+fn recalls(kind: PredictorKind) -> Vec<Recall> {
     let poet = Poet::new(kind);
     recall(&poet.subject(), &couplets(&poet), &mut all).unwrap()
 }
 
 #[test]
 fn a_diffusion_model_knows_both_lines() {
-    for found in recalls(Kind::Diffusion) {
+    for found in recalls(PredictorKind::Diffusion) {
         assert_eq!((found.forward, found.reversal), ((4, 4), (4, 4)));
         assert!(found.is_forward() && found.is_reversal());
     }
@@ -28,7 +29,7 @@ fn a_diffusion_model_knows_both_lines() {
 
 #[test]
 fn an_autoregressive_model_knows_the_second_line() {
-    let recalls = recalls(Kind::Autoregressive);
+    let recalls = recalls(PredictorKind::Autoregressive);
     assert_eq!(recalls.len(), 4);
     for found in &recalls {
         assert_eq!(found.forward, (4, 4));
@@ -41,7 +42,7 @@ fn an_autoregressive_model_knows_the_second_line() {
 
 #[test]
 fn what_it_cannot_say_it_can_choose() {
-    let poet = Poet::new(Kind::Autoregressive);
+    let poet = Poet::new(PredictorKind::Autoregressive);
     let couplets = couplets(&poet);
     let choose = |n| choose_first_lines(&poet.subject(), &couplets, n, &mut all).unwrap();
     assert_eq!(choose(4), [true; 4]);
@@ -52,7 +53,7 @@ fn what_it_cannot_say_it_can_choose() {
 
 #[test]
 fn a_model_that_knows_nothing_does_not_choose() {
-    let poet = Poet::new(Kind::Autoregressive);
+    let poet = Poet::new(PredictorKind::Autoregressive);
     let unknown = "雨雨雪雨，雪花云月。\n风云风花，云雨花风。\n月花月风，花雪云水。";
     let couplets = read_couplets(unknown, None, &poet.subject()).unwrap();
     let right = choose_first_lines(&poet.subject(), &couplets, 3, &mut all).unwrap();
@@ -63,7 +64,7 @@ fn a_model_that_knows_nothing_does_not_choose() {
 
 #[test]
 fn an_observer_ends_it_and_what_was_done_counts() {
-    let poet = Poet::new(Kind::Diffusion);
+    let poet = Poet::new(PredictorKind::Diffusion);
     let couplets: Vec<Couplet> = couplets(&poet).into_iter().cycle().take(100).collect();
     let mut told = Vec::new();
     let found = recall(&poet.subject(), &couplets, &mut |done, all| {
@@ -79,7 +80,7 @@ fn an_observer_ends_it_and_what_was_done_counts() {
 
 #[test]
 fn a_limit_spreads_over_the_file() {
-    let poet = Poet::new(Kind::Diffusion);
+    let poet = Poet::new(PredictorKind::Diffusion);
     let all = couplets(&poet);
     let two = read_couplets(&POEMS.join("\n\n"), Some(2), &poet.subject()).unwrap();
     assert_eq!(two, [all[0].clone(), all[2].clone()]);
@@ -89,7 +90,7 @@ fn a_limit_spreads_over_the_file() {
 
 #[test]
 fn lines_that_are_no_couplets_are_named() {
-    let poet = Poet::new(Kind::Diffusion);
+    let poet = Poet::new(PredictorKind::Diffusion);
     let check = |second: &str, message: &str| {
         let text = format!("{}\n{second}\n", POEMS[0]);
         let error = read_couplets(&text, None, &poet.subject()).unwrap_err();
@@ -127,8 +128,8 @@ fn the_picture_has_a_bar_for_each_figure() {
         n: 100,
     };
     let models = [
-        (Kind::Diffusion, [figure(0.9), figure(0.8)]),
-        (Kind::Autoregressive, [figure(0.95), figure(0.01)]),
+        (PredictorKind::Diffusion, [figure(0.9), figure(0.8)]),
+        (PredictorKind::Autoregressive, [figure(0.95), figure(0.01)]),
     ];
     let svg = reversal_svg(&models).unwrap();
     for text in ["LLaDA", "autoregressive twin", "forward", "reversal"] {

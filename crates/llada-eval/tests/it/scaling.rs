@@ -2,9 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use llada_eval::{
-    Bound, BoundConfig, Kind, ScalingPoint, held_out_bound, read_documents, scaling_svg,
-};
+use llada_diffusion::PredictorKind;
+use llada_eval::{Bound, BoundConfig, ScalingPoint, held_out_bound, read_documents, scaling_svg};
 
 use crate::all;
 use crate::poet::{POEMS, Poet, SURE};
@@ -22,7 +21,7 @@ fn bound(poet: &Poet, text: &str) -> Bound {
 
 #[test]
 fn both_kinds_are_scored_on_the_same_tokens() {
-    for kind in [Kind::Diffusion, Kind::Autoregressive] {
+    for kind in [PredictorKind::Diffusion, PredictorKind::Autoregressive] {
         let poet = Poet::new(kind);
         let vocab_size = poet.tokenizer.vocab_size() as f64;
         // Of texts that it knows, each token has the probability e^8 / (e^8 + V - 1): the first
@@ -35,7 +34,7 @@ fn both_kinds_are_scored_on_the_same_tokens() {
         // Ten characters and the end, but for the first.
         assert_eq!((bound.n_sequences, bound.n_tokens), (4, 40));
     }
-    for kind in [Kind::Diffusion, Kind::Autoregressive] {
+    for kind in [PredictorKind::Diffusion, PredictorKind::Autoregressive] {
         let poet = Poet::new(kind);
         let unknown = bound(&poet, "月雨雨雨，雪雪\n风风");
         let expected = (poet.tokenizer.vocab_size() as f64).ln();
@@ -46,7 +45,7 @@ fn both_kinds_are_scored_on_the_same_tokens() {
 
 #[test]
 fn documents_are_cut_limited_and_never_empty() {
-    let poet = Poet::new(Kind::Diffusion);
+    let poet = Poet::new(PredictorKind::Diffusion);
     let subject = poet.subject();
     let text = format!("{}\n\n春风\n{}", POEMS[0], "春".repeat(50));
     let documents = read_documents(&text, None, &subject).unwrap();
@@ -60,7 +59,7 @@ fn documents_are_cut_limited_and_never_empty() {
 
 #[test]
 fn an_observer_ends_it_and_what_was_done_counts() {
-    let poet = Poet::new(Kind::Autoregressive);
+    let poet = Poet::new(PredictorKind::Autoregressive);
     let text = POEMS.join("\n").repeat(20).replace('。', "。\n");
     let documents = read_documents(&text, None, &poet.subject()).unwrap();
     let stop = &mut |_, _| ControlFlow::Break(());
@@ -88,9 +87,9 @@ fn the_picture_has_a_line_for_each_kind() {
         },
     };
     let points = [
-        point(Kind::Diffusion, 100_000, 6.2),
-        point(Kind::Diffusion, 4_000_000, 5.9),
-        point(Kind::Autoregressive, 100_000, 5.8),
+        point(PredictorKind::Diffusion, 100_000, 6.2),
+        point(PredictorKind::Diffusion, 4_000_000, 5.9),
+        point(PredictorKind::Autoregressive, 100_000, 5.8),
     ];
     assert!((points[0].flops() - 9e11).abs() < 1.0);
     let svg = scaling_svg(&points).unwrap();

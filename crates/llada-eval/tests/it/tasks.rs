@@ -2,10 +2,8 @@
 
 use std::error::Error as _;
 
-use llada_diffusion::LikelihoodConfig;
-use llada_eval::{
-    Error, GenerationConfig, Kind, choose, exact_matches, read_choices, read_generations,
-};
+use llada_diffusion::{LikelihoodConfig, PredictorKind};
+use llada_eval::{Error, GenerationConfig, choose, exact_matches, read_choices, read_generations};
 
 use crate::all;
 use crate::poet::Poet;
@@ -20,7 +18,7 @@ const CHOICES: &str = r#"
 const GENERATIONS: &str = r#"{"prompt": "春风夏雨，", "answer": "秋月冬山。"}
 {"prompt": "天日水花，", "answer": "秋月冬山。"}"#;
 
-const KINDS: [Kind; 2] = [Kind::Diffusion, Kind::Autoregressive];
+const KINDS: [PredictorKind; 2] = [PredictorKind::Diffusion, PredictorKind::Autoregressive];
 
 #[test]
 fn the_likeliest_choice_counts() {
@@ -63,7 +61,7 @@ fn answers_must_match_exactly() {
 
 #[test]
 fn a_limit_takes_the_first() {
-    let poet = Poet::new(Kind::Diffusion);
+    let poet = Poet::new(PredictorKind::Diffusion);
     let some = read_choices(CHOICES, Some(2), &poet.subject()).unwrap();
     let all = read_choices(CHOICES, None, &poet.subject()).unwrap();
     assert_eq!(some, all[..2]);
@@ -81,7 +79,7 @@ fn check<T: std::fmt::Debug>(result: Result<T, Error>, message: &str) {
 
 #[test]
 fn bad_lines_are_named() {
-    let poet = Poet::new(Kind::Diffusion);
+    let poet = Poet::new(PredictorKind::Diffusion);
     let subject = &poet.subject();
     let choices = |line: &str| read_choices(&format!("\n{line}"), None, subject);
     check(choices("{"), "line 2: EOF");

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use llada_diffusion::{MaskPredictor as _, TokenBatch, Trainable as _};
+use llada_diffusion::{MaskPredictor as _, Query, TokenBatch, Trainable as _};
 use llada_tensor::{CpuConfig, Gradients, Tape};
 
 use super::*;
@@ -61,8 +61,8 @@ fn new_adapters_change_nothing() {
         }
     });
     let (batch, positions, ..) = batch();
-    let [plain, fresh, adapted] =
-        [plain, fresh, adapted].map(|model| model.logits(&batch, &positions).expect("fits"));
+    let [plain, fresh, adapted] = [plain, fresh, adapted]
+        .map(|model| model.logits(Query::new(&batch, &positions)).expect("fits"));
     assert_eq!(plain, fresh);
     assert_ne!(plain, adapted);
 }
@@ -86,7 +86,7 @@ fn the_merged_model_gives_the_loss_of_the_adapted_one() {
         let (batch, positions, targets, weights) = batch();
         let losses = [&merged, &model].map(|model| {
             model
-                .token_losses(&batch, &positions, &targets)
+                .token_losses(Query::new(&batch, &positions), &targets)
                 .expect("fits")
         });
         assert_eq!(losses[0], losses[1], "inference runs on the merged weights");

@@ -3,10 +3,11 @@
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
-use llada_diffusion::{Candidate, MaskPredictor, PredictorInfo, Result, TokenBatch};
+use llada_diffusion::{
+    Candidates, Choice, Keep, MaskPredictor, PredictorInfo, Query, RankBy, Result, TokenBatch,
+    losses_by_logits,
+};
 use llada_sample::{Process, Remasking, Request, SampleConfig, sample};
-use llada_tensor::backend::{DenoisingStep, Keep, RankBy};
-use llada_tensor::ops::candidates::CandidateRule;
 use llada_testkit::ToyPredictor;
 
 /// Remasks as a device does, in plain code.
@@ -18,31 +19,29 @@ struct Ahead {
 
 impl MaskPredictor for Ahead {
     fn info(&self) -> PredictorInfo {
-        self.toy.info()
+        PredictorInfo {
+            steps_at_once: 8,
+            ..self.toy.info()
+        }
     }
 
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
-        self.toy.logits(batch, positions)
+    fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
+        self.toy.logits(query)
     }
 
-    fn steps_at_once(&self) -> usize {
-        8
-    }
-
-    fn candidates_ahead(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        steps: &[DenoisingStep<'_>],
-    ) -> Result<Vec<Vec<Candidate>>> {
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        if choice.ahead.is_empty() {
+            return choice.by_logits(self, query);
+        }
+        let (batch, positions) = (query.batch, query.positions);
         let mut sequences: Vec<Vec<u32>> = batch.sequences().map(<[u32]>::to_vec).collect();
         let mask = self.info().mask_token_id;
         let mut all = Vec::new();
-        for step in steps {
-            let canvases: Vec<&[u32]> = sequences.iter().map(Vec::as_slice).collect();
-            let canvas = TokenBatch::new(&canvases)?;
-            let candidates = self.candidates(&canvas, None, positions, rule, &step.noise)?;
+        for step in choice.ahead {
+            let canvas = TokenBatch::new(&sequences)?;
+            let noise = step.noise;
+            let choice = Choice { noise, ..*choice };
+            let candidates = choice.by_logits(self, Query::new(&canvas, positions))?.now;
             let mut first = 0;
             for (sequence, remask) in step.remask.iter().enumerate() {
                 let start = batch.offsets()[sequence];
@@ -67,28 +66,15 @@ impl MaskPredictor for Ahead {
             self.steps.set(self.steps.get() + 1);
             all.push(candidates);
         }
-        Ok(all)
+        let mut all = all.into_iter();
+        Ok(Candidates {
+            now: all.next().unwrap_or_default(),
+            ahead: all.collect(),
+        })
     }
 
-    fn token_losses(&self, batch: &TokenBatch, at: &[usize], targets: &[u32]) -> Result<Vec<f32>> {
-        self.toy.token_losses(batch, at, targets)
-    }
-}
-
-/// A toy without anything more.
-struct Plain(ToyPredictor);
-
-impl MaskPredictor for Plain {
-    fn info(&self) -> PredictorInfo {
-        self.0.info()
-    }
-
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
-        self.0.logits(batch, positions)
-    }
-
-    fn token_losses(&self, batch: &TokenBatch, at: &[usize], targets: &[u32]) -> Result<Vec<f32>> {
-        self.0.token_losses(batch, at, targets)
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        losses_by_logits(self, query, targets)
     }
 }
 
@@ -120,7 +106,7 @@ fn check(config: &SampleConfig, n_ahead: usize) {
         steps: Cell::new(0),
     };
     let got = run(&ahead, &requests);
-    assert_eq!(got, run(&Plain(toy), &requests));
+    assert_eq!(got, run(&toy, &requests));
     assert_eq!(ahead.steps.get(), n_ahead);
 }
 
@@ -178,7 +164,7 @@ fn an_end_drops_what_was_taken_ahead() {
         steps: Cell::new(0),
     };
     let got = run(&ahead, &requests);
-    assert_eq!(got, run(&Plain(toy), &requests));
+    assert_eq!(got, run(&toy, &requests));
     assert!(got.last().unwrap().contains("saved_steps"), "{got:?}");
     assert!(!got.last().unwrap().contains("saved_steps: 0"), "{got:?}");
 }

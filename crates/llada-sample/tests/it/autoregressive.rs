@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use llada_diffusion::{MaskPredictor, TokenBatch};
 use llada_sample::{
     CacheMode, Draws, Output, Process, RecordedDraws, RefreshPolicy, Remasking, Request, Result,
-    SampleConfig, Task, sample_autoregressive,
+    SampleConfig, Task, sample,
 };
 use llada_testkit::{ChainPredictor, ToyPredictor};
 
@@ -27,18 +27,18 @@ fn config(gen_length: usize) -> SampleConfig {
 }
 
 fn run(predictor: &dyn MaskPredictor, requests: &[Request]) -> Result<Vec<Output>> {
-    sample_autoregressive(predictor, requests, &mut |_| ControlFlow::Continue(()))
+    sample(predictor, requests, &mut |_| ControlFlow::Continue(()))
 }
 
 #[test]
 fn greedy_takes_the_best_token_of_every_prefix() {
-    let toy = ToyPredictor::new(16, 32, 3);
+    let toy = ToyPredictor::new(16, 32, 3).autoregressive();
     let request = Request::generate(vec![1, 2, 3], config(12));
     let output = run(&toy, &[request]).unwrap().remove(0);
     let mut tokens = vec![1, 2, 3];
     for _ in 0..12 {
         let batch = TokenBatch::new(&[&tokens]).unwrap();
-        let mut logits = toy.logits(&batch, &[tokens.len() - 1]).unwrap();
+        let mut logits = toy.rows(&batch, &[tokens.len() - 1]).unwrap();
         logits[15] = f32::NEG_INFINITY; // the mask
         let best = (0..16).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
         tokens.push(best.unwrap() as u32);
@@ -52,7 +52,7 @@ fn greedy_takes_the_best_token_of_every_prefix() {
 
 #[test]
 fn requests_do_not_see_each_other() {
-    let toy = ToyPredictor::new(16, 32, 5);
+    let toy = ToyPredictor::new(16, 32, 5).autoregressive();
     let request = |prompt: &[u32], gen_length, temperature, sequence| {
         let config = SampleConfig {
             temperature,
@@ -133,7 +133,7 @@ fn a_temperature_draws_from_the_softmax() {
 fn an_observer_sees_every_token_and_can_stop() {
     let request = Request::generate(vec![0], config(4));
     let mut told = Vec::new();
-    let outputs = sample_autoregressive(&chain(), &[request], &mut |event| {
+    let outputs = sample(&chain(), &[request], &mut |event| {
         assert_eq!((event.steps, event.blocks, event.revealed.len()), (4, 1, 1));
         let revealed = event.revealed[0];
         assert_eq!(event.canvas[revealed.position], revealed.token);
@@ -163,10 +163,7 @@ fn what_only_diffusion_can_do_is_refused() {
         refused(Request::generate(vec![1], config), &expected);
     };
     let cache = CacheMode::Dual;
-    with(
-        SampleConfig { cache, ..config(4) },
-        "a dual or activity cache",
-    );
+    with(SampleConfig { cache, ..config(4) }, "cache");
     let cfg_scale = 1.0;
     with(
         SampleConfig {
@@ -189,7 +186,7 @@ fn what_only_diffusion_can_do_is_refused() {
             process,
             ..config(4)
         },
-        "parallel decoding",
+        "threshold",
     );
     let refresh = RefreshPolicy {
         suffix_window: Some(3),
@@ -200,7 +197,7 @@ fn what_only_diffusion_can_do_is_refused() {
             refresh,
             ..config(4)
         },
-        "a window or an interval of a cache",
+        "suffix_window",
     );
     let confidence_eos_eot_inf = vec![4];
     let late = SampleConfig {
@@ -208,7 +205,7 @@ fn what_only_diffusion_can_do_is_refused() {
         ..config(4)
     };
     with(late, "confidence_eos_eot_inf");
-    refused(Request::infill(vec![1, 5], config(4)), "infilling");
+    refused(Request::infill(vec![1, 5], config(4)), "infill");
     let task = |suffix: &[u32], constraints: &[(usize, u32)]| Request {
         task: Task::Generate {
             prompt: vec![1],
@@ -230,7 +227,7 @@ fn what_only_diffusion_can_do_is_refused() {
     );
     refused(
         Request::generate(vec![1], config(0)),
-        "request 0: gen_length must be at least 1 token, got 0",
+        "request 0: gen_length must be at least 1, got 0",
     );
     refused(Request::generate(vec![1; 62], config(4)), "context of 64");
 }

@@ -102,7 +102,7 @@ fn divergence(joint: &JointPredictor, canvas: &[u32], places: &[usize]) -> f64 {
     }
     let total: f64 = table.iter().sum();
     let batch = TokenBatch::new(&[canvas]).unwrap();
-    let logits = joint.logits(&batch, places).unwrap();
+    let logits = joint.rows(&batch, places);
     let marginals: Vec<[f64; 2]> = (logits.chunks(3))
         .map(|row| {
             let p = [f64::from(row[0]).exp(), f64::from(row[1]).exp()];

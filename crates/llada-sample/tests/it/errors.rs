@@ -3,7 +3,10 @@
 use std::cell::Cell;
 use std::ops::{ControlFlow, Range};
 
-use llada_diffusion::{MaskPredictor, PredictorInfo, TokenBatch};
+use llada_diffusion::{
+    Candidates, Choice, MaskPredictor, PredictorInfo, Query, Result as DiffusionResult,
+    losses_by_logits,
+};
 use llada_sample::{
     Draws, Output, RecordedDraws, RefreshPolicy, Request, Result, SampleConfig, Task, sample,
 };
@@ -163,29 +166,23 @@ struct Broken {
 
 impl MaskPredictor for Broken {
     fn info(&self) -> PredictorInfo {
-        PredictorInfo {
-            vocab_size: 16,
-            mask_token_id: 15,
-            eos_token_id: 14,
-            max_sequence_length: 12,
-        }
+        PredictorInfo::new(16, 15, 14, 12)
     }
 
-    fn logits(&self, _: &TokenBatch, positions: &[usize]) -> llada_diffusion::Result<Vec<f32>> {
+    fn logits(&self, query: Query<'_>) -> DiffusionResult<Vec<f32>> {
         let mut row = [0.0; 16];
         if self.calls.replace(self.calls.get() + 1) == 1 {
             row[self.tokens.clone()].fill(self.logit);
         }
-        Ok(row.repeat(positions.len()))
+        Ok(row.repeat(query.positions.len()))
     }
 
-    fn token_losses(
-        &self,
-        _: &TokenBatch,
-        _: &[usize],
-        _: &[u32],
-    ) -> llada_diffusion::Result<Vec<f32>> {
-        Ok(Vec::new())
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> DiffusionResult<Candidates> {
+        choice.by_logits(self, query)
+    }
+
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> DiffusionResult<Vec<f32>> {
+        losses_by_logits(self, query, targets)
     }
 }
 

@@ -6,7 +6,9 @@
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
-use llada_diffusion::{Error, MaskPredictor, PredictorInfo, Result, TokenBatch};
+use llada_diffusion::{
+    Candidates, Choice, MaskPredictor, PredictorInfo, Query, Result, TokenBatch, losses_by_logits,
+};
 use llada_sample::{Draws, RecordedDraws, Remasking, Request, SampleConfig, sample};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -47,22 +49,32 @@ struct Scripted {
     calls: Cell<usize>,
 }
 
-impl MaskPredictor for Scripted {
-    fn info(&self) -> PredictorInfo {
-        self.info
-    }
-
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
+impl Scripted {
+    fn rows(&self, batch: &TokenBatch, positions: &[usize]) -> Vec<f32> {
         let call = self.calls.replace(self.calls.get() + 1);
         let (step, row) = (call / self.rows.len(), self.rows[call % self.rows.len()]);
         let (seq_len, vocab_size) = (batch.n_tokens(), self.info.vocab_size);
         let at = |position: usize| ((step * self.n_rows + row) * seq_len + position) * vocab_size;
         let of = |&position: &usize| &self.logits[at(position)..at(position) + vocab_size];
-        Ok(positions.iter().flat_map(of).copied().collect())
+        positions.iter().flat_map(of).copied().collect()
+    }
+}
+
+impl MaskPredictor for Scripted {
+    fn info(&self) -> PredictorInfo {
+        self.info
     }
 
-    fn token_losses(&self, _: &TokenBatch, _: &[usize], _: &[u32]) -> Result<Vec<f32>> {
-        Err(Error::EmptySequence { row: 0 })
+    fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
+        query.by_logits(|batch, positions| Ok(self.rows(batch, positions)))
+    }
+
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        choice.by_logits(self, query)
+    }
+
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        losses_by_logits(self, query, targets)
     }
 }
 
@@ -150,12 +162,7 @@ fn the_sampler_is_the_reference_s_step_by_step() {
         };
         for row in 0..batch {
             let predictor = Scripted {
-                info: PredictorInfo {
-                    vocab_size,
-                    mask_token_id: mask,
-                    eos_token_id: eos,
-                    max_sequence_length: seq_len,
-                },
+                info: PredictorInfo::new(vocab_size, mask, eos, seq_len),
                 logits: logits.clone(),
                 rows: (row..n_rows).step_by(batch).collect(),
                 n_rows,

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 
-use llada_diffusion::{MaskPredictor, PredictorInfo, Result, TokenBatch};
+use llada_diffusion::{
+    Candidates, Choice, MaskPredictor, PredictorInfo, Query, Result, losses_by_logits,
+};
 use llada_sample::{Output, Request, SampleConfig, sample};
 use llada_testkit::ToyPredictor;
 
@@ -33,15 +35,20 @@ impl MaskPredictor for Spy {
         self.toy.info()
     }
 
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
-        self.seen
-            .borrow_mut()
-            .extend(batch.sequences().map(<[u32]>::to_vec));
-        self.toy.logits(batch, positions)
+    fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
+        query.by_logits(|batch, positions| {
+            let canvases = batch.sequences().map(<[u32]>::to_vec);
+            self.seen.borrow_mut().extend(canvases);
+            self.toy.rows(batch, positions)
+        })
     }
 
-    fn token_losses(&self, batch: &TokenBatch, at: &[usize], targets: &[u32]) -> Result<Vec<f32>> {
-        self.toy.token_losses(batch, at, targets)
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        choice.by_logits(self, query)
+    }
+
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        losses_by_logits(self, query, targets)
     }
 }
 

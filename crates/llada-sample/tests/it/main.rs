@@ -11,3 +11,5 @@ mod errors;
 mod goldens;
 mod guidance;
 mod observer;
+mod policy;
+mod session;

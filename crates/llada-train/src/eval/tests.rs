@@ -1,4 +1,4 @@
-use llada_diffusion::{PredictorInfo, TokenBatch};
+use llada_diffusion::{Candidates, Choice, PredictorInfo, Query, Result};
 
 use super::*;
 use crate::{Cut, Packing};
@@ -10,25 +10,19 @@ struct Counting;
 
 impl MaskPredictor for Counting {
     fn info(&self) -> PredictorInfo {
-        let (vocab_size, max_sequence_length) = (1001, 64);
-        PredictorInfo {
-            vocab_size,
-            mask_token_id: MASK,
-            eos_token_id: 999,
-            max_sequence_length,
-        }
+        PredictorInfo::new(1001, MASK, 999, 64)
     }
 
-    fn logits(&self, _: &TokenBatch, _: &[usize]) -> llada_diffusion::Result<Vec<f32>> {
+    fn logits(&self, _: Query<'_>) -> Result<Vec<f32>> {
         Ok(Vec::new())
     }
 
-    fn token_losses(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> llada_diffusion::Result<Vec<f32>> {
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        choice.by_logits(self, query)
+    }
+
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        let batch = query.batch;
         let loss = |(&position, &target): (&usize, &u32)| {
             let row = batch.offsets().partition_point(|&start| start <= position) - 1;
             let masks = batch.sequence(row).iter().filter(|&&id| id == MASK).count();
@@ -38,7 +32,7 @@ impl MaskPredictor for Counting {
                 masks as f32
             }
         };
-        Ok(positions.iter().zip(targets).map(loss).collect())
+        Ok(query.positions.iter().zip(targets).map(loss).collect())
     }
 }
 

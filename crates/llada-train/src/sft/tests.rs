@@ -26,12 +26,7 @@ fn batch() -> (TokenBatch, [usize; 3]) {
 
 fn examples(config: &TrainConfig, step: u64) -> Examples {
     let (batch, lens) = batch();
-    let info = PredictorInfo {
-        vocab_size: 40,
-        mask_token_id: 0,
-        eos_token_id: EOS,
-        max_sequence_length: 8,
-    };
+    let info = PredictorInfo::new(40, 0, EOS, 8);
     answer_examples(&batch, &lens, &info, config, step).unwrap()
 }
 

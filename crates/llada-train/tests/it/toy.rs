@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use llada_diffusion::{
-    MaskPredictor, Parameter, ParameterKind, PredictorInfo, TokenBatch, Trainable,
+    Candidates, Choice, MaskPredictor, Parameter, ParameterKind, PredictorInfo, Query, TokenBatch,
+    Trainable,
 };
 use llada_tensor::backend::Rhs;
 use llada_tensor::ops::cross_entropy::cross_entropy;
@@ -68,12 +69,7 @@ impl Toy {
             mask_token_id,
             eos_token_id,
         } = special;
-        let info = PredictorInfo {
-            vocab_size,
-            mask_token_id,
-            eos_token_id,
-            max_sequence_length,
-        };
+        let info = PredictorInfo::new(vocab_size, mask_token_id, eos_token_id, max_sequence_length);
         Self {
             device,
             info,
@@ -115,9 +111,9 @@ impl MaskPredictor for Toy {
         self.info
     }
 
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> llada_diffusion::Result<Vec<f32>> {
+    fn logits(&self, query: Query<'_>) -> llada_diffusion::Result<Vec<f32>> {
         let mut tape = Tape::inference(&self.device, Precision::F32);
-        let hidden = self.hidden(&mut tape, batch, positions)?;
+        let hidden = self.hidden(&mut tape, query.batch, query.positions)?;
         let head = tape.parameter(3, &self.parameters[3].value);
         Ok(tape
             .linear(&hidden, &head, None)?
@@ -126,14 +122,17 @@ impl MaskPredictor for Toy {
             .unwrap())
     }
 
-    fn token_losses(
+    fn candidates(
         &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> llada_diffusion::Result<Vec<f32>> {
+        query: Query<'_>,
+        choice: &Choice<'_>,
+    ) -> llada_diffusion::Result<Candidates> {
+        choice.by_logits(self, query)
+    }
+
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> llada_diffusion::Result<Vec<f32>> {
         let mut tape = Tape::inference(&self.device, Precision::F32);
-        let hidden = self.hidden(&mut tape, batch, positions)?;
+        let hidden = self.hidden(&mut tape, query.batch, query.positions)?;
         let head = Rhs::Weight(&self.parameters[3].value);
         let losses = cross_entropy(hidden.value(), head, None, targets, Precision::F32)?.0;
         Ok(losses.to_vec_f32().unwrap())

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use llada::diffusion::{MaskPredictor as _, TokenBatch, Trainable as _};
+use llada::diffusion::{MaskPredictor as _, Query, TokenBatch, Trainable as _};
 use llada::model::LoraConfig;
 use llada::sample::{CacheMode, Process, Remasking, Request, SampleConfig, sample};
 use llada::train::{Optimizer, TrainConfig, train_step};
@@ -45,7 +45,7 @@ fn load(dir: &Path, device: &Device, precision: Precision) -> FrozenModel {
 fn logits(model: &FrozenModel, sequences: &[&[u32]]) -> Vec<f32> {
     let batch = TokenBatch::new(sequences).unwrap();
     let positions: Vec<usize> = (0..batch.n_tokens()).collect();
-    model.logits(&batch, &positions).unwrap()
+    model.logits(Query::new(&batch, &positions)).unwrap()
 }
 
 fn largest_difference(x: &[f32], y: &[f32]) -> f32 {
@@ -96,7 +96,7 @@ fn a_recorded_pass_gives_the_bits_of_the_first() {
     let model = load(&models()[0], &cuda(), Precision::F32);
     let of = |ids: &[u32]| {
         let batch = TokenBatch::new(&[ids]).unwrap();
-        model.logits(&batch, &[1, 4, 5]).unwrap()
+        model.logits(Query::new(&batch, &[1, 4, 5])).unwrap()
     };
     let (a, b) = ([9, 8, 7, 6, 5, 4], [101, 102, 103, 104, 105, 106]);
     let first = [of(&a), of(&[3; 6]), of(&a), of(&b), of(&a)];
@@ -104,7 +104,10 @@ fn a_recorded_pass_gives_the_bits_of_the_first() {
     assert_eq!(first[0], first[4]);
     let fresh = load(&models()[0], &cuda(), Precision::F32);
     let batch = TokenBatch::new(&[b]).unwrap();
-    assert_eq!(first[3], fresh.logits(&batch, &[1, 4, 5]).unwrap());
+    assert_eq!(
+        first[3],
+        fresh.logits(Query::new(&batch, &[1, 4, 5])).unwrap()
+    );
     assert!(first[0] != first[3]);
 }
 

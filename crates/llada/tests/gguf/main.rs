@@ -5,7 +5,7 @@ mod damaged;
 
 use std::path::{Path, PathBuf};
 
-use llada::diffusion::{MaskPredictor as _, TokenBatch};
+use llada::diffusion::{MaskPredictor as _, Query, TokenBatch};
 use llada::model::weights;
 use llada::text::{ChatTemplate, Message};
 use llada::{CpuConfig, Device, Gguf, LladaModel, Precision, Tokenizer};
@@ -54,7 +54,7 @@ fn model(name: &str) -> LladaModel {
 
 fn logits(model: &LladaModel) -> Vec<f32> {
     let batch = TokenBatch::new(&[[7, 300, 460, 0, 449, 460, 31]]).unwrap();
-    model.logits(&batch, &[0, 2, 5, 6]).unwrap()
+    model.logits(Query::new(&batch, &[0, 2, 5, 6])).unwrap()
 }
 
 /// The same model as in the HF layout, to the bit.
@@ -115,7 +115,7 @@ fn quantised_values_are_those_of_the_package() {
     let batch = TokenBatch::new(&[[3, 5, 5, 2]]).unwrap();
     assert!(
         model
-            .logits(&batch, &[1, 2])
+            .logits(Query::new(&batch, &[1, 2]))
             .unwrap()
             .iter()
             .all(|x| x.is_finite())

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::ops::ControlFlow;
 
 use llada::diffusion::{
-    Cached, Candidate, KvCache, MaskPredictor, Noise, PredictorInfo, Result, RowPlan, TokenBatch,
+    Cached, Candidates, Choice, KvCache, MaskPredictor, PredictorInfo, Query, Result, RowPlan,
+    TokenBatch,
 };
 use llada::sample::{CacheMode, Process, Request, SampleConfig, sample};
-use llada::tensor::ops::candidates::CandidateRule;
 use llada::{LladaModel, Precision};
 
 use crate::files::{Case, Tensors, cases, device, load, max_difference, rows};
@@ -22,38 +22,20 @@ impl MaskPredictor for Recorder {
     fn info(&self) -> PredictorInfo {
         self.model.info()
     }
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> Result<Vec<f32>> {
-        self.model.logits(batch, positions)
+    fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
+        self.model.logits(query)
     }
-    fn candidates(
-        &self,
-        batch: &TokenBatch,
-        unconditional: Option<&TokenBatch>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> Result<Vec<Candidate>> {
-        self.calls.borrow_mut().push(batch.ids().to_vec());
-        self.model
-            .candidates(batch, unconditional, positions, rule, noise)
-    }
-    fn candidates_cached(
-        &self,
-        batch: &TokenBatch,
-        cached: Cached<'_>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> Result<Vec<Candidate>> {
-        let computed = (cached.plans[0].positions())
-            .map(|at| batch.ids()[at])
-            .collect();
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates> {
+        let ids = query.batch.ids();
+        let computed = match &query.cached {
+            Some(cached) => cached.plans[0].positions().map(|at| ids[at]).collect(),
+            None => ids.to_vec(),
+        };
         self.calls.borrow_mut().push(computed);
-        self.model
-            .candidates_cached(batch, cached, positions, rule, noise)
+        self.model.candidates(query, choice)
     }
-    fn token_losses(&self, batch: &TokenBatch, p: &[usize], t: &[u32]) -> Result<Vec<f32>> {
-        self.model.token_losses(batch, p, t)
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>> {
+        self.model.token_losses(query, targets)
     }
 }
 
@@ -118,12 +100,6 @@ fn a_cached_call_gives_the_recorded_logits() {
     let (before, after) = (batch("x_full"), batch("x_next"));
     let (length, width) = (before.n_tokens(), model.info().vocab_size);
     let block = tensors.counts("block");
-    let rule = CandidateRule {
-        temperature: 0.0,
-        cfg_scale: 0.0,
-        suppress: &[],
-        suppress_confidence: &[],
-    };
     for (name, window) in [("prefix", block[0]..length), ("dual", block[0]..block[1])] {
         let mut cache = KvCache::default();
         let mut call = |batch: &TokenBatch, window: std::ops::Range<usize>| {
@@ -132,9 +108,11 @@ fn a_cached_call_gives_the_recorded_logits() {
                 plans: &[RowPlan::window(window, length)],
                 caches: &mut [&mut cache],
             };
-            model
-                .candidates_cached(batch, cached, &positions, &rule, &Noise::None)
-                .unwrap()
+            let query = Query {
+                cached: Some(cached),
+                ..Query::new(batch, &positions)
+            };
+            model.candidates(query, &Choice::GREEDY).unwrap().now
         };
         call(&before, 0..length);
         let candidates = call(&after, window);

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use llada::diffusion::{MaskPredictor, TokenBatch};
+use llada::diffusion::{MaskPredictor, Query, TokenBatch};
 use llada::tensor::ops::rope::RopeTable;
 use llada::tensor::{Tape, Tensor, Var};
 use llada::{LladaModel, Precision};
@@ -23,7 +23,7 @@ fn checkpoints() -> Vec<String> {
 
 fn logits(model: &LladaModel, sequence: &[u32], positions: &[usize]) -> Vec<f32> {
     let batch = TokenBatch::new(&[sequence]).unwrap();
-    model.logits(&batch, positions).unwrap()
+    model.logits(Query::new(&batch, positions)).unwrap()
 }
 
 /// Logits of sequences that stand in a padded batch, where the mask is 1.

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use llada::Precision;
 use llada::diffusion::{
-    LikelihoodConfig, MaskPredictor as _, ScoredSequence, TokenBatch, chain_rule, stratified_counts,
+    Guidance, LikelihoodConfig, MaskPredictor as _, Query, ScoredSequence, TokenBatch, chain_rule,
+    stratified_counts,
 };
 use llada::sample::{Request, SampleConfig, sample};
 
@@ -64,11 +65,15 @@ fn estimates_are_the_reference_s_on_the_same_masks() {
                 let mut hidden = canvas.clone();
                 hidden[..prompt.len()].fill(mask);
                 let [batch, un] = [canvas, &hidden].map(|ids| TokenBatch::new(&[ids]).unwrap());
-                let losses = if cfg_scale > 0.0 {
-                    model.guided_token_losses(&batch, &un, cfg_scale, &positions, &targets)
-                } else {
-                    model.token_losses(&batch, &positions, &targets)
+                let guidance = Guidance {
+                    unconditional: &un,
+                    cfg_scale,
                 };
+                let query = Query {
+                    guidance: (cfg_scale > 0.0).then_some(guidance),
+                    ..Query::new(&batch, &positions)
+                };
+                let losses = model.token_losses(query, &targets);
                 let at = call * batch_size + row;
                 let of_row =
                     losses.unwrap().iter().map(|&x| f64::from(x)).sum::<f64>() / p_mask[at];

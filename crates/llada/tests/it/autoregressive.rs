@@ -4,11 +4,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use llada::diffusion::{
-    Cached, KvCache, MaskPredictor as _, Noise, RowPlan, ScoredSequence, TokenBatch,
+    Cached, Choice, KvCache, MaskPredictor as _, Query, RowPlan, ScoredSequence, TokenBatch,
     autoregressive_log_likelihood,
 };
-use llada::sample::{CacheMode, Output, Request, SampleConfig, sample_autoregressive};
-use llada::tensor::ops::candidates::CandidateRule;
+use llada::sample::{CacheMode, Output, Request, SampleConfig, sample};
 use llada::{CpuConfig, CpuLevel, Device, FrozenModel, ModelConfig, Precision};
 
 fn model(level: Option<CpuLevel>, precision: Precision) -> FrozenModel {
@@ -43,7 +42,7 @@ fn run(model: &FrozenModel, cache: CacheMode, temperature: f64) -> (Vec<Output>,
     };
     let requests: Vec<Request> = [(0, 1), (1, 7), (2, 110)].map(request).to_vec();
     let mut confidences = Vec::new();
-    let outputs = sample_autoregressive(model, &requests, &mut |event| {
+    let outputs = sample(model, &requests, &mut |event| {
         confidences.extend(event.revealed.iter().map(|x| x.confidence));
         ControlFlow::Continue(())
     });
@@ -88,7 +87,7 @@ fn a_likelihood_is_that_of_every_prefix_by_itself() {
     for (i, value) in values[0].iter().enumerate() {
         let at = 20 + i;
         let prefix = TokenBatch::new(&[&tokens[..at]]).unwrap();
-        let logits = model.logits(&prefix, &[at - 1]).unwrap();
+        let logits = model.logits(Query::new(&prefix, &[at - 1])).unwrap();
         let sum: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
         let expected = f64::from(logits[tokens[at] as usize]) - sum.ln();
         assert!(
@@ -103,19 +102,17 @@ fn plans_that_would_look_ahead_are_refused() {
     let model = model(None, Precision::F32);
     let tokens = prompt(12);
     let batch = TokenBatch::new(&[&tokens]).unwrap();
-    let rule = CandidateRule {
-        temperature: 0.0,
-        cfg_scale: 0.0,
-        suppress: &[],
-        suppress_confidence: &[],
-    };
     let call = |cache: &mut KvCache, plan: RowPlan, position: usize| {
-        let (plans, caches) = ([plan], &mut [cache]);
+        let (plans, caches, positions) = ([plan], &mut [cache], [position]);
         let cached = Cached {
             plans: &plans,
             caches,
         };
-        model.candidates_cached(&batch, cached, &[position], &rule, &Noise::None)
+        let query = Query {
+            cached: Some(cached),
+            ..Query::new(&batch, &positions)
+        };
+        model.candidates(query, &Choice::GREEDY)
     };
     let mut cache = KvCache::default();
     call(&mut cache, RowPlan::window(0..12, 12), 11).unwrap();

@@ -1,8 +1,7 @@
 //! `llada bench forward`.
 
 use anyhow::Result;
-use llada::diffusion::{MaskPredictor as _, Noise};
-use llada::tensor::ops::candidates::CandidateRule;
+use llada::diffusion::{Choice, MaskPredictor as _, Query};
 use serde_json::json;
 
 use super::measure::{Peak, Timing};
@@ -30,8 +29,7 @@ pub(super) fn run(args: &BenchForwardArgs) -> Result<()> {
     for &position in &positions {
         batch.ids_mut()[position] = subject.config.mask_token_id;
     }
-    let (rule, noise) = (CandidateRule::default(), Noise::None);
-    let pass = || Ok(model.candidates(&batch, None, &positions, &rule, &noise)?);
+    let pass = || Ok(model.candidates(Query::new(&batch, &positions), &Choice::GREEDY)?);
     let time = || Timing::of(args.subject.rounds, pass);
     let (peak, (timing, _)) = Peak::around(&subject.device, subject.precision, time)?;
     let tokens = batch.n_tokens();

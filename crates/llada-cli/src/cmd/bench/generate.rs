@@ -6,12 +6,9 @@ use std::ops::ControlFlow;
 use anyhow::Result;
 use llada::FrozenModel;
 use llada::diffusion::{
-    Cached, Candidate, MaskPredictor, Noise, PredictorInfo, Result as DiffusionResult, RowPlan,
-    TokenBatch,
+    Candidates, Choice, MaskPredictor, PredictorInfo, Query, Result as DiffusionResult, RowPlan,
 };
 use llada::sample::{CacheMode, Output, Process, Request, SampleConfig, sample};
-use llada::tensor::backend::DenoisingStep;
-use llada::tensor::ops::candidates::CandidateRule;
 use serde_json::json;
 
 use super::measure::{Peak, Timing};
@@ -115,9 +112,15 @@ impl<'a> Counting<'a> {
         Self { model, flops }
     }
 
-    fn count(&self, positions: usize, asked: usize) {
-        let flops = self.model.config().forward_flops(positions, asked);
-        self.flops.set(self.flops.get() + flops);
+    /// Passes of a query and of so many steps that were taken with it.
+    fn count(&self, query: &Query<'_>, ahead: usize) {
+        let computed = match &query.cached {
+            Some(cached) => cached.plans.iter().map(RowPlan::n_rows).sum(),
+            None => query.batch.n_tokens(),
+        };
+        let flops = (self.model.config()).forward_flops(computed, query.positions.len());
+        let passes = 1 + ahead + usize::from(query.guidance.is_some());
+        self.flops.set(self.flops.get() + passes as u64 * flops);
     }
 }
 
@@ -126,64 +129,18 @@ impl MaskPredictor for Counting<'_> {
         self.model.info()
     }
 
-    fn logits(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Vec<f32>> {
-        self.count(batch.n_tokens(), positions.len());
-        self.model.logits(batch, positions)
+    fn logits(&self, query: Query<'_>) -> DiffusionResult<Vec<f32>> {
+        self.count(&query, 0);
+        self.model.logits(query)
     }
 
-    fn candidates(
-        &self,
-        batch: &TokenBatch,
-        unconditional: Option<&TokenBatch>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> DiffusionResult<Vec<Candidate>> {
-        for batch in [Some(batch), unconditional].into_iter().flatten() {
-            self.count(batch.n_tokens(), positions.len());
-        }
-        self.model
-            .candidates(batch, unconditional, positions, rule, noise)
+    fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> DiffusionResult<Candidates> {
+        self.count(&query, choice.ahead.len().saturating_sub(1));
+        self.model.candidates(query, choice)
     }
 
-    fn candidates_cached(
-        &self,
-        batch: &TokenBatch,
-        cached: Cached<'_>,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        noise: &Noise<'_>,
-    ) -> DiffusionResult<Vec<Candidate>> {
-        let computed = cached.plans.iter().map(RowPlan::n_rows).sum();
-        self.count(computed, positions.len());
-        self.model
-            .candidates_cached(batch, cached, positions, rule, noise)
-    }
-
-    fn steps_at_once(&self) -> usize {
-        self.model.steps_at_once()
-    }
-
-    fn candidates_ahead(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        rule: &CandidateRule<'_>,
-        steps: &[DenoisingStep<'_>],
-    ) -> DiffusionResult<Vec<Vec<Candidate>>> {
-        for _ in steps {
-            self.count(batch.n_tokens(), positions.len());
-        }
-        self.model.candidates_ahead(batch, positions, rule, steps)
-    }
-
-    fn token_losses(
-        &self,
-        batch: &TokenBatch,
-        positions: &[usize],
-        targets: &[u32],
-    ) -> DiffusionResult<Vec<f32>> {
-        self.count(batch.n_tokens(), positions.len());
-        self.model.token_losses(batch, positions, targets)
+    fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> DiffusionResult<Vec<f32>> {
+        self.count(&query, 0);
+        self.model.token_losses(query, targets)
     }
 }

@@ -2,19 +2,18 @@
 
 use anyhow::{Context as _, Result};
 use llada::Llada;
-use llada::eval::{
-    Figure, Gap, Kind, Recall, choose_first_lines, read_couplets, recall, reversal_svg,
-};
+use llada::diffusion::PredictorKind;
+use llada::eval::{Figure, Gap, Recall, choose_first_lines, read_couplets, recall, reversal_svg};
 use serde_json::{Value, json};
 
-use super::{Progress, figure_json, percent, read, subject};
+use super::{Progress, figure_json, percent, read};
 use crate::args::{Format, ModelArgs, ReversalArgs};
-use crate::config::{Misuse, is_autoregressive, load};
+use crate::config::{Misuse, load};
 use crate::output::{print, save};
 
 /// What a model recalled.
 struct Measured {
-    kind: Kind,
+    kind: PredictorKind,
     couplets: usize,
     /// Whole lines, forward and in reversal.
     lines: [Option<Figure>; 2],
@@ -34,7 +33,7 @@ pub(super) fn run(args: &ReversalArgs) -> Result<()> {
             model,
             ..args.model.clone()
         })?;
-        if !is_autoregressive(&arm) {
+        if !arm.info().is_autoregressive() {
             return Err(Misuse::of(format!(
                 "--arm {}: this model is not autoregressive; train one with objective = \
                  \"autoregressive\"",
@@ -76,13 +75,14 @@ fn measure(
     args: &ReversalArgs,
     progress: &Progress,
 ) -> Result<Measured> {
-    let subject = subject(llada);
-    let kind = subject.kind;
+    let subject = llada.subject();
+    let kind = subject.kind();
     let couplets = read_couplets(text, args.limit.map(Into::into), &subject)
         .with_context(|| args.data.display().to_string())?;
     let what = format!("couplets of the {} model", kind.name());
     let recalls = recall(&subject, &couplets, &mut progress.observe(what))?;
-    let may_choose = kind == Kind::Autoregressive && args.candidates > 1 && !progress.is_stopped();
+    let may_choose =
+        kind == PredictorKind::Autoregressive && args.candidates > 1 && !progress.is_stopped();
     let choices = match may_choose {
         true => {
             let observer = &mut progress.observe("choices of a first line".to_owned());
@@ -131,7 +131,7 @@ impl Measured {
         })
     }
 
-    fn bars(&self) -> Option<(Kind, [Figure; 2])> {
+    fn bars(&self) -> Option<(PredictorKind, [Figure; 2])> {
         let [forward, reversal] = self.lines;
         Some((self.kind, [forward?, reversal?]))
     }

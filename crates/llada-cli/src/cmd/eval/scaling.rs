@@ -7,7 +7,7 @@ use llada::eval::{BoundConfig, ScalingPoint, held_out_bound, read_documents, sca
 use llada::train::read_metrics;
 use serde_json::{Value, json};
 
-use super::{Progress, read, subject};
+use super::{Progress, read};
 use crate::args::{Format, ModelArgs, ScalingArgs};
 use crate::config::load;
 use crate::output::{print, save};
@@ -77,7 +77,7 @@ fn point(
         threads: args.threads,
         format: args.format,
     })?;
-    let subject = subject(&llada);
+    let subject = llada.subject();
     let documents = read_documents(text, args.limit.map(Into::into), &subject)
         .with_context(|| args.data.display().to_string())?;
     let name = run.file_name().unwrap_or(run.as_os_str());
@@ -90,7 +90,7 @@ fn point(
     let bound = held_out_bound(&subject, &documents, config, observer)?;
     Ok(bound.map(|bound| ScalingPoint {
         name,
-        kind: subject.kind,
+        kind: subject.kind(),
         non_embedding_parameters: llada.model.config().non_embedding_parameters(),
         n_tokens,
         bound,

@@ -10,15 +10,15 @@ use llada::eval::{
 };
 use serde_json::json;
 
-use super::{Progress, figure_json, percent, read, subject};
+use super::{Progress, figure_json, percent, read};
 use crate::args::{Format, GenerationArgs, LikelihoodArgs};
-use crate::config::{is_autoregressive, load, needs_diffusion};
+use crate::config::load;
 use crate::output::print;
 
 pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
     let text = read(&args.data)?;
     let llada = load(&args.model)?;
-    let subject = subject(&llada);
+    let subject = llada.subject();
     let limit = args.limit.map(NonZeroUsize::get);
     let tasks = read_choices(&text, limit, &subject).with_context(|| name(&args.data))?;
     let config = LikelihoodConfig {
@@ -57,10 +57,7 @@ pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
 pub(super) fn generation(args: &GenerationArgs) -> Result<()> {
     let text = read(&args.data)?;
     let llada = load(&args.model)?;
-    if args.steps.is_some() && is_autoregressive(&llada) {
-        return Err(needs_diffusion("--steps"));
-    }
-    let subject = subject(&llada);
+    let subject = llada.subject();
     let limit = args.limit.map(NonZeroUsize::get);
     let tasks = read_generations(&text, limit, &subject).with_context(|| name(&args.data))?;
     let config = GenerationConfig {

@@ -1,0 +1,234 @@
+//! What is asked of a mask predictor.
+
+use std::ops::Range;
+
+use llada_tensor::Tensor;
+use llada_tensor::backend::{Candidate, DenoisingStep, Noise};
+use llada_tensor::ops::candidates::{CandidateRule, guide, reduce_logits};
+
+use crate::{Error, MaskPredictor, Result, TokenBatch};
+
+/// One question to a predictor: what it sees, what it computes of that, and which positions it is
+/// asked about.
+#[derive(Debug)]
+pub struct Query<'a> {
+    /// The sequences, with masks.
+    pub batch: &'a TokenBatch,
+    /// `[N]` indexes into the flattened batch; only they are computed by the head. Ascending, and
+    /// with caches among the rows of the plans.
+    pub positions: &'a [usize],
+    /// Classifier-free guidance.
+    pub guidance: Option<Guidance<'a>>,
+    /// Keys and values of earlier calls; `None`: everything is computed and seen.
+    pub cached: Option<Cached<'a>>,
+}
+
+impl<'a> Query<'a> {
+    /// Asks about positions of whole sequences.
+    #[must_use]
+    pub fn new(batch: &'a TokenBatch, positions: &'a [usize]) -> Self {
+        Self {
+            batch,
+            positions,
+            guidance: None,
+            cached: None,
+        }
+    }
+
+    /// The logits of this query `[N, V]`, for predictors that only have `logits` of whole
+    /// sequences.
+    ///
+    /// # Errors
+    /// Those of `logits`; [`Error::Unsupported`] for a query with caches.
+    pub fn by_logits(
+        &self,
+        mut logits: impl FnMut(&TokenBatch, &[usize]) -> Result<Vec<f32>>,
+    ) -> Result<Vec<f32>> {
+        if self.cached.is_some() {
+            return Err(Error::Unsupported {
+                what: "caches of keys and values",
+            });
+        }
+        let mut x = logits(self.batch, self.positions)?;
+        if let Some(guidance) = &self.guidance {
+            let un = logits(guidance.unconditional, self.positions)?;
+            guide_all(guidance.cfg_scale, &mut x, &un);
+        }
+        Ok(x)
+    }
+}
+
+/// Classifier-free guidance (arXiv 2502.09992, eq. 16).
+#[derive(Debug, Clone, Copy)]
+pub struct Guidance<'a> {
+    /// The batch without what guides, in the same shape.
+    pub unconditional: &'a TokenBatch,
+    /// How far logits are pushed away from the unconditional ones.
+    pub cfg_scale: f32,
+}
+
+/// How a sampling step chooses the token of each position.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// Temperature of the Gumbel noise; 0 takes the most likely token.
+    pub temperature: f64,
+    /// Ids that are never chosen and have no probability.
+    pub suppress: &'a [u32],
+    /// Ids that can be chosen, but have no probability in the confidence.
+    pub suppress_confidence: &'a [u32],
+    /// The Gumbel noise, if the temperature is positive.
+    pub noise: Noise<'a>,
+    /// This step and those after it, as far as it is known how they remask; a predictor that gains
+    /// nothing from that ignores it. Empty: this step alone.
+    pub ahead: &'a [DenoisingStep<'a>],
+}
+
+impl Choice<'_> {
+    /// The most likely token of each position.
+    pub const GREEDY: Choice<'static> = Choice {
+        temperature: 0.0,
+        suppress: &[],
+        suppress_confidence: &[],
+        noise: Noise::None,
+        ahead: &[],
+    };
+
+    /// What the runtime's op is told; it guides logits itself.
+    #[must_use]
+    pub fn rule(&self, cfg_scale: f32) -> CandidateRule<'_> {
+        CandidateRule {
+            temperature: self.temperature,
+            cfg_scale,
+            suppress: self.suppress,
+            suppress_confidence: self.suppress_confidence,
+        }
+    }
+
+    /// Chooses by the logits of a query, for predictors that have nothing faster.
+    ///
+    /// # Errors
+    /// As [`MaskPredictor::logits`].
+    pub fn by_logits(
+        &self,
+        predictor: &(impl MaskPredictor + ?Sized),
+        query: Query<'_>,
+    ) -> Result<Candidates> {
+        let (vocab_size, rule) = (predictor.info().vocab_size, self.rule(0.0));
+        let logits = predictor.logits(query)?;
+        let rows = logits.chunks_exact(vocab_size).enumerate();
+        let best = |(row, logits): (usize, &[f32])| reduce_logits(logits, row, &rule, &self.noise);
+        Ok(rows.map(best).collect::<Vec<_>>().into())
+    }
+}
+
+/// The best tokens of the positions of a query.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Candidates {
+    /// `[N]`: those of this step.
+    pub now: Vec<Candidate>,
+    /// `[N]` each: those of the steps after it that were taken with it, each over the canvas that
+    /// the one before has left. Of a position that is no longer masked they say nothing.
+    pub ahead: Vec<Vec<Candidate>>,
+}
+
+impl From<Vec<Candidate>> for Candidates {
+    fn from(now: Vec<Candidate>) -> Self {
+        let ahead = Vec::new();
+        Self { now, ahead }
+    }
+}
+
+/// Keys and values of the positions of one sequence, of every layer, as the predictor last saw
+/// them (Fast-dLLM, arXiv 2505.22618). Empty until the first call that is given it.
+#[derive(Debug, Default)]
+pub struct KvCache {
+    /// Keys (rotated) and values of each layer, `[L, K * E]`; for predictors to fill.
+    pub layers: Vec<[Tensor; 2]>,
+    /// `[L]`: positions whose keys and values have been computed; for predictors to fill.
+    pub known: Vec<bool>,
+}
+
+/// What a call computes of one sequence, and what it sees: ascending ranges of positions that do
+/// not touch each other. Positions are those of the whole sequence, whatever is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RowPlan {
+    /// Positions that are computed; their keys and values are replaced.
+    pub rows: Vec<Range<usize>>,
+    /// Positions that every row attends to: the rows, and others that were computed before.
+    pub keys: Vec<Range<usize>>,
+}
+
+impl RowPlan {
+    /// One window of a sequence of `length` positions, all of which are seen.
+    #[must_use]
+    pub fn window(window: Range<usize>, length: usize) -> Self {
+        Self {
+            rows: vec![window],
+            keys: std::iter::once(0..length).collect(),
+        }
+    }
+
+    /// The plan of positions that are chosen one by one: `[L]` each.
+    #[must_use]
+    pub fn of(is_row: &[bool], is_key: &[bool]) -> Self {
+        Self {
+            rows: ranges(is_row),
+            keys: ranges(is_key),
+        }
+    }
+
+    /// How many positions are computed.
+    #[must_use]
+    pub fn n_rows(&self) -> usize {
+        self.rows.iter().map(ExactSizeIterator::len).sum()
+    }
+
+    /// Positions that are computed, ascending.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        self.rows.iter().cloned().flatten()
+    }
+}
+
+/// The stretches of `true`.
+fn ranges(chosen: &[bool]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for at in (0..chosen.len()).filter(|&at| chosen[at]) {
+        match ranges.last_mut() {
+            Some(last) if last.end == at => last.end += 1,
+            _ => ranges.push(at..at + 1),
+        }
+    }
+    ranges
+}
+
+/// What a call with caches computes of each sequence of its batch.
+#[derive(Debug)]
+pub struct Cached<'a> {
+    /// What is computed and seen, for each sequence.
+    pub plans: &'a [RowPlan],
+    /// The cache of each sequence.
+    pub caches: &'a mut [&'a mut KvCache],
+}
+
+/// Pushes logits away from unconditional ones, see [`guide`].
+pub fn guide_all(cfg_scale: f32, logits: &mut [f32], un: &[f32]) {
+    for (x, &un) in logits.iter_mut().zip(un) {
+        *x = guide(cfg_scale, *x, un);
+    }
+}
+
+/// Cross-entropies of rows of logits, each `-ln softmax(logits)[target]`, summed in `f64`.
+#[must_use]
+pub fn cross_entropies(logits: &[f32], targets: &[u32]) -> Vec<f32> {
+    let vocab_size = logits.len() / targets.len().max(1);
+    let of = |(row, &target): (&[f32], &u32)| {
+        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+        (sum.ln() + f64::from(max - row[target as usize])) as f32
+    };
+    logits
+        .chunks_exact(vocab_size.max(1))
+        .zip(targets)
+        .map(of)
+        .collect()
+}

@@ -1,0 +1,214 @@
+//! What a request of a model is by default: one policy for the command line, the library and the
+//! evaluations.
+
+use llada_diffusion::PredictorInfo;
+
+use crate::{
+    CacheMode, Error, Process, RefreshPolicy, Remasking, Request, Result, SampleConfig, Task,
+};
+
+/// Length of an answer if none is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnswerLength {
+    /// So many tokens.
+    Tokens(usize),
+    /// So many times the length of the prompt: the first line of a quatrain has three more.
+    Prompts(usize),
+}
+
+impl Default for AnswerLength {
+    fn default() -> Self {
+        Self::Tokens(64)
+    }
+}
+
+/// What requests of a model have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// What the predictor is.
+    pub info: PredictorInfo,
+    /// The unknown token, which a text never holds.
+    pub unk_token_id: Option<u32>,
+    /// The end of a turn (`<|eot_id|>`).
+    pub eot_token_id: Option<u32>,
+    /// Whether the model was trained on whole documents that end with an EOS, as `llada train`
+    /// does with a character vocabulary. A text then ends with its EOS, which the model is shown,
+    /// and the mask is never predicted. In a published model it may win, as in the reference.
+    pub whole_documents: bool,
+    /// Length of an answer if none is asked for.
+    pub answer_length: AnswerLength,
+}
+
+/// Settings of a request that are not those of the [`Policy`]. The default changes nothing.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Overrides {
+    /// Tokens of the answer; that of an infill is given. `None`: [`Policy::answer_length`], or what
+    /// the context has room for.
+    pub gen_length: Option<usize>,
+    /// Steps in all. `None`: one a token.
+    pub steps: Option<usize>,
+    /// Tokens of a semi-autoregressive block. `None`: one block.
+    pub block_length: Option<usize>,
+    /// Gumbel temperature.
+    pub temperature: f64,
+    /// Scale of classifier-free guidance.
+    pub cfg_scale: f32,
+    /// Which predicted tokens stay.
+    pub remasking: Remasking,
+    /// How many tokens a step reveals. `None`: quotas, with fixed tokens those of the demo.
+    pub process: Option<Process>,
+    /// Which keys and values are taken from earlier steps. Of an autoregressive model they are
+    /// always taken, which changes nothing.
+    pub cache: CacheMode,
+    /// See [`RefreshPolicy::suffix_window`].
+    pub suffix_window: Option<usize>,
+    /// See [`RefreshPolicy::prompt_interval`].
+    pub prompt_interval: Option<usize>,
+    /// See [`RefreshPolicy::vicinity`].
+    pub vicinity: Option<usize>,
+    /// See [`RefreshPolicy::refresh_interval`]. `None`: with an activity cache 8 calls, as errors
+    /// would grow otherwise (dKV-Cache, arXiv 2505.15781).
+    pub refresh_interval: Option<usize>,
+    /// See [`RefreshPolicy::keep_active`].
+    pub keep_active: Option<usize>,
+    /// Whether an answer ends at an EOS without masks before it.
+    pub early_stop: bool,
+    /// Seed of all draws.
+    pub seed: u64,
+    /// Whether an answer may hold no EOS. An infilled text never does: it does not end in its
+    /// middle.
+    pub logits_eos_inf: bool,
+    /// Whether EOS and EOT are revealed last.
+    pub confidence_eos_eot_inf: bool,
+    /// Whether the mask is kept from being predicted. `None`: as [`Policy::whole_documents`] says,
+    /// and in an infill always.
+    pub suppress_mask: Option<bool>,
+}
+
+impl Policy {
+    /// The policy of a model whose tokenizer says nothing.
+    #[must_use]
+    pub fn new(info: PredictorInfo) -> Self {
+        Self {
+            info,
+            unk_token_id: None,
+            eot_token_id: None,
+            whole_documents: false,
+            answer_length: AnswerLength::default(),
+        }
+    }
+
+    /// The EOS after a text of `length` tokens, if the model was trained to see one and the context
+    /// has room for it.
+    #[must_use]
+    pub fn end_of_document(&self, length: usize) -> Option<u32> {
+        let is_seen = self.whole_documents && length < self.info.max_sequence_length;
+        is_seen.then_some(self.info.eos_token_id)
+    }
+
+    /// Length of the answer to a prompt of `prompt_len` tokens if none is asked for.
+    #[must_use]
+    pub fn gen_length(&self, prompt_len: usize) -> usize {
+        let usual = match self.answer_length {
+            AnswerLength::Tokens(n) => n,
+            AnswerLength::Prompts(n) => n * prompt_len,
+        };
+        let room = self.info.max_sequence_length.saturating_sub(prompt_len);
+        usual.min(room).max(1)
+    }
+
+    /// The request of a task. `is_document`: its tokens are a whole text, whose end the model is
+    /// shown; otherwise they are used as they are.
+    ///
+    /// # Errors
+    /// [`Error::NotAutoregressive`] for a setting that only a masked diffusion model has. The rest
+    /// is checked when the request is submitted.
+    pub fn request(
+        &self,
+        mut task: Task,
+        is_document: bool,
+        overrides: &Overrides,
+    ) -> Result<Request> {
+        let is_autoregressive = self.info.is_autoregressive();
+        let of_diffusion = [
+            ("steps", overrides.steps.is_some()),
+            ("block_length", overrides.block_length.is_some()),
+        ];
+        match of_diffusion.into_iter().find(|(_, is_set)| *is_set) {
+            Some((what, _)) if is_autoregressive => {
+                return Err(Error::NotAutoregressive { request: 0, what });
+            }
+            _ => {}
+        }
+        let (n_masks, length, suffix, is_infill, is_fixed) = match &mut task {
+            Task::Generate {
+                prompt,
+                suffix,
+                constraints,
+            } => {
+                let usual = || self.gen_length(prompt.len());
+                let n = overrides.gen_length.unwrap_or_else(usual);
+                let length = prompt.len().saturating_add(n);
+                (n, length, suffix, false, !constraints.is_empty())
+            }
+            Task::Infill { canvas, suffix } => {
+                let masks = canvas.iter().filter(|&&id| id == self.info.mask_token_id);
+                (masks.count(), canvas.len(), suffix, true, false)
+            }
+        };
+        if is_document && !is_autoregressive {
+            suffix.extend(self.end_of_document(length));
+        }
+        let process = match is_fixed {
+            true => Process::BlockQuota,
+            false => Process::Quota,
+        };
+        let config = SampleConfig {
+            steps: overrides.steps.unwrap_or(n_masks),
+            gen_length: n_masks,
+            block_length: overrides.block_length,
+            temperature: overrides.temperature,
+            cfg_scale: overrides.cfg_scale,
+            remasking: overrides.remasking,
+            process: overrides.process.unwrap_or(process),
+            // Keys and values of a causal model are final.
+            cache: match is_autoregressive && overrides.cache == CacheMode::None {
+                true => CacheMode::Prefix,
+                false => overrides.cache,
+            },
+            refresh: refresh(overrides),
+            early_stop: overrides.early_stop,
+            seed: overrides.seed,
+            suppress_mask: (overrides.suppress_mask).unwrap_or(is_infill || self.whole_documents),
+            logits_eos_inf: self.never(is_infill || overrides.logits_eos_inf),
+            confidence_eos_eot_inf: self.late(overrides.confidence_eos_eot_inf),
+        };
+        Ok(Request::new(task, config))
+    }
+
+    /// What is never chosen.
+    fn never(&self, no_eos: bool) -> Vec<u32> {
+        let eos = no_eos.then_some(self.info.eos_token_id);
+        self.unk_token_id.into_iter().chain(eos).collect()
+    }
+
+    /// What is revealed last.
+    fn late(&self, is_asked: bool) -> Vec<u32> {
+        let ends = std::iter::once(self.info.eos_token_id).chain(self.eot_token_id);
+        ends.filter(|_| is_asked).collect()
+    }
+}
+
+/// How far a step sees and how soon a cache is computed anew.
+fn refresh(overrides: &Overrides) -> RefreshPolicy {
+    const ACTIVITY_INTERVAL: usize = 8;
+    let usual = RefreshPolicy::default();
+    let interval = (overrides.cache == CacheMode::Activity).then_some(ACTIVITY_INTERVAL);
+    RefreshPolicy {
+        suffix_window: overrides.suffix_window,
+        prompt_interval: overrides.prompt_interval.unwrap_or(usual.prompt_interval),
+        vicinity: overrides.vicinity.unwrap_or(usual.vicinity),
+        refresh_interval: overrides.refresh_interval.or(interval),
+        keep_active: overrides.keep_active.unwrap_or(usual.keep_active),
+    }
+}

@@ -1,0 +1,29 @@
+//! Requests that join while others are on their way; each gets what it would get alone.
+//!
+//! `cargo run -p llada --example batch`
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
+
+use std::ops::ControlFlow;
+
+use llada::{CpuConfig, Device, Overrides, Precision, Task};
+
+fn main() -> anyhow::Result<()> {
+    let device = Device::cpu(CpuConfig::default())?;
+    let llada = llada::embedded(&device, Precision::F32)?;
+    let mut session = llada.session();
+    let mut waiting = ["床前明月光，", "白日依山尽，", "春眠不觉晓，"].into_iter();
+    for time in 0.. {
+        // A prompt comes every five steps.
+        if let (0, Some(prompt)) = (time % 5, waiting.next()) {
+            session.submit(llada.request(&Task::generate(prompt), &Overrides::default())?)?;
+        }
+        for ended in session.step(&mut |_| ControlFlow::Continue(())) {
+            let text = llada.answer(ended.result?)?.whole_text;
+            println!("after step {time}: request {}: {text}", ended.request);
+        }
+        if session.n_requests() == 0 && waiting.len() == 0 {
+            break;
+        }
+    }
+    Ok(())
+}

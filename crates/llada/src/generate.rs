@@ -1,0 +1,399 @@
+//! Requests out of texts: what the command line does, for programs.
+
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+use llada_diffusion::{
+    Estimate, LikelihoodConfig, MaskPredictor, PredictorInfo, ScoredSequence, log_likelihood,
+};
+use llada_eval::Subject;
+use llada_sample::{
+    CacheMode, Ended, Observer, Output, Overrides, Policy, Request, Revealed, SampleConfig,
+    Session, sample,
+};
+
+use crate::Llada;
+
+/// Errors of generation and of scoring.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// A text can't be encoded or decoded.
+    #[error(transparent)]
+    Text(#[from] llada_text::Error),
+    /// A request can't be run, or failed.
+    #[error(transparent)]
+    Sample(#[from] llada_sample::Error),
+    /// The model failed.
+    #[error(transparent)]
+    Diffusion(#[from] llada_diffusion::Error),
+}
+
+type Result<T> = std::result::Result<T, GenerateError>;
+
+/// A text, or its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prompt<'a> {
+    /// A text: a whole document, or the beginning of one.
+    Text(Cow<'a, str>),
+    /// Token ids, used as they are.
+    Ids(Cow<'a, [u32]>),
+}
+
+impl<'a> From<&'a str> for Prompt<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Prompt<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl<'a> From<&'a [u32]> for Prompt<'a> {
+    fn from(ids: &'a [u32]) -> Self {
+        Self::Ids(ids.into())
+    }
+}
+
+impl From<Vec<u32>> for Prompt<'_> {
+    fn from(ids: Vec<u32>) -> Self {
+        Self::Ids(ids.into())
+    }
+}
+
+/// What to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task<'a> {
+    prompt: Prompt<'a>,
+    is_infill: bool,
+    constraints: &'a [(usize, String)],
+}
+
+impl<'a> Task<'a> {
+    /// An answer to a prompt, or the rest of a text.
+    pub fn generate(prompt: impl Into<Prompt<'a>>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            is_infill: false,
+            constraints: &[],
+        }
+    }
+
+    /// The holes of a text: every □, every `_` and every mask token written out.
+    pub fn infill(text: impl Into<Prompt<'a>>) -> Self {
+        Self {
+            is_infill: true,
+            ..Self::generate(text)
+        }
+    }
+
+    /// Fixes words of an answer: offsets from its start, in tokens, and texts. A word is encoded as
+    /// after a space, as in the reference's demo; a character vocabulary has no words.
+    #[must_use]
+    pub fn constrained(self, constraints: &'a [(usize, String)]) -> Self {
+        Self {
+            constraints,
+            ..self
+        }
+    }
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The answer up to its EOS; of an infill the text.
+    pub text: String,
+    /// The same after its prompt.
+    pub whole_text: String,
+    /// Tokens, and what they took.
+    pub output: Output,
+}
+
+/// How likely a text is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Score {
+    /// Its log-likelihood in nats, a lower bound for a masked diffusion model.
+    pub estimate: Estimate,
+    /// Whether greedy decoding, a token a pass, writes this text.
+    pub is_greedy: bool,
+}
+
+impl<M: MaskPredictor> Llada<M> {
+    /// What the model is, its vocabulary and its context.
+    pub fn info(&self) -> PredictorInfo {
+        self.model.info()
+    }
+
+    /// What a request of this model is by default.
+    pub fn policy(&self) -> Policy {
+        let unk_token_id = self.tokenizer.unk_token_id();
+        Policy {
+            unk_token_id,
+            eot_token_id: self.tokenizer.token_to_id("<|eot_id|>"),
+            // Those of `llada train` have an unknown token, those of published models have none.
+            whole_documents: unk_token_id.is_some(),
+            answer_length: self.answer_length,
+            ..Policy::new(self.info())
+        }
+    }
+
+    /// The model as evaluations see it.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            predictor: &self.model,
+            tokenizer: &self.tokenizer,
+            policy: self.policy(),
+        }
+    }
+
+    /// The request of a task, as the command line makes it: for [`Self::generate`] and
+    /// [`Self::infill`], for a [`Session`], or to be changed.
+    ///
+    /// # Errors
+    /// [`GenerateError::Text`] for a character outside the vocabulary,
+    /// [`llada_sample::Error::NotAutoregressive`] for a setting that only a masked diffusion model
+    /// has. The rest is checked when the request is submitted.
+    pub fn request(&self, task: &Task<'_>, overrides: &Overrides) -> Result<Request> {
+        let mask = self.info().mask_token_id;
+        let is_document = matches!(task.prompt, Prompt::Text(_));
+        let ids = match &task.prompt {
+            Prompt::Ids(ids) => ids.to_vec(),
+            Prompt::Text(text) if task.is_infill => self.tokenizer.encode_with_masks(text, mask)?,
+            Prompt::Text(text) => self.tokenizer.encode_strict(text)?,
+        };
+        let policy = self.policy();
+        let space = if policy.whole_documents { "" } else { " " };
+        let mut constraints = Vec::new();
+        for (offset, word) in task.constraints {
+            let ids = self.tokenizer.encode_strict(&format!("{space}{word}"))?;
+            constraints.extend((*offset..).zip(ids));
+        }
+        let (prompt, suffix) = (ids, Vec::new());
+        let task = match task.is_infill {
+            true => llada_sample::Task::Infill {
+                canvas: prompt,
+                suffix,
+            },
+            false => llada_sample::Task::Generate {
+                prompt,
+                suffix,
+                constraints,
+            },
+        };
+        Ok(policy.request(task, is_document, overrides)?)
+    }
+
+    /// Completes a prompt.
+    ///
+    /// # Errors
+    /// As [`Self::request`] and [`sample`].
+    pub fn generate<'a>(
+        &self,
+        prompt: impl Into<Prompt<'a>>,
+        overrides: &Overrides,
+    ) -> Result<Answer> {
+        self.run(&Task::generate(prompt), overrides)
+    }
+
+    /// Fills the holes of a text and keeps the rest.
+    ///
+    /// # Errors
+    /// As [`Self::request`] and [`sample`].
+    pub fn infill<'a>(&self, text: impl Into<Prompt<'a>>, overrides: &Overrides) -> Result<Answer> {
+        self.run(&Task::infill(text), overrides)
+    }
+
+    fn run(&self, task: &Task<'_>, overrides: &Overrides) -> Result<Answer> {
+        let request = self.request(task, overrides)?;
+        let mut outputs = self.sample(&[request], &mut |_| ControlFlow::Continue(()))?;
+        self.answer(outputs.remove(0))
+    }
+
+    /// Runs requests, see [`sample`].
+    ///
+    /// # Errors
+    /// As [`sample`].
+    pub fn sample(
+        &self,
+        requests: &[Request],
+        observer: &mut Observer<'_>,
+    ) -> llada_sample::Result<Vec<Output>> {
+        sample(&self.model, requests, observer)
+    }
+
+    /// A session of this model: requests that join and leave while it writes.
+    pub fn session(&self) -> Session<'_> {
+        Session::new(&self.model)
+    }
+
+    /// Writes step by step.
+    ///
+    /// # Errors
+    /// As [`Self::request`]; if the request can't be run.
+    pub fn stream(&self, task: &Task<'_>, overrides: &Overrides) -> Result<Stream<'_, M>> {
+        let mut session = self.session();
+        session.submit(self.request(task, overrides)?)?;
+        Ok(Stream {
+            llada: self,
+            session,
+            answer: None,
+        })
+    }
+
+    /// The text of what was written.
+    ///
+    /// # Errors
+    /// If the tokenizer rejects the tokens.
+    pub fn answer(&self, output: Output) -> Result<Answer> {
+        let (answer, eos) = (output.answer(), self.info().eos_token_id);
+        let end = answer.iter().position(|&id| id == eos);
+        let end = end.unwrap_or(answer.len());
+        let whole = &output.tokens[..output.prompt_len + end];
+        Ok(Answer {
+            text: self.tokenizer.decode(&answer[..end], true)?,
+            whole_text: self.tokenizer.decode(whole, true)?,
+            output,
+        })
+    }
+
+    /// The text of a canvas, with □ for masks.
+    pub fn canvas_text(&self, canvas: &[u32]) -> String {
+        let mask = self.info().mask_token_id;
+        let stretches = canvas.chunk_by(|a, b| (*a == mask) == (*b == mask));
+        let text = |ids: &[u32]| match ids[0] == mask {
+            true => "□".repeat(ids.len()),
+            false => self.tokenizer.decode(ids, true).unwrap_or_default(),
+        };
+        stretches.map(text).collect()
+    }
+
+    /// The tokens of a prompt and of the text after it. Two texts are encoded as one, as in the
+    /// reference: tokens may not end where the prompt does. After a text comes its EOS, if the model
+    /// was trained to see one and the context has room for it.
+    ///
+    /// # Errors
+    /// [`GenerateError::Text`] for a character outside the vocabulary.
+    pub fn encode_pair(
+        &self,
+        prompt: &Prompt<'_>,
+        target: &Prompt<'_>,
+    ) -> Result<(Vec<u32>, Vec<u32>)> {
+        let ids = |prompt: &Prompt<'_>| match prompt {
+            Prompt::Ids(ids) => Ok(ids.to_vec()),
+            Prompt::Text(text) => self.tokenizer.encode_strict(text),
+        };
+        let (mut prompt_ids, mut target_ids) = (ids(prompt)?, ids(target)?);
+        if let (Prompt::Text(prompt), Prompt::Text(target)) = (prompt, target) {
+            (prompt_ids, target_ids) = self.tokenizer.encode_pair(prompt, target)?;
+        }
+        if matches!(target, Prompt::Text(_)) && !target_ids.is_empty() {
+            let length = prompt_ids.len() + target_ids.len();
+            target_ids.extend(self.policy().end_of_document(length));
+        }
+        Ok((prompt_ids, target_ids))
+    }
+
+    /// How likely a text is after a prompt; see [`log_likelihood`].
+    ///
+    /// # Errors
+    /// As [`Self::encode_pair`] and [`log_likelihood`].
+    pub fn score<'a>(
+        &self,
+        prompt: impl Into<Prompt<'a>>,
+        target: impl Into<Prompt<'a>>,
+        config: &LikelihoodConfig,
+    ) -> Result<Score> {
+        let (prompt, target) = self.encode_pair(&prompt.into(), &target.into())?;
+        let tokens = [&prompt[..], &target].concat();
+        let sequence = ScoredSequence {
+            tokens: &tokens,
+            prompt_len: prompt.len(),
+        };
+        let estimate = log_likelihood(&self.model, &[sequence], config)?[0];
+        // `suffix_greedy_prediction` of the reference: no token is suppressed.
+        let greedy = SampleConfig {
+            steps: target.len(),
+            gen_length: target.len(),
+            block_length: None,
+            cfg_scale: config.cfg_scale,
+            cache: match self.info().is_autoregressive() {
+                true => CacheMode::Prefix,
+                false => CacheMode::None,
+            },
+            ..SampleConfig::default()
+        };
+        let requests = [Request::generate(prompt, greedy)];
+        let outputs = self.sample(&requests, &mut |_| ControlFlow::Continue(()))?;
+        Ok(Score {
+            estimate,
+            is_greedy: outputs[0].answer() == target,
+        })
+    }
+}
+
+/// A step of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Which one, from 0.
+    pub step: usize,
+    /// All steps, at most.
+    pub steps: usize,
+    /// The text after this step, with □ for masks.
+    pub text: String,
+    /// The part of the answer (of an infill the text) before its first mask: no later step changes
+    /// it.
+    pub settled: String,
+    /// Tokens that this step has revealed.
+    pub revealed: Vec<Revealed>,
+    /// Tokens after this step.
+    pub canvas: Vec<u32>,
+}
+
+/// The steps of one request, and at last its answer.
+#[derive(Debug)]
+pub struct Stream<'a, M> {
+    llada: &'a Llada<M>,
+    session: Session<'a>,
+    answer: Option<Answer>,
+}
+
+impl<M> Stream<'_, M> {
+    /// What was written, once the steps have come to their end.
+    #[must_use]
+    pub fn into_answer(self) -> Option<Answer> {
+        self.answer
+    }
+}
+
+impl<M: MaskPredictor> Iterator for Stream<'_, M> {
+    type Item = Result<Step>;
+
+    fn next(&mut self) -> Option<Result<Step>> {
+        let (llada, mut step) = (self.llada, None);
+        let ended = self.session.step(&mut |event| {
+            let settled = &event.canvas[event.settled.clone()];
+            step = Some(Step {
+                step: event.step,
+                steps: event.steps,
+                text: llada.canvas_text(event.canvas),
+                settled: llada.tokenizer.decode(settled, true).unwrap_or_default(),
+                revealed: event.revealed.to_vec(),
+                canvas: event.canvas.to_vec(),
+            });
+            ControlFlow::Continue(())
+        });
+        for Ended { result, .. } in ended {
+            match result
+                .map_err(GenerateError::from)
+                .and_then(|output| llada.answer(output))
+            {
+                Ok(answer) => self.answer = Some(answer),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        step.map(Ok)
+    }
+}
