@@ -1,6 +1,6 @@
 // Fused attention over ragged batches, and its gradient.
 //
-//   y_i = sum_j p_ij v_j,  p_ij = exp(s_ij - lse_i),  s_ij = q_i . k_j / sqrt(E) + bias_j
+//   y_i = sum_j p_ij v_j,  p_ij = exp(s_ij - lse_i),  s_ij = q_i . k_j / sqrt(E)
 //   lse_i = ln sum_j exp(s_ij)
 //
 // over the keys j of the sequence that query i sees: all, or with a block size b those with
@@ -21,13 +21,14 @@
 //   gradient, tensor cores  attention_bwd_mma.cuh  64 queries or keys; E = 64, 128
 //   forward and gradient    attention_f32.cuh  tiles of 64 by 64 in f32; E up to 64, 128, 256
 //
-// Where tensor cores compute, keys and values are rounded to 16 bits by a kernel of their own, once
-// for all queries that meet them, and queries and probabilities when they are used.
+// Where tensor cores compute, keys and values of f32 are rounded to bf16 by a kernel of their own,
+// once for all queries that meet them, and queries and probabilities when they are used.
 // Scores, maxima and sums are f32 everywhere.
 //
 // The gradient recomputes the probabilities from lse, so that nothing of size T^2 is kept: one
 // kernel makes D, one dQ, one dK and dV, which visits every pair once more instead of adding to dQ
-// in an order that would change from run to run. The runtime asks for it in f32, as on the CPU.
+// in an order that would change from run to run. A tape whose products are in bf16 asks for it on
+// tensor cores (`Backend::attention_gradient`), any other in f32, as on the CPU.
 //
 // Work: 4 E FLOP per pair forward (2 products), 14 E backward (7 products: 5, and the two that both
 // kernels need). Bytes: q, k, v, y once, but for L2, where every tile of queries reads all keys and
@@ -41,44 +42,31 @@
 namespace llada {
 
 // Rounds eight elements of each of two matrices per thread.
-template <typename Element>
 __device__ __forceinline__ void attention_round(const LladaAttentionRoundArgs& args) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (thread * LLADA_ATTENTION_ROUND_ELEMENTS >= args.n) return;
   const int64_t at = thread * LLADA_ATTENTION_ROUND_ELEMENTS;
   static_cast<uint4*>(args.first_out)[thread] =
-      scaled_chunk<Element>(args.first, args.first_is_16 != 0, at, args.factor);
-  static_cast<uint4*>(args.second_out)[thread] =
-      scaled_chunk<Element>(args.second, false, at, 1.0f);
+      scaled_chunk(args.first, args.first_is_bf16 != 0, at, args.factor);
+  static_cast<uint4*>(args.second_out)[thread] = scaled_chunk(args.second, false, at, 1.0f);
 }
 
 }  // namespace llada
 
-#define LLADA_ATTENTION_MMA(name, element, head_dim, rows)                                \
+#define LLADA_ATTENTION_MMA(head_dim, rows)                                               \
   extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_THREADS, 2)                \
-      llada_attention_fwd_##name##_d##head_dim##_q##rows(const LladaAttentionArgs args) { \
-    llada::attention_fwd<element, head_dim, rows>(args);                                  \
+      llada_attention_fwd_bf16_d##head_dim##_q##rows(const LladaAttentionArgs args) {     \
+    llada::attention_fwd<head_dim, rows>(args);                                           \
   }
 
-#define LLADA_ATTENTION_MMA_BACKWARD(name, element, head_dim)                              \
-  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_THREADS, 2)                 \
-      llada_attention_bwd_##name##_dq_d##head_dim(const LladaAttentionBackwardArgs args) { \
-    llada::attention_bwd<element, head_dim, false>(args);                                  \
-  }                                                                                        \
-  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_THREADS, 2)                 \
-      llada_attention_bwd_##name##_dkdv_d##head_dim(                                       \
-          const LladaAttentionBackwardArgs args) {                                         \
-    llada::attention_bwd<element, head_dim, true>(args);                                   \
-  }
-
-#define LLADA_ATTENTION_16(name, element)                                              \
-  LLADA_ATTENTION_MMA(name, element, 64, 64)                                           \
-  LLADA_ATTENTION_MMA(name, element, 64, 128)                                          \
-  LLADA_ATTENTION_MMA(name, element, 128, 64)                                          \
-  LLADA_ATTENTION_MMA(name, element, 128, 128)                                         \
-  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_ROUND_THREADS)          \
-      llada_attention_fwd_##name##_round(const LladaAttentionRoundArgs args) {         \
-    llada::attention_round<element>(args);                                             \
+#define LLADA_ATTENTION_MMA_BACKWARD(head_dim)                                           \
+  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_THREADS, 2)               \
+      llada_attention_bwd_bf16_dq_d##head_dim(const LladaAttentionBackwardArgs args) {   \
+    llada::attention_bwd<head_dim, false>(args);                                         \
+  }                                                                                      \
+  extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_THREADS, 2)               \
+      llada_attention_bwd_bf16_dkdv_d##head_dim(const LladaAttentionBackwardArgs args) { \
+    llada::attention_bwd<head_dim, true>(args);                                          \
   }
 
 // Head dimensions up to 64 times `chunks`; blocks per SM that the registers must allow.
@@ -96,10 +84,12 @@ __device__ __forceinline__ void attention_round(const LladaAttentionRoundArgs& a
     llada::attention_dkdv_f32<chunks>(args);                                              \
   }
 
-LLADA_ATTENTION_16(bf16, __nv_bfloat16)
-LLADA_ATTENTION_16(f16, __half)
-LLADA_ATTENTION_MMA_BACKWARD(bf16, __nv_bfloat16, 64)
-LLADA_ATTENTION_MMA_BACKWARD(bf16, __nv_bfloat16, 128)
+LLADA_ATTENTION_MMA(64, 64)
+LLADA_ATTENTION_MMA(64, 128)
+LLADA_ATTENTION_MMA(128, 64)
+LLADA_ATTENTION_MMA(128, 128)
+LLADA_ATTENTION_MMA_BACKWARD(64)
+LLADA_ATTENTION_MMA_BACKWARD(128)
 LLADA_ATTENTION_F32(64, 1, 2)
 LLADA_ATTENTION_F32(128, 2, 1)
 LLADA_ATTENTION_F32(256, 4, 1)
@@ -107,4 +97,9 @@ LLADA_ATTENTION_F32(256, 4, 1)
 extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_F32_THREADS)
     llada_attention_bwd_f32_delta(const LladaAttentionBackwardArgs args) {
   llada::attention_delta(args);
+}
+
+extern "C" __global__ void __launch_bounds__(LLADA_ATTENTION_ROUND_THREADS)
+    llada_attention_fwd_bf16_round(const LladaAttentionRoundArgs args) {
+  llada::attention_round(args);
 }

@@ -285,8 +285,7 @@ struct Bf16Gemm {
       for (int i = 0; i < kMmaM; i++) {
 #pragma unroll
         for (int j = 0; j < kMmaN; j++) {
-          mma_16816(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1],
-                    __nv_bfloat16());
+          mma_16816(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
         }
       }
     }
@@ -387,10 +386,10 @@ __device__ __forceinline__ void cast_rows(const LladaCastArgs& args) {
       for (int i = 0; i < kWidth; i++) values[i] = column + i < args.columns ? source[i] : 0.0f;
     }
     uint4 packed;
-    packed.x = pack_pair(values[0], values[1], __nv_bfloat16());
-    packed.y = pack_pair(values[2], values[3], __nv_bfloat16());
-    packed.z = pack_pair(values[4], values[5], __nv_bfloat16());
-    packed.w = pack_pair(values[6], values[7], __nv_bfloat16());
+    packed.x = pack_pair(values[0], values[1]);
+    packed.y = pack_pair(values[2], values[3]);
+    packed.z = pack_pair(values[4], values[5]);
+    packed.w = pack_pair(values[6], values[7]);
     *reinterpret_cast<uint4*>(args.y + at * kWidth) = packed;
   }
 }

@@ -62,7 +62,7 @@ struct Int8 {
       const uint32_t bytes = word >> (8 * i);
       const uint32_t low = (bytes & 0x007f007fu) | k128;
       const uint32_t high = (bytes & 0x00800080u) | kMinus128;
-      pairs[i] = fma_pair(low, kOnes, high, __nv_bfloat16());
+      pairs[i] = fma_pair(low, kOnes, high);
     }
   }
 };
@@ -76,7 +76,7 @@ struct Int4 {
   };
   static __device__ __forceinline__ Scaling scaling(int8_t multiplier) {
     const float m = static_cast<float>(multiplier);
-    return {pack_pair(m, m, __nv_bfloat16()), pack_pair(-136.0f * m, -136.0f * m, __nv_bfloat16())};
+    return {pack_pair(m, m), pack_pair(-136.0f * m, -136.0f * m)};
   }
 
   // Pairs of columns 8i + 2t and 8i + 2t + 1 for i = 0..3, as (128 + code + 8) m - 136 m.
@@ -84,7 +84,7 @@ struct Int4 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
       const uint32_t nibbles = ((word >> (4 * i)) & 0x000f000fu) | k128;
-      pairs[i] = fma_pair(nibbles, scaling.factor, scaling.offset, __nv_bfloat16());
+      pairs[i] = fma_pair(nibbles, scaling.factor, scaling.offset);
     }
   }
 };
@@ -313,8 +313,8 @@ struct SkinnyMatmul {
           const int chunk = group * (kGroup / 8) + 2 * step + lane / 8 % 2;
           uint32_t right[4];
           ldmatrix_x4(right, x + x_offset(row, chunk));
-          mma_16816(sums[2 * i], left[step], right[0], right[1], __nv_bfloat16());
-          mma_16816(sums[2 * i + 1], left[step], right[2], right[3], __nv_bfloat16());
+          mma_16816(sums[2 * i], left[step], right[0], right[1]);
+          mma_16816(sums[2 * i + 1], left[step], right[2], right[3]);
         }
       }
     }

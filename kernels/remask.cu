@@ -66,7 +66,7 @@ __device__ __forceinline__ void remask(const LladaRemaskArgs& args) {
   const LladaCandidate* candidates = args.candidates + rule.first_row;
   uint32_t* ranks = args.ranks + rule.first_row;
 
-  uint32_t n_competing = 0, n_invalid = 0, first_end = kNoRank;
+  uint32_t n_competing = 0, first_end = kNoRank;
   for (uint32_t base = 0; base < rule.rows; base += kRemaskThreads) {
     const uint32_t r = base + threadIdx.x;
     const bool is_row = r < rule.rows;
@@ -89,7 +89,6 @@ __device__ __forceinline__ void remask(const LladaRemaskArgs& args) {
     if (!is_row) continue;
     ranks[r] = is_masked ? rank : kNoRank;
     n_competing += is_masked;
-    n_invalid += is_masked && score != score;
     if (is_masked && rule.keep != LLADA_KEEP_QUOTA && ends(rule, rank, candidates[r].confidence)) {
       first_end = min(first_end, rank);
     }
@@ -97,25 +96,14 @@ __device__ __forceinline__ void remask(const LladaRemaskArgs& args) {
   // Also: nobody reads the canvas any more before it is written.
   n_competing = block_reduce<Sum>(n_competing, scratch);
   __syncthreads();
-  n_invalid = block_reduce<Sum>(n_invalid, scratch);
-  __syncthreads();
   first_end = block_reduce<MinU32>(first_end, scratch);
 
   uint32_t n_kept = rule.quota;
   if (rule.keep == LLADA_KEEP_THRESHOLD) n_kept = max(first_end, 1u);
   if (rule.keep == LLADA_KEEP_FACTOR) n_kept = first_end + 1 < n_competing ? first_end : kNoRank;
-  uint32_t n_revealed = 0;
   for (uint32_t r = threadIdx.x; r < rule.rows; r += kRemaskThreads) {
     if (ranks[r] == kNoRank || ranks[r] >= n_kept) continue;
-    const uint32_t token = candidates[r].token;
-    if (token == args.mask_token_id) continue;
-    args.canvas[positions[r]] = token;
-    n_revealed++;
-  }
-  __syncthreads();
-  n_revealed = block_reduce<Sum>(n_revealed, scratch);
-  if (threadIdx.x == 0) {
-    args.outcomes[blockIdx.x] = {n_revealed, n_competing - n_revealed, n_invalid, 0};
+    args.canvas[positions[r]] = candidates[r].token;
   }
 }
 

@@ -1,21 +1,21 @@
-// Root-mean-square normalization over rows, alone or after the addition of a residual branch.
+// Root-mean-square normalization over rows.
 //
 //   forward   y[r, c] = n[r, c] weight[c], n[r, c] = x[r, c] rstd[r],
-//             rstd[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps); before it x += residual if it adds
+//             rstd[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps)
 //   backward  dx = rstd (g - n mean_c(g n)) with g = dy weight,
 //             partials[k] = sum of dy n over the rows of chunk k: launches of llada_column_sum_fwd
 //             add them to dweight
 //
-// Layout: x, y [rows, d], weight [d], rstd [rows], partials [chunks, d]; f32, or bf16 for y of two
-//   entries, which a product with bf16 operands reads next. 128-bit accesses if addresses and
+// Layout: x, y [rows, d], weight [d], rstd [rows], partials [chunks, d]; f32, or bf16 for y of one
+//   entry, which a product with bf16 operands reads next. 128-bit accesses if addresses and
 //   widths allow, else single elements.
 // Threads: a block owns a row (forward) or a chunk of rows (backward). A thread has the same
 //   columns of each row, 16 elements in registers; backward it also sums its columns of dweight.
 //   Only what is left of wider rows is read twice, and its part of dweight summed in memory.
 // Shared memory: a sum per warp.
 // Accumulation: f32; a row by thread, warp and block, a column of dweight down the rows.
-// Bytes: forward 8 per element (6 to bf16; 16 and 14 with the addition), backward 12 and 8 per
-//   element of a partial sum. FLOPs: 4, backward 9. Bound by memory.
+// Bytes: forward 8 per element (6 to bf16), backward 12 and 8 per element of a partial sum.
+//   FLOPs: 4, backward 9. Bound by memory.
 // Deterministic: yes. A row depends on no other row; how rows are cut into chunks depends on
 //   their number and width alone.
 // Source: Zhang and Sennrich 2019, eq. 4 (arXiv 1910.07467).
@@ -37,24 +37,9 @@ __device__ __forceinline__ int64_t column_of(int k) {
   return (static_cast<int64_t>(k) * blockDim.x + threadIdx.x) * N;
 }
 
-// A run of x, after the addition.
-template <int N, bool kAdds>
-__device__ __forceinline__ void read_run(const LladaRmsNormArgs& args, int64_t at,
-                                         float (&x)[N]) {
-  load(args.x + at, x);
-  if constexpr (kAdds) {
-    float residual[N];
-    load(args.residual + at, residual);
-#pragma unroll
-    for (int i = 0; i < N; i++) x[i] += residual[i];
-  }
-}
-
-// Writes the sum back, if there was an addition; returns the run's share of the sum of squares.
-template <int N, bool kAdds>
-__device__ __forceinline__ float finish_run(const LladaRmsNormArgs& args, int64_t at,
-                                            const float (&x)[N]) {
-  if constexpr (kAdds) store(args.x + at, x);
+// A run's share of the sum of squares.
+template <int N>
+__device__ __forceinline__ float sum_of_squares(const float (&x)[N]) {
   float squares = 0.0f;
 #pragma unroll
   for (int i = 0; i < N; i++) squares = __fmaf_rn(x[i], x[i], squares);
@@ -69,7 +54,7 @@ __device__ __forceinline__ void write_run(const LladaRmsNormArgs& args, int64_t 
   store(static_cast<T*>(args.y) + at, x);
 }
 
-template <int N, bool kAdds, typename T>
+template <int N, typename T>
 __device__ __forceinline__ void forward(const LladaRmsNormArgs& args, float* scratch) {
   constexpr int kRuns = kRunsOf<N>;
   const int64_t row = blockIdx.x, start = row * args.d;
@@ -79,7 +64,7 @@ __device__ __forceinline__ void forward(const LladaRmsNormArgs& args, float* scr
   for (int k = 0; k < kRuns; k++) {
     const int64_t column = column_of<N>(k);
     if (column < args.d) {
-      read_run<N, kAdds>(args, start + column, x[k]);
+      load(args.x + start + column, x[k]);
       load(args.weight + column, weight[k]);
     }
   }
@@ -87,18 +72,18 @@ __device__ __forceinline__ void forward(const LladaRmsNormArgs& args, float* scr
 #pragma unroll
   for (int k = 0; k < kRuns; k++) {
     const int64_t column = column_of<N>(k);
-    if (column < args.d) squares += finish_run<N, kAdds>(args, start + column, x[k]);
+    if (column < args.d) squares += sum_of_squares(x[k]);
   }
   const int64_t step = static_cast<int64_t>(blockDim.x) * N;
 #pragma unroll 1
   for (int64_t column = column_of<N>(kRuns); column < args.d; column += step) {
     float more[N];
-    read_run<N, kAdds>(args, start + column, more);
-    squares += finish_run<N, kAdds>(args, start + column, more);
+    load(args.x + start + column, more);
+    squares += sum_of_squares(more);
   }
   const float mean = block_reduce<Sum>(squares, scratch) / static_cast<float>(args.d);
   const float rstd = 1.0f / sqrtf(mean + args.eps);
-  if (threadIdx.x == 0 && args.rstd != nullptr) args.rstd[row] = rstd;
+  if (threadIdx.x == 0) args.rstd[row] = rstd;
 #pragma unroll
   for (int k = 0; k < kRuns; k++) {
     const int64_t at = start + column_of<N>(k);
@@ -113,16 +98,16 @@ __device__ __forceinline__ void forward(const LladaRmsNormArgs& args, float* scr
   }
 }
 
-template <bool kAdds, typename T>
+template <typename T>
 __device__ __forceinline__ void forward(const LladaRmsNormArgs& args) {
   __shared__ float scratch[kMaxWarps];
   constexpr int N = 16 / sizeof(T);
-  const bool vectors = args.d % N == 0 &&
-                       aligned128(args.x, args.residual, args.weight, static_cast<T*>(args.y));
+  const bool vectors =
+      args.d % N == 0 && aligned128(args.x, args.weight, static_cast<T*>(args.y));
   if (vectors) {
-    forward<N, kAdds, T>(args, scratch);
+    forward<N, T>(args, scratch);
   } else {
-    forward<1, kAdds, T>(args, scratch);
+    forward<1, T>(args, scratch);
   }
 }
 
@@ -211,22 +196,12 @@ __device__ __forceinline__ void backward(const LladaRmsNormBackwardArgs& args,
 
 extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
     llada_rms_norm_fwd_f32(const LladaRmsNormArgs args) {
-  llada::forward<false, float>(args);
+  llada::forward<float>(args);
 }
 
 extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
     llada_rms_norm_fwd_bf16(const LladaRmsNormArgs args) {
-  llada::forward<false, LladaBf16>(args);
-}
-
-extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
-    llada_add_rms_norm_fwd_f32(const LladaRmsNormArgs args) {
-  llada::forward<true, float>(args);
-}
-
-extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)
-    llada_add_rms_norm_fwd_bf16(const LladaRmsNormArgs args) {
-  llada::forward<true, LladaBf16>(args);
+  llada::forward<LladaBf16>(args);
 }
 
 extern "C" __global__ void __launch_bounds__(LLADA_RMS_NORM_THREADS)

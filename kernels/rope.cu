@@ -1,17 +1,16 @@
-// Rotary position embedding, its inverse, and the split of fused rows of queries, keys, values.
+// Rotary position embedding and its inverse.
 //
 //   (y[i], y[i + half]) = (a cos - b sin, b cos + a sin), (a, b) = (x[i], x[i + half])
 //   for every head of every row, with the cosines and sines of the row's position; the inverse,
 //   which is also the gradient, has -sin.
 //
-// Layout: x, y [rows, heads, 2 half], tables [n_positions, half], positions [rows]; the split
-//   reads [rows, heads + 2 kv_heads, 2 half] and writes q, k (rotated) and v, each contiguous, in
-//   bf16. 128-bit accesses if addresses and widths allow, else single elements.
+// Layout: x, y [rows, heads, 2 half], tables [n_positions, half], positions [rows]; f32, or bf16
+//   for y of one entry. 128-bit accesses if addresses and widths allow, else single elements.
 // Threads: a block owns a row of x, one after the other. Its threads form rows of `lanes`: a lane
 //   owns pairs of a half, whose cosine and sine it keeps in registers, a row of lanes owns heads.
 // Accumulation: none; every product and sum is rounded alone, so that the result is bit for bit
 //   that of the CPU.
-// Bytes: 8 per element (split: 6), and the tables once per row. FLOPs: 3 per element. Bound by
+// Bytes: 8 per element (6 to bf16), and the tables once per row. FLOPs: 3 per element. Bound by
 //   memory.
 // Deterministic: yes.
 // Source: Su et al. 2021 (arXiv 2104.09864); `rotate_half` of the reference.
@@ -67,31 +66,6 @@ __device__ __forceinline__ void rope(const LladaRopeArgs& args) {
   for_each_pair<N>(args, args.heads, body);
 }
 
-template <int N>
-__device__ __forceinline__ void rope_qkv(const LladaRopeQkvArgs& args) {
-  const int heads = args.heads + 2 * args.kv_heads;
-  const auto body = [&](int64_t row, int head, int64_t i, const float(&cos)[N],
-                        const float(&sin)[N]) {
-    const int64_t at = (row * heads + head) * 2 * args.half + i;
-    float a[N], b[N];
-    load(args.qkv + at, a);
-    load(args.qkv + at + args.half, b);
-    const int kv_head = head - args.heads;
-    if (kv_head < args.kv_heads) rotate(a, b, cos, sin);
-    LladaBf16* y;
-    if (kv_head < 0) {
-      y = args.q + (row * args.heads + head) * 2 * args.half;
-    } else if (kv_head < args.kv_heads) {
-      y = args.k + (row * args.kv_heads + kv_head) * 2 * args.half;
-    } else {
-      y = args.v + (row * args.kv_heads + kv_head - args.kv_heads) * 2 * args.half;
-    }
-    store(y + i, a);
-    store(y + i + args.half, b);
-  };
-  for_each_pair<N>(args, heads, body);
-}
-
 }  // namespace llada
 
 extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
@@ -112,16 +86,5 @@ extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
     llada::rope<8, LladaBf16>(args);
   } else {
     llada::rope<1, LladaBf16>(args);
-  }
-}
-
-extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
-    llada_rope_qkv_fwd_bf16(const LladaRopeQkvArgs args) {
-  const bool vectors = args.half % 8 == 0 && llada::aligned128(args.qkv, args.cos, args.sin,
-                                                               args.q, args.k, args.v);
-  if (vectors) {
-    llada::rope_qkv<8>(args);
-  } else {
-    llada::rope_qkv<1>(args);
   }
 }

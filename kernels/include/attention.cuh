@@ -13,18 +13,17 @@ namespace llada {
 constexpr float kLog2E = 1.4426950408889634f;
 constexpr float kLn2 = 0.6931471805599453f;
 
-// Eight elements of a matrix from `at` on, of f32 or if `is_16` of type T, times a factor and rounded
-// to T. They start at 16 bytes.
-template <typename T>
-__device__ __forceinline__ uint4 scaled_chunk(const void* matrix, bool is_16, int64_t at,
+// Eight elements of a matrix from `at` on, of f32 or if `is_bf16` of bf16, times a factor and
+// rounded to bf16. They start at 16 bytes.
+__device__ __forceinline__ uint4 scaled_chunk(const void* matrix, bool is_bf16, int64_t at,
                                               float factor) {
   float x[8];
-  if (is_16) {
+  if (is_bf16) {
     const uint4 v = *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(matrix) + at);
-    unpack_pair(v.x, x[0], x[1], T());
-    unpack_pair(v.y, x[2], x[3], T());
-    unpack_pair(v.z, x[4], x[5], T());
-    unpack_pair(v.w, x[6], x[7], T());
+    unpack_pair(v.x, x[0], x[1]);
+    unpack_pair(v.y, x[2], x[3]);
+    unpack_pair(v.z, x[4], x[5]);
+    unpack_pair(v.w, x[6], x[7]);
   } else {
     const float4* from = reinterpret_cast<const float4*>(static_cast<const float*>(matrix) + at);
     const float4 a = from[0], b = from[1];
@@ -32,10 +31,10 @@ __device__ __forceinline__ uint4 scaled_chunk(const void* matrix, bool is_16, in
     x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
   }
   uint4 rounded;
-  rounded.x = pack_pair(x[0] * factor, x[1] * factor, T());
-  rounded.y = pack_pair(x[2] * factor, x[3] * factor, T());
-  rounded.z = pack_pair(x[4] * factor, x[5] * factor, T());
-  rounded.w = pack_pair(x[6] * factor, x[7] * factor, T());
+  rounded.x = pack_pair(x[0] * factor, x[1] * factor);
+  rounded.y = pack_pair(x[2] * factor, x[3] * factor);
+  rounded.z = pack_pair(x[4] * factor, x[5] * factor);
+  rounded.w = pack_pair(x[6] * factor, x[7] * factor);
   return rounded;
 }
 

@@ -1,4 +1,4 @@
-// The gradient of attention on tensor cores: head dimension 64 or 128, operands of 16 bits, f32
+// The gradient of attention on tensor cores: head dimension 64 or 128, operands of bf16, f32
 // sums.
 //
 // Both kernels are one: a block owns 64 rows, of queries (q and dy) or of keys (k and v), and
@@ -17,7 +17,7 @@
 
 namespace llada {
 
-template <typename Element, int kHeadDim, bool kOfKeys>
+template <int kHeadDim, bool kOfKeys>
 struct AttentionGradient {
   static constexpr int kThreads = LLADA_ATTENTION_THREADS;
   static constexpr int kRows = LLADA_ATTENTION_BACKWARD_ROWS;
@@ -124,8 +124,8 @@ struct AttentionGradient {
       for (int n = 0; n < kOthers / 16; n++) {
         uint32_t b[4];
         ldmatrix_x4_at(b, at_step(y, step) + n * 16 * kRowBytes);
-        mma_16816(s[2 * n], a, b[0], b[1], Element());
-        mma_16816(s[2 * n + 1], a, b[2], b[3], Element());
+        mma_16816(s[2 * n], a, b[0], b[1]);
+        mma_16816(s[2 * n + 1], a, b[2], b[3]);
       }
     }
   }
@@ -139,14 +139,14 @@ struct AttentionGradient {
 #pragma unroll
       for (int i = 0; i < 4; i++) {
         const float* pair = &s[2 * step + i / 2][i % 2 * 2];
-        a[i] = pack_pair(pair[0], pair[1], Element());
+        a[i] = pack_pair(pair[0], pair[1]);
       }
 #pragma unroll
       for (int n = 0; n < kHeadDim / 16; n++) {
         uint32_t b[4];
         ldmatrix_x4_trans_at(b, at_step(y, n) + step * 16 * kRowBytes);
-        mma_16816(sums[2 * n], a, b[0], b[1], Element());
-        mma_16816(sums[2 * n + 1], a, b[2], b[3], Element());
+        mma_16816(sums[2 * n], a, b[0], b[1]);
+        mma_16816(sums[2 * n + 1], a, b[2], b[3]);
       }
     }
   }
@@ -156,23 +156,9 @@ struct AttentionGradient {
     return lse == -CUDART_INF_F ? CUDART_INF_F : lse * kLog2E;
   }
 
-  __device__ float bias_of(int key) const {
-    // Past the end the last one is repeated.
-    return binary_bias(args.places.key_bias[place.first_key + min(key, place.n_keys - 1)]);
-  }
-
-  // Adds the biases and hides pairs of which the query does not see the key.
+  // Hides pairs of which the query does not see the key.
   __device__ void mask(int tile) {
     const int first = tile * kOthers + lane() % 4 * 2;
-    if (args.places.key_bias != nullptr) {
-#pragma unroll
-      for (int n = 0; n < kOthers / 8; n++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-          p[n][i] += bias_of(kOfKeys ? first_row + row_of(i / 2) : first + n * 8 + i % 2);
-        }
-      }
-    }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = first_row + row_of(half);
@@ -192,7 +178,6 @@ struct AttentionGradient {
   // Whether a tile of the others has something to mask.
   __device__ bool is_edge(int tile) const {
     const int first = tile * kOthers, end = first + kOthers;
-    if (args.places.key_bias != nullptr) return true;
     if constexpr (kOfKeys) {
       return end > place.n_queries || first < place.first_that_sees(first_row + kRows - 1);
     } else {
@@ -301,13 +286,13 @@ struct AttentionGradient {
   }
 };
 
-template <typename Element, int kHeadDim, bool kOfKeys>
+template <int kHeadDim, bool kOfKeys>
 __device__ __forceinline__ void attention_bwd(const LladaAttentionBackwardArgs& args) {
   extern __shared__ __align__(128) unsigned char shared_memory[];
   const AttentionPlace place(args.places, blockIdx.z);
   const int n_rows = kOfKeys ? place.n_keys : place.n_queries;
   if (static_cast<int>(blockIdx.x) * LLADA_ATTENTION_BACKWARD_ROWS >= n_rows) return;
-  AttentionGradient<Element, kHeadDim, kOfKeys>(args, place, shared_memory).run();
+  AttentionGradient<kHeadDim, kOfKeys>(args, place, shared_memory).run();
 }
 
 }  // namespace llada

@@ -237,11 +237,7 @@ __device__ __forceinline__ void attention_fwd_f32(const LladaAttentionArgs& args
       float max = row_max[a];
 #pragma unroll
       for (int b = 0; b < 4; b++) {
-        if (Work::column(b) >= seen) {
-          s[a][b] = -CUDART_INF_F;
-        } else if (args.places.key_bias != nullptr) {
-          s[a][b] += args.places.key_bias[place.first_key + first_key + Work::column(b)];
-        }
+        if (Work::column(b) >= seen) s[a][b] = -CUDART_INF_F;
         max = fmaxf(max, s[a][b]);
       }
       max = reduce_row<Max>(max);
@@ -318,12 +314,11 @@ struct BackwardHead {
   }
 };
 
-// What a tile of queries and a tile of keys bring to their gradients, in shared memory. The first
-// barrier of the next product shows it to all threads.
+// What a tile of queries brings to its gradients, in shared memory. The first barrier of the next
+// product shows it to all threads.
 struct TileStates {
   float lse[kTile];
   float delta[kTile];
-  float bias[kTile];
   int seen[kTile];
 
   __device__ void load_queries(const LladaAttentionBackwardArgs& args,
@@ -340,19 +335,11 @@ struct TileStates {
     if (lse[threadIdx.x] == -CUDART_INF_F) seen[threadIdx.x] = 0;
   }
 
-  __device__ void load_keys(const LladaAttentionPlaces& places, const AttentionPlace& place,
-                            int first) {
-    if (threadIdx.x >= kTile) return;
-    const int key = first + threadIdx.x;
-    const bool is_biased = places.key_bias != nullptr && key < place.n_keys;
-    bias[threadIdx.x] = is_biased ? places.key_bias[place.first_key + key] : 0.0f;
-  }
-
   // Turns the score of a query and a key, by their places in the tiles, into p = exp(score - lse)
   // and dY V^T into p (dp - delta).
   __device__ void slopes(float& p, float& ds, int query, int key, int first_key) const {
     const bool is_seen = first_key + key < seen[query];
-    p = is_seen ? expf(p + bias[key] - lse[query]) : 0.0f;
+    p = is_seen ? expf(p - lse[query]) : 0.0f;
     ds = is_seen ? p * (ds - delta[query]) : 0.0f;
   }
 };
@@ -375,7 +362,6 @@ __device__ __forceinline__ void attention_dq_f32(const LladaAttentionBackwardArg
   const int end = place.seen(min(first + kTile, place.n_queries) - 1);
   for (int first_key = 0; first_key < end; first_key += kTile) {
     float p[4][4], ds[4][4];
-    states.load_keys(args.places, place, first_key);
     work.products(p, in.q, first, in.k, first_key);
     work.products(ds, in.dy, first, in.v, first_key);
 #pragma unroll
@@ -408,7 +394,6 @@ __device__ __forceinline__ void attention_dkdv_f32(const LladaAttentionBackwardA
   float dk[kChunks][4][4], dv[kChunks][4][4];
   clear(dk);
   clear(dv);
-  states.load_keys(args.places, place, first);
   const int first_tile = place.first_that_sees(first) / kTile * kTile;
   for (int head = kv_head * group; head < (kv_head + 1) * group; head++) {
     const BackwardHead in(args, place, head);

@@ -1,4 +1,4 @@
-// Forward attention on tensor cores: head dimension 64 or 128, operands of 16 bits, f32 sums.
+// Forward attention on tensor cores: head dimension 64 or 128, operands of bf16, f32 sums.
 //
 // A block computes kRows queries of one head of one sequence with four warps. A warp owns
 // kRows / 4 of them, in row blocks of 16, with their scores, running maximum, running sum and
@@ -9,7 +9,7 @@
 //   O = O 2^(m - m') + P V_t
 //
 // The queries are multiplied by log2(e) / sqrt(E) before they are rounded, so that scores are
-// binary logarithms. P is rounded to 16 bits for the second product, but not for its sum.
+// binary logarithms. P is rounded to bf16 for the second product, but not for its sum.
 //
 // Shared memory: rows of 2 E bytes in chunks of 16; chunk c of row r lies at place c ^ (r % 8), so
 // that neither ldmatrix (8 rows of one chunk) nor cp.async (8 chunks of one row) meets a bank
@@ -20,9 +20,6 @@
 // the same bits in every tile, batch and window.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <float.h>
 #include <stdint.h>
 
 #include "attention.cuh"
@@ -31,12 +28,7 @@
 
 namespace llada {
 
-// A bias as a binary logarithm. The largest finite ones stay finite.
-__device__ __forceinline__ float binary_bias(float bias) {
-  return bias < -FLT_MAX ? bias : fmaxf(bias * kLog2E, -FLT_MAX);
-}
-
-template <typename Element, int kHeadDim, int kRows>
+template <int kHeadDim, int kRows>
 struct AttentionForward {
   static constexpr int kThreads = LLADA_ATTENTION_THREADS;
   static constexpr int kKeys = LLADA_ATTENTION_KEYS;
@@ -152,8 +144,8 @@ struct AttentionForward {
 #pragma unroll 4
     for (int row = threadIdx.x / kChunks; row < kRows; row += kStride) {
       const int from = min(first_row() + row, place.n_queries - 1);
-      const uint4 rounded = scaled_chunk<Element>(
-          args.q, args.is_16 != 0, first + from * args.q_stride + chunk * 8, factor);
+      const uint4 rounded = scaled_chunk(
+          args.q, args.is_bf16 != 0, first + from * args.q_stride + chunk * 8, factor);
       *reinterpret_cast<uint4*>(shared_memory + kQueriesAt + place_of(row, chunk)) = rounded;
     }
   }
@@ -194,34 +186,18 @@ struct AttentionForward {
         ldmatrix_x4_at(b, address + n * 16 * kRowBytes);
 #pragma unroll
         for (int block = 0; block < kRowBlocks; block++) {
-          mma_16816(scores[block][2 * n], fragments[block], b[0], b[1], Element());
-          mma_16816(scores[block][2 * n + 1], fragments[block], b[2], b[3], Element());
+          mma_16816(scores[block][2 * n], fragments[block], b[0], b[1]);
+          mma_16816(scores[block][2 * n + 1], fragments[block], b[2], b[3]);
         }
       }
     }
     next();
   }
 
-  // Adds the biases, as binary logarithms, and hides keys that a query does not see.
+  // Hides keys that a query does not see.
   __device__ void mask(const LladaAttentionArgs& args, int tile) {
     const AttentionPlace place(args.places, blockIdx.z);
     const int first = tile * kKeys + lane() % 4 * 2;
-    if (const float* key_bias = args.places.key_bias) {
-      key_bias += place.first_key;
-#pragma unroll
-      for (int n = 0; n < kKeys / 8; n++) {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-          // Past the end the last one is repeated.
-          const float bias = binary_bias(key_bias[min(first + n * 8 + i, place.n_keys - 1)]);
-#pragma unroll
-          for (int block = 0; block < kRowBlocks; block++) {
-            scores[block][n][i] += bias;
-            scores[block][n][2 + i] += bias;
-          }
-        }
-      }
-    }
 #pragma unroll
     for (int block = 0; block < kRowBlocks; block++) {
 #pragma unroll
@@ -291,7 +267,7 @@ struct AttentionForward {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
           const float* pair = &scores[block][2 * step + i / 2][i % 2 * 2];
-          p[block][i] = pack_pair(pair[0], pair[1], Element());
+          p[block][i] = pack_pair(pair[0], pair[1]);
         }
       }
 #pragma unroll
@@ -300,8 +276,8 @@ struct AttentionForward {
         ldmatrix_x4_trans_at(b, at_step(tile, n) + step * 16 * kRowBytes);
 #pragma unroll
         for (int block = 0; block < kRowBlocks; block++) {
-          mma_16816(out[block][2 * n], p[block], b[0], b[1], Element());
-          mma_16816(out[block][2 * n + 1], p[block], b[2], b[3], Element());
+          mma_16816(out[block][2 * n], p[block], b[0], b[1]);
+          mma_16816(out[block][2 * n + 1], p[block], b[2], b[3]);
         }
       }
     }
@@ -339,9 +315,9 @@ struct AttentionForward {
         for (int n = 0; n < kHeadDim / 8; n++) {
           const float* pair = &out[block][n][2 * half];
           const float first = pair[0] * factor, second = pair[1] * factor;
-          if (args.is_16 != 0) {
+          if (args.is_bf16 != 0) {
             uint16_t* y = static_cast<uint16_t*>(args.y) + at + n * 8;
-            *reinterpret_cast<uint32_t*>(y) = pack_pair(first, second, Element());
+            *reinterpret_cast<uint32_t*>(y) = pack_pair(first, second);
           } else {
             float* y = static_cast<float*>(args.y) + at + n * 8;
             *reinterpret_cast<float2*>(y) = make_float2(first, second);
@@ -385,8 +361,8 @@ struct AttentionForward {
         for (int i = 0; i < 4; i++) out[block][n][i] = 0.0f;
       }
     }
-    // Only the last tiles, and those with biases, have something to mask.
-    const int n_plain = args.places.key_bias == nullptr ? place.seen(first_row()) / kKeys : 0;
+    // Only the last tiles have something to mask.
+    const int n_plain = place.seen(first_row()) / kKeys;
     int tile = 0;
     for (; tile < n_plain; tile++) visit<false>(args, tile);
     for (; tile < n_tiles; tile++) visit<true>(args, tile);
@@ -394,12 +370,12 @@ struct AttentionForward {
   }
 };
 
-template <typename Element, int kHeadDim, int kRows>
+template <int kHeadDim, int kRows>
 __device__ __forceinline__ void attention_fwd(const LladaAttentionArgs& args) {
   extern __shared__ __align__(128) unsigned char shared_memory[];
   const AttentionPlace place(args.places, blockIdx.z);
   if (static_cast<int>(blockIdx.x) * kRows >= place.n_queries) return;
-  AttentionForward<Element, kHeadDim, kRows> forward(args, place, shared_address(shared_memory));
+  AttentionForward<kHeadDim, kRows> forward(args, place, shared_address(shared_memory));
   forward.run(args, place, shared_memory);
 }
 

@@ -154,8 +154,8 @@ struct HeadSums<__nv_bfloat16, kRows> {
         ldmatrix_x4(b, stage + (row + 16 * j) * kChunks + (row_chunk ^ (row % 8)));
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          mma_16816(sums[i][2 * j], a[i], b[0], b[1], __nv_bfloat16());
-          mma_16816(sums[i][2 * j + 1], a[i], b[2], b[3], __nv_bfloat16());
+          mma_16816(sums[i][2 * j], a[i], b[0], b[1]);
+          mma_16816(sums[i][2 * j + 1], a[i], b[2], b[3]);
         }
       }
     }

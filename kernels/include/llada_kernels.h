@@ -16,13 +16,12 @@
 #define LLADA_PTR(type) uint64_t
 #endif
 
-/* bfloat16 and half precision by their bits, for C. */
+/* bfloat16 by its bits, for C. */
 typedef uint16_t LladaBf16;
-typedef uint16_t LladaF16;
 /* ---- element-wise kernels ------------------------------------------------------------------ */
-/* Threads of a block of add.cu, adamw.cu, embedding.cu, forward_process.cu, global_norm.cu and
- * swiglu.cu, and most of rope.cu: small, so that the last wave of blocks is short. With up to 48
- * registers per thread 5 blocks fit a multiprocessor, 20 KiB of loads in flight per operand. */
+/* Threads of a block of add.cu, adamw.cu, embedding.cu, global_norm.cu and swiglu.cu, and most of
+ * rope.cu: small, so that the last wave of blocks is short. With up to 48 registers per thread 5
+ * blocks fit a multiprocessor, 20 KiB of loads in flight per operand. */
 #define LLADA_ELEMENTWISE_THREADS 256
 /* ---- add.cu ------------------------------------------------------------------------------ */
 /* y[i] = x[i] + z[i]; y may be x or z. */
@@ -96,14 +95,12 @@ typedef struct LladaSegmentSumArgs {
 #define LLADA_RMS_NORM_THREADS 512
 #define LLADA_RMS_NORM_ELEMENTS 16
 
-/* y[r, c] = x[r, c] weight[c] rstd[r], rstd[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps); before it
- * x += residual in the entries that add. */
+/* y[r, c] = x[r, c] weight[c] rstd[r], rstd[r] = 1 / sqrt(mean_c(x[r, c]^2) + eps). */
 typedef struct LladaRmsNormArgs {
-  LLADA_PTR(float) x;              /* [rows, d], only written by the entries that add */
-  LLADA_PTR(const float) residual; /* [rows, d], null in the entries that do not add */
-  LLADA_PTR(const float) weight;   /* [d] */
-  LLADA_PTR(void) y;               /* [rows, d], f32 or bf16 by the entry */
-  LLADA_PTR(float) rstd;           /* [rows] or null */
+  LLADA_PTR(const float) x;      /* [rows, d] */
+  LLADA_PTR(const float) weight; /* [d] */
+  LLADA_PTR(void) y;             /* [rows, d], f32 or bf16 by the entry */
+  LLADA_PTR(float) rstd;         /* [rows] */
   int64_t rows;
   int32_t d;
   float eps;
@@ -139,21 +136,6 @@ typedef struct LladaRopeArgs {
   int32_t lanes_log2; /* threads side by side in a half */
 } LladaRopeArgs;
 
-/* Splits rows of queries, keys and values; rotates the first two; rounds to bf16. */
-typedef struct LladaRopeQkvArgs {
-  LLADA_PTR(const float) qkv;          /* [rows, heads + 2 kv_heads, 2 half] */
-  LLADA_PTR(const float) cos;          /* [n_positions, half] */
-  LLADA_PTR(const float) sin;          /* [n_positions, half] */
-  LLADA_PTR(const uint32_t) positions; /* [rows] */
-  LLADA_PTR(LladaBf16) q;              /* [rows, heads, 2 half] */
-  LLADA_PTR(LladaBf16) k;              /* [rows, kv_heads, 2 half] */
-  LLADA_PTR(LladaBf16) v;              /* [rows, kv_heads, 2 half] */
-  int64_t rows;
-  int32_t heads;
-  int32_t kv_heads;
-  int32_t half;
-  int32_t lanes_log2; /* threads side by side in a half */
-} LladaRopeQkvArgs;
 /* ---- swiglu.cu --------------------------------------------------------------------------- */
 /* y = gate sigmoid(gate) up. */
 typedef struct LladaSwigluArgs {
@@ -213,25 +195,6 @@ typedef struct LladaGlobalNormTotalArgs {
   int64_t n;
 } LladaGlobalNormTotalArgs;
 
-/* ---- forward_process.cu ------------------------------------------------------------------ */
-/* Token i at position q of sequence b is masked if u(q, b, step) < p = (1 - eps) t + eps and it
- * may be; u and, without t, the noise level of a sequence are Philox draws. */
-typedef struct LladaForwardProcessArgs {
-  LLADA_PTR(const uint32_t) ids;     /* [tokens] */
-  LLADA_PTR(const int64_t) offsets;  /* [sequences + 1], ascending, the first is 0 */
-  LLADA_PTR(const float) t;          /* [sequences], or null: drawn */
-  LLADA_PTR(const uint8_t) maskable; /* [tokens], 0 for tokens that stay, or null: all may go */
-  LLADA_PTR(uint32_t) noised;        /* [tokens] */
-  LLADA_PTR(float) p_mask;           /* [tokens], p of a masked token, 0 of the others */
-  int64_t tokens;
-  int64_t sequences;
-  uint64_t seed;
-  uint64_t step;
-  uint32_t mask_stream;  /* stream of u */
-  uint32_t ratio_stream; /* stream of t */
-  uint32_t mask_token_id;
-  uint32_t padding;
-} LladaForwardProcessArgs;
 /* ---- gemm.cu ------------------------------------------------------------------------------ */
 /* c[i, m, n] (+)= scale[n] sum_k a[i, m, k] b[i, k, n], and all scales are 1 if there are none.
  * A row of c has no gaps. */
@@ -383,7 +346,6 @@ typedef struct LladaDequantizeArgs {
 typedef struct LladaAttentionPlaces {
   LLADA_PTR(const int64_t) offsets;     /* [B + 1], ascending from 0: the sequences in T */
   LLADA_PTR(const int64_t) key_offsets; /* [B + 1]: those in the keys and values, T_k */
-  LLADA_PTR(const float) key_bias;      /* [T_k], added to the scores of each key; or null */
   int32_t n_heads;
   int32_t n_kv_heads; /* divides n_heads */
   int32_t head_dim;
@@ -392,10 +354,10 @@ typedef struct LladaAttentionPlaces {
   int32_t padding;
 } LladaAttentionPlaces;
 
-/* y_i = sum_j softmax_j(scale q_i . k_j + bias_j) v_j, lse_i = ln sum_j exp(scale q_i . k_j +
- * bias_j); a query that sees no key has y = 0 and lse = -inf. */
+/* y_i = sum_j softmax_j(scale q_i . k_j) v_j, lse_i = ln sum_j exp(scale q_i . k_j); a query that
+ * sees no key has y = 0 and lse = -inf. */
 typedef struct LladaAttentionArgs {
-  LLADA_PTR(const void) q;  /* [T, H * E], f32, or if is_16 of the type that the entry names */
+  LLADA_PTR(const void) q;  /* [T, H * E], f32, or bf16 if is_bf16 */
   LLADA_PTR(const void) k;  /* [T_k, K * E], of the type that the entry names */
   LLADA_PTR(const void) v;  /* [T_k, K * E] */
   LLADA_PTR(void) y;        /* [T, H * E], of the type of q */
@@ -403,7 +365,7 @@ typedef struct LladaAttentionArgs {
   int64_t q_stride;         /* elements from a token to the next, of q and y */
   int64_t kv_stride;        /* of k and v */
   LladaAttentionPlaces places;
-  int32_t is_16;
+  int32_t is_bf16;
   int32_t padding;
 } LladaAttentionArgs;
 
@@ -421,7 +383,7 @@ typedef struct LladaAttentionBackwardArgs {
   LLADA_PTR(float) dv;          /* [T, K * E] */
   int64_t q_stride;             /* elements from a token to the next, of q, y, dy and dq */
   int64_t kv_stride;            /* of k, v, dk and dv */
-  /* Rounded to 16 bits, for tensor cores; q after it was multiplied by scale log2(e). */
+  /* Rounded to bf16, for tensor cores; q after it was multiplied by scale log2(e). */
   LLADA_PTR(const void) rounded_q;
   LLADA_PTR(const void) rounded_k;
   LLADA_PTR(const void) rounded_v;
@@ -432,15 +394,15 @@ typedef struct LladaAttentionBackwardArgs {
   int32_t padding;
 } LladaAttentionBackwardArgs;
 
-/* Two matrices of one size rounded to 16 bits, the first one times a factor. */
+/* Two matrices of one size rounded to bf16, the first one times a factor. */
 typedef struct LladaAttentionRoundArgs {
-  LLADA_PTR(const void) first; /* f32, or if first_is_16 of the type that the entry names */
+  LLADA_PTR(const void) first; /* f32, or bf16 if first_is_bf16 */
   LLADA_PTR(const float) second;
   LLADA_PTR(void) first_out;
   LLADA_PTR(void) second_out;
   int64_t n; /* elements of each, a multiple of 8 */
   float factor;
-  int32_t first_is_16;
+  int32_t first_is_bf16;
 } LladaAttentionRoundArgs;
 /* ---- head.cuh: what the kernels of an LM head share --------------------------------------- */
 /* Vocabulary entries of a tile, whatever the rows: the sums of a row do not depend on the others. */
@@ -575,14 +537,6 @@ typedef struct LladaRemaskRule {
   float bound;         /* the threshold, or the factor */
 } LladaRemaskRule;
 
-/* What a step did to one sequence. */
-typedef struct LladaRemaskOutcome {
-  uint32_t revealed; /* tokens written; where the mask won, the mask stays */
-  uint32_t masked;   /* rows that are still masked after it */
-  uint32_t invalid;  /* rows whose score or confidence was NaN */
-  uint32_t reserved;
-} LladaRemaskOutcome;
-
 /* canvas[positions[r]] = candidates[r].token for the rows of each sequence that stay. */
 typedef struct LladaRemaskArgs {
   LLADA_PTR(const LladaRemaskRule) rules;       /* [sequences] */
@@ -590,7 +544,6 @@ typedef struct LladaRemaskArgs {
   LLADA_PTR(const LladaCandidate) candidates;   /* [rows] */
   LLADA_PTR(uint32_t) canvas;                   /* [canvas_len] ids of all sequences */
   LLADA_PTR(uint32_t) ranks;                    /* [rows] scratch */
-  LLADA_PTR(LladaRemaskOutcome) outcomes;       /* [sequences] */
   uint32_t sequences;
   uint32_t mask_token_id;
 } LladaRemaskArgs;

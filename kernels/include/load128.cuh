@@ -74,13 +74,12 @@ __device__ __forceinline__ void store(LladaBf16* to, const float (&from)[N]) {
   if constexpr (N == 1) {
     *to = __bfloat16_as_ushort(__float2bfloat16_rn(from[0]));
   } else {
-    constexpr __nv_bfloat16 kType{};
 #pragma unroll
     for (int i = 0; i < N; i += 8) {
       uint32_t pairs[4];
 #pragma unroll
       for (int pair = 0; pair < 4; pair++) {
-        pairs[pair] = pack_pair(from[i + 2 * pair], from[i + 2 * pair + 1], kType);
+        pairs[pair] = pack_pair(from[i + 2 * pair], from[i + 2 * pair + 1]);
       }
       store_128(to + i, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
     }

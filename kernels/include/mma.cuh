@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <stdint.h>
 
 namespace llada {
@@ -101,7 +100,7 @@ __device__ __forceinline__ void cp_async_16_at(uint32_t target, const void* sour
 // d[16, 8] += a[16, 16] b[16, 8], f32 sums. Lane l holds of d the elements (l / 4, 2 (l % 4) + i)
 // for i = 0, 1 and those 8 rows below for i = 2, 3.
 __device__ __forceinline__ void mma_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                          uint32_t b1, __nv_bfloat16) {
+                                          uint32_t b1) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};\n"
@@ -109,18 +108,8 @@ __device__ __forceinline__ void mma_16816(float (&d)[4], const uint32_t (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The same for half precision; the last argument only chooses the type.
-__device__ __forceinline__ void mma_16816(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                          uint32_t b1, __half) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-      "{%8, %9}, {%0, %1, %2, %3};\n"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // a b + c of two pairs of bf16, rounded once.
-__device__ __forceinline__ uint32_t fma_pair(uint32_t a, uint32_t b, uint32_t c, __nv_bfloat16) {
+__device__ __forceinline__ uint32_t fma_pair(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t d;
   asm("fma.rn.bf16x2 %0, %1, %2, %3;\n" : "=r"(d) : "r"(a), "r"(b), "r"(c));
   return d;
@@ -133,26 +122,16 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return y;
 }
 
-// Two values rounded to 16 bits each, the first in the lower half.
-__device__ __forceinline__ uint32_t pack_pair(float low, float high, __nv_bfloat16) {
+// Two values rounded to bf16, the first in the lower half.
+__device__ __forceinline__ uint32_t pack_pair(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
-__device__ __forceinline__ uint32_t pack_pair(float low, float high, __half) {
-  const __half2 pair = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
 
-// Two values of 16 bits each as f32.
-__device__ __forceinline__ void unpack_pair(uint32_t pair, float& low, float& high,
-                                            __nv_bfloat16) {
+// Two values of bf16 as f32.
+__device__ __forceinline__ void unpack_pair(uint32_t pair, float& low, float& high) {
   low = __uint_as_float(pair << 16);
   high = __uint_as_float(pair & 0xffff0000u);
-}
-__device__ __forceinline__ void unpack_pair(uint32_t pair, float& low, float& high, __half) {
-  const float2 values = __half22float2(*reinterpret_cast<const __half2*>(&pair));
-  low = values.x;
-  high = values.y;
 }
 
 }  // namespace llada

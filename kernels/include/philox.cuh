@@ -34,27 +34,11 @@ struct Philox {
     return philox4x32_10(make_uint4(a, b, c, stream), key);
   }
 
-  // Uniform on the open interval (0, 1), 24 bits: `(k + 1/2) / 2^24`.
-  __device__ __forceinline__ float uniform_f32(uint32_t a, uint32_t b, uint32_t c) const {
-    return unit_f32(words(a, b, c).x);
-  }
-
-  // Uniform on the open interval (0, 1), 52 bits: `(k + 1/2) / 2^52`.
-  __device__ __forceinline__ double uniform_f64(uint32_t a, uint32_t b, uint32_t c) const {
-    const uint4 w = words(a, b, c);
-    return unit_f64(w.x, w.y);
-  }
-
-  // Two independent draws of `uniform_f64` from one block.
+  // Two independent draws from one block, uniform on the open interval (0, 1), 52 bits:
+  // `(k + 1/2) / 2^52`.
   __device__ __forceinline__ double2 uniform_f64_pair(uint32_t a, uint32_t b, uint32_t c) const {
     const uint4 w = words(a, b, c);
     return make_double2(unit_f64(w.x, w.y), unit_f64(w.z, w.w));
-  }
-
-  __device__ static __forceinline__ float unit_f32(uint32_t word) {
-    const float k = __uint2float_rn(word >> 8);
-    // 2^24 - 1 + 1/2 would round to 2^24: the largest draw is clamped below one.
-    return fminf(__fmul_rn(__fadd_rn(k, 0.5f), 1.0f / 16777216.0f), 1.0f - 1.0f / 16777216.0f);
   }
 
   __device__ static __forceinline__ double unit_f64(uint32_t low, uint32_t high) {

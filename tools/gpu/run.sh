@@ -98,8 +98,10 @@ if [ "$run_tests" = 1 ]; then
     elif command -v compute-sanitizer >/dev/null; then
         # The tests of single ops have small cases; those of models would take hours.
         for tool in memcheck racecheck synccheck initcheck; do
-            step "sanitizer-$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 \
-                "$here/tests/llada-cuda-it" --test-threads 1
+            for tests in llada-cuda-it llada-cuda-unit; do
+                step "sanitizer-$tool-$tests" compute-sanitizer --tool "$tool" \
+                    --error-exitcode 1 "$here/tests/$tests" --test-threads 1
+            done
         done
     else
         echo "compute-sanitizer is not there: left out"

@@ -8,6 +8,7 @@ mod licenses;
 mod manifests;
 mod parity;
 mod sources;
+mod unused;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,7 @@ fn check(sh: &Shell, reach: Reach) -> Result<Report> {
         files::check(&files),
         sources::check(&files),
         parity::check(&paths, parity::EXCEPTIONS),
+        unused::check(&files, &metadata.members, unused::EXCEPTIONS),
     ];
     Ok(Report {
         offences: offences.concat(),

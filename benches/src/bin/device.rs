@@ -79,7 +79,10 @@ fn open(name: &str) -> Result<Device> {
     match name {
         "cpu" => Ok(llada_benches::device().0),
         #[cfg(feature = "cuda")]
-        "cuda" => Ok(llada::cuda_device(0)?),
+        "cuda" => {
+            let config = llada::CudaConfig::from_variables(std::env::var_os);
+            Ok(llada::cuda_device(0, config)?)
+        }
         _ => Err(format!("there is no device {name:?} in this build").into()),
     }
 }

@@ -63,7 +63,8 @@ pub(crate) fn device(name: DeviceName, threads: usize) -> Result<Device> {
 
 #[cfg(feature = "cuda")]
 fn cuda(ordinal: usize) -> Result<Device> {
-    Ok(llada::cuda_device(ordinal)?)
+    let config = llada::CudaConfig::from_variables(std::env::var_os);
+    Ok(llada::cuda_device(ordinal, config)?)
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -1,6 +1,5 @@
 //! The list of ops: each method hands its arguments to the file of its op.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use llada_tensor::backend::{
@@ -9,7 +8,7 @@ use llada_tensor::backend::{
     Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
     SwigluBackwardArgs,
 };
-use llada_tensor::{DType, Device, Error, Precision, Result, Tensor};
+use llada_tensor::{DType, Precision, Result, Tensor};
 
 use crate::context::Context;
 use crate::graphs::Graphs;
@@ -30,20 +29,9 @@ impl CudaBackend {
     }
 }
 
-/// The context of a CUDA device, for functions that are no ops of [`Backend`].
-///
-/// # Errors
-/// [`Error::InvalidArgument`] if it is another kind of device.
-pub(crate) fn context_of<'a>(op: &'static str, device: &'a Device) -> Result<&'a Context> {
-    let (any, what): (&dyn Any, _) = (device.backend(), "the device is not a CUDA device");
-    let backend: Option<&CudaBackend> = any.downcast_ref();
-    let backend = backend.ok_or(Error::InvalidArgument { op, what })?;
-    Ok(&backend.cx)
-}
-
 impl Backend for CudaBackend {
     fn name(&self) -> String {
-        self.cx.name()
+        self.cx.name().to_owned()
     }
     fn allocate(&self, bytes: usize) -> Result<Storage> {
         let memory = self.cx.allocator().take(bytes)?;
@@ -75,7 +63,7 @@ impl Backend for CudaBackend {
         precision: Precision,
         fill: FillCodes<'_>,
     ) -> Result<Arc<dyn PackedWeight>> {
-        quantized::pack_codes(&self.cx, shape, precision, fill)
+        matmul::pack_codes(&self.cx, shape, precision, fill)
     }
     fn quantize_rows(
         &self,

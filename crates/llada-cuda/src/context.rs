@@ -6,14 +6,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytemuck::{AnyBitPattern, NoUninit};
+use cudarc::driver::result;
 use cudarc::driver::sys::{CUfunction, CUfunction_attribute, CUmodule};
-use cudarc::driver::{CudaContext, result};
 use llada_tensor::backend::{DeviceMemory as _, Storage};
 use llada_tensor::{CpuConfig, DType, Device, Error, Result, Tensor};
 
-use crate::gemm::{self, Chosen, Gemm};
+use crate::error::unusable;
 use crate::launch::LaunchPlan;
 use crate::memory::{Allocator, Memory, Scratch};
+use crate::product::GemmArgs;
 
 /// Dynamic shared memory that a block may use without asking for more.
 const SHARED_BYTES: u32 = 48 << 10;
@@ -26,9 +27,18 @@ pub(crate) struct Context {
     modules: Mutex<Modules>,
     uploads: Mutex<VecDeque<(Vec<u8>, Arc<Scratch>)>>,
     bound: Mutex<BoundArrays>,
-    gemm: Chosen,
+    gemm: Box<dyn Gemm>,
     host: OnceLock<Device>,
     name: String,
+}
+
+/// What multiplies matrices on a device, in order with all else on the stream of `cx`.
+pub(crate) trait Gemm: fmt::Debug + Send + Sync {
+    /// Asks for one batch of products. Deterministic: the same arguments give the same bits.
+    ///
+    /// # Errors
+    /// If operands are not as [`GemmArgs`] says, or the device fails.
+    fn gemm(&self, cx: &Context, args: &GemmArgs) -> Result<()>;
 }
 
 /// An array of the host, known by its address, and the memory that has its values.
@@ -69,36 +79,33 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    pub(crate) fn new(cuda: Arc<CudaContext>, name: String) -> Result<Self> {
-        let failed = |error| crate::driver::failed(&name, "opening the device", error);
-        let stream = cuda.new_stream().map_err(failed)?;
-        let model = cuda.name().map_err(failed)?;
-        let long_name = format!("{name} ({model})");
-        let allocator = Arc::new(Allocator::new(name, cuda, stream));
-        let gemm = gemm::choose(&allocator);
-        Ok(Self {
-            allocator,
+    pub(crate) fn new(allocator: Allocator, gemm: Box<dyn Gemm>, name: String) -> Self {
+        Self {
+            allocator: Arc::new(allocator),
             modules: Mutex::default(),
             uploads: Mutex::default(),
             bound: Mutex::default(),
             gemm,
             host: OnceLock::new(),
-            name: long_name,
-        })
+            name,
+        }
     }
 
     /// Ordinal, model, and what multiplies matrices, for people.
-    pub(crate) fn name(&self) -> String {
-        format!("{}, {}", self.name, self.gemm.why)
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn allocator(&self) -> &Arc<Allocator> {
         &self.allocator
     }
 
-    /// What multiplies matrices, see [`gemm::choose`].
-    pub(crate) fn gemm(&self) -> &dyn Gemm {
-        self.gemm.gemm.as_ref()
+    /// Asks for a batch of products of whatever multiplies matrices here.
+    ///
+    /// # Errors
+    /// As [`Gemm::gemm`].
+    pub(crate) fn gemm(&self, args: &GemmArgs) -> Result<()> {
+        self.gemm.gemm(self, args)
     }
 
     /// The CPU, which quantises weights while they are loaded.
@@ -206,19 +213,10 @@ impl Context {
         memory.read(0, bytemuck::cast_slice_mut(out))
     }
 
-    /// Address of a tensor's first element.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] if it is not on this device.
-    pub(crate) fn pointer(&self, tensor: &Tensor) -> Result<u64> {
-        let offset = (tensor.offset() * tensor.dtype().size_bytes()) as u64;
-        Ok(memory_of(tensor.storage())?.pointer() + offset)
-    }
-
     /// Address of an output's first element.
     ///
     /// # Errors
-    /// As [`Self::pointer`]; [`Error::SharedOutput`] if another tensor uses the same storage;
+    /// As [`pointer`]; [`Error::SharedOutput`] if another tensor uses the same storage;
     /// [`Error::NotContiguous`].
     pub(crate) fn pointer_mut(&self, tensor: &mut Tensor) -> Result<u64> {
         let op = "output";
@@ -243,7 +241,7 @@ impl Context {
     /// Address of a contiguous `f32` tensor.
     ///
     /// # Errors
-    /// As [`Self::pointer`]; [`Error::DTypeMismatch`] or [`Error::NotContiguous`].
+    /// As [`pointer`]; [`Error::DTypeMismatch`] or [`Error::NotContiguous`].
     pub(crate) fn f32s(&self, op: &'static str, tensor: &Tensor) -> Result<u64> {
         let (expected, got) = (DType::F32, tensor.dtype());
         if got != expected {
@@ -255,10 +253,10 @@ impl Context {
     /// Address of a contiguous tensor of any type.
     ///
     /// # Errors
-    /// As [`Self::pointer`]; [`Error::NotContiguous`].
+    /// As [`pointer`]; [`Error::NotContiguous`].
     pub(crate) fn contiguous(&self, op: &'static str, tensor: &Tensor) -> Result<u64> {
         expect_contiguous(op, tensor)?;
-        self.pointer(tensor)
+        pointer(tensor)
     }
 
     /// Address of a contiguous `f32` output.
@@ -338,10 +336,9 @@ impl Context {
         op: &'static str,
         entry: &'static str,
     ) -> Result<CUfunction> {
-        let missing = || Error::Device {
-            device: self.allocator.name().to_owned(),
-            call: "loading a kernel",
-            reason: format!("this build has no kernel {entry}"),
+        let missing = || {
+            let reason = format!("this build has no kernel {entry}");
+            unusable(self.allocator.name(), "loading a kernel", reason)
         };
         let module = match modules.modules.get(op) {
             Some(module) => *module,
@@ -360,6 +357,15 @@ impl Context {
         unsafe { result::module::get_function(module, name) }
             .map_err(self.allocator.failed("cuModuleGetFunction"))
     }
+}
+
+/// Address of a tensor's first element.
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if it is not in the memory of a CUDA device.
+pub(crate) fn pointer(tensor: &Tensor) -> Result<u64> {
+    let offset = (tensor.offset() * tensor.dtype().size_bytes()) as u64;
+    Ok(memory_of(tensor.storage())?.pointer() + offset)
 }
 
 fn memory_of(storage: &Storage) -> Result<&Memory> {

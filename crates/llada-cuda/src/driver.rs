@@ -1,13 +1,16 @@
-//! Finding and opening a device; errors of the driver as those of the tensor runtime.
+//! Finding and opening a device.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
-use cudarc::driver::sys::{self, CUresult};
-use cudarc::driver::{CudaContext, DriverError};
-use llada_tensor::{Device, Error, Result};
+use cudarc::driver::{CudaContext, sys};
+use llada_tensor::{Device, Result};
 
 use crate::backend::CudaBackend;
 use crate::context::Context;
+use crate::error::{failed, unusable};
+use crate::gemm;
+use crate::memory::Allocator;
 
 /// The oldest compute capability that the kernels run on: asynchronous copies and bf16 products
 /// came with Ampere.
@@ -24,11 +27,38 @@ pub fn device_count() -> Result<usize> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
+/// How a device is used.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CudaConfig {
+    /// Why cuBLASLt is left out where it is installed, which the device's name repeats; `None`: it
+    /// multiplies bf16. Without it the bits of a result depend on nothing beside it in bf16 either.
+    pub without_cublaslt: Option<&'static str>,
+}
+
+impl CudaConfig {
+    /// What environment variables ask for, which a program reads: `LLADA_CUBLASLT=0` leaves
+    /// cuBLASLt out.
+    pub fn from_variables(read: impl Fn(&'static str) -> Option<OsString>) -> Self {
+        let is_off = read("LLADA_CUBLASLT").is_some_and(|value| value == "0");
+        let without_cublaslt = is_off.then_some("LLADA_CUBLASLT=0");
+        Self { without_cublaslt }
+    }
+}
+
 /// The CUDA device of an ordinal.
 ///
 /// # Errors
 /// If there is no driver or no such device, if it is too old, or if this build has no kernels.
-pub fn device(ordinal: usize) -> Result<Device> {
+pub fn device(ordinal: usize, config: CudaConfig) -> Result<Device> {
+    let cx = open(ordinal, config)?;
+    Ok(Device::new(Arc::new(CudaBackend::new(cx))))
+}
+
+/// What the ops of a device work with.
+///
+/// # Errors
+/// As [`device`].
+pub(crate) fn open(ordinal: usize, config: CudaConfig) -> Result<Context> {
     let name = format!("cuda:{ordinal}");
     let n_devices = device_count()?;
     if ordinal >= n_devices {
@@ -52,9 +82,13 @@ pub fn device(ordinal: usize) -> Result<Device> {
         let reason = format!("compute capability {major}.{minor}, at least 8.0 is needed");
         return Err(unusable(&name, "cuDeviceGetAttribute", reason));
     }
-    Ok(Device::new(Arc::new(CudaBackend::new(Context::new(
-        cuda, name,
-    )?))))
+    let opening = |error| failed(&name, "opening the device", error);
+    let stream = cuda.new_stream().map_err(opening)?;
+    let model = cuda.name().map_err(opening)?;
+    let allocator = Allocator::new(name, cuda, stream);
+    let (gemm, why) = gemm::choose(&allocator, config.without_cublaslt);
+    let name = format!("{} ({model}), {why}", allocator.name());
+    Ok(Context::new(allocator, gemm, name))
 }
 
 /// An error that names the library if there is no driver; calling into it would panic.
@@ -65,33 +99,4 @@ fn expect_driver() -> Result<()> {
     }
     let reason = "libcuda is not installed: the NVIDIA driver is missing; use --device cpu";
     Err(unusable("cuda", "loading the driver", reason.to_owned()))
-}
-
-fn unusable(device: &str, call: &'static str, reason: String) -> Error {
-    Error::Device {
-        device: device.to_owned(),
-        call,
-        reason,
-    }
-}
-
-/// An error of the driver in words.
-pub(crate) fn failed(device: &str, call: &'static str, error: DriverError) -> Error {
-    let text = |text: std::result::Result<&std::ffi::CStr, DriverError>| {
-        text.map_or_else(
-            |_| "unknown".to_owned(),
-            |text| text.to_string_lossy().into_owned(),
-        )
-    };
-    let reason = format!(
-        "{} ({})",
-        text(error.error_name()),
-        text(error.error_string())
-    );
-    unusable(device, call, reason)
-}
-
-/// Whether an allocation failed for want of memory.
-pub(crate) fn is_out_of_memory(error: DriverError) -> bool {
-    error.0 == CUresult::CUDA_ERROR_OUT_OF_MEMORY
 }

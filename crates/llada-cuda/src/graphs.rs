@@ -146,7 +146,7 @@ impl Graphs {
         let memory = inputs.iter().map(|(_, memory)| Arc::clone(memory));
         let memory = memory.collect();
 
-        let recording = allocator.record(exclusive);
+        let recording = exclusive.record();
         let _bound = allocator.bind()?;
         self.cx.bind_inputs(inputs);
         // Relaxed: memory may be allocated meanwhile.
@@ -365,13 +365,5 @@ impl Recorder for Graphs {
         drop(exclusive);
         let all = candidates::read(cx, &log, denoising.steps.len() * rows)?;
         Ok(all.chunks(rows.max(1)).map(<[Candidate]>::to_vec).collect())
-    }
-}
-
-/// An error of what cannot be recorded.
-pub(crate) fn not_recordable(what: &'static str) -> Error {
-    Error::InvalidArgument {
-        op: "recording",
-        what,
     }
 }

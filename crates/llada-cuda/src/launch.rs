@@ -7,7 +7,6 @@ pub(crate) mod candidates;
 pub(crate) mod cross_entropy;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
-pub(crate) mod forward_process;
 pub(crate) mod gemm;
 pub(crate) mod quantized;
 pub(crate) mod remask;

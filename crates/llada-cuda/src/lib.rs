@@ -6,6 +6,9 @@
 //! runs, as a pure function of shapes, `ops/<op>.rs` fills its arguments and launches it, and
 //! `backend.rs` is the list of all ops.
 //!
+//! Imports go one way, from `driver.rs` down: `backend`, `graphs`, `ops`, `gemm`, `operands`,
+//! `context`, and on the ground `memory`, `launch`, `product` and `error`.
+//!
 //! Everything runs in order on one stream. Memory comes from a caching allocator and goes back to
 //! it at once: what is launched later runs later.
 //!
@@ -20,15 +23,13 @@
 mod backend;
 mod context;
 mod driver;
+mod error;
 mod gemm;
 mod graphs;
 mod launch;
 mod memory;
+mod operands;
 mod ops;
+mod product;
 
-pub use driver::{device, device_count};
-pub use ops::candidates::DeviceCandidates;
-pub use ops::forward_process::{ForwardProcessArgs, Noised, forward_process};
-pub use ops::remask::{Canvas, RemaskOutcome};
-pub use ops::rms_norm::{AddRmsNormArgs, add_rms_norm};
-pub use ops::rope::{RopeQkvArgs, rope_qkv};
+pub use driver::{CudaConfig, device, device_count};

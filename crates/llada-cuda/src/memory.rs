@@ -1,7 +1,7 @@
 //! Device memory: a caching allocator, and the storage of tensors and scratch on top of it.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -10,8 +10,7 @@ use cudarc::driver::{CudaContext, CudaStream, result};
 use llada_tensor::backend::DeviceMemory;
 use llada_tensor::{Error, Result};
 
-use crate::driver::{failed, is_out_of_memory};
-use crate::graphs::not_recordable;
+use crate::error::{failed, is_out_of_memory, not_recordable};
 
 /// Addresses of memory start on a multiple of so many bytes, and sizes are rounded up to it.
 const ALIGNMENT: usize = 512;
@@ -45,39 +44,61 @@ struct Held {
     peak: u64,
 }
 
-thread_local! {
-    /// Whether this thread has the stream for itself.
-    static IS_EXCLUSIVE: Cell<bool> = const { Cell::new(false) };
+/// What a thread has of the stream of one allocator.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Hold {
+    /// Whether it has the stream for itself.
+    is_exclusive: bool,
     /// Whether it records the stream.
-    static IS_RECORDING: Cell<bool> = const { Cell::new(false) };
-    /// Guards of [`Allocator::bind`] that this thread holds.
-    static BOUND: Cell<u32> = const { Cell::new(0) };
+    is_recording: bool,
+    /// Guards of [`Allocator::bind`] that it holds.
+    bound: u32,
+}
+
+thread_local! {
+    /// What this thread has, by the address of the allocator, which outlives its guards; an
+    /// allocator of whose stream it has nothing has no entry.
+    static HOLDS: RefCell<Vec<(usize, Hold)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// While it lives, no other thread can have the stream for itself.
-pub(crate) struct Bound<'a>(#[expect(dead_code, reason = "held")] Option<RwLockReadGuard<'a, ()>>);
+pub(crate) struct Bound<'a> {
+    allocator: &'a Allocator,
+    _guard: Option<RwLockReadGuard<'a, ()>>,
+}
 
 impl Drop for Bound<'_> {
     fn drop(&mut self) {
-        BOUND.set(BOUND.get() - 1);
+        self.allocator.update_hold(|hold| hold.bound -= 1);
     }
 }
 
 /// While it lives, only the calls of this thread reach the stream.
-pub(crate) struct Exclusive<'a>(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>);
+pub(crate) struct Exclusive<'a> {
+    allocator: &'a Allocator,
+    _guard: RwLockWriteGuard<'a, ()>,
+}
+
+impl Exclusive<'_> {
+    /// Says that this thread's calls are recorded from now on.
+    pub(crate) fn record(&self) -> Recording<'_> {
+        self.allocator.update_hold(|hold| hold.is_recording = true);
+        Recording(self.allocator)
+    }
+}
 
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
-        IS_EXCLUSIVE.set(false);
+        self.allocator.update_hold(|hold| hold.is_exclusive = false);
     }
 }
 
 /// While it lives, the calls of this thread are recorded.
-pub(crate) struct Recording<'a>(#[expect(dead_code, reason = "held")] &'a Exclusive<'a>);
+pub(crate) struct Recording<'a>(&'a Allocator);
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
-        IS_RECORDING.set(false);
+        self.0.update_hold(|hold| hold.is_recording = false);
     }
 }
 
@@ -149,15 +170,17 @@ impl Allocator {
     /// before any other lock, since the thread that has the stream takes those as well.
     pub(crate) fn bind(&self) -> Result<Bound<'_>> {
         // Once per thread: a second one could wait for a thread that waits for the first.
-        let is_first = !IS_EXCLUSIVE.get() && BOUND.get() == 0;
+        let hold = self.hold();
+        let is_first = !hold.is_exclusive && hold.bound == 0;
         let wait = || {
             self.exclusive
                 .read()
                 .unwrap_or_else(PoisonError::into_inner)
         };
-        let guard = is_first.then(wait);
-        BOUND.set(BOUND.get() + 1);
-        let bound = Bound(guard);
+        let _guard = is_first.then(wait);
+        self.update_hold(|hold| hold.bound += 1);
+        let allocator = self;
+        let bound = Bound { allocator, _guard };
         self.cuda
             .bind_to_thread()
             .map_err(self.failed("cuCtxSetCurrent"))?;
@@ -166,28 +189,41 @@ impl Allocator {
 
     /// Makes this thread the only one whose calls reach the stream.
     pub(crate) fn exclusive(&self) -> Exclusive<'_> {
-        let guard = self
+        let _guard = self
             .exclusive
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        IS_EXCLUSIVE.set(true);
-        Exclusive(guard)
+        self.update_hold(|hold| hold.is_exclusive = true);
+        let allocator = self;
+        Exclusive { allocator, _guard }
+    }
+
+    /// What this thread has of the stream.
+    fn hold(&self) -> Hold {
+        let key = std::ptr::from_ref(self).addr();
+        let found = HOLDS.with_borrow(|holds| holds.iter().find(|(at, _)| *at == key).copied());
+        found.map_or(Hold::default(), |(_, hold)| hold)
+    }
+
+    fn update_hold(&self, update: impl FnOnce(&mut Hold)) {
+        let (key, mut hold) = (std::ptr::from_ref(self).addr(), self.hold());
+        update(&mut hold);
+        HOLDS.with_borrow_mut(|holds| {
+            holds.retain(|(at, _)| *at != key);
+            if hold != Hold::default() {
+                holds.push((key, hold));
+            }
+        });
     }
 
     /// Whether this thread is the only one.
     pub(crate) fn is_exclusive(&self) -> bool {
-        IS_EXCLUSIVE.get()
-    }
-
-    /// Says that this thread's calls are recorded from now on.
-    pub(crate) fn record<'a>(&self, exclusive: &'a Exclusive<'a>) -> Recording<'a> {
-        IS_RECORDING.set(true);
-        Recording(exclusive)
+        self.hold().is_exclusive
     }
 
     /// Whether this thread records: nothing that it asks for is done before it is repeated.
     pub(crate) fn is_recording(&self) -> bool {
-        IS_RECORDING.get()
+        self.hold().is_recording
     }
 
     /// Memory of at least `bytes` bytes with unspecified contents.
@@ -218,7 +254,7 @@ impl Allocator {
         let first = allocate();
         let result = match first {
             Err(error) if is_out_of_memory(error) && !self.is_recording() => {
-                self.trim()?;
+                self.trim(false)?;
                 allocate()
             }
             other => other,
@@ -243,10 +279,12 @@ impl Allocator {
         })
     }
 
-    /// Gives all unused memory back to the driver.
-    fn trim(&self) -> Result<()> {
-        self.synchronize()?;
-        let unused = std::mem::take(&mut *self.free(false));
+    /// Gives all unused memory of the recordings or of all else back to the driver, once the stream
+    /// is done with it. The device is current on this thread.
+    fn trim(&self, is_recorded: bool) -> Result<()> {
+        let synchronized = self.stream.synchronize();
+        synchronized.map_err(self.failed("cuStreamSynchronize"))?;
+        let unused = std::mem::take(&mut *self.free(is_recorded));
         for (size, pointers) in unused {
             for pointer in pointers {
                 // SAFETY: it came from `allocate`, nobody holds it, and no launch that uses it is
@@ -347,9 +385,9 @@ impl Allocator {
 impl Drop for Allocator {
     fn drop(&mut self) {
         // A device that fails now has nothing left to lose.
-        let _ = self.trim();
-        std::mem::swap(&mut self.free, &mut self.free_of_recordings);
-        let _ = self.trim();
+        let _ = self.cuda.bind_to_thread();
+        let _ = self.trim(false);
+        let _ = self.trim(true);
         let pinned = self
             .pinned
             .get_mut()
@@ -456,3 +494,6 @@ impl DeviceMemory for Memory {
         self
     }
 }
+
+#[cfg(all(test, feature = "nvcc"))]
+mod tests;

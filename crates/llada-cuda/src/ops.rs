@@ -6,7 +6,6 @@ pub(crate) mod attention;
 pub(crate) mod candidates;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
-pub(crate) mod forward_process;
 pub(crate) mod matmul;
 pub(crate) mod quantized;
 pub(crate) mod remask;

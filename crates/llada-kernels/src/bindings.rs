@@ -46,7 +46,6 @@ pub const LLADA_KEEP_QUOTA: u32 = 0;
 pub const LLADA_KEEP_THRESHOLD: u32 = 1;
 pub const LLADA_KEEP_FACTOR: u32 = 2;
 pub type LladaBf16 = u16;
-pub type LladaF16 = u16;
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct LladaAddArgs {
@@ -273,7 +272,6 @@ const _: () = {
 #[derive(Debug, Default, Copy, Clone)]
 pub struct LladaRmsNormArgs {
     pub x: u64,
-    pub residual: u64,
     pub weight: u64,
     pub y: u64,
     pub rstd: u64,
@@ -283,7 +281,7 @@ pub struct LladaRmsNormArgs {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LladaRmsNormArgs"][::std::mem::size_of::<LladaRmsNormArgs>() - 56usize];
+    ["Size of LladaRmsNormArgs"][::std::mem::size_of::<LladaRmsNormArgs>() - 48usize];
     [
         "Alignment of LladaRmsNormArgs",
     ][::std::mem::align_of::<LladaRmsNormArgs>() - 8usize];
@@ -291,26 +289,23 @@ const _: () = {
         "Offset of field: LladaRmsNormArgs::x",
     ][::std::mem::offset_of!(LladaRmsNormArgs, x) - 0usize];
     [
-        "Offset of field: LladaRmsNormArgs::residual",
-    ][::std::mem::offset_of!(LladaRmsNormArgs, residual) - 8usize];
-    [
         "Offset of field: LladaRmsNormArgs::weight",
-    ][::std::mem::offset_of!(LladaRmsNormArgs, weight) - 16usize];
+    ][::std::mem::offset_of!(LladaRmsNormArgs, weight) - 8usize];
     [
         "Offset of field: LladaRmsNormArgs::y",
-    ][::std::mem::offset_of!(LladaRmsNormArgs, y) - 24usize];
+    ][::std::mem::offset_of!(LladaRmsNormArgs, y) - 16usize];
     [
         "Offset of field: LladaRmsNormArgs::rstd",
-    ][::std::mem::offset_of!(LladaRmsNormArgs, rstd) - 32usize];
+    ][::std::mem::offset_of!(LladaRmsNormArgs, rstd) - 24usize];
     [
         "Offset of field: LladaRmsNormArgs::rows",
-    ][::std::mem::offset_of!(LladaRmsNormArgs, rows) - 40usize];
+    ][::std::mem::offset_of!(LladaRmsNormArgs, rows) - 32usize];
     [
         "Offset of field: LladaRmsNormArgs::d",
-    ][::std::mem::offset_of!(LladaRmsNormArgs, d) - 48usize];
+    ][::std::mem::offset_of!(LladaRmsNormArgs, d) - 40usize];
     [
         "Offset of field: LladaRmsNormArgs::eps",
-    ][::std::mem::offset_of!(LladaRmsNormArgs, eps) - 52usize];
+    ][::std::mem::offset_of!(LladaRmsNormArgs, eps) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -413,65 +408,6 @@ const _: () = {
     [
         "Offset of field: LladaRopeArgs::lanes_log2",
     ][::std::mem::offset_of!(LladaRopeArgs, lanes_log2) - 60usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct LladaRopeQkvArgs {
-    pub qkv: u64,
-    pub cos: u64,
-    pub sin: u64,
-    pub positions: u64,
-    pub q: u64,
-    pub k: u64,
-    pub v: u64,
-    pub rows: i64,
-    pub heads: i32,
-    pub kv_heads: i32,
-    pub half: i32,
-    pub lanes_log2: i32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    ["Size of LladaRopeQkvArgs"][::std::mem::size_of::<LladaRopeQkvArgs>() - 80usize];
-    [
-        "Alignment of LladaRopeQkvArgs",
-    ][::std::mem::align_of::<LladaRopeQkvArgs>() - 8usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::qkv",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, qkv) - 0usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::cos",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, cos) - 8usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::sin",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, sin) - 16usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::positions",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, positions) - 24usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::q",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, q) - 32usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::k",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, k) - 40usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::v",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, v) - 48usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::rows",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, rows) - 56usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::heads",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, heads) - 64usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::kv_heads",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, kv_heads) - 68usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::half",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, half) - 72usize];
-    [
-        "Offset of field: LladaRopeQkvArgs::lanes_log2",
-    ][::std::mem::offset_of!(LladaRopeQkvArgs, lanes_log2) - 76usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -661,75 +597,6 @@ const _: () = {
     [
         "Offset of field: LladaGlobalNormTotalArgs::n",
     ][::std::mem::offset_of!(LladaGlobalNormTotalArgs, n) - 16usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
-pub struct LladaForwardProcessArgs {
-    pub ids: u64,
-    pub offsets: u64,
-    pub t: u64,
-    pub maskable: u64,
-    pub noised: u64,
-    pub p_mask: u64,
-    pub tokens: i64,
-    pub sequences: i64,
-    pub seed: u64,
-    pub step: u64,
-    pub mask_stream: u32,
-    pub ratio_stream: u32,
-    pub mask_token_id: u32,
-    pub padding: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    [
-        "Size of LladaForwardProcessArgs",
-    ][::std::mem::size_of::<LladaForwardProcessArgs>() - 96usize];
-    [
-        "Alignment of LladaForwardProcessArgs",
-    ][::std::mem::align_of::<LladaForwardProcessArgs>() - 8usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::ids",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, ids) - 0usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::offsets",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, offsets) - 8usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::t",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, t) - 16usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::maskable",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, maskable) - 24usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::noised",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, noised) - 32usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::p_mask",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, p_mask) - 40usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::tokens",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, tokens) - 48usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::sequences",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, sequences) - 56usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::seed",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, seed) - 64usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::step",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, step) - 72usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::mask_stream",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, mask_stream) - 80usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::ratio_stream",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, ratio_stream) - 84usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::mask_token_id",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, mask_token_id) - 88usize];
-    [
-        "Offset of field: LladaForwardProcessArgs::padding",
-    ][::std::mem::offset_of!(LladaForwardProcessArgs, padding) - 92usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1094,7 +961,6 @@ const _: () = {
 pub struct LladaAttentionPlaces {
     pub offsets: u64,
     pub key_offsets: u64,
-    pub key_bias: u64,
     pub n_heads: i32,
     pub n_kv_heads: i32,
     pub head_dim: i32,
@@ -1106,7 +972,7 @@ pub struct LladaAttentionPlaces {
 const _: () = {
     [
         "Size of LladaAttentionPlaces",
-    ][::std::mem::size_of::<LladaAttentionPlaces>() - 48usize];
+    ][::std::mem::size_of::<LladaAttentionPlaces>() - 40usize];
     [
         "Alignment of LladaAttentionPlaces",
     ][::std::mem::align_of::<LladaAttentionPlaces>() - 8usize];
@@ -1117,26 +983,23 @@ const _: () = {
         "Offset of field: LladaAttentionPlaces::key_offsets",
     ][::std::mem::offset_of!(LladaAttentionPlaces, key_offsets) - 8usize];
     [
-        "Offset of field: LladaAttentionPlaces::key_bias",
-    ][::std::mem::offset_of!(LladaAttentionPlaces, key_bias) - 16usize];
-    [
         "Offset of field: LladaAttentionPlaces::n_heads",
-    ][::std::mem::offset_of!(LladaAttentionPlaces, n_heads) - 24usize];
+    ][::std::mem::offset_of!(LladaAttentionPlaces, n_heads) - 16usize];
     [
         "Offset of field: LladaAttentionPlaces::n_kv_heads",
-    ][::std::mem::offset_of!(LladaAttentionPlaces, n_kv_heads) - 28usize];
+    ][::std::mem::offset_of!(LladaAttentionPlaces, n_kv_heads) - 20usize];
     [
         "Offset of field: LladaAttentionPlaces::head_dim",
-    ][::std::mem::offset_of!(LladaAttentionPlaces, head_dim) - 32usize];
+    ][::std::mem::offset_of!(LladaAttentionPlaces, head_dim) - 24usize];
     [
         "Offset of field: LladaAttentionPlaces::block_size",
-    ][::std::mem::offset_of!(LladaAttentionPlaces, block_size) - 36usize];
+    ][::std::mem::offset_of!(LladaAttentionPlaces, block_size) - 28usize];
     [
         "Offset of field: LladaAttentionPlaces::scale",
-    ][::std::mem::offset_of!(LladaAttentionPlaces, scale) - 40usize];
+    ][::std::mem::offset_of!(LladaAttentionPlaces, scale) - 32usize];
     [
         "Offset of field: LladaAttentionPlaces::padding",
-    ][::std::mem::offset_of!(LladaAttentionPlaces, padding) - 44usize];
+    ][::std::mem::offset_of!(LladaAttentionPlaces, padding) - 36usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1149,14 +1012,14 @@ pub struct LladaAttentionArgs {
     pub q_stride: i64,
     pub kv_stride: i64,
     pub places: LladaAttentionPlaces,
-    pub is_16: i32,
+    pub is_bf16: i32,
     pub padding: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
     [
         "Size of LladaAttentionArgs",
-    ][::std::mem::size_of::<LladaAttentionArgs>() - 112usize];
+    ][::std::mem::size_of::<LladaAttentionArgs>() - 104usize];
     [
         "Alignment of LladaAttentionArgs",
     ][::std::mem::align_of::<LladaAttentionArgs>() - 8usize];
@@ -1185,11 +1048,11 @@ const _: () = {
         "Offset of field: LladaAttentionArgs::places",
     ][::std::mem::offset_of!(LladaAttentionArgs, places) - 56usize];
     [
-        "Offset of field: LladaAttentionArgs::is_16",
-    ][::std::mem::offset_of!(LladaAttentionArgs, is_16) - 104usize];
+        "Offset of field: LladaAttentionArgs::is_bf16",
+    ][::std::mem::offset_of!(LladaAttentionArgs, is_bf16) - 96usize];
     [
         "Offset of field: LladaAttentionArgs::padding",
-    ][::std::mem::offset_of!(LladaAttentionArgs, padding) - 108usize];
+    ][::std::mem::offset_of!(LladaAttentionArgs, padding) - 100usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1219,7 +1082,7 @@ pub struct LladaAttentionBackwardArgs {
 const _: () = {
     [
         "Size of LladaAttentionBackwardArgs",
-    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 192usize];
+    ][::std::mem::size_of::<LladaAttentionBackwardArgs>() - 184usize];
     [
         "Alignment of LladaAttentionBackwardArgs",
     ][::std::mem::align_of::<LladaAttentionBackwardArgs>() - 8usize];
@@ -1279,10 +1142,10 @@ const _: () = {
     ][::std::mem::offset_of!(LladaAttentionBackwardArgs, places) - 136usize];
     [
         "Offset of field: LladaAttentionBackwardArgs::y_is_bf16",
-    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, y_is_bf16) - 184usize];
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, y_is_bf16) - 176usize];
     [
         "Offset of field: LladaAttentionBackwardArgs::padding",
-    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, padding) - 188usize];
+    ][::std::mem::offset_of!(LladaAttentionBackwardArgs, padding) - 180usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1293,7 +1156,7 @@ pub struct LladaAttentionRoundArgs {
     pub second_out: u64,
     pub n: i64,
     pub factor: f32,
-    pub first_is_16: i32,
+    pub first_is_bf16: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
@@ -1322,8 +1185,8 @@ const _: () = {
         "Offset of field: LladaAttentionRoundArgs::factor",
     ][::std::mem::offset_of!(LladaAttentionRoundArgs, factor) - 40usize];
     [
-        "Offset of field: LladaAttentionRoundArgs::first_is_16",
-    ][::std::mem::offset_of!(LladaAttentionRoundArgs, first_is_16) - 44usize];
+        "Offset of field: LladaAttentionRoundArgs::first_is_bf16",
+    ][::std::mem::offset_of!(LladaAttentionRoundArgs, first_is_bf16) - 44usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -1703,48 +1566,18 @@ const _: () = {
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
-pub struct LladaRemaskOutcome {
-    pub revealed: u32,
-    pub masked: u32,
-    pub invalid: u32,
-    pub reserved: u32,
-}
-#[allow(clippy::unnecessary_operation, clippy::identity_op)]
-const _: () = {
-    [
-        "Size of LladaRemaskOutcome",
-    ][::std::mem::size_of::<LladaRemaskOutcome>() - 16usize];
-    [
-        "Alignment of LladaRemaskOutcome",
-    ][::std::mem::align_of::<LladaRemaskOutcome>() - 4usize];
-    [
-        "Offset of field: LladaRemaskOutcome::revealed",
-    ][::std::mem::offset_of!(LladaRemaskOutcome, revealed) - 0usize];
-    [
-        "Offset of field: LladaRemaskOutcome::masked",
-    ][::std::mem::offset_of!(LladaRemaskOutcome, masked) - 4usize];
-    [
-        "Offset of field: LladaRemaskOutcome::invalid",
-    ][::std::mem::offset_of!(LladaRemaskOutcome, invalid) - 8usize];
-    [
-        "Offset of field: LladaRemaskOutcome::reserved",
-    ][::std::mem::offset_of!(LladaRemaskOutcome, reserved) - 12usize];
-};
-#[repr(C)]
-#[derive(Debug, Default, Copy, Clone)]
 pub struct LladaRemaskArgs {
     pub rules: u64,
     pub positions: u64,
     pub candidates: u64,
     pub canvas: u64,
     pub ranks: u64,
-    pub outcomes: u64,
     pub sequences: u32,
     pub mask_token_id: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LladaRemaskArgs"][::std::mem::size_of::<LladaRemaskArgs>() - 56usize];
+    ["Size of LladaRemaskArgs"][::std::mem::size_of::<LladaRemaskArgs>() - 48usize];
     ["Alignment of LladaRemaskArgs"][::std::mem::align_of::<LladaRemaskArgs>() - 8usize];
     [
         "Offset of field: LladaRemaskArgs::rules",
@@ -1762,12 +1595,9 @@ const _: () = {
         "Offset of field: LladaRemaskArgs::ranks",
     ][::std::mem::offset_of!(LladaRemaskArgs, ranks) - 32usize];
     [
-        "Offset of field: LladaRemaskArgs::outcomes",
-    ][::std::mem::offset_of!(LladaRemaskArgs, outcomes) - 40usize];
-    [
         "Offset of field: LladaRemaskArgs::sequences",
-    ][::std::mem::offset_of!(LladaRemaskArgs, sequences) - 48usize];
+    ][::std::mem::offset_of!(LladaRemaskArgs, sequences) - 40usize];
     [
         "Offset of field: LladaRemaskArgs::mask_token_id",
-    ][::std::mem::offset_of!(LladaRemaskArgs, mask_token_id) - 52usize];
+    ][::std::mem::offset_of!(LladaRemaskArgs, mask_token_id) - 44usize];
 };

@@ -148,12 +148,8 @@ pub fn rotate(values: &mut [f32]) {
 /// # Panics
 /// If `codes` is shorter than `row`.
 #[must_use]
-pub fn int8_row(row: &[f32], codes: &mut [i8]) -> f32 {
-    int8_row_inline(row, codes)
-}
-
 #[inline(always)]
-pub(crate) fn int8_row_inline(row: &[f32], codes: &mut [i8]) -> f32 {
+pub fn int8_row(row: &[f32], codes: &mut [i8]) -> f32 {
     let (scale, inverse) = symmetric_scale(row);
     for (code, &x) in codes[..row.len()].iter_mut().zip(row) {
         *code = low_byte(x * inverse) as i8;
@@ -217,12 +213,8 @@ fn round(x: f32) -> f32 {
 /// # Panics
 /// If `codes` is shorter than `row`, or `multipliers` than its groups.
 #[must_use]
-pub fn int4_row(row: &[f32], codes: &mut [i8], multipliers: &mut [i8]) -> f32 {
-    int4_row_inline(row, codes, multipliers)
-}
-
 #[inline(always)]
-pub(crate) fn int4_row_inline(row: &[f32], codes: &mut [i8], multipliers: &mut [i8]) -> f32 {
+pub fn int4_row(row: &[f32], codes: &mut [i8], multipliers: &mut [i8]) -> f32 {
     let groups = row.len().div_ceil(INT4_GROUP);
     let multipliers = &mut multipliers[..groups];
     let mut largest = 0.0_f32;

@@ -101,20 +101,7 @@ impl Source {
         source
     }
 
-    /// Pairs of a prompt and its answer, EOS included.
-    #[must_use]
-    pub fn of_pairs<P: AsRef<[u32]>>(
-        name: &str,
-        weight: Option<f64>,
-        pairs: impl Iterator<Item = (P, P)>,
-    ) -> Self {
-        let mut source = Self::empty(name, weight);
-        for (prompt, answer) in pairs {
-            source.push_pair(prompt.as_ref(), answer.as_ref());
-        }
-        source
-    }
-
+    /// A prompt and its answer, EOS included.
     pub(crate) fn push_pair(&mut self, prompt: &[u32], answer: &[u32]) {
         self.n_documents += 1;
         self.ids.extend_from_slice(prompt);

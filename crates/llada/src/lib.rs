@@ -11,7 +11,7 @@ use std::path::Path;
 pub use convert::convert;
 pub use embedded::{EMBEDDED_CONFIG, embedded, embedded_trainable};
 #[cfg(feature = "cuda")]
-pub use llada_cuda::{device as cuda_device, device_count as cuda_device_count};
+pub use llada_cuda::{CudaConfig, device as cuda_device, device_count as cuda_device_count};
 pub use llada_diffusion as diffusion;
 pub use llada_eval as eval;
 pub use llada_model as model;

@@ -136,13 +136,13 @@ impl<'a> Runner<'a> {
         self.command(&flags)
     }
 
-    /// The tests of the backend, each of which runs kernels.
+    /// The tests of the backend, most of which run kernels.
     fn kernels(&self) -> Cmd<'a> {
         if !self.with_nextest {
-            return self.command(&["--test", "it"]);
+            return self.command(&["--lib", "--test", "it"]);
         }
         let mut flags: Vec<&str> = targets().collect();
-        flags.extend(["-E", "package(llada-cuda) & binary(it)"]);
+        flags.extend(["-E", "package(llada-cuda)"]);
         self.command(&flags)
     }
 

@@ -71,7 +71,7 @@ mod tests {
             Some(49_152)
         );
         assert_eq!(
-            dynamic_shared("llada_attention_fwd_f16_d128_q128"),
+            dynamic_shared("llada_attention_fwd_bf16_d128_q128"),
             Some(81_920)
         );
         assert_eq!(dynamic_shared("llada_attention_fwd_f32_d128"), None);

@@ -57,14 +57,12 @@ const TABLE: &[(&str, &[&str])] = &[
 ];
 
 /// Any package may use them, in tests only.
-const TEST_TOOLS: &[&str] = &["amxsim", "llada-testkit", "ptxsim"];
+pub(super) const TEST_TOOLS: &[&str] = &["amxsim", "llada-testkit", "ptxsim"];
 
 /// A package, and another that its tests alone may use: what they check belongs to both.
 const IN_TESTS: &[(&str, &str)] = &[
     // The rule of a candidate is in the signature of the predictors that they make up.
     ("llada-eval", "llada-tensor"),
-    // The masks of its kernel are those of the forward process.
-    ("llada-cuda", "llada-diffusion"),
 ];
 
 const HERE: &str = "xtask/src/tidy/layers.rs";

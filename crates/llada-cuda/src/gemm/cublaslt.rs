@@ -18,9 +18,11 @@ use cudarc::cublaslt::sys::{
 };
 use llada_tensor::{DType, Error, Result};
 
-use super::{Gemm, GemmArgs, Operand, PlainGemm, Write, scaled};
-use crate::context::Context;
+use super::plain::{PlainGemm, scaled};
+use crate::context::{Context, Gemm};
+use crate::error::unusable;
 use crate::memory::Allocator;
+use crate::product::{GemmArgs, Operand, Write};
 
 /// Memory that an algorithm may use, as NVIDIA advises for Hopper.
 const WORKSPACE_BYTES: usize = 32 << 20;
@@ -55,7 +57,7 @@ impl CublasLt {
         // library that is missing would panic.
         if !unsafe { is_culib_present() } {
             let reason = "libcublasLt is not installed".to_owned();
-            return Err(failed(allocator, "loading cuBLASLt", reason));
+            return Err(unusable(allocator.name(), "loading cuBLASLt", reason));
         }
         let _bound = allocator.bind()?;
         let handle = result::create_handle().map_err(said(allocator, "cublasLtCreate"))?;
@@ -374,16 +376,8 @@ impl Drop for Preference {
     }
 }
 
-fn failed(allocator: &Allocator, call: &'static str, reason: String) -> Error {
-    Error::Device {
-        device: allocator.name().to_owned(),
-        call,
-        reason,
-    }
-}
-
 fn said(allocator: &Allocator, call: &'static str) -> impl Fn(CublasError) -> Error {
-    move |error| failed(allocator, call, format!("{:?}", error.0))
+    move |error| unusable(allocator.name(), call, format!("{:?}", error.0))
 }
 
 #[cfg(test)]

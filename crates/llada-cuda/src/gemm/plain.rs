@@ -1,16 +1,17 @@
-//! Products by the kernels of `/kernels/gemm.cu`.
+//! Products by the kernels of `/kernels/gemm.cu`, and the scales of columns that a library lacks.
 
 use llada_kernels::args::{
     LLADA_GEMM_ADD, LLADA_GEMM_REPLACE, LLADA_GEMM_REPLACE_BF16, LladaGemmArgs,
+    LladaScaleColumnsArgs,
 };
 use llada_tensor::{DType, Error, Result};
 
-use super::{Gemm, GemmArgs, Operand, Write};
-use crate::context::Context;
-use crate::launch::gemm::{MAX_BATCH, gemm};
+use crate::context::{Context, Gemm};
+use crate::launch::gemm::{MAX_BATCH, gemm, scale_columns};
 use crate::launch::narrow;
 use crate::memory::Scratch;
-use crate::ops::matmul::in_rows;
+use crate::operands::in_rows;
+use crate::product::{GemmArgs, Operand, Write};
 
 const OP: &str = "gemm";
 
@@ -88,4 +89,47 @@ fn with_k_inside(cx: &Context, mut args: GemmArgs) -> Result<(GemmArgs, [Option<
     }
     let (op, what) = (OP, "bf16 operands are in rows or columns of whole 16 bytes");
     Err(Error::InvalidArgument { op, what })
+}
+
+/// Products by a `library` that has no scales of columns: they are applied to what it computes.
+pub(super) fn scaled(library: &dyn Gemm, cx: &Context, args: &GemmArgs, scales: u64) -> Result<()> {
+    let bytes = args.dtype.size_bytes();
+    // What is added to must stay until the product is known.
+    let accumulate = args.write == Write::Add;
+    let room = match accumulate {
+        true => Some(cx.scratch(args.m * args.n * size_of::<f32>())?),
+        false => None,
+    };
+    for at in 0..args.batch {
+        let y = args.c + (at * args.c_batch_stride * size_of::<f32>()) as u64;
+        let (x, x_row_stride) = match &room {
+            Some(room) => (room.pointer(), args.n),
+            None => (y, args.c_row_stride),
+        };
+        let mut one = GemmArgs {
+            c: x,
+            c_row_stride: x_row_stride,
+            batch: 1,
+            column_scales: None,
+            write: Write::Replace,
+            ..*args
+        };
+        one.a.pointer += (at * args.a.batch_stride * bytes) as u64;
+        one.b.pointer += (at * args.b.batch_stride * bytes) as u64;
+        library.gemm(cx, &one)?;
+        let kernel_args = LladaScaleColumnsArgs {
+            x,
+            scales,
+            y,
+            x_row_stride: x_row_stride as i64,
+            y_row_stride: args.c_row_stride as i64,
+            rows: narrow(OP, args.m)?,
+            columns: narrow(OP, args.n)?,
+            accumulate: i32::from(accumulate),
+            padding: 0,
+        };
+        let plan = scale_columns(args.m * args.n)?;
+        cx.launch(OP, "llada_scale_columns_fwd_f32", plan, &kernel_args)?;
+    }
+    Ok(())
 }

@@ -2,19 +2,19 @@
 //! operands.
 
 use bytemuck::cast_slice;
-use cudarc::driver::CudaContext;
 use llada_tensor::DType;
 use llada_tensor::backend::DeviceMemory as _;
 
 #[cfg(not(real_gpu))]
 use super::CublasLt;
-use super::{Gemm as _, GemmArgs, Operand, PlainGemm, Write, scaled};
-use crate::context::Context;
+use super::plain::{PlainGemm, scaled};
+use crate::context::{Context, Gemm as _};
+use crate::driver::{CudaConfig, open};
 use crate::memory::Scratch;
+use crate::product::{GemmArgs, Operand, Write};
 
 fn context() -> Context {
-    let cuda = CudaContext::new(0).expect("the device under test");
-    Context::new(cuda, "cuda:0".to_owned()).expect("it opens")
+    open(0, CudaConfig::default()).expect("the device under test")
 }
 
 fn upload(cx: &Context, values: &[f32]) -> Scratch {
@@ -76,4 +76,18 @@ fn scales_of_columns_after_a_product_are_those_in_it() {
 fn a_missing_library_is_named() {
     let error = CublasLt::new(context().allocator()).unwrap_err();
     assert!(error.to_string().contains("libcublasLt"), "{error}");
+}
+
+#[test]
+fn the_library_can_be_left_out() {
+    let read = |value: &'static str| CudaConfig::from_variables(move |_| Some(value.into()));
+    let cx = open(0, read("0")).expect("the device under test");
+    let expected = "own products: LLADA_CUBLASLT=0";
+    assert!(cx.name().ends_with(expected), "{}", cx.name());
+    assert!(read("1").without_cublaslt.is_none());
+    assert!(
+        CudaConfig::from_variables(|_| None)
+            .without_cublaslt
+            .is_none()
+    );
 }

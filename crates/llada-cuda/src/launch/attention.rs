@@ -90,50 +90,24 @@ pub(crate) struct Launch {
     pub(crate) plan: LaunchPlan,
 }
 
-/// 16-bit types of operands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Element {
-    Bf16,
-    #[cfg_attr(not(test), expect(dead_code, reason = "no precision asks for it"))]
-    F16,
-}
-
 /// The forward pass on tensor cores; `None` if they have no kernel for the head dimension.
 ///
 /// A block computes 64 or 128 queries, with the same bits. The larger needs half as many reads of
 /// shared memory; it is taken if it leaves no multiprocessor without a block, and if two of them
 /// fit on one.
-pub(crate) fn forward_16(
-    sizes: &Sizes,
-    element: Element,
-    device: Multiprocessors,
-) -> Result<Option<Launch>> {
-    let (entries, stages) = match (element, sizes.head_dim) {
-        (Element::Bf16, 64) => (
+pub(crate) fn forward_bf16(sizes: &Sizes, device: Multiprocessors) -> Result<Option<Launch>> {
+    let (entries, stages) = match sizes.head_dim {
+        64 => (
             [
                 "llada_attention_fwd_bf16_d64_q64",
                 "llada_attention_fwd_bf16_d64_q128",
             ],
             LLADA_ATTENTION_STAGES_D64,
         ),
-        (Element::Bf16, 128) => (
+        128 => (
             [
                 "llada_attention_fwd_bf16_d128_q64",
                 "llada_attention_fwd_bf16_d128_q128",
-            ],
-            LLADA_ATTENTION_STAGES_D128,
-        ),
-        (Element::F16, 64) => (
-            [
-                "llada_attention_fwd_f16_d64_q64",
-                "llada_attention_fwd_f16_d64_q128",
-            ],
-            LLADA_ATTENTION_STAGES_D64,
-        ),
-        (Element::F16, 128) => (
-            [
-                "llada_attention_fwd_f16_d128_q64",
-                "llada_attention_fwd_f16_d128_q128",
             ],
             LLADA_ATTENTION_STAGES_D128,
         ),
@@ -154,15 +128,12 @@ pub(crate) fn forward_16(
     }))
 }
 
-/// Rounds two matrices of `n` elements.
-pub(crate) fn round(element: Element, n: usize) -> Result<Launch> {
+/// Rounds two matrices of `n` elements to bf16.
+pub(crate) fn round(n: usize) -> Result<Launch> {
     let threads = LLADA_ATTENTION_ROUND_THREADS;
     let of_block = (threads * LLADA_ATTENTION_ROUND_ELEMENTS) as usize;
     Ok(Launch {
-        entry: match element {
-            Element::Bf16 => "llada_attention_fwd_bf16_round",
-            Element::F16 => "llada_attention_fwd_f16_round",
-        },
+        entry: "llada_attention_fwd_bf16_round",
         plan: LaunchPlan::linear(OP, n.div_ceil(of_block), threads)?,
     })
 }

@@ -11,7 +11,7 @@ use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
 use crate::launch::attention as plan;
-use crate::launch::attention::{Element, Multiprocessors, Sizes};
+use crate::launch::attention::{Multiprocessors, Sizes};
 use crate::launch::narrow;
 use crate::memory::Scratch;
 use crate::ops::common_dtype;
@@ -27,7 +27,7 @@ struct Places {
     /// Elements from a token to the next, of queries and of keys.
     strides: [i64; 2],
     /// What the arguments point to.
-    _arrays: Vec<Arc<Scratch>>,
+    _arrays: [Arc<Scratch>; 2],
 }
 
 impl Places {
@@ -40,7 +40,6 @@ impl Places {
             Some(of_keys) => cx.upload(of_keys)?,
             None => Arc::clone(&offsets),
         };
-        let key_bias = shape.key_bias.map(|bias| cx.upload(bias)).transpose()?;
         // A block as long as the sequences hides nothing.
         let block_size = shape.block_size.map_or(0, |size| size.get());
         let block_size = if block_size < sizes.keys {
@@ -53,7 +52,6 @@ impl Places {
         let args = LladaAttentionPlaces {
             offsets: offsets.pointer(),
             key_offsets: key_offsets.pointer(),
-            key_bias: key_bias.as_ref().map_or(0, |bias| bias.pointer()),
             n_heads: narrow(op, shape.n_heads)?,
             n_kv_heads: narrow(op, shape.n_kv_heads)?,
             head_dim: narrow(op, head_dim)?,
@@ -63,32 +61,22 @@ impl Places {
         };
         let q_stride = narrow(op, shape.n_heads * head_dim)?;
         let kv_stride = narrow(op, shape.n_kv_heads * head_dim)?;
-        let mut arrays = vec![offsets, key_offsets];
-        arrays.extend(key_bias);
         Ok(Self {
             sizes,
             args,
             strides: [q_stride, kv_stride].map(i64::from),
-            _arrays: arrays,
+            _arrays: [offsets, key_offsets],
         })
     }
 }
 
-/// See [`llada_tensor::backend::Backend::attention`].
-pub(crate) fn attention(cx: &Context, args: AttentionArgs<'_>) -> Result<()> {
-    let element = match args.precision {
-        Precision::F32 => None,
-        _ => Some(Element::Bf16),
-    };
-    forward(cx, args, element)
-}
-
-/// With operands of 16 bits where there is a kernel for them.
+/// See [`llada_tensor::backend::Backend::attention`]: in bf16 where that is asked for and there is
+/// a kernel for it.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "outputs come by mutable reference inside"
 )]
-fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> Result<()> {
+pub(crate) fn attention(cx: &Context, args: AttentionArgs<'_>) -> Result<()> {
     let op = "attention";
     let places = Places::new(cx, op, args.q, args.shape)?;
     let [q_stride, kv_stride] = places.strides;
@@ -102,18 +90,19 @@ fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> R
         q_stride,
         kv_stride,
         places: places.args,
-        is_16: i32::from(is_bf16),
+        is_bf16: i32::from(is_bf16),
         padding: 0,
     };
     let read_as_vectors = [kernel_args.q, kernel_args.k, kernel_args.v, kernel_args.y];
     let is_aligned = read_as_vectors.iter().all(|at| at % VECTOR_BYTES == 0);
-    if let Some(element) = element.filter(|_| is_aligned)
-        && let Some(launch) = plan::forward_16(&places.sizes, element, multiprocessors(cx)?)?
+    if args.precision != Precision::F32
+        && is_aligned
+        && let Some(launch) = plan::forward_bf16(&places.sizes, multiprocessors(cx)?)?
     {
         let mut rounded = None;
         if !is_bf16 {
             let pair = Pair::f32([kernel_args.k, kernel_args.v], args.k.numel());
-            let rounded = rounded.insert(round(cx, element, pair)?);
+            let rounded = rounded.insert(round(cx, pair)?);
             [kernel_args.k, kernel_args.v] = rounded.pointers;
         }
         return cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args);
@@ -125,7 +114,7 @@ fn forward(cx: &Context, args: AttentionArgs<'_>, element: Option<Element>) -> R
     cx.launch(IMAGE, launch.entry, launch.plan, &kernel_args)
 }
 
-/// Two matrices of 16-bit numbers.
+/// Two matrices of bf16.
 struct Rounded {
     pointers: [u64; 2],
     _memory: Scratch,
@@ -152,24 +141,24 @@ struct Pair {
     n: usize,
     /// The first one is multiplied by it.
     factor: f32,
-    /// Whether the first one has 16 bits already.
-    first_is_16: bool,
+    /// Whether the first one is bf16 already.
+    first_is_bf16: bool,
 }
 
 impl Pair {
     fn f32(pointers: [u64; 2], n: usize) -> Self {
-        let (factor, first_is_16) = (1.0, false);
+        let (factor, first_is_bf16) = (1.0, false);
         Self {
             pointers,
             n,
             factor,
-            first_is_16,
+            first_is_bf16,
         }
     }
 }
 
 /// Rounds two matrices.
-fn round(cx: &Context, element: Element, pair: Pair) -> Result<Rounded> {
+fn round(cx: &Context, pair: Pair) -> Result<Rounded> {
     let ([first, second], n) = (pair.pointers, pair.n);
     // Each begins where vectors may.
     let bytes = (n * size_of::<u16>()).next_multiple_of(16);
@@ -181,9 +170,9 @@ fn round(cx: &Context, element: Element, pair: Pair) -> Result<Rounded> {
         second_out: memory.pointer() + bytes as u64,
         n: i64::try_from(n).unwrap_or(i64::MAX),
         factor: pair.factor,
-        first_is_16: i32::from(pair.first_is_16),
+        first_is_bf16: i32::from(pair.first_is_bf16),
     };
-    let launch = plan::round(element, n)?;
+    let launch = plan::round(n)?;
     cx.launch(IMAGE, launch.entry, launch.plan, &args)?;
     Ok(Rounded {
         pointers: [args.first_out, args.second_out],
@@ -242,19 +231,19 @@ pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) 
         cx.launch(IMAGE, dq.entry, dq.plan, &kernel_args)?;
         return cx.launch(IMAGE, dkdv.entry, dkdv.plan, &kernel_args);
     };
-    let (element, factor) = (Element::Bf16, places.args.scale * std::f32::consts::LOG2_E);
+    let factor = places.args.scale * std::f32::consts::LOG2_E;
     let of_queries = Pair {
         factor,
-        first_is_16: is_bf16,
+        first_is_bf16: is_bf16,
         ..Pair::f32([a.q, a.dy], args.q.numel())
     };
-    let of_queries = round(cx, element, of_queries)?;
+    let of_queries = round(cx, of_queries)?;
     let mut of_keys = None;
     [kernel_args.rounded_k, kernel_args.rounded_v] = match is_bf16 {
         true => [a.k, a.v],
         false => {
             let pair = Pair::f32([a.k, a.v], args.k.numel());
-            of_keys.insert(round(cx, element, pair)?).pointers
+            of_keys.insert(round(cx, pair)?).pointers
         }
     };
     [kernel_args.rounded_q, kernel_args.rounded_dy] = of_queries.pointers;
@@ -277,6 +266,3 @@ fn multiprocessors(cx: &Context) -> Result<Multiprocessors> {
         shared_bytes: u32::try_from(shared_bytes).unwrap_or(0),
     })
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,10 +8,9 @@ use llada_kernels::args::{
     LLADA_NOISE_NONE, LLADA_NOISE_PHILOX, LLADA_NOISE_RECORDED, LladaCandidate,
     LladaCandidatePartial, LladaCandidatesArgs, LladaCandidatesMergeArgs,
 };
+use llada_tensor::Result;
 use llada_tensor::backend::{Candidate, CandidateArgs, Noise};
-use llada_tensor::{Device, Result};
 
-use crate::backend::context_of;
 use crate::context::Context;
 use crate::launch::candidates::{self as plan, HeadTile};
 use crate::launch::narrow;
@@ -25,67 +24,6 @@ const OP: &str = "candidates";
 pub(crate) fn candidates(cx: &Context, args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
     let rows = args.hidden.shape()[0];
     read(cx, &on_device(cx, &args)?, rows)
-}
-
-/// Chosen tokens in the memory of a device, where [`crate::Canvas::remask`] reads them.
-#[derive(Debug)]
-pub struct DeviceCandidates {
-    device: Device,
-    pub(crate) memory: Arc<Scratch>,
-    rows: usize,
-}
-
-impl DeviceCandidates {
-    /// What [`llada_tensor::ops::candidates::candidates`] returns, without waiting for it. Shapes
-    /// are as that function wants them.
-    ///
-    /// # Errors
-    /// [`llada_tensor::Error::InvalidArgument`] if the hidden states are not on a CUDA device, or
-    /// as the op.
-    pub fn choose(args: &CandidateArgs<'_>) -> Result<Self> {
-        let device = args.hidden.device().clone();
-        let cx = context_of(OP, &device)?;
-        let (memory, rows) = (Arc::new(on_device(cx, args)?), args.hidden.shape()[0]);
-        Ok(Self {
-            device,
-            memory,
-            rows,
-        })
-    }
-
-    /// Candidates of the host on a device.
-    ///
-    /// # Errors
-    /// [`llada_tensor::Error::InvalidArgument`] if it is not a CUDA device;
-    /// [`llada_tensor::Error::OutOfMemory`].
-    pub fn upload(device: &Device, candidates: &[Candidate]) -> Result<Self> {
-        let words = |c: &Candidate| {
-            let [confidence, margin, entropy] =
-                [c.confidence, c.margin, c.entropy].map(f32::to_bits);
-            [c.token, confidence, margin, entropy]
-        };
-        let words: Vec<[u32; 4]> = candidates.iter().map(words).collect();
-        let memory = context_of(OP, device)?.upload_once(&words)?;
-        Ok(Self {
-            device: device.clone(),
-            memory,
-            rows: candidates.len(),
-        })
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// The candidates, when the device has them.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn read(&self) -> Result<Vec<Candidate>> {
-        read(context_of(OP, &self.device)?, &self.memory, self.rows)
-    }
 }
 
 /// `[N]` candidates, when the device has them.

@@ -8,12 +8,13 @@ use llada_tensor::Result;
 use llada_tensor::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, Rhs};
 
 use crate::context::Context;
-use crate::gemm::Write;
 use crate::launch::candidates::{HeadTile, merge, tiles};
 use crate::launch::cross_entropy as plan;
+use crate::operands::{Matrices, ready};
 use crate::ops::add::add_column_sums;
 use crate::ops::candidates::{Head, HeadRows, wide};
-use crate::ops::matmul::{Matrices, Output, multiply_batch, ready};
+use crate::ops::matmul::multiply_batch;
+use crate::product::{Output, Write};
 
 const OP: &str = "cross_entropy";
 
@@ -118,7 +119,7 @@ pub(crate) fn cross_entropy_backward(
         unconditional: None,
     };
     let head = Head::new(cx, OP, states, Rhs::Weight(weight), bias, precision)?;
-    let (hidden, weight) = (Matrices::of(cx, hidden)?, Matrices::of(cx, weight)?);
+    let (hidden, weight) = (Matrices::of(hidden)?, Matrices::of(weight)?);
     let hidden = ready(cx, &hidden, precision)?;
     let (targets, dlosses) = (cx.upload_once(targets)?, cx.upload_once(dlosses)?);
     let lse = cx.f32s(OP, lse)?;

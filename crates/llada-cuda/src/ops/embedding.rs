@@ -4,7 +4,7 @@ use llada_kernels::args::{LladaEmbeddingArgs, LladaSegmentSumArgs};
 use llada_tensor::backend::Storage;
 use llada_tensor::{DType, Error, Result, Tensor};
 
-use crate::context::Context;
+use crate::context::{Context, pointer};
 use crate::launch::elementwise::count;
 use crate::launch::embedding::{self as plan, Segments};
 
@@ -23,7 +23,7 @@ pub(crate) fn embedding(cx: &Context, table: &Tensor, ids: &[u32], y: &mut Tenso
     let tiles = plan::embedding(ids.len(), d, table.dtype())?;
     let ids_memory = cx.upload(ids)?;
     let args = LladaEmbeddingArgs {
-        table: cx.pointer(table)?,
+        table: pointer(table)?,
         ids: ids_memory.pointer(),
         y: cx.f32s_mut(op, y)?,
         n: count(op, ids.len())?,

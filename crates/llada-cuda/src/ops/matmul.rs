@@ -1,34 +1,22 @@
 //! Matrix products: operands are rounded as the precision says, then multiplied by [`crate::gemm`]
 //! or, if the weight is of integers, by `/kernels/quantized.cu`.
 
-mod operands;
 mod weight;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use llada_tensor::backend::{FillRows, MatmulArgs, PackedWeight, Rhs};
+use llada_tensor::backend::{FillCodes, FillRows, MatmulArgs, PackedWeight, Rhs};
 use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
-use crate::gemm::{GemmArgs, Operand, Write};
-use crate::ops::quantized::{self, PackedCodes, Rotated};
-use operands::cast_into;
-pub(crate) use operands::{Matrices, Ready, in_rows, ready, round_to_bf16};
-pub(crate) use weight::{CudaWeight, Form, pieces};
+use crate::memory::Memory;
+use crate::operands::{Matrices, Ready, cast_into, ready, round_to_bf16};
+use crate::ops::quantized::{self, PackedCodes, Rotated, Source};
+use crate::product::{GemmArgs, Operand, Output, Write};
+pub(crate) use weight::{CudaWeight, Form};
 
 const OP: &str = "matmul";
-
-/// Where rows of a product go.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Output {
-    /// Address of the first element.
-    pub(crate) pointer: u64,
-    /// Elements from one row to the next.
-    pub(crate) row_stride: usize,
-    /// What becomes of what is there.
-    pub(crate) write: Write,
-}
 
 /// See [`llada_tensor::backend::Backend::matmul`].
 #[expect(
@@ -36,7 +24,7 @@ pub(crate) struct Output {
     reason = "outputs come by mutable reference inside"
 )]
 pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
-    let a = Matrices::of(cx, args.a)?;
+    let a = Matrices::of(args.a)?;
     let (k, n) = args.b.k_n().unwrap_or_default();
     if a.count() * a.rows * n == 0 {
         return Ok(());
@@ -60,7 +48,7 @@ pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
         };
     }
     if let Rhs::Matrix(b) = args.b {
-        return multiply_batch(cx, &a, &Matrices::of(cx, b)?, c, args.precision);
+        return multiply_batch(cx, &a, &Matrices::of(b)?, c, args.precision);
     }
     if let Some(a) = a.stacked() {
         let left = Left::of(cx, &a, args.precision)?;
@@ -80,7 +68,7 @@ pub(crate) fn round(cx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
     if got != expected {
         return Err(Error::DTypeMismatch { op, expected, got });
     }
-    let x = Matrices::of(cx, x)?;
+    let x = Matrices::of(x)?;
     x.expect_f32()?;
     let (width, y) = (y.strides()[0], cx.rows_mut(op, y)?);
     cast_into(cx, &x, (1, 0), y, width)
@@ -128,7 +116,7 @@ impl Left {
     /// # Errors
     /// If the tensor is not a matrix of `f32` on this device, or there is no memory.
     pub(crate) fn new(cx: &Context, a: &Tensor, precision: Precision) -> Result<Self> {
-        Self::of(cx, &Matrices::of(cx, a)?, precision)
+        Self::of(cx, &Matrices::of(a)?, precision)
     }
 
     fn of(cx: &Context, a: &Matrices, precision: Precision) -> Result<Self> {
@@ -221,15 +209,15 @@ impl Left {
 enum Right<'a> {
     /// Transposed: `[N, K]`.
     Matrix(Matrices),
-    Values(DType, &'a crate::memory::Memory, usize),
+    Values(DType, &'a Memory, usize),
     Codes(&'a PackedCodes),
 }
 
 impl<'a> Right<'a> {
     fn of(cx: &Context, b: Rhs<'a>) -> Result<Self> {
         let weight: &CudaWeight = match b {
-            Rhs::Matrix(b) => return Ok(Self::Matrix(Matrices::of(cx, b)?.transposed())),
-            Rhs::Weight(w) => return Ok(Self::Matrix(Matrices::of(cx, w)?)),
+            Rhs::Matrix(b) => return Ok(Self::Matrix(Matrices::of(b)?.transposed())),
+            Rhs::Weight(w) => return Ok(Self::Matrix(Matrices::of(w)?)),
             Rhs::Packed(w) => w
                 .as_any()
                 .downcast_ref()
@@ -277,7 +265,7 @@ fn product(
         column_scales: None,
         write: c.write,
     };
-    cx.gemm().gemm(cx, &args)
+    cx.gemm(&args)
 }
 
 /// `c[i] (+)= a[i] b[i]` for all matrices of a batch.
@@ -311,7 +299,7 @@ pub(crate) fn multiply_batch(
     };
     let (a, b) = (&a.matrices, &b.matrices);
     if a.batch_stride().is_some() && b.batch_stride().is_some() {
-        return cx.gemm().gemm(cx, &args);
+        return cx.gemm(&args);
     }
     for at in 0..count {
         let one = GemmArgs {
@@ -321,7 +309,7 @@ pub(crate) fn multiply_batch(
             batch: 1,
             ..args
         };
-        cx.gemm().gemm(cx, &one)?;
+        cx.gemm(&one)?;
     }
     Ok(())
 }
@@ -333,14 +321,25 @@ pub(crate) fn pack(
     precision: Precision,
     fill: FillRows<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
-    Ok(match precision {
-        Precision::F32 | Precision::Bf16 => {
-            Arc::new(weight::pack_values(cx, shape, precision, fill)?)
-        }
+    let form = match precision {
+        Precision::F32 | Precision::Bf16 => weight::pack_values(cx, shape, precision, fill)?,
         Precision::Int8 | Precision::Int4 => {
-            quantized::pack(cx, shape, precision, quantized::Source::Values(fill))?
+            let values = Source::Values(fill);
+            Form::Codes(quantized::pack(cx, shape, precision, values)?)
         }
-    })
+    };
+    Ok(Arc::new(CudaWeight::new(cx, shape, form)))
+}
+
+/// See [`llada_tensor::backend::Backend::pack_codes`].
+pub(crate) fn pack_codes(
+    cx: &Context,
+    shape: [usize; 2],
+    precision: Precision,
+    fill: FillCodes<'_>,
+) -> Result<Arc<dyn PackedWeight>> {
+    let codes = quantized::pack(cx, shape, precision, Source::Codes(fill))?;
+    Ok(Arc::new(CudaWeight::new(cx, shape, Form::Codes(codes))))
 }
 
 /// See [`llada_tensor::backend::Backend::gemm_peak`]: products of the size of a layer, which is

@@ -8,22 +8,21 @@
 //! differ in the last bits.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use llada_kernels::args::{
     LladaDequantizeArgs, LladaPackCodesArgs, LladaPackedCodes, LladaQuantizedMatmulArgs,
     LladaRotateArgs,
 };
-use llada_tensor::backend::{DeviceMemory as _, FillCodes, FillRows, PackedWeight, RowCodes};
+use llada_tensor::backend::{DeviceMemory as _, FillCodes, FillRows, RowCodes};
 use llada_tensor::quantize::{self, groups, padded};
 use llada_tensor::{DType, Error, Precision, Result};
 
 use crate::context::Context;
-use crate::gemm::{GemmArgs, Operand, Write};
 use crate::launch::quantized::{self as launch, Bits, MAX_M, STEP, STEP_GROUPS, TILE_N};
 use crate::launch::{LaunchPlan, narrow};
 use crate::memory::{Memory, Scratch};
-use crate::ops::matmul::{CudaWeight, Form, Matrices, Output, pieces};
+use crate::operands::{Matrices, pieces};
+use crate::product::{GemmArgs, Operand, Output, Write};
 
 const OP: &str = "quantized";
 
@@ -177,7 +176,7 @@ impl PackedCodes {
                 column_scales: Some(self.scales_from(first)),
                 write: c.write,
             };
-            cx.gemm().gemm(cx, &args)?;
+            cx.gemm(&args)?;
         }
         Ok(())
     }
@@ -196,16 +195,6 @@ pub(crate) enum Source<'a> {
     Codes(FillCodes<'a>),
 }
 
-/// See [`llada_tensor::backend::Backend::pack_codes`].
-pub(crate) fn pack_codes(
-    cx: &Context,
-    shape: [usize; 2],
-    precision: Precision,
-    fill: FillCodes<'_>,
-) -> Result<Arc<dyn PackedWeight>> {
-    pack(cx, shape, precision, Source::Codes(fill))
-}
-
 /// Packs a weight of integers, some MiB at a time.
 ///
 /// # Errors
@@ -215,7 +204,7 @@ pub(crate) fn pack(
     [n, k]: [usize; 2],
     precision: Precision,
     source: Source<'_>,
-) -> Result<Arc<dyn PackedWeight>> {
+) -> Result<PackedCodes> {
     let bits = match precision {
         Precision::Int4 => Bits::Four,
         _ => Bits::Eight,
@@ -261,7 +250,7 @@ pub(crate) fn pack(
         cx.launch(OP, entry, plan, &args)?;
     }
     packed.scales.write(0, bytemuck::cast_slice(&scales))?;
-    Ok(Arc::new(CudaWeight::new(cx, [n, k], Form::Codes(packed))))
+    Ok(packed)
 }
 
 /// See [`llada_tensor::backend::Backend::quantize_rows`]: done on the host, where the codes go.

@@ -2,9 +2,8 @@
 
 use llada_kernels::args::{LladaRmsNormArgs, LladaRmsNormBackwardArgs};
 use llada_tensor::backend::{RmsNormArgs, RmsNormBackwardArgs};
-use llada_tensor::{DType, Error, Result, Tensor};
+use llada_tensor::{DType, Result};
 
-use crate::backend::context_of;
 use crate::context::Context;
 use crate::launch::elementwise::count;
 use crate::launch::{narrow, rms_norm as plan};
@@ -28,7 +27,6 @@ pub(crate) fn rms_norm(cx: &Context, args: RmsNormArgs<'_>) -> Result<()> {
     };
     let kernel_args = LladaRmsNormArgs {
         x: cx.f32s(op, x)?,
-        residual: 0,
         weight: cx.f32s(op, weight)?,
         y: cx.pointer_mut(y)?,
         rstd: cx.f32s_mut(op, rstd)?,
@@ -67,74 +65,4 @@ pub(crate) fn rms_norm_backward(cx: &Context, args: RmsNormBackwardArgs<'_>) -> 
     let dweight = cx.f32s_mut(op, dweight)?;
     cx.launch(IMAGE, "llada_rms_norm_bwd_f32", backward.plan, &kernel_args)?;
     add_column_sums(cx, partials.pointer(), [backward.chunks, d], dweight)
-}
-
-/// Arguments of [`add_rms_norm`].
-#[derive(Debug)]
-pub struct AddRmsNormArgs<'a> {
-    /// Residual stream `[R, D]`, `f32`, added to.
-    pub x: &'a mut Tensor,
-    /// Output of a branch `[R, D]`, `f32`.
-    pub residual: &'a Tensor,
-    /// Weight `[D]`, `f32`.
-    pub weight: &'a Tensor,
-    /// Added to the mean square.
-    pub eps: f32,
-    /// Output `[R, D]`, `f32` or `bf16`.
-    pub y: &'a mut Tensor,
-}
-
-/// The end of one branch and the start of the next in one pass: `x += residual`, then the
-/// root-mean-square normalization of `x`, as [`llada_tensor::backend::Backend::rms_norm`] has it.
-///
-/// Results are those of the two ops, bit for bit; `bf16` rounds to nearest even.
-///
-/// # Errors
-/// [`Error::ShapeMismatch`]; [`Error::InvalidArgument`] if a tensor is not on a CUDA device;
-/// [`Error::DTypeMismatch`], [`Error::NotContiguous`], [`Error::SharedOutput`].
-pub fn add_rms_norm(args: AddRmsNormArgs<'_>) -> Result<()> {
-    let op = "add_rms_norm";
-    let AddRmsNormArgs {
-        x,
-        residual,
-        weight,
-        eps,
-        y,
-    } = args;
-    let shape = x.shape().to_vec();
-    let [rows, d] = shape[..] else {
-        let expected = 2;
-        return Err(Error::Rank {
-            op,
-            expected,
-            shape,
-        });
-    };
-    for (other, expected) in [
-        (residual, &shape[..]),
-        (&*y, &shape[..]),
-        (weight, &shape[1..]),
-    ] {
-        if other.shape() != expected {
-            let (lhs, rhs) = (shape.clone(), other.shape().to_vec());
-            return Err(Error::ShapeMismatch { op, lhs, rhs });
-        }
-    }
-    let device = weight.device().clone();
-    let cx = context_of(op, &device)?;
-    let entry = match y.dtype() {
-        DType::F32 => "llada_add_rms_norm_fwd_f32",
-        DType::Bf16 => "llada_add_rms_norm_fwd_bf16",
-    };
-    let kernel_args = LladaRmsNormArgs {
-        x: cx.f32s_mut(op, x)?,
-        residual: cx.f32s(op, residual)?,
-        weight: cx.f32s(op, weight)?,
-        y: cx.pointer_mut(y)?,
-        rstd: 0,
-        rows: count(op, rows)?,
-        d: narrow(op, d)?,
-        eps,
-    };
-    cx.launch(IMAGE, entry, plan::rms_norm(rows, d)?, &kernel_args)
 }

@@ -4,7 +4,7 @@ use llada_kernels::args::{LladaSwigluArgs, LladaSwigluBackwardArgs};
 use llada_tensor::backend::{SwigluArgs, SwigluBackwardArgs};
 use llada_tensor::{DType, Error, Result, Tensor};
 
-use crate::context::Context;
+use crate::context::{Context, pointer};
 use crate::launch::elementwise::count;
 use crate::launch::swiglu as plan;
 use crate::ops::common_dtype;
@@ -28,8 +28,8 @@ pub(crate) fn swiglu(cx: &Context, args: SwigluArgs<'_>) -> Result<()> {
         return Err(Error::NotContiguous { op, shape });
     }
     let kernel_args = LladaSwigluArgs {
-        gate: cx.pointer(gate)?,
-        up: cx.pointer(up)?,
+        gate: pointer(gate)?,
+        up: pointer(up)?,
         y: cx.rows_mut(op, y)?,
         rows: layout.rows,
         columns: layout.columns,
@@ -55,9 +55,9 @@ pub(crate) fn swiglu_backward(cx: &Context, args: SwigluBackwardArgs<'_>) -> Res
     };
     let layout = Layout::common(op, gate, &[up, dy, dgate, dup])?;
     let kernel_args = LladaSwigluBackwardArgs {
-        gate: cx.pointer(gate)?,
-        up: cx.pointer(up)?,
-        dy: cx.pointer(dy)?,
+        gate: pointer(gate)?,
+        up: pointer(up)?,
+        dy: pointer(dy)?,
         dgate: cx.rows_mut(op, dgate)?,
         dup: cx.rows_mut(op, dup)?,
         rows: layout.rows,

@@ -1,6 +1,5 @@
 //! The choice of a token per row against the CPU's.
 
-use llada_cuda::DeviceCandidates;
 use llada_tensor::backend::{CandidateArgs, Rhs};
 use llada_tensor::ops::candidates::{
     Candidate, CandidateRule, Noise, candidates, guide, reduce_logits,
@@ -302,19 +301,4 @@ fn nothing_to_choose_from_is_nan() {
             assert_ne!(candidate.token, 150);
         }
     }
-}
-
-#[test]
-fn candidates_stay_on_the_device() {
-    let Some(device) = cuda() else { return };
-    let inputs = Inputs::new([3, 100, 16]);
-    let how = (&CandidateRule::default(), &Noise::None);
-    let expected = inputs.run(&device, how, Precision::F32);
-    let choose = |args: CandidateArgs<'_>| DeviceCandidates::choose(&args).unwrap();
-    let chosen = inputs.with(&device, how, Precision::F32, choose);
-    assert_eq!(chosen.rows(), 3);
-    assert_eq!(bits(&chosen.read().unwrap()), bits(&expected));
-    let uploaded = DeviceCandidates::upload(&device, &expected).unwrap();
-    assert_eq!(bits(&uploaded.read().unwrap()), bits(&expected));
-    assert!(DeviceCandidates::upload(&cpu(), &expected).is_err());
 }

@@ -1,6 +1,5 @@
-//! Root-mean-square normalization, its gradient, and its fusion with an addition.
+//! Root-mean-square normalization and its gradient.
 
-use llada_cuda::{AddRmsNormArgs, add_rms_norm};
 use llada_tensor::backend::{RmsNormArgs, RmsNormBackwardArgs};
 use llada_tensor::{DType, Device, Tensor};
 
@@ -156,51 +155,4 @@ fn rows_need_not_be_aligned() {
 
 fn rounded_to_f32(x: &[f64]) -> Vec<f32> {
     x.iter().map(|&x| x as f32).collect()
-}
-
-#[test]
-fn an_addition_can_come_first() {
-    let Some(cuda) = cuda() else { return };
-    for (rows, d) in SHAPES {
-        let of = |key| Tensor::from_f32(&cuda, &[rows, d], &values(key, rows * d)).unwrap();
-        let mut sum = of(1);
-        cuda.backend().add_into(&of(3), &mut sum).unwrap();
-        for dtype in [DType::F32, DType::Bf16] {
-            let name = format!("{rows}x{d} {dtype:?}");
-            let [expected, _] = forward(&cuda, rows, d, &sum, dtype);
-            let mut x = of(1);
-            let mut y = output(&cuda, dtype, &[rows, d]);
-            let args = AddRmsNormArgs {
-                x: &mut x,
-                residual: &of(3),
-                weight: &Tensor::from_f32(&cuda, &[d], &values(2, d)).unwrap(),
-                eps: EPS,
-                y: &mut y,
-            };
-            add_rms_norm(args).unwrap();
-            let x = x.to_vec_f32().unwrap();
-            same_bits(&format!("{name} x"), &x, &sum.to_vec_f32().unwrap());
-            same_bits(&name, &y.to_vec_f32().unwrap(), &expected);
-        }
-    }
-}
-
-#[test]
-fn an_addition_of_other_shapes_is_refused() {
-    let Some(cuda) = cuda() else { return };
-    let tensor = |shape: &[usize]| output(&cuda, DType::F32, shape);
-    let run = |x: &[usize], residual: &[usize], weight: &[usize], y: &[usize]| {
-        add_rms_norm(AddRmsNormArgs {
-            x: &mut tensor(x),
-            residual: &tensor(residual),
-            weight: &tensor(weight),
-            eps: EPS,
-            y: &mut tensor(y),
-        })
-    };
-    assert!(run(&[2, 3], &[2, 3], &[3], &[2, 3]).is_ok());
-    assert!(run(&[2, 3], &[3, 3], &[3], &[2, 3]).is_err());
-    assert!(run(&[2, 3], &[2, 3], &[4], &[2, 3]).is_err());
-    assert!(run(&[2, 3], &[2, 3], &[3], &[2, 4]).is_err());
-    assert!(run(&[6], &[6], &[6], &[6]).is_err());
 }

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use llada_cuda::CudaConfig;
 use llada_tensor::backend::{MatmulArgs, Rhs};
 use llada_tensor::ops::matmul::matmul;
 use llada_tensor::{CpuConfig, CpuLevel, DType, Device, Philox, Precision, Stream, Tensor};
@@ -17,8 +18,9 @@ pub(crate) fn cpu() -> Device {
 #[expect(clippy::print_stderr, reason = "tells what is skipped")]
 pub(crate) fn cuda() -> Option<Device> {
     static DEVICE: OnceLock<Option<Device>> = OnceLock::new();
+    let config = CudaConfig::from_variables(std::env::var_os);
     let open = || match cfg!(feature = "nvcc") {
-        true => Some(llada_cuda::device(0).unwrap()),
+        true => Some(llada_cuda::device(0, config).unwrap()),
         false => {
             eprintln!("skipped: built without kernels (feature nvcc)");
             None

@@ -11,8 +11,8 @@ pub struct Step<'a> {
     /// Tells computations apart: two of one key ask for the same ops in the same shapes, and all
     /// small arrays that they read but [`Self::inputs`] are equal.
     pub key: &'a [u32],
-    /// Small arrays whose values change from one time to the next, as ids do. No two are equal
-    /// in length and values.
+    /// Small arrays whose values change from one time to the next, as ids do. The computation
+    /// reads them where they are: an array is known by its address, which no other one has.
     pub inputs: &'a [&'a [u32]],
 }
 

@@ -62,7 +62,8 @@ fn eval(lengths: &[u32], objective: Objective, mc_samples: usize) -> Option<Eval
 fn prompts_are_given_and_not_counted() {
     // As an answer of 5 alone, whatever the prompt: only the answer is masked and counted.
     for prompt in [vec![], vec![3, 4, 5, 6]] {
-        let source = Source::of_pairs("a", None, [(prompt, vec![7, 8, 9, 10, 999])].into_iter());
+        let mut source = Source::empty("a", None);
+        source.push_pair(&prompt, &[7, 8, 9, 10, 999]);
         let config = EvalConfig {
             objective: Objective::Diffusion,
             seed: 4,

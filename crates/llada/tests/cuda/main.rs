@@ -21,8 +21,9 @@ fn cpu() -> Device {
 
 fn cuda() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
+    let config = llada::CudaConfig::from_variables(std::env::var_os);
     DEVICE
-        .get_or_init(|| llada::cuda_device(0).unwrap())
+        .get_or_init(|| llada::cuda_device(0, config).unwrap())
         .clone()
 }
 
@@ -313,7 +314,8 @@ fn with_adapters(model: LladaModel) -> LladaModel {
 
 #[test]
 fn a_device_that_is_not_there_is_an_error() {
-    let error = llada::cuda_device(99).unwrap_err().to_string();
+    let config = llada::CudaConfig::default();
+    let error = llada::cuda_device(99, config).unwrap_err().to_string();
     assert!(
         error.contains("cuda:99") && error.contains("devices"),
         "{error}"

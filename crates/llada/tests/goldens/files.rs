@@ -191,8 +191,9 @@ pub(crate) fn devices() -> Vec<Device> {
 #[cfg(feature = "cuda")]
 fn cuda() -> Device {
     static DEVICE: std::sync::OnceLock<Device> = std::sync::OnceLock::new();
+    let config = llada::CudaConfig::from_variables(std::env::var_os);
     DEVICE
-        .get_or_init(|| llada::cuda_device(0).unwrap())
+        .get_or_init(|| llada::cuda_device(0, config).unwrap())
         .clone()
 }
 

@@ -1,7 +1,7 @@
 //! How cuBLAS sees operands: every element where it is.
 
 use super::{Side, alignment};
-use crate::gemm::Operand;
+use crate::product::Operand;
 
 /// The matrix `[outer, k]` with these strides, as a matrix with columns inside.
 #[track_caller]

@@ -16,8 +16,8 @@ fn sizes(offsets: &[usize], heads: [usize; 3]) -> Sizes {
 }
 
 #[track_caller]
-fn check_16(sizes: &Sizes, device: Multiprocessors, entry: &str, grid: [u32; 3], shared: u32) {
-    let launch = forward_16(sizes, Element::Bf16, device).unwrap().unwrap();
+fn check_bf16(sizes: &Sizes, device: Multiprocessors, entry: &str, grid: [u32; 3], shared: u32) {
+    let launch = forward_bf16(sizes, device).unwrap().unwrap();
     assert_eq!((launch.entry, launch.plan.grid), (entry, grid));
     assert_eq!((launch.plan.block, launch.plan.shared_bytes), (128, shared));
 }
@@ -29,34 +29,32 @@ fn large_tiles_if_they_fill_the_device_twice_over() {
         "llada_attention_fwd_bf16_d128_q128",
         "llada_attention_fwd_bf16_d128_q64",
     );
-    check_16(&wide, A100, large, [32, 32, 2], 80 << 10);
+    check_bf16(&wide, A100, large, [32, 32, 2], 80 << 10);
     // Two blocks of 80 KiB do not fit.
-    check_16(&wide, RTX_4090, small, [64, 32, 2], 48 << 10);
+    check_bf16(&wide, RTX_4090, small, [64, 32, 2], 48 << 10);
     // 108 blocks are enough, 96 are not.
     let few = |heads| sizes(&[0, 384], [heads, 1, 128]);
-    check_16(&few(36), A100, large, [3, 36, 1], 80 << 10);
-    check_16(&few(32), A100, small, [6, 32, 1], 48 << 10);
+    check_bf16(&few(36), A100, large, [3, 36, 1], 80 << 10);
+    check_bf16(&few(32), A100, small, [6, 32, 1], 48 << 10);
     // A window of one tile.
     let window = sizes(&[0, 64], [1000, 1, 128]);
-    check_16(&window, A100, small, [1, 1000, 1], 48 << 10);
+    check_bf16(&window, A100, small, [1, 1000, 1], 48 << 10);
 
     let narrow = sizes(&[0, 1024], [16, 16, 64]);
     let (large, small) = (
         "llada_attention_fwd_bf16_d64_q128",
         "llada_attention_fwd_bf16_d64_q64",
     );
-    check_16(&narrow, RTX_4090, large, [8, 16, 1], 48 << 10);
+    check_bf16(&narrow, RTX_4090, large, [8, 16, 1], 48 << 10);
     let narrow = sizes(&[0, 65], [16, 16, 64]);
-    check_16(&narrow, RTX_4090, small, [2, 16, 1], 32 << 10);
+    check_bf16(&narrow, RTX_4090, small, [2, 16, 1], 32 << 10);
 }
 
 #[test]
 fn tensor_cores_have_two_head_dimensions() {
     for (head_dim, has_kernel) in [(12, false), (64, true), (65, false), (128, true)] {
-        for element in [Element::Bf16, Element::F16] {
-            let launch = forward_16(&sizes(&[0, 9], [1, 1, head_dim]), element, A100).unwrap();
-            assert_eq!(launch.is_some(), has_kernel, "{head_dim}");
-        }
+        let launch = forward_bf16(&sizes(&[0, 9], [1, 1, head_dim]), A100).unwrap();
+        assert_eq!(launch.is_some(), has_kernel, "{head_dim}");
     }
 }
 
@@ -94,15 +92,15 @@ fn gradients_of_keys_have_a_block_per_key_head() {
 fn nothing_to_do_is_not_launched() {
     for offsets in [&[0][..], &[0, 0, 0]] {
         let none = sizes(offsets, [2, 1, 64]);
-        let sixteen = forward_16(&none, Element::Bf16, A100).unwrap().unwrap();
+        let bf16 = forward_bf16(&none, A100).unwrap().unwrap();
         let f32s = forward_f32(&none).unwrap();
         let backward = backward_f32(&none, 0).unwrap();
-        for launch in [sixteen, f32s].into_iter().chain(backward) {
+        for launch in [bf16, f32s].into_iter().chain(backward) {
             assert!(launch.plan.grid.contains(&0), "{launch:?}");
         }
     }
-    assert_eq!(round(Element::F16, 0).unwrap().plan.grid, [0, 1, 1]);
-    assert_eq!(round(Element::Bf16, 2049).unwrap().plan.grid, [2, 1, 1]);
+    assert_eq!(round(0).unwrap().plan.grid, [0, 1, 1]);
+    assert_eq!(round(2049).unwrap().plan.grid, [2, 1, 1]);
 }
 
 #[test]

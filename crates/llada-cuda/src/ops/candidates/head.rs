@@ -7,11 +7,12 @@ use llada_tensor::backend::Rhs;
 use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
 use crate::context::Context;
-use crate::gemm::Write;
 use crate::launch::candidates::{Operands, PART};
 use crate::launch::narrow;
 use crate::memory::Scratch;
-use crate::ops::matmul::{CudaWeight, Form, Left, Matrices, Output, Ready, round_to_bf16};
+use crate::operands::{Matrices, Ready, round_to_bf16};
+use crate::ops::matmul::{CudaWeight, Form, Left};
+use crate::product::{Output, Write};
 
 /// Rows in device memory.
 #[derive(Debug)]

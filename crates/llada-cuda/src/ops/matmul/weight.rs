@@ -1,20 +1,16 @@
 //! Packed weights on the device.
 
 use std::any::Any;
-use std::ops::Range;
 use std::sync::Arc;
 
 use llada_tensor::backend::{DeviceMemory as _, FillRows, PackedWeight};
 use llada_tensor::{DType, Precision, Result};
 
-use super::operands::{Matrices, cast_into};
 use crate::context::Context;
-use crate::gemm::Operand;
 use crate::memory::{Allocator, Memory};
+use crate::operands::{Matrices, cast_into, pieces};
 use crate::ops::quantized::PackedCodes;
-
-/// Bytes of a weight that the host holds at a time.
-const PIECE_BYTES: usize = 4 << 20;
+use crate::product::Operand;
 
 /// A weight `[N, K]`.
 pub(crate) struct CudaWeight {
@@ -94,14 +90,6 @@ pub(crate) fn right_operand(
     Operand::rows(memory.pointer() + offset, row_stride).transposed()
 }
 
-/// Ranges of rows of `row_bytes` bytes that the host holds at a time.
-pub(crate) fn pieces(n: usize, row_bytes: usize) -> impl Iterator<Item = Range<usize>> {
-    let rows = (PIECE_BYTES / row_bytes.max(1)).clamp(1, n.max(1));
-    (0..n)
-        .step_by(rows)
-        .map(move |first| first..(first + rows).min(n))
-}
-
 /// Packs values in `f32` or bf16; rounding to bf16 is done on the device.
 ///
 /// # Errors
@@ -111,7 +99,7 @@ pub(crate) fn pack_values(
     [n, k]: [usize; 2],
     precision: Precision,
     fill: FillRows<'_>,
-) -> Result<CudaWeight> {
+) -> Result<Form> {
     let (dtype, row_stride) = match precision {
         Precision::Bf16 => (DType::Bf16, k.next_multiple_of(8)),
         _ => (DType::F32, k),
@@ -138,10 +126,9 @@ pub(crate) fn pack_values(
         let target = memory.pointer() + (rows.start * row_bytes) as u64;
         cast_into(cx, &source, (1, 0), target, row_stride)?;
     }
-    let form = Form::Values {
+    Ok(Form::Values {
         dtype,
         memory,
         row_stride,
-    };
-    Ok(CudaWeight::new(cx, [n, k], form))
+    })
 }

@@ -8,9 +8,7 @@ use super::super::simd::{Kernel, Simd};
 use super::super::workers::Shared;
 use super::{QuantizedWeight, STEP_MULTIPLIERS};
 use crate::backend::{FillCodes, FillRows, PackedWeight};
-use crate::quantize::{
-    INT4_GROUP, ROTATION, RowCodes, groups, int4_row_inline, int8_row_inline, padded, rotate,
-};
+use crate::quantize::{INT4_GROUP, ROTATION, RowCodes, groups, int4_row, int8_row, padded, rotate};
 use crate::{Error, Precision, Result};
 
 /// Values of k whose products of bytes, 255 x 127 at most, fit a sum of 32 bits.
@@ -155,9 +153,9 @@ impl Kernel for Quantize<'_> {
             *scale = if self.is_int4 {
                 let groups = k / INT4_GROUP;
                 let multipliers = &mut out.multipliers[at * groups..][..groups];
-                int4_row_inline(&rotated, codes, multipliers)
+                int4_row(&rotated, codes, multipliers)
             } else {
-                int8_row_inline(&rotated, codes)
+                int8_row(&rotated, codes)
             };
         }
     }

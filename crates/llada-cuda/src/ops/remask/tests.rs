@@ -2,12 +2,12 @@
 
 use std::cmp::Ordering;
 
-use llada_cuda::{Canvas, DeviceCandidates, RemaskOutcome};
-use llada_tensor::backend::{Keep, RankBy, RemaskRule};
-use llada_tensor::ops::candidates::Candidate;
+use llada_tensor::backend::{Candidate, Keep, RankBy, RemaskRule};
 use llada_tensor::{Philox, Stream};
 
-use crate::support::{cpu, cuda};
+use super::{Masks, launch, rule_words};
+use crate::context::Context;
+use crate::driver::{CudaConfig, open};
 
 const MASK: u32 = 99;
 
@@ -74,7 +74,7 @@ fn sequence(draws: &mut Draws, rows: u32, has_nan: bool, canvas: &mut Vec<u32>) 
 }
 
 /// What `llada-sample` does with the masks of one sequence, and with NaN, which it refuses, last.
-fn plain(sequence: &Sequence, canvas: &mut [u32]) -> RemaskOutcome {
+fn plain(sequence: &Sequence, canvas: &mut [u32]) {
     let Sequence {
         rule,
         positions,
@@ -113,25 +113,16 @@ fn plain(sequence: &Sequence, canvas: &mut [u32]) -> RemaskOutcome {
             }
         }
     };
-    let mut revealed = 0;
     for &i in order.iter().take(n_kept) {
         if candidates[i].token != MASK {
             canvas[positions[i] as usize] = candidates[i].token;
-            revealed += 1;
         }
-    }
-    let not_numbers = order.iter().filter(|&&i| score(i).is_nan()).count();
-    RemaskOutcome {
-        revealed,
-        masked: u32::try_from(order.len()).unwrap() - revealed,
-        not_numbers: u32::try_from(not_numbers).unwrap(),
     }
 }
 
 /// Two steps with one set of candidates: the second finds fewer masks.
 #[track_caller]
-fn check(key: u32, rows: &[u32], has_nan: bool) {
-    let Some(device) = cuda() else { return };
+fn check(cx: &Context, key: u32, rows: &[u32], has_nan: bool) {
     let mut draws = Draws(key << 16);
     let mut ids = Vec::new();
     let sequences: Vec<Sequence> = rows
@@ -140,54 +131,46 @@ fn check(key: u32, rows: &[u32], has_nan: bool) {
         .collect();
     let rules: Vec<RemaskRule> = sequences.iter().map(|s| s.rule).collect();
     let positions: Vec<u32> = sequences.iter().flat_map(|s| s.positions.clone()).collect();
-    let candidates: Vec<Candidate> = sequences
+    let words = |c: &Candidate| {
+        let [confidence, margin, entropy] = [c.confidence, c.margin, c.entropy].map(f32::to_bits);
+        [c.token, confidence, margin, entropy]
+    };
+    let candidates: Vec<[u32; 4]> = sequences
         .iter()
-        .flat_map(|s| s.candidates.clone())
+        .flat_map(|s| s.candidates.iter().map(words))
         .collect();
 
-    let mut canvas = Canvas::new(&device, &ids, MASK).unwrap();
-    let candidates = DeviceCandidates::upload(&device, &candidates).unwrap();
+    let canvas = cx.upload_once(&ids).unwrap();
+    let masks = Masks {
+        rules: &cx.upload_once(&rule_words(&rules).unwrap()).unwrap(),
+        positions: &cx.upload_once(&positions).unwrap(),
+        candidates: &cx.upload_once(&candidates).unwrap(),
+        canvas: &canvas,
+        rows: positions.len(),
+        sequences: rules.len(),
+        mask_token_id: MASK,
+    };
     for step in 0..2 {
-        canvas.remask(&rules, &positions, &candidates).unwrap();
-        let expected: Vec<RemaskOutcome> = sequences.iter().map(|s| plain(s, &mut ids)).collect();
-        assert_eq!(canvas.ids().unwrap(), ids, "{key}: step {step}");
-        assert_eq!(canvas.outcomes().unwrap(), expected, "{key}: step {step}");
+        launch(cx, &masks).unwrap();
+        for sequence in &sequences {
+            plain(sequence, &mut ids);
+        }
+        let mut got = vec![0; ids.len()];
+        cx.download(&canvas, &mut got).unwrap();
+        assert_eq!(got, ids, "{key}: step {step}");
     }
 }
 
 #[test]
 fn the_sampler_s_rules_hold_on_the_device() {
-    check(0, &[], false);
-    check(1, &[0], false);
-    check(2, &[1, 0, 1], false);
+    let cx = &open(0, CudaConfig::default()).unwrap();
+    check(cx, 0, &[], false);
+    check(cx, 1, &[0], false);
+    check(cx, 2, &[1, 0, 1], false);
     for key in 3..40 {
-        check(key, &[key, 32, 2, 7], key % 3 == 0);
+        check(cx, key, &[key, 32, 2, 7], key % 3 == 0);
     }
     // More rows than a block has threads.
-    check(40, &[300, 513], false);
-    check(41, &[600], true);
-}
-
-#[test]
-fn what_does_not_fit_is_refused() {
-    let Some(device) = cuda() else { return };
-    assert!(Canvas::new(&cpu(), &[MASK], MASK).is_err());
-    let mut canvas = Canvas::new(&device, &[MASK; 3], MASK).unwrap();
-    let candidate = Candidate {
-        token: 1,
-        confidence: 0.5,
-        margin: 0.1,
-        entropy: 1.0,
-    };
-    let candidates = DeviceCandidates::upload(&device, &[candidate; 2]).unwrap();
-    let rule = RemaskRule {
-        rows: 2,
-        rank_by: RankBy::Confidence,
-        keep: Keep::Quota(1),
-    };
-    assert!(canvas.remask(&[rule], &[0], &candidates).is_err());
-    assert!(canvas.remask(&[rule], &[0, 3], &candidates).is_err());
-    assert!(canvas.remask(&[rule; 2], &[0, 1], &candidates).is_err());
-    assert!(canvas.remask(&[rule], &[0, 2], &candidates).is_ok());
-    assert_eq!(canvas.ids().unwrap(), [1, MASK, MASK]);
+    check(cx, 40, &[300, 513], false);
+    check(cx, 41, &[600], true);
 }

@@ -1,17 +1,19 @@
-//! Operands of products: matrices of a tensor, and their copies in bf16.
+//! Operands of products: matrices of a tensor, their copies in bf16, and pieces of weights.
 
 use std::ops::Range;
 
 use llada_kernels::args::LladaCastArgs;
 use llada_tensor::{DType, Error, Precision, Result, Tensor};
 
-use crate::context::Context;
-use crate::gemm::Operand;
+use crate::context::{Context, pointer};
 use crate::launch::gemm::{MAX_BATCH, cast_rows, cast_tile};
 use crate::launch::narrow;
 use crate::memory::Scratch;
+use crate::product::Operand;
 
 const OP: &str = "matmul";
+/// Bytes of a weight that the host holds at a time.
+const PIECE_BYTES: usize = 4 << 20;
 
 /// A batch of matrices `[.., rows, columns]` of a tensor, any strides.
 #[derive(Debug, Clone)]
@@ -31,7 +33,7 @@ impl Matrices {
     ///
     /// # Errors
     /// [`Error::Rank`], or if the tensor is not on this device.
-    pub(crate) fn of(cx: &Context, tensor: &Tensor) -> Result<Self> {
+    pub(crate) fn of(tensor: &Tensor) -> Result<Self> {
         let axes: Vec<_> = std::iter::zip(tensor.shape(), tensor.strides())
             .map(|(&size, &stride)| (size, stride))
             .collect();
@@ -45,7 +47,7 @@ impl Matrices {
         };
         Ok(Self {
             dtype: tensor.dtype(),
-            pointer: cx.pointer(tensor)?,
+            pointer: pointer(tensor)?,
             batch: batch.to_vec(),
             rows: *rows,
             columns: *columns,
@@ -157,7 +159,7 @@ impl Matrices {
     }
 }
 
-/// A batch of matrices as [`crate::gemm::GemmArgs`] wants operands.
+/// A batch of matrices as [`crate::product::GemmArgs`] wants operands.
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) matrices: Matrices,
@@ -309,6 +311,14 @@ pub(crate) fn cast_into(
         cx.launch("gemm", in_tiles, plan, &args)?;
     }
     Ok(())
+}
+
+/// Ranges of rows of `row_bytes` bytes that the host holds at a time.
+pub(crate) fn pieces(n: usize, row_bytes: usize) -> impl Iterator<Item = Range<usize>> {
+    let rows = (PIECE_BYTES / row_bytes.max(1)).clamp(1, n.max(1));
+    (0..n)
+        .step_by(rows)
+        .map(move |first| first..(first + rows).min(n))
 }
 
 #[cfg(test)]
