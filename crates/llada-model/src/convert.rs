@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use half::bf16;
+use llada_files::remove_leftovers;
 use llada_tensor::quantize::{RowCodes, dequantize_row, groups, padded, quantize_rows};
 use llada_tensor::{Device, Precision};
 use safetensors::tensor::{Dtype, TensorView};
@@ -14,7 +15,7 @@ use serde_json::json;
 use crate::gguf::is_gguf;
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::weights::{INDEX, SINGLE, TEMPORARY, with_tensors, write_file};
+use crate::weights::{INDEX, SINGLE, with_tensors, write_file};
 use crate::{Error, Result};
 
 /// Bytes of a shard, if it has more than one tensor; twice as many are in memory while it is written.
@@ -65,7 +66,8 @@ pub fn convert(
     with_tensors(source, |mut config, tensors| {
         config.check()?;
         fs::create_dir_all(target).map_err(|error| io("creating", target, error))?;
-        remove_leftovers(target)?;
+        // Of an interrupted conversion.
+        remove_leftovers(target).map_err(|error| io("cleaning", target, error))?;
         if !is_gguf(source) {
             copy_others(source, target)?;
         }
@@ -274,18 +276,6 @@ fn write_shard(path: &Path, parts: &[Part]) -> Result<()> {
         .collect();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(safetensors)?;
     write_file(path, &bytes)
-}
-
-/// Removes what an interrupted conversion was writing.
-fn remove_leftovers(target: &Path) -> Result<()> {
-    let entries = fs::read_dir(target).map_err(|error| io("reading", target, error))?;
-    for entry in entries {
-        let entry = entry.map_err(|error| io("reading", target, error))?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_file(entry.path()).map_err(|error| io("removing", &entry.path(), error))?;
-        }
-    }
-    Ok(())
 }
 
 /// Copies the files that are neither weights nor the configuration.

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +19,6 @@ use crate::stored::Stored;
 use crate::{Error, FrozenModel, LladaModel, ModelConfig, Result};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
-/// How the names of files begin that are being written.
-pub(crate) const TEMPORARY: &str = ".llada-tmp";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Loads a model to be trained: `config.json` and the weights of a folder, or a GGUF file.
@@ -449,21 +446,9 @@ pub fn save(model: &LladaModel, dir: &Path, dtype: DType) -> Result<()> {
 }
 
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let io = |source| Error::Io {
+    llada_files::write(path, bytes).map_err(|source| Error::Io {
         action: "writing",
         path: path.to_owned(),
         source,
-    };
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY);
-    // Readable as other files are: a temporary one is private.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(dir).map_err(io)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
+    })
 }
