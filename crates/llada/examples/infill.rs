@@ -15,7 +15,7 @@ fn main() -> anyhow::Result<()> {
         .as_deref()
         .unwrap_or("春□□□□，夏□□□□，秋□□□□，冬□□□□。");
     let device = Device::cpu(CpuConfig::default())?;
-    let llada = llada::embedded(&device, Precision::F32)?;
+    let llada = llada::Checkpoint::embedded()?.frozen(&device, Precision::F32)?;
 
     let info = llada.model.info();
     let canvas = llada

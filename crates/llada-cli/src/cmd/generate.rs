@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use llada::Llada;
 use llada::diffusion::MaskPredictor as _;
 use llada::sample::{Process, Request, Task};
 use llada::text::{ChatTemplate, Message};
+use llada::{Checkpoint, Llada};
 
 use crate::args::GenerateArgs;
 use crate::config::{
-    Misuse, is_autoregressive, is_character_model, load_with_dir, needs_diffusion, sampler,
+    Misuse, is_autoregressive, is_character_model, load_checkpoint, needs_diffusion, sampler,
 };
 
 /// Length of an answer if none is asked for.
@@ -19,7 +19,7 @@ const GEN_LENGTH: usize = 64;
 const LINES_OF_A_POEM: usize = 3;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
-    let (llada, path) = load_with_dir(&args.model)?;
+    let (llada, checkpoint) = load_checkpoint(&args.model)?;
     let info = llada.model.info();
     let constraints = constraints(args, &llada)?;
     let is_autoregressive = is_autoregressive(&llada);
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         return Err(needs_diffusion("--constraints"));
     }
     let mut requests = Vec::new();
-    for Prompt { ids, is_text } in prompts(args, &llada, path.as_deref())? {
+    for Prompt { ids, is_text } in prompts(args, &llada, &checkpoint)? {
         let usual = match args.model.model {
             Some(_) => GEN_LENGTH,
             None => LINES_OF_A_POEM * ids.len(),
@@ -83,14 +83,17 @@ pub(super) fn end_of_text(llada: &Llada, has_room: bool) -> Option<u32> {
     (has_room && is_character_model(llada)).then(|| llada.model.info().eos_token_id)
 }
 
-fn prompts(args: &GenerateArgs, llada: &Llada, path: Option<&Path>) -> Result<Vec<Prompt>> {
+fn prompts(args: &GenerateArgs, llada: &Llada, checkpoint: &Checkpoint) -> Result<Vec<Prompt>> {
     if let Some(ids) = &args.prompt_ids {
         return Ok(vec![Prompt {
             ids: ids.clone(),
             is_text: false,
         }]);
     }
-    let template = args.chat.then(|| chat_template(path)).transpose()?;
+    let template = args
+        .chat
+        .then(|| chat_template(args, checkpoint))
+        .transpose()?;
     let encode = |text: &str| match &template {
         Some(template) => {
             let text = template.render(&[Message::user(text)], true)?;
@@ -108,13 +111,13 @@ fn prompts(args: &GenerateArgs, llada: &Llada, path: Option<&Path>) -> Result<Ve
     }])
 }
 
-fn chat_template(path: Option<&Path>) -> Result<ChatTemplate> {
-    let Some(path) = path else {
+fn chat_template(args: &GenerateArgs, checkpoint: &Checkpoint) -> Result<ChatTemplate> {
+    if args.model.model.is_none() {
         return Err(Misuse::of(
             "--chat: the embedded poem model has no chat template; give a --model that has one",
         ));
-    };
-    Ok(llada::chat_template(path)?)
+    }
+    Ok(checkpoint.template()?)
 }
 
 fn check(prompt: &[u32], gen_length: usize, llada: &Llada) -> Result<()> {
