@@ -8,7 +8,7 @@ use llada::diffusion::{MaskPredictor as _, PredictorInfo};
 use llada::sample::{CacheMode, Process, RefreshPolicy, Remasking, SampleConfig};
 use llada::{Checkpoint, CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
 
-use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
+use crate::args::{DeviceName, Dtype, ModelArgs, RunArgs, SamplerArgs};
 
 /// The command was used in a wrong way: exit code 2.
 #[derive(Debug)]
@@ -53,12 +53,11 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
 }
 
 /// The device that the flags ask for.
-pub(crate) fn device(name: DeviceName, threads: usize) -> Result<Device> {
-    match name {
-        DeviceName::Cpu => cpu(threads),
+pub(crate) fn device(args: &RunArgs) -> Result<Device> {
+    match args.device {
         DeviceName::Cuda(ordinal) => cuda(ordinal),
         DeviceName::Auto if has_cuda() => cuda(0),
-        DeviceName::Auto => cpu(threads),
+        DeviceName::Auto | DeviceName::Cpu => cpu(args.threads),
     }
 }
 
@@ -102,7 +101,7 @@ pub(crate) fn open(model: Option<&Path>) -> Result<Checkpoint> {
 
 /// The model that the flags ask for, and where it came from.
 pub(crate) fn load_checkpoint(args: &ModelArgs) -> Result<(Llada, Checkpoint)> {
-    let device = device(args.device, args.threads)?;
+    let device = device(&args.run)?;
     // All that the flags alone can be wrong in was found before anything is downloaded.
     let checkpoint = open(args.model.as_deref())?;
     let precision = precision(args.dtype);

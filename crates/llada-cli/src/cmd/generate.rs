@@ -55,7 +55,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
             ..Request::generate(Vec::new(), config)
         });
     }
-    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format)
+    super::observe::run_all(&llada, &requests, &args.sampler, args.model.run.format)
 }
 
 /// The fixed tokens of the answer. A word is encoded as after a space, as in the reference's demo;

@@ -54,5 +54,5 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
             ..Request::infill(Vec::new(), config)
         });
     }
-    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format)
+    super::observe::run_all(&llada, &requests, &args.sampler, args.model.run.format)
 }

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<()> {
         .with_context(|| format!("writing {}", args.output.display()))?;
     let result =
         json!({ "shapes": { "logits": shape }, "output": args.output, "seconds": seconds });
-    match args.model.format {
+    match args.model.run.format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text => print(&format!("{}: logits {shape:?}\n", args.output.display())),
     }

@@ -71,7 +71,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     };
     let greedy_match = greedy(&llada, prompt, target.len(), args.cfg_scale)? == target;
     let seconds = start.elapsed().as_secs_f64();
-    match args.model.format {
+    match args.model.run.format {
         Format::Json => {
             // A single draw has no spread: null.
             let standard_error = standard_error.is_finite().then_some(standard_error);

@@ -37,7 +37,7 @@ fn sft_as(
     let lora = config.lora.as_ref().map(lora_config);
     lora.as_ref().map(LoraConfig::check).transpose()?;
     let run = open(communicator, run_dir)?;
-    let device = crate::config::device(args.train.device, args.train.threads)?;
+    let device = crate::config::device(&args.train.run)?;
     let checkpoint = crate::config::open(args.model.as_deref())?;
     let precision = config.train.precision.into();
     let Llada { model, tokenizer } = checkpoint.trainable(&device, precision)?;

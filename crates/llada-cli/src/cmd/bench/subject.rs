@@ -39,7 +39,7 @@ pub(super) struct Subject {
 impl Subject {
     /// What the flags ask for; no weight is made or read yet.
     pub(super) fn new(args: &SubjectArgs, batch: usize, usual: Option<&str>) -> Result<Self> {
-        let device = device(args.model.device, args.model.threads)?;
+        let device = device(&args.model.run)?;
         let asked = precision(args.model.dtype);
         let usual = usual.filter(|_| args.model.model.is_none());
         let (weights, config) = match (args.preset.as_deref().or(usual), &args.model.model) {
@@ -66,7 +66,7 @@ impl Subject {
             config,
             batch: args.batch.unwrap_or(batch),
             weights,
-            threads: match args.model.threads {
+            threads: match args.model.run.threads {
                 0 => cores(),
                 threads => threads,
             },
