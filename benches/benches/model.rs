@@ -6,7 +6,7 @@ use criterion::{Criterion, Throughput};
 use llada_benches::{SHAPES, Shape, forward_flops, ids};
 use llada_diffusion::{Choice, MaskPredictor as _, Query, TokenBatch, Trainable as _};
 use llada_model::LladaModel;
-use llada_tensor::backend::{AdamWArgs, Noise};
+use llada_tensor::backend::AdamWArgs;
 use llada_tensor::ops::adamw::{adamw, global_norm};
 use llada_tensor::{DType, Device, Gradients, Precision, Tape, Tensor};
 

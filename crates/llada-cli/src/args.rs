@@ -97,26 +97,33 @@ pub(crate) enum Dtype {
     Int4,
 }
 
+/// Flags of every command that computes. They come last in the help, and `--dtype` among them.
+#[derive(Debug, Clone, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// Where to compute: cpu, cuda[:N], or auto: the first GPU if this build and machine have one
+    #[arg(long, default_value = "auto", display_order = 901)]
+    pub(crate) device: DeviceName,
+    /// Worker threads; 0 means one per core
+    #[arg(long, default_value_t = 0, display_order = 903)]
+    pub(crate) threads: usize,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text", display_order = 904)]
+    pub(crate) format: Format,
+}
+
 /// Flags of every command that runs a model.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ModelArgs {
     /// Folder of a checkpoint (config.json, safetensors, tokenizer.json), a GGUF file, or a model
     /// of the Hugging Face Hub, which is downloaded once [default: the embedded poem model]
-    #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]")]
+    #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]", display_order = 900)]
     pub(crate) model: Option<PathBuf>,
-    /// Where to compute: cpu, cuda[:N], or auto: the first GPU if this build and machine have one
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: DeviceName,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and bf16 for
     /// more than a billion parameters
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", display_order = 902)]
     pub(crate) dtype: Dtype,
-    /// Worker threads; 0 means one per core
-    #[arg(long, default_value_t = 0)]
-    pub(crate) threads: usize,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value = "text")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 /// Flags of the sampler, with the names of the reference.
@@ -376,15 +383,8 @@ pub(crate) struct TrainArgs {
     /// Resume even if a configuration key changed that changes the run
     #[arg(long)]
     pub(crate) allow_changes: bool,
-    /// Where to compute: cpu, cuda[:N], or auto: the first GPU if this build and machine have one
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: DeviceName,
-    /// Worker threads; 0 means one per core
-    #[arg(long, default_value_t = 0)]
-    pub(crate) threads: usize,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value = "text")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,13 +1,13 @@
 //! Checked configurations out of raw flags.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Result;
 use llada::sample::{CacheMode, Overrides, Process};
-use llada::{CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
+use llada::{Checkpoint, CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
 
-use crate::args::{DeviceName, Dtype, ModelArgs, SamplerArgs};
+use crate::args::{DeviceName, Dtype, ModelArgs, RunArgs, SamplerArgs};
 
 /// The command was used in a wrong way: exit code 2.
 #[derive(Debug)]
@@ -48,16 +48,15 @@ pub(crate) fn cpu(threads: usize) -> Result<Device> {
 
 /// The model that the flags ask for.
 pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
-    load_with_dir(args).map(|(llada, _)| llada)
+    load_checkpoint(args).map(|(llada, _)| llada)
 }
 
 /// The device that the flags ask for.
-pub(crate) fn device(name: DeviceName, threads: usize) -> Result<Device> {
-    match name {
-        DeviceName::Cpu => cpu(threads),
+pub(crate) fn device(args: &RunArgs) -> Result<Device> {
+    match args.device {
         DeviceName::Cuda(ordinal) => cuda(ordinal),
         DeviceName::Auto if has_cuda() => cuda(0),
-        DeviceName::Auto => cpu(threads),
+        DeviceName::Auto | DeviceName::Cpu => cpu(args.threads),
     }
 }
 
@@ -92,35 +91,22 @@ pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
     }
 }
 
-/// The model that the flags ask for, with its folder; the embedded one has none.
-pub(crate) fn load_with_dir(args: &ModelArgs) -> Result<(Llada, Option<PathBuf>)> {
-    let device = device(args.device, args.threads)?;
-    let precision = precision(args.dtype);
-    // All that the flags alone can be wrong in was found before anything is downloaded.
-    let dir = args.model.as_deref().map(crate::hub::resolve).transpose()?;
-    let precision = match (precision, &dir) {
-        (Some(precision), _) => precision,
-        (None, Some(dir)) => auto_precision(&llada::model::weights::check(dir)?),
-        (None, None) => Precision::F32,
-    };
-    let llada = match &dir {
-        Some(dir) => llada::load(dir, &device, precision)?,
-        None => llada::embedded(&device, precision)?,
-    };
-    Ok((llada, dir))
+/// What `--model` names, brought from the Hub if need be, or the embedded poem model.
+pub(crate) fn open(model: Option<&Path>) -> Result<Checkpoint> {
+    Ok(match model {
+        Some(model) => Checkpoint::open(&crate::hub::resolve(model)?)?,
+        None => Checkpoint::embedded()?,
+    })
 }
 
-/// That of a converted model; else as exact as memory allows: models of more than a billion
-/// parameters are multiplied in bf16.
-pub(crate) fn auto_precision(config: &ModelConfig) -> Precision {
-    const LARGE: usize = 1_000_000_000;
-    if let Ok(Some(precision)) = config.quantized() {
-        return precision;
-    }
-    match config.total_parameters() > LARGE {
-        true => Precision::Bf16,
-        false => Precision::F32,
-    }
+/// The model that the flags ask for, and where it came from.
+pub(crate) fn load_checkpoint(args: &ModelArgs) -> Result<(Llada, Checkpoint)> {
+    let device = device(&args.run)?;
+    // All that the flags alone can be wrong in was found before anything is downloaded.
+    let checkpoint = open(args.model.as_deref())?;
+    let precision = precision(args.dtype);
+    let precision = precision.unwrap_or_else(|| checkpoint.config().default_precision());
+    Ok((checkpoint.frozen(&device, precision)?, checkpoint))
 }
 
 /// The configuration of a preset.

@@ -1,6 +1,6 @@
 //! Results on standard output, everything else on standard error.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
@@ -29,13 +29,7 @@ pub(crate) fn note(text: &str) {
 /// # Errors
 /// If the folder cannot be made or written.
 pub(crate) fn save(folder: &Path, name: &str, content: &str) -> Result<()> {
-    let (path, sibling) = (folder.join(name), folder.join(format!(".{name}.tmp")));
-    let write = || -> std::io::Result<()> {
-        fs::create_dir_all(folder)?;
-        let mut file = File::create(&sibling)?;
-        file.write_all(content.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&sibling, &path)
-    };
-    write().with_context(|| format!("writing {}", path.display()))
+    let path = folder.join(name);
+    let written = fs::create_dir_all(folder).and_then(|()| llada_files::write(&path, content));
+    written.with_context(|| format!("writing {}", path.display()))
 }

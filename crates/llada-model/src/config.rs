@@ -167,6 +167,18 @@ impl ModelConfig {
         crate::quantized::of_config(self)
     }
 
+    /// The precision for who has no wish: that of a converted model, else as exact as memory
+    /// allows: models of more than a billion parameters are multiplied in bf16.
+    #[must_use]
+    pub fn default_precision(&self) -> Precision {
+        const LARGE: usize = 1_000_000_000;
+        match self.quantized() {
+            Ok(Some(precision)) => precision,
+            _ if self.total_parameters() > LARGE => Precision::Bf16,
+            _ => Precision::F32,
+        }
+    }
+
     /// Key and value heads.
     #[must_use]
     pub fn kv_heads(&self) -> usize {

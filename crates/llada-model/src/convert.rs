@@ -6,16 +6,16 @@ use std::ops::Range;
 use std::path::Path;
 
 use half::bf16;
+use llada_files::remove_leftovers;
 use llada_tensor::quantize::{RowCodes, dequantize_row, groups, padded, quantize_rows};
 use llada_tensor::{Device, Precision};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
-use crate::gguf::is_gguf;
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::weights::{INDEX, SINGLE, TEMPORARY, with_tensors, write_file};
-use crate::{Error, Result};
+use crate::weights::{INDEX, SINGLE, write_file};
+use crate::{Error, ModelSource, Result};
 
 /// Bytes of a shard, if it has more than one tensor; twice as many are in memory while it is written.
 const SHARD_BYTES: usize = 1 << 30;
@@ -38,21 +38,20 @@ pub struct Report {
     pub relative_error: f64,
 }
 
-/// Converts the model at `source`, a folder in the HF layout or a GGUF file, into the folder
-/// `target`: weights, and `config.json` last, so that a conversion that was interrupted leaves
-/// nothing that looks like a model. Other small files of a folder, such as the tokenizer, are
-/// copied; those of a GGUF file are up to the caller.
+/// Converts a model into the folder `target` in the HF layout: weights, and `config.json` last, so
+/// that a conversion that was interrupted leaves nothing that looks like a model. Other small files
+/// of a folder, such as the tokenizer, are copied; those of a GGUF file are up to the caller.
 ///
-/// To integers, the matrices are quantised as [`crate::weights::load_frozen`] does it, so that
-/// loading the result gives the same model, and sooner. The embedding stays in bf16, and biases and
-/// norms as they are.
+/// To integers, the matrices are quantised as [`ModelSource::frozen`] does it, so that loading the
+/// result gives the same model, and sooner. The embedding stays in bf16, and biases and norms as
+/// they are.
 ///
 /// `progress` is told the tensors that are done, and of how many.
 ///
 /// # Errors
-/// As [`crate::weights::load_frozen`]; [`Error::Exists`] if the folder holds a model.
+/// As [`ModelSource::frozen`]; [`Error::Exists`] if the folder holds a model.
 pub fn convert(
-    source: &Path,
+    source: &ModelSource,
     target: &Path,
     precision: Precision,
     device: &Device,
@@ -62,53 +61,53 @@ pub fn convert(
         let path = target.to_owned();
         return Err(Error::Exists { path });
     }
-    with_tensors(source, |mut config, tensors| {
-        config.check()?;
-        fs::create_dir_all(target).map_err(|error| io("creating", target, error))?;
-        remove_leftovers(target)?;
-        if !is_gguf(source) {
-            copy_others(source, target)?;
-        }
-        let shards = plan(&tensors, precision);
-        let mut report = Report {
-            source_bytes: 0,
-            bytes: 0,
-            files: shards.len(),
-            relative_error: 0.0,
+    let (mut config, tensors) = (source.config().clone(), source.tensors()?);
+    config.check()?;
+    fs::create_dir_all(target).map_err(|error| io("creating", target, error))?;
+    // Of an interrupted conversion.
+    remove_leftovers(target).map_err(|error| io("cleaning", target, error))?;
+    if let ModelSource::Folder { path, .. } = source {
+        copy_others(path, target)?;
+    }
+    let shards = plan(&tensors, precision);
+    let mut report = Report {
+        source_bytes: 0,
+        bytes: 0,
+        files: shards.len(),
+        relative_error: 0.0,
+    };
+    let (mut index, mut squares, mut done) = (BTreeMap::new(), [0.0; 2], 0);
+    for (at, shard) in shards.iter().enumerate() {
+        let file = match shards.len() {
+            1 => SINGLE.to_owned(),
+            n => format!("model-{:05}-of-{n:05}.safetensors", at + 1),
         };
-        let (mut index, mut squares, mut done) = (BTreeMap::new(), [0.0; 2], 0);
-        for (at, shard) in shards.iter().enumerate() {
-            let file = match shards.len() {
-                1 => SINGLE.to_owned(),
-                n => format!("model-{:05}-of-{n:05}.safetensors", at + 1),
-            };
-            let mut parts = Vec::new();
-            for tensor in &tensors[shard.clone()] {
-                report.source_bytes += tensor.bytes();
-                parts.extend(converted(tensor, precision, device, &mut squares)?);
-                done += 1;
-                progress(done, tensors.len());
-            }
-            for part in &parts {
-                report.bytes += part.data.len() as u64;
-                index.insert(part.name.clone(), file.clone());
-            }
-            write_shard(&target.join(file), &parts)?;
+        let mut parts = Vec::new();
+        for tensor in &tensors[shard.clone()] {
+            report.source_bytes += tensor.bytes();
+            parts.extend(converted(tensor, precision, device, &mut squares)?);
+            done += 1;
+            progress(done, tensors.len());
         }
-        if shards.len() > 1 {
-            let fields = json!({
-                "metadata": { "total_size": report.bytes },
-                "weight_map": index,
-            });
-            write_file(&target.join(INDEX), fields.to_string().as_bytes())?;
+        for part in &parts {
+            report.bytes += part.data.len() as u64;
+            index.insert(part.name.clone(), file.clone());
         }
-        if squares[1] > 0.0 {
-            report.relative_error = (squares[0] / squares[1]).sqrt();
-        }
-        set_config(&mut config.other, precision);
-        write_file(&target.join("config.json"), config.to_json().as_bytes())?;
-        Ok(report)
-    })
+        write_shard(&target.join(file), &parts)?;
+    }
+    if shards.len() > 1 {
+        let fields = json!({
+            "metadata": { "total_size": report.bytes },
+            "weight_map": index,
+        });
+        write_file(&target.join(INDEX), fields.to_string().as_bytes())?;
+    }
+    if squares[1] > 0.0 {
+        report.relative_error = (squares[0] / squares[1]).sqrt();
+    }
+    set_config(&mut config.other, precision);
+    write_file(&target.join("config.json"), config.to_json().as_bytes())?;
+    Ok(report)
 }
 
 fn io(action: &'static str, path: &Path, source: std::io::Error) -> Error {
@@ -274,18 +273,6 @@ fn write_shard(path: &Path, parts: &[Part]) -> Result<()> {
         .collect();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(safetensors)?;
     write_file(path, &bytes)
-}
-
-/// Removes what an interrupted conversion was writing.
-fn remove_leftovers(target: &Path) -> Result<()> {
-    let entries = fs::read_dir(target).map_err(|error| io("reading", target, error))?;
-    for entry in entries {
-        let entry = entry.map_err(|error| io("reading", target, error))?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            fs::remove_file(entry.path()).map_err(|error| io("removing", &entry.path(), error))?;
-        }
-    }
-    Ok(())
 }
 
 /// Copies the files that are neither weights nor the configuration.

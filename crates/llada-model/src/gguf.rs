@@ -17,18 +17,11 @@ use std::path::{Path, PathBuf};
 use blocks::Kind;
 use header::{Entry, Header};
 use keys::Keys;
-use llada_tensor::{Device, Precision};
 use memmap2::Mmap;
 
 use crate::stored::{Fill, Stored};
-use crate::weights::{freeze, map_file};
-use crate::{Error, FrozenModel, ModelConfig, Result};
-
-/// Whether a path names a GGUF file rather than the folder of a checkpoint.
-#[must_use]
-pub fn is_gguf(path: &Path) -> bool {
-    path.is_file() || path.extension().is_some_and(|end| end == "gguf")
-}
+use crate::weights::map_file;
+use crate::{Error, ModelConfig, Result};
 
 /// A GGUF file, mapped: its header is checked, its weights are read when they are asked for.
 #[derive(Debug)]
@@ -84,14 +77,6 @@ impl Gguf {
             *counts.entry(entry.kind.name()).or_default() += 1;
         }
         counts
-    }
-
-    /// The model for inference.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] names the file and the tensor.
-    pub fn load_frozen(&self, device: &Device, precision: Precision) -> Result<FrozenModel> {
-        freeze(self.config.clone(), &self.tensors()?, device, precision)
     }
 
     /// The tensors of the model, in the order of [`ModelConfig::parameter_shapes`] and with the

@@ -1,9 +1,7 @@
-//! Checkpoints in the HF layout: `model.safetensors`, or shards with an index. A GGUF file is
-//! accepted in the place of a folder.
+//! Checkpoints in the HF layout: `model.safetensors`, or shards with an index.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,129 +11,51 @@ use llada_tensor::{DType, Device, Precision, Tensor};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::gguf::{Gguf, is_gguf};
 use crate::network::{FrozenWeight, Network, kind};
 use crate::quantized::{self, StoredCodes};
 use crate::stored::Stored;
 use crate::{Error, FrozenModel, LladaModel, ModelConfig, Result};
 
 pub(crate) const SINGLE: &str = "model.safetensors";
-/// How the names of files begin that are being written.
-pub(crate) const TEMPORARY: &str = ".llada-tmp";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
-/// Loads a model to be trained: `config.json` and the weights of a folder, or a GGUF file.
-///
-/// # Errors
-/// One that names the file and the tensor.
-pub fn load(path: &Path, device: &Device, precision: Precision) -> Result<LladaModel> {
-    with_tensors(path, |config, tensors| {
-        trainable(config, &tensors, device, precision)
-    })
+/// The configuration of a model and the safetensors files that hold its weights, mapped or in
+/// memory; they fit together.
+#[derive(Debug)]
+pub struct Safetensors {
+    config: ModelConfig,
+    files: Vec<File>,
 }
 
-/// As [`load`], from the bytes of `config.json` and of one safetensors file.
-///
-/// # Errors
-/// As [`load`]; messages name the files `config.json` and `model.safetensors`.
-pub fn trainable_from_bytes(
-    config: &[u8],
-    weights: &[u8],
-    device: &Device,
-    precision: Precision,
-) -> Result<LladaModel> {
-    with_bytes(config, weights, |config, tensors| {
-        trainable(config, &tensors, device, precision)
-    })
-}
-
-fn trainable(
-    mut config: ModelConfig,
-    tensors: &[Stored<'_>],
-    device: &Device,
-    precision: Precision,
-) -> Result<LladaModel> {
-    // What is trained are the values that codes stand for.
-    quantized::set_config(&mut config.other, Precision::F32);
-    let values = tensors.iter().map(|tensor| tensor.read(device));
-    LladaModel::new(config, device, precision, values.collect::<Result<_>>()?)
-}
-
-/// Loads a model for inference, one tensor after another: each is converted and packed straight
-/// from the mapped file, so that memory holds little more than the packed weights at any time.
-///
-/// # Errors
-/// As [`load`].
-pub fn load_frozen(path: &Path, device: &Device, precision: Precision) -> Result<FrozenModel> {
-    with_tensors(path, |config, tensors| {
-        freeze(config, &tensors, device, precision)
-    })
-}
-
-/// The configuration of a folder or of a GGUF file, after a check that the weights fit; no value
-/// is read.
-///
-/// # Errors
-/// As [`load`], but for values that are not finite.
-pub fn check(path: &Path) -> Result<ModelConfig> {
-    with_tensors(path, |config, _| Ok(config))
-}
-
-/// A model for inference from the bytes of `config.json` and of one safetensors file.
-///
-/// # Errors
-/// As [`load`]; messages name the files `config.json` and `model.safetensors`.
-pub fn from_bytes(
-    config: &[u8],
-    weights: &[u8],
-    device: &Device,
-    precision: Precision,
-) -> Result<FrozenModel> {
-    with_bytes(config, weights, |config, tensors| {
-        freeze(config, &tensors, device, precision)
-    })
-}
-
-/// Calls `build` with the configuration and the tensors of two files in memory.
-fn with_bytes<T>(
-    config: &[u8],
-    weights: &[u8],
-    build: impl FnOnce(ModelConfig, Vec<Stored<'_>>) -> Result<T>,
-) -> Result<T> {
-    let config = ModelConfig::from_json(config, Path::new("config.json"))?;
-    let file = File {
-        bytes: weights,
-        path: Path::new(SINGLE),
-        map: None,
-    };
-    let tensors = find_tensors(&config, &[file])?;
-    build(config, tensors)
-}
-
-/// Calls `build` with the configuration and the tensors of a folder or of a GGUF file.
-pub(crate) fn with_tensors<T>(
-    path: &Path,
-    build: impl FnOnce(ModelConfig, Vec<Stored<'_>>) -> Result<T>,
-) -> Result<T> {
-    if is_gguf(path) {
-        let file = Gguf::open(path)?;
-        return build(file.config().clone(), file.tensors()?);
+impl Safetensors {
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let config = read_config(dir)?;
+        let file = |path: PathBuf| {
+            let bytes = Bytes::Mapped(map_file(&path)?);
+            Ok(File { bytes, path })
+        };
+        let files = weight_files(dir)?.into_iter().map(file);
+        Self::new(config, files.collect::<Result<_>>()?)
     }
-    let config = read_config(path)?;
-    let maps: Vec<(Mmap, PathBuf)> = weight_files(path)?
-        .into_iter()
-        .map(|path| Ok((map_file(&path)?, path)))
-        .collect::<Result<_>>()?;
-    let files: Vec<File<'_>> = maps
-        .iter()
-        .map(|(map, path)| File {
-            bytes: map,
-            path,
-            map: Some(map),
-        })
-        .collect();
-    let tensors = find_tensors(&config, &files)?;
-    build(config, tensors)
+
+    pub(crate) fn from_bytes(config: &[u8], weights: Cow<'static, [u8]>) -> Result<Self> {
+        let config = ModelConfig::from_json(config, Path::new("config.json"))?;
+        let (bytes, path) = (Bytes::Memory(weights), PathBuf::from(SINGLE));
+        Self::new(config, vec![File { bytes, path }])
+    }
+
+    fn new(config: ModelConfig, files: Vec<File>) -> Result<Self> {
+        find_tensors(&config, &files)?;
+        Ok(Self { config, files })
+    }
+
+    pub(crate) fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    pub(crate) fn tensors(&self) -> Result<Vec<Stored<'_>>> {
+        find_tensors(&self.config, &self.files)
+    }
 }
 
 /// The model of tensors in the order of the configuration.
@@ -225,38 +145,53 @@ pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
 }
 
 /// A safetensors file.
-struct File<'a> {
-    bytes: &'a [u8],
+#[derive(Debug)]
+struct File {
+    bytes: Bytes,
     /// For messages.
-    path: &'a Path,
-    /// Where `bytes` are mapped, if they are.
-    map: Option<&'a Mmap>,
+    path: PathBuf,
 }
 
-impl<'a> File<'a> {
-    /// Where the bytes of a tensor are mapped.
-    fn range(&self, view: &TensorView<'a>) -> Option<(&'a Mmap, Range<usize>)> {
-        let (map, data) = (self.map?, view.data());
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Memory(Cow<'static, [u8]>),
+}
+
+impl File {
+    fn bytes(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Mapped(map) => map,
+            Bytes::Memory(bytes) => bytes,
+        }
+    }
+
+    /// Where the bytes of a tensor are mapped, if they are.
+    fn range(&self, view: &TensorView<'_>) -> Option<(&Mmap, Range<usize>)> {
+        let Bytes::Mapped(map) = &self.bytes else {
+            return None;
+        };
+        let data = view.data();
         let start = data.as_ptr() as usize - map.as_ptr() as usize;
         Some((map, start..start + data.len()))
     }
 }
 
 /// The tensors of a configuration, in its order: all there, of the right shapes, and no others.
-fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stored<'a>>> {
+fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Stored<'a>>> {
     let precision = quantized::of_config(config)?;
-    let mut found: BTreeMap<String, (TensorView<'a>, &File<'a>)> = BTreeMap::new();
+    let mut found: BTreeMap<String, (TensorView<'a>, &'a File)> = BTreeMap::new();
     for file in files {
         let read = |source| Error::SafeTensors {
-            path: file.path.to_owned(),
+            path: file.path.clone(),
             source,
         };
-        let tensors = SafeTensors::deserialize(file.bytes)
+        let tensors = SafeTensors::deserialize(file.bytes())
             .map_err(read)?
             .tensors();
         for (name, view) in tensors {
             if let Some((_, other)) = found.insert(name.clone(), (view, file)) {
-                let (first, second) = (other.path.to_owned(), file.path.to_owned());
+                let (first, second) = (other.path.clone(), file.path.clone());
                 return Err(Error::TensorTwice {
                     name,
                     first,
@@ -265,7 +200,7 @@ fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stor
             }
         }
     }
-    let folder = files.first().map_or(Path::new(""), |file| file.path);
+    let folder = files.first().map_or(Path::new(""), |file| &file.path);
     // No list of names that is longer than the files.
     if config.n_layers > found.len() {
         let source = Error::UnsupportedField {
@@ -295,7 +230,7 @@ fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stor
                         parts.insert(part, view);
                     }
                 }
-                let at = (&*name, file.path);
+                let at = (&*name, &*file.path);
                 let part = |name: &str| parts.get(name).cloned();
                 let codes = StoredCodes::new(precision, at, [n, k], part)?;
                 Stored {
@@ -304,7 +239,7 @@ fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stor
                     is_bf16: false,
                     range: file.range(&parts[&name]),
                     name,
-                    path: file.path,
+                    path: &file.path,
                     shape: expected,
                 }
             }
@@ -315,7 +250,7 @@ fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stor
     match found.into_iter().next() {
         Some((name, (_, file))) => Err(Error::UnexpectedTensor {
             name,
-            path: file.path.to_owned(),
+            path: file.path.clone(),
         }),
         None => Ok(tensors),
     }
@@ -325,7 +260,7 @@ fn find_tensors<'a>(config: &ModelConfig, files: &[File<'a>]) -> Result<Vec<Stor
 fn stored<'a>(
     name: String,
     view: &TensorView<'a>,
-    file: &File<'a>,
+    file: &'a File,
     expected: Vec<usize>,
 ) -> Result<Stored<'a>> {
     type Widen = fn(&[u8], &mut [f32]);
@@ -338,13 +273,13 @@ fn stored<'a>(
             widen_into(bytes, out, |x| bf16::from_le_bytes(x).to_f32());
         }),
         other => {
-            let (path, dtype) = (file.path.to_owned(), format!("{other:?}"));
+            let (path, dtype) = (file.path.clone(), format!("{other:?}"));
             return Err(Error::WrongDtype { name, path, dtype });
         }
     };
     let (data, shape) = (view.data(), view.shape().to_vec());
     if shape != expected {
-        let (path, got) = (file.path.to_owned(), shape);
+        let (path, got) = (file.path.clone(), shape);
         return Err(Error::WrongShape {
             name,
             path,
@@ -355,7 +290,7 @@ fn stored<'a>(
     let row = size * shape[1.min(shape.len())..].iter().product::<usize>();
     Ok(Stored {
         name,
-        path: file.path,
+        path: &file.path,
         shape,
         is_bf16: view.dtype() == Dtype::BF16,
         fill: Box::new(move |rows, out| widen(&data[rows.start * row..rows.end * row], out)),
@@ -449,21 +384,9 @@ pub fn save(model: &LladaModel, dir: &Path, dtype: DType) -> Result<()> {
 }
 
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let io = |source| Error::Io {
+    llada_files::write(path, bytes).map_err(|source| Error::Io {
         action: "writing",
         path: path.to_owned(),
         source,
-    };
-    let dir = path.parent().unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(TEMPORARY);
-    // Readable as other files are: a temporary one is private.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(dir).map_err(io)?;
-    file.write_all(bytes)
-        .and_then(|()| file.as_file().sync_all())
-        .map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
-    Ok(())
+    })
 }

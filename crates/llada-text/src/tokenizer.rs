@@ -3,8 +3,8 @@
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use tokenizers::models::ModelWrapper;
@@ -311,21 +311,10 @@ impl Tokenizer {
     }
 }
 
-/// Writes the file `name` in the folder `dir`: to a temporary sibling, synced, renamed.
+/// Writes the file `name` in the folder `dir`.
 pub(crate) fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = dir.join(name);
-    let sibling = dir.join(format!(".{name}.{}.tmp", std::process::id()));
-    let written = File::create(&sibling)
-        .and_then(|mut file| {
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&sibling, &path));
-    written.map_err(|source| {
-        // The failure that is reported is the one above; a leftover harms nobody.
-        let _ = fs::remove_file(&sibling);
-        Error::Write { path, source }
-    })
+    llada_files::write(&path, bytes).map_err(|source| Error::Write { path, source })
 }
 
 /// Length in bytes of the mask that `text` begins with.

@@ -10,12 +10,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use llada_diffusion::Parameter;
+use llada_files::sync_folder;
 use llada_tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::communicator::{Communicator, any, broadcast_values};
-use crate::durable::{Crc32, FileSum, SyncedFile, checksum, io, sync_folder};
+use crate::durable::{Crc32, FileSum, checksum, io, replace};
 use crate::guard::Guard;
 use crate::tensor_file::{Entry, TensorFile, entries, write_tensors};
 use crate::{BatchState, Error, ExportDType, Optimizer, Result};
@@ -100,7 +101,7 @@ pub(crate) fn save(
     // One of the same step is here only if it was found damaged.
     remove_folder(&path)?;
     fs::rename(&temporary, &path).map_err(io("writing", &path))?;
-    sync_folder(folder)?;
+    sync_folder(folder).map_err(io("syncing", folder))?;
     let folders = step_folders(folder)?;
     for (_, old) in folders
         .iter()
@@ -122,31 +123,22 @@ fn write_checkpoint(
     fs::create_dir(folder).map_err(io("creating", folder))?;
     let entries = entries(parameters);
     let value = |index: usize| Ok(parameters[index].value.to_vec_f32()?);
-    let sums = [
-        (PARAMETERS, write_file(folder, PARAMETERS, &entries, value)?),
-        (FIRST_MOMENTS, {
-            let moment = |index| optimizer.moment(0, index);
-            write_file(folder, FIRST_MOMENTS, &entries, moment)?
-        }),
-        (SECOND_MOMENTS, {
-            let moment = |index| optimizer.moment(1, index);
-            write_file(folder, SECOND_MOMENTS, &entries, moment)?
-        }),
-    ];
-    let files = sums
-        .into_iter()
-        .map(|(name, sum)| (name.to_owned(), sum))
-        .collect();
+    let files = BTreeMap::from([
+        write_file(folder, PARAMETERS, &entries, value)?,
+        write_file(folder, FIRST_MOMENTS, &entries, |index| {
+            optimizer.moment(0, index)
+        })?,
+        write_file(folder, SECOND_MOMENTS, &entries, |index| {
+            optimizer.moment(1, index)
+        })?,
+    ]);
     let state = StateFile {
         format: FORMAT,
         state: state.clone(),
         files,
     };
     let json = serde_json::to_vec_pretty(&state).expect("keys are strings and numbers finite");
-    let mut file = SyncedFile::create(&folder.join(STATE))?;
-    file.write(&json)?;
-    file.finish()?;
-    sync_folder(folder)
+    replace(&folder.join(STATE), json)
 }
 
 fn write_file(
@@ -154,10 +146,9 @@ fn write_file(
     name: &str,
     entries: &[Entry],
     values: impl FnMut(usize) -> Result<Vec<f32>>,
-) -> Result<FileSum> {
-    let mut file = SyncedFile::create(&folder.join(name))?;
-    write_tensors(&mut file, entries, ExportDType::F32, values)?;
-    file.finish()
+) -> Result<(String, FileSum)> {
+    let sum = write_tensors(&folder.join(name), entries, ExportDType::F32, values)?;
+    Ok((name.to_owned(), sum))
 }
 
 /// Gives rank 0 the moments that it writes, in the order in which it does.

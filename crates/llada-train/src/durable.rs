@@ -1,9 +1,10 @@
-//! Files that are either old or new, never half written: temporary sibling, sync, rename.
+//! Files with checksums.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use llada_files::NewFile;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
@@ -27,20 +28,18 @@ pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     }
 }
 
-/// A file being written, with its checksum.
-pub(crate) struct SyncedFile {
-    file: io::BufWriter<File>,
+/// A file being written, with its checksum; it takes its place when it is finished.
+pub(crate) struct SummedFile {
+    file: NewFile,
     path: PathBuf,
     crc: Crc32,
     bytes: u64,
 }
 
-impl SyncedFile {
+impl SummedFile {
     pub(crate) fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(io("creating", path))?;
-        let file = io::BufWriter::with_capacity(1 << 20, file);
         Ok(Self {
-            file,
+            file: NewFile::create(path).map_err(io("creating", path))?,
             path: path.to_owned(),
             crc: Crc32::new(),
             bytes: 0,
@@ -53,13 +52,8 @@ impl SyncedFile {
         self.file.write_all(data).map_err(io("writing", &self.path))
     }
 
-    /// Waits until the content is on the disk.
-    pub(crate) fn finish(mut self) -> Result<FileSum> {
-        self.file.flush().map_err(io("writing", &self.path))?;
-        self.file
-            .get_ref()
-            .sync_all()
-            .map_err(io("syncing", &self.path))?;
+    pub(crate) fn finish(self) -> Result<FileSum> {
+        self.file.commit().map_err(io("writing", &self.path))?;
         Ok(FileSum {
             bytes: self.bytes,
             crc32: self.crc.value(),
@@ -67,44 +61,9 @@ impl SyncedFile {
     }
 }
 
-/// Replaces a file in one step.
-pub(crate) fn replace(
-    path: &Path,
-    write: impl FnOnce(&mut SyncedFile) -> Result<()>,
-) -> Result<FileSum> {
-    let name = path
-        .file_name()
-        .expect("callers name files")
-        .to_string_lossy();
-    let folder = path.parent().expect("files are in folders");
-    let sibling = folder.join(format!(".{name}.tmp"));
-    let written = SyncedFile::create(&sibling)
-        .and_then(|mut file| {
-            write(&mut file)?;
-            file.finish()
-        })
-        .and_then(|sum| {
-            fs::rename(&sibling, path)
-                .map(|()| sum)
-                .map_err(io("writing", path))
-        });
-    if written.is_err() {
-        // The failure above is the one to report; what is left over is overwritten next time.
-        let _ = fs::remove_file(&sibling);
-    }
-    let sum = written?;
-    sync_folder(folder)?;
-    Ok(sum)
-}
-
-/// Waits until the names in a folder are on the disk.
-pub(crate) fn sync_folder(path: &Path) -> Result<()> {
-    // Only Unix can open a folder to sync it; elsewhere a rename is as durable as it gets.
-    if cfg!(unix) {
-        let folder = File::open(path).map_err(io("opening", path))?;
-        folder.sync_all().map_err(io("syncing", path))?;
-    }
-    Ok(())
+/// Writes a whole file or nothing.
+pub(crate) fn replace(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    llada_files::write(path, content).map_err(io("writing", path))
 }
 
 /// Length and checksum of a file on the disk.

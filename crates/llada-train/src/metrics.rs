@@ -55,11 +55,7 @@ impl Metrics {
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
         let mut lines = read_lines(path)?;
         lines.retain(|line| line.step <= step);
-        replace(path, |file| {
-            lines
-                .iter()
-                .try_for_each(|line| file.write(to_json(line).as_bytes()))
-        })?;
+        replace(path, lines.iter().map(to_json).collect::<String>())?;
         let file = File::options()
             .append(true)
             .open(path)

@@ -108,12 +108,8 @@ impl RunFolder {
         config_json: &[u8],
         tokenizer_json: &[u8],
     ) -> Result<()> {
-        replace(&self.path.join("config.json"), |file| {
-            file.write(config_json)
-        })?;
-        replace(&self.path.join("tokenizer.json"), |file| {
-            file.write(tokenizer_json)
-        })?;
+        replace(&self.path.join("config.json"), config_json)?;
+        replace(&self.path.join("tokenizer.json"), tokenizer_json)?;
         for Export { file, tensors } in files {
             let dtype = match *file {
                 MODEL => dtype,
@@ -121,11 +117,8 @@ impl RunFolder {
             };
             let entry = |(name, tensor): &(String, Tensor)| (name.clone(), tensor.shape().to_vec());
             let entries: Vec<Entry> = tensors.iter().map(entry).collect();
-            replace(&self.path.join(file), |file| {
-                write_tensors(file, &entries, dtype, |index| {
-                    Ok(tensors[index].1.to_vec_f32()?)
-                })
-            })?;
+            let values = |index: usize| Ok(tensors[index].1.to_vec_f32()?);
+            write_tensors(&self.path.join(file), &entries, dtype, values)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde_json::{Map, Value, json};
 
-use crate::durable::{SyncedFile, io};
+use crate::durable::{FileSum, SummedFile, io};
 use crate::{Error, ExportDType, Result};
 
 /// Name and shape of a tensor.
@@ -22,13 +22,14 @@ pub(crate) fn entries(parameters: &[Parameter]) -> Vec<Entry> {
     parameters.iter().map(entry).collect()
 }
 
-/// Writes named tensors, rounded to `dtype`; `values` gives the elements of each in turn.
+/// Writes a file of named tensors, rounded to `dtype`; `values` gives the elements of each in turn.
 pub(crate) fn write_tensors(
-    file: &mut SyncedFile,
+    path: &Path,
     entries: &[Entry],
     dtype: ExportDType,
     mut values: impl FnMut(usize) -> Result<Vec<f32>>,
-) -> Result<()> {
+) -> Result<FileSum> {
+    let mut file = SummedFile::create(path)?;
     file.write(&header(entries, dtype))?;
     for index in 0..entries.len() {
         let values = &values(index)?;
@@ -42,7 +43,7 @@ pub(crate) fn write_tensors(
             }
         }
     }
-    Ok(())
+    file.finish()
 }
 
 /// Length of the JSON as 8 bytes, then the JSON, padded with spaces so that the data are aligned.

@@ -343,10 +343,7 @@ impl<'a> RunState<'a> {
         let dtype = config.train.export_dtype;
         run.export(&model.export()?, dtype, setup.config_json, tokenizer_json)?;
         let svg = loss_svg(metrics.lines())?;
-        replace(&run.path().join("loss.svg"), |file| {
-            file.write(svg.as_bytes())
-        })?;
-        Ok(())
+        replace(&run.path().join("loss.svg"), svg)
     }
 
     fn summary(&self, config: &TrainConfig, lines: &[MetricsLine]) -> Summary {

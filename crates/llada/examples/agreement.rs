@@ -277,7 +277,7 @@ fn main() -> anyhow::Result<()> {
     anyhow::ensure!(lines > 1, "--lines must be at least 2");
     let llada = match take(&mut args, "--model")? {
         Some(dir) => llada::load(Path::new(&dir), &device, Precision::F32)?,
-        None => llada::embedded(&device, Precision::F32)?,
+        None => llada::Checkpoint::embedded()?.frozen(&device, Precision::F32)?,
     };
     let famous = match args.first() {
         Some(data) => quatrains(&llada, Path::new(data))?,

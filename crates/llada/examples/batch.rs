@@ -5,11 +5,11 @@
 
 use std::ops::ControlFlow;
 
-use llada::{CpuConfig, Device, Overrides, Precision, Task};
+use llada::{Checkpoint, CpuConfig, Device, Overrides, Precision, Task};
 
 fn main() -> anyhow::Result<()> {
     let device = Device::cpu(CpuConfig::default())?;
-    let llada = llada::embedded(&device, Precision::F32)?;
+    let llada = Checkpoint::embedded()?.frozen(&device, Precision::F32)?;
     let mut session = llada.session();
     let mut waiting = ["床前明月光，", "白日依山尽，", "春眠不觉晓，"].into_iter();
     for time in 0.. {

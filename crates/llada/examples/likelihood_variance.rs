@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<()> {
     let repetitions: u64 = std::env::args().nth(1).map_or(Ok(2), |n| n.parse())?;
     anyhow::ensure!(repetitions > 1, "a standard deviation takes two estimates");
     let device = Device::cpu(CpuConfig::default())?;
-    let llada = llada::embedded(&device, Precision::Bf16)?;
+    let llada = llada::Checkpoint::embedded()?.frozen(&device, Precision::Bf16)?;
     let kinds = [
         ("eq. 6", Estimator::Count, 128, None),
         (

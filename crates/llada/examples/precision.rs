@@ -15,9 +15,8 @@ use anyhow::Context as _;
 use llada::diffusion::{
     LikelihoodConfig, MaskPredictor as _, Query, ScoredSequence, TokenBatch, log_likelihood,
 };
-use llada::model::weights::from_bytes;
 use llada::sample::{Request, SampleConfig, sample};
-use llada::{CpuConfig, Device, FrozenModel, Precision, Tokenizer};
+use llada::{CpuConfig, Device, FrozenModel, ModelSource, Precision, Tokenizer};
 use llada_tensor::bf16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -45,7 +44,9 @@ fn main() -> anyhow::Result<()> {
     let (config, weights) = (asset("config.json")?, asset("model.safetensors")?);
     let tokenizer = Tokenizer::from_bytes(&asset("tokenizer.json")?)?;
     let device = Device::cpu(CpuConfig::default())?;
-    let of = |weights: &[u8], precision| from_bytes(&config, weights, &device, precision);
+    let of = |weights: &[u8], precision| {
+        ModelSource::from_bytes(&config, weights.to_vec())?.frozen(&device, precision)
+    };
     let models = [
         ("f32", of(&weights, Precision::F32)?),
         ("bf16", of(&weights, Precision::Bf16)?),

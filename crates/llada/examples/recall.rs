@@ -73,7 +73,7 @@ fn main() -> anyhow::Result<()> {
             let dir = args.drain(at..at + 2).nth(1).unwrap_or_default();
             llada::load(Path::new(&dir), &device, Precision::F32)?
         }
-        None => llada::embedded(&device, Precision::F32)?,
+        None => llada::Checkpoint::embedded()?.frozen(&device, Precision::F32)?,
     };
     let data = args.first().map_or("data/poems", String::as_str);
     if args.is_empty() && !Path::new(data).is_dir() {

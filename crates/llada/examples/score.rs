@@ -4,11 +4,11 @@
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use llada::diffusion::LikelihoodConfig;
-use llada::{CpuConfig, Device, Precision};
+use llada::{Checkpoint, CpuConfig, Device, Precision};
 
 fn main() -> anyhow::Result<()> {
     let device = Device::cpu(CpuConfig::default())?;
-    let llada = llada::embedded(&device, Precision::F32)?;
+    let llada = Checkpoint::embedded()?.frozen(&device, Precision::F32)?;
     for target in ["疑是地上霜。", "春水碧于天。"] {
         let score = llada.score("床前明月光，", target, &LikelihoodConfig::default())?;
         let (nats, error) = (score.estimate.log_likelihood, score.estimate.standard_error);

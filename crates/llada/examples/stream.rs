@@ -4,11 +4,11 @@
 //! `cargo run -p llada --example stream`
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
-use llada::{CpuConfig, Device, Overrides, Precision, Task};
+use llada::{Checkpoint, CpuConfig, Device, Overrides, Precision, Task};
 
 fn main() -> anyhow::Result<()> {
     let device = Device::cpu(CpuConfig::default())?;
-    let llada = llada::embedded(&device, Precision::F32)?;
+    let llada = Checkpoint::embedded()?.frozen(&device, Precision::F32)?;
     let task = Task::infill("□□□□□，低头思故乡。");
     let mut steps = llada.stream(&task, &Overrides::default())?;
     for step in &mut steps {

@@ -1,10 +1,9 @@
 //! GGUF files: the weights and the vocabulary of one file together.
 
 use llada_model::{Error, Gguf};
-use llada_tensor::{Device, Precision};
 use llada_text::{ChatTemplate, Tokenizer, Vocabulary};
 
-use crate::{Llada, LoadError};
+use crate::LoadError;
 
 /// The special tokens that a chat template may write, and the keys of their ids.
 const SPECIAL: [(&str, &str); 4] = [
@@ -13,13 +12,6 @@ const SPECIAL: [(&str, &str); 4] = [
     ("pad_token", "tokenizer.ggml.padding_token_id"),
     ("mask_token", "tokenizer.ggml.mask_token_id"),
 ];
-
-pub(crate) fn load(file: &Gguf, device: &Device, precision: Precision) -> Result<Llada, LoadError> {
-    // The vocabulary first: it is quick to fail.
-    let tokenizer = tokenizer(file)?;
-    let model = file.load_frozen(device, precision)?;
-    Ok(Llada::new(model, tokenizer))
-}
 
 pub(crate) fn tokenizer(file: &Gguf) -> Result<Tokenizer, LoadError> {
     Ok(Tokenizer::from_vocabulary(&vocabulary(file)?, file.path())?)

@@ -11,14 +11,23 @@ const TABLE: &[(&str, &[&str])] = &[
     ("amxsim", &[]),
     ("ptxsim", &[]),
     ("llada-kernels", &[]),
+    ("llada-files", &[]),
     ("llada-tensor", &[]),
-    ("llada-text", &[]),
+    ("llada-text", &["llada-files"]),
     ("llada-cuda", &["llada-kernels", "llada-tensor"]),
     ("llada-diffusion", &["llada-tensor"]),
-    ("llada-model", &["llada-diffusion", "llada-tensor"]),
+    (
+        "llada-model",
+        &["llada-diffusion", "llada-files", "llada-tensor"],
+    ),
     (
         "llada-train",
-        &["llada-diffusion", "llada-tensor", "llada-text"],
+        &[
+            "llada-diffusion",
+            "llada-files",
+            "llada-tensor",
+            "llada-text",
+        ],
     ),
     ("llada-sample", &["llada-diffusion", "llada-tensor"]),
     // What is measured of a text that a model writes depends on how it is sampled.
@@ -39,7 +48,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "llada-train",
         ],
     ),
-    ("llada-cli", &["llada"]),
+    ("llada-cli", &["llada", "llada-files"]),
     ("llada-testkit", &["llada-diffusion", "llada-tensor"]),
     (
         "llada-benches",

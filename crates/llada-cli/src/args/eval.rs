@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{DeviceName, Dtype, Format, ModelArgs};
+use super::{Dtype, ModelArgs, RunArgs};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct EvalArgs {
@@ -67,18 +67,11 @@ pub(crate) struct ScalingArgs {
     /// Gets scaling.json and scaling.svg
     #[arg(long, value_name = "FOLDER")]
     pub(crate) output: Option<PathBuf>,
-    /// Where to compute: cpu, cuda[:N], or auto: the first GPU if this build and machine have one
-    #[arg(long, default_value = "auto")]
-    pub(crate) device: DeviceName,
     /// Precision of the matrix products; auto: f32, and bf16 for more than a billion parameters
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_enum, default_value = "auto", display_order = 902)]
     pub(crate) dtype: Dtype,
-    /// Worker threads; 0 means one per core
-    #[arg(long, default_value_t = 0)]
-    pub(crate) threads: usize,
-    /// How the result is printed
-    #[arg(long, value_enum, default_value = "text")]
-    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,24 +1,23 @@
 //! `llada convert`.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use llada::diffusion::{MaskPredictor as _, Query, TokenBatch};
 use llada::tensor::{Philox, Stream};
-use llada::{Device, Precision};
+use llada::{Device, ModelSource, Precision};
 use serde_json::{Value, json};
 
 use crate::args::{ConvertArgs, Format};
-use crate::config::{Misuse, auto_precision, cpu, precision};
+use crate::config::{Misuse, cpu, open, precision};
 use crate::output::{note, print};
 
 pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     let precision = precision(args.dtype)
         .ok_or_else(|| Misuse::of("--dtype: choose f32, bf16, int8 or int4 to convert to"))?;
     let device = cpu(args.threads)?;
-    let source = crate::hub::resolve(&args.source)?;
+    let source = open(Some(&args.source))?;
     let start = Instant::now();
     let mut progress = |done: usize, of: usize| {
         let mut stderr = std::io::stderr();
@@ -27,7 +26,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
             let _ = write!(stderr, "\r{done} of {of} tensors{end}");
         }
     };
-    let report = llada::convert(&source, &args.target, precision, &device, &mut progress)?;
+    let report = source.convert(&args.target, precision, &device, &mut progress)?;
     let mut result = json!({
         "dtype": precision.name(),
         "source_bytes": report.source_bytes,
@@ -37,11 +36,12 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
         "seconds": start.elapsed().as_secs_f64(),
     });
     if args.compare > 0 {
-        let config = llada::model::weights::check(&source)?;
         note("comparing logits with the source");
-        let of_source = logits(&source, auto_precision(&config), args.compare, &device)
+        let usual = source.config().default_precision();
+        let of_source = logits(source.source(), usual, args.compare, &device)
             .context("comparing with the source (the model was converted; --compare 0 skips it)")?;
-        let converted = logits(&args.target, precision, args.compare, &device)?;
+        let target = ModelSource::open(&args.target)?;
+        let converted = logits(&target, precision, args.compare, &device)?;
         let (error, top) = compare(&of_source, &converted);
         result["compared_positions"] = json!(of_source.len());
         result["mean_logit"] = json!(mean(&of_source, |x| x.abs()));
@@ -64,8 +64,13 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
 }
 
 /// Logits of each of `n` random tokens, every second one masked.
-fn logits(path: &Path, precision: Precision, n: usize, device: &Device) -> Result<Vec<Vec<f32>>> {
-    let model = llada::model::weights::load_frozen(path, device, precision)?;
+fn logits(
+    source: &ModelSource,
+    precision: Precision,
+    n: usize,
+    device: &Device,
+) -> Result<Vec<Vec<f32>>> {
+    let model = source.frozen(device, precision)?;
     let info = model.info();
     let n = n.min(info.max_sequence_length);
     let philox = Philox::new(0, Stream::Test);

@@ -5,23 +5,23 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use llada::sample::{Request, Task as TokenTask};
 use llada::text::{ChatTemplate, Message};
-use llada::{GenerateError, Llada, Overrides, Prompt, Task};
+use llada::{Checkpoint, GenerateError, Llada, Overrides, Prompt, Task};
 
 use super::observe::of_sampler;
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, load_with_dir, overrides};
+use crate::config::{Misuse, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, args.gen_length)?;
-    let (llada, path) = load_with_dir(&args.model)?;
+    let (llada, checkpoint) = load_checkpoint(&args.model)?;
     let mut requests = Vec::new();
-    for (place, prompt) in prompts(args, path.as_deref())? {
+    for (place, prompt) in prompts(args, &checkpoint)? {
         let task = Task::generate(prompt).constrained(&args.constraints);
         let request = request(&llada, &task, &overrides, place)?;
         check(&request, &llada)?;
         requests.push(request);
     }
-    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format)
+    super::observe::run_all(&llada, &requests, &args.sampler, args.model.run.format)
 }
 
 /// The request of a task; `place` is where its text comes from, if not from the command line.
@@ -58,12 +58,15 @@ pub(super) fn inner(error: GenerateError) -> anyhow::Error {
 
 fn prompts(
     args: &GenerateArgs,
-    path: Option<&Path>,
+    checkpoint: &Checkpoint,
 ) -> Result<Vec<(Option<String>, Prompt<'static>)>> {
     if let Some(ids) = &args.prompt_ids {
         return Ok(vec![(None, ids.clone().into())]);
     }
-    let template = args.chat.then(|| chat_template(path)).transpose()?;
+    let template = match args.chat {
+        true => Some(chat_template(args, checkpoint)?),
+        false => None,
+    };
     let mut prompts = match &args.input {
         Some(path) => read_prompts(path)?,
         None => vec![(None, args.prompt.clone().unwrap_or_default().into())],
@@ -76,13 +79,13 @@ fn prompts(
     Ok(prompts)
 }
 
-fn chat_template(path: Option<&Path>) -> Result<ChatTemplate> {
-    let Some(path) = path else {
+fn chat_template(args: &GenerateArgs, checkpoint: &Checkpoint) -> Result<ChatTemplate> {
+    if args.model.model.is_none() {
         return Err(Misuse::of(
             "--chat: the embedded poem model has no chat template; give a --model that has one",
         ));
-    };
-    Ok(llada::chat_template(path)?)
+    }
+    Ok(checkpoint.template()?)
 }
 
 fn check(request: &Request, llada: &Llada) -> Result<()> {

@@ -32,5 +32,5 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
         }
         requests.push(request);
     }
-    super::observe::run_all(&llada, &requests, &args.sampler, args.model.format)
+    super::observe::run_all(&llada, &requests, &args.sampler, args.model.run.format)
 }

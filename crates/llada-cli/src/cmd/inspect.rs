@@ -1,31 +1,24 @@
 //! `llada inspect`.
 
-use std::path::Path;
-
 use anyhow::Result;
-use llada::model::gguf::is_gguf;
-use llada::{Gguf, ModelConfig};
+use llada::ModelSource;
 use serde_json::{Value, json};
 
 use crate::args::{Format, InspectArgs};
-use crate::config::preset;
+use crate::config::{open, preset};
 use crate::output::print;
 
 pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let mut tensor_types = None;
     let config = match (&args.preset, &args.dir) {
         (Some(name), _) => preset(name)?,
-        (None, Some(model)) => {
-            let path = crate::hub::resolve(model)?;
-            if is_gguf(&path) {
-                let file = Gguf::open(&path)?;
+        (None, model) => {
+            let checkpoint = open(model.as_deref())?;
+            if let ModelSource::Gguf(file) = checkpoint.source() {
                 tensor_types = Some(file.tensor_types());
-                file.config().clone()
-            } else {
-                llada::model::weights::check(&path)?
             }
+            checkpoint.config().clone()
         }
-        (None, None) => ModelConfig::from_json(llada::EMBEDDED_CONFIG, Path::new("config.json"))?,
     };
     let mut result = json!({
         "total_parameters": config.total_parameters(),

@@ -65,27 +65,14 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<()> {
         .with_context(|| format!("writing {}", args.output.display()))?;
     let result =
         json!({ "shapes": { "logits": shape }, "output": args.output, "seconds": seconds });
-    match args.model.format {
+    match args.model.run.format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text => print(&format!("{}: logits {shape:?}\n", args.output.display())),
     }
 }
 
-/// Through a temporary sibling, so that a full disk leaves no half file behind. What is there and
-/// is no file (a device, a pipe) is written to, not replaced.
 fn write(path: &Path, logits: &[f32], shape: Vec<usize>) -> Result<()> {
     let view = TensorView::new(Dtype::F32, shape, bytemuck::cast_slice(logits))?;
     let bytes = safetensors::serialize([("logits", view)], None)?;
-    if path.exists() && !path.is_file() {
-        return Ok(std::fs::write(path, bytes)?);
-    }
-    let dir = path
-        .parent()
-        .filter(|dir| !dir.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    std::io::Write::write_all(&mut file, &bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
+    Ok(llada_files::write(path, bytes)?)
 }

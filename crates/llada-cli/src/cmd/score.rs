@@ -63,7 +63,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     } = llada.score(prompt, &target[..], &config).map_err(inner)?;
     let (log_likelihood, standard_error) = (estimate.log_likelihood, estimate.standard_error);
     let seconds = start.elapsed().as_secs_f64();
-    match args.model.format {
+    match args.model.run.format {
         Format::Json => {
             // A single draw has no spread: null.
             let standard_error = standard_error.is_finite().then_some(standard_error);

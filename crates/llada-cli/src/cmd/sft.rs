@@ -10,7 +10,7 @@ use llada::train::{
     Communicator, Data, LoraSection, SpecialIds, Summary, TrainConfig, parameters_checksum,
     sft_config_help,
 };
-use llada::{Llada, LladaModel, LoadError};
+use llada::{Checkpoint, Llada, LladaModel, LoadError};
 
 use super::train::{Job, of_all_ranks, open, paths};
 use crate::args::SftArgs;
@@ -37,17 +37,13 @@ fn sft_as(
     let lora = config.lora.as_ref().map(lora_config);
     lora.as_ref().map(LoraConfig::check).transpose()?;
     let run = open(communicator, run_dir)?;
-    let device = crate::config::device(args.train.device, args.train.threads)?;
-    let path = args.model.as_deref().map(crate::hub::resolve);
-    let path = path.transpose()?;
+    let device = crate::config::device(&args.train.run)?;
+    let checkpoint = crate::config::open(args.model.as_deref())?;
     let precision = config.train.precision.into();
     let Llada {
         model, tokenizer, ..
-    } = match &path {
-        Some(path) => llada::load_trainable(path, &device, precision)?,
-        None => llada::embedded_trainable(&device, precision)?,
-    };
-    let template = path.as_deref().map(chat_template).transpose()?.flatten();
+    } = checkpoint.trainable(&device, precision)?;
+    let template = chat_template(&checkpoint)?;
     let PredictorInfo {
         eos_token_id,
         mask_token_id,
@@ -103,8 +99,8 @@ fn adapted(model: LladaModel, lora: Option<&LoraConfig>, seed: u64) -> Result<Ll
 }
 
 /// The chat template of a model, if it has one.
-fn chat_template(path: &Path) -> Result<Option<ChatTemplate>> {
-    match llada::chat_template(path) {
+fn chat_template(checkpoint: &Checkpoint) -> Result<Option<ChatTemplate>> {
+    match checkpoint.template() {
         Ok(template) => Ok(Some(template)),
         Err(LoadError::Text(TextError::NoChatTemplate { .. })) => Ok(None),
         Err(error) => Err(error.into()),

@@ -66,7 +66,7 @@ fn train_as(
     let data = Data::load(&config, &tokenizer, special)?;
     let model_config = model_config(&config, &tokenizer, special)
         .with_context(|| format!("section [model] of {}", config_path.display()))?;
-    let device = crate::config::device(args.device, args.threads)?;
+    let device = crate::config::device(&args.run)?;
     let precision = config.train.precision.into();
     let config_json = model_config.to_json();
     let model = LladaModel::random(model_config, &device, precision, config.seed)?;
@@ -168,7 +168,7 @@ fn report(args: &TrainArgs, summary: &Summary) -> Result<()> {
         "validation_bound": summary.validation_bound,
         "validation_standard_error": summary.validation_standard_error,
     });
-    match args.format {
+    match args.run.format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text if summary.finished => print(&format!(
             "step {}, {} tokens, {:.0} tokens/s: the model is in {}\n",

@@ -203,8 +203,7 @@ impl Partial {
                 "its checksum is wrong, expected {expected}, got {got}; what came is removed"
             );
         }
-        let synced = self.file.sync_all();
-        let moved = synced.and_then(|()| fs::rename(&self.path, blob));
+        let moved = llada_files::move_synced(&self.file, &self.path, blob);
         moved.with_context(|| format!("writing {}; {AGAIN}", blob.display()))
     }
 }

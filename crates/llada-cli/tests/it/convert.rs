@@ -73,7 +73,7 @@ fn a_converted_model_is_the_model_that_is_converted_on_load() {
 fn a_conversion_starts_again() {
     let dir = model();
     let out = tempfile::tempdir().expect("a temporary folder");
-    let leftover = out.path().join(".llada-tmp123");
+    let leftover = out.path().join(".llada-tmp-model.safetensors");
     fs::write(&leftover, "half of the weights").expect("a writable folder");
     convert(dir.path(), out.path(), "int8");
     assert!(!leftover.exists());

@@ -2,7 +2,7 @@
 
 use llada::diffusion::LikelihoodConfig;
 use llada::sample::Process;
-use llada::{Answer, CpuConfig, Device, Llada, Overrides, Precision, Task};
+use llada::{Answer, Checkpoint, CpuConfig, Device, Llada, Overrides, Precision, Task};
 use serde_json::Value;
 
 use crate::{json as run, model, object};
@@ -18,6 +18,11 @@ fn embedded(command: &str, args: &[&str]) -> Value {
     ))
 }
 
+fn poet() -> Llada {
+    let poet = Checkpoint::embedded().and_then(|poet| poet.frozen(&device(), Precision::F32));
+    poet.expect("it is in the binary")
+}
+
 #[track_caller]
 fn check(answer: &Answer, command: &Value) {
     let told = &command["outputs"][0];
@@ -29,7 +34,7 @@ fn check(answer: &Answer, command: &Value) {
 
 #[test]
 fn texts_are_those_of_the_command() {
-    let llada = llada::embedded(&device(), Precision::F32).expect("it is in the binary");
+    let llada = poet();
     let usual = Overrides::default();
     let answer = llada.generate("床前明月光，", &usual).expect("a text");
     assert_eq!(
@@ -123,7 +128,7 @@ fn check_score(llada: &Llada, prompt: &str, target: &str, told: &Value) {
 
 #[test]
 fn scores_are_those_of_the_command() {
-    let llada = llada::embedded(&device(), Precision::F32).expect("it is in the binary");
+    let llada = poet();
     for target in ["疑是地上霜。", "春水碧于天。"] {
         let args = [
             "--prompt",

@@ -4,80 +4,111 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Objective, Packing, TrainConfig, parse, require};
+use super::keys::{Key, key, require, section, value};
+use super::{ChatUse, Given, Objective, Packing, TooLong, TrainConfig, parse};
 use crate::Result;
 
-/// Section `[sft]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SftConfig {
-    /// Which prompts go through the chat template of the model.
-    pub chat: ChatUse,
-    /// What happens to pairs that are longer than `data.sequence_length`.
-    pub too_long: TooLong,
-    /// Weight in the loss of the EOS that pad an answer; the one that ends it always has 1.
-    pub eos_pad_weight: f64,
-    /// Consecutive sequences of a batch that are padded to the longest of them; 0: all of them.
-    pub local_batch_size: usize,
+section! {
+    /// Section `[sft]`.
+    "struct SftConfig" SftConfig, GivenSft, "sft" {
+        chat: ChatUse = "\"auto\"",
+            "prompts that go through the model's chat template: \"auto\": those of conversations, \
+             if it has one; \"always\" or \"never\"";
+        too_long: TooLong = "\"drop\"",
+            "pairs longer than sequence_length: \"drop\" leaves them out; \"cut\" cuts the end of \
+             the answer off, its EOS with it; both are counted";
+        eos_pad_weight: f64 = "1.0" where AT_LEAST_0,
+            "weight in the loss of the EOS that pad short pairs; the EOS that ends an answer has \
+             1";
+        local_batch_size: usize = "0",
+            "so many sequences in a row are padded to the longest of them; 0: the whole batch";
+    }
+}
+
+section! {
+    /// Section `[lora]`: low-rank adapters in place of all parameters.
+    "struct LoraSection" LoraSection, GivenLora, "lora" {
+        rank: usize = "8", "rank of the adapters";
+        alpha: f64 = "16.0", "adapters count alpha / rank";
+        targets: Vec<String> = "[\"q_proj\", \"v_proj\"]",
+            "matrices of every block that get one: q_proj, k_proj, v_proj, attn_out, ff_proj, \
+             up_proj, ff_out";
+    }
 }
 
 impl Default for SftConfig {
     fn default() -> Self {
-        Self {
-            chat: ChatUse::Auto,
-            too_long: TooLong::Drop,
-            eos_pad_weight: 1.0,
-            local_batch_size: 0,
-        }
+        GivenSft::default().resolve(&[])
     }
-}
-
-/// Which prompts go through the chat template of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ChatUse {
-    /// Conversations, if the model has a template.
-    #[default]
-    Auto,
-    /// All.
-    Always,
-    /// None.
-    Never,
-}
-
-/// What happens to pairs that are longer than `data.sequence_length`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TooLong {
-    /// They are left out.
-    #[default]
-    Drop,
-    /// The end of the answer is cut off, its EOS with it; a pair without room for an answer is
-    /// left out.
-    Cut,
-}
-
-/// Section `[lora]`: low-rank adapters in place of all parameters.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LoraSection {
-    /// Rank of the adapters.
-    pub rank: usize,
-    /// Adapters count `alpha / rank`.
-    pub alpha: f64,
-    /// Names of the matrices that are adapted, in every block.
-    pub targets: Vec<String>,
 }
 
 impl Default for LoraSection {
     fn default() -> Self {
-        Self {
-            rank: 8,
-            alpha: 16.0,
-            targets: ["q_proj", "v_proj"].map(str::to_owned).to_vec(),
-        }
+        GivenLora::default().resolve(&[])
     }
 }
+
+const LEARNING_RATE: &str = "2.5e-5";
+
+/// What fine-tuning says of keys of pre-training instead.
+///
+/// Source of the defaults: arXiv 2502.09992, section 2.3.
+pub(crate) const OTHER_KEYS: &[Key] = &[
+    key(
+        "",
+        "objective",
+        "\"diffusion\"",
+        "\"diffusion\", nothing else",
+    ),
+    key(
+        "data",
+        "train",
+        "",
+        "required: files of pairs, .jsonl; of each line \"messages\" (role, content), or \
+         \"conversations\" (from, value), or \"prompt\" and \"completion\"; weights as \
+         \"a.jsonl:0.7\"; without them every pair is as likely",
+    ),
+    key(
+        "data",
+        "validation",
+        "[]",
+        "held-out files of pairs, for the bound of the answers given their prompts",
+    ),
+    key(
+        "data",
+        "sequence_length",
+        "",
+        "required: longest pair, in tokens, its EOS counted",
+    ),
+    key("train", "batch_size", "256", "pairs of an optimizer step"),
+    key(
+        "train",
+        "learning_rate",
+        LEARNING_RATE,
+        "learning rate between warm-up and decay",
+    ),
+    key(
+        "train",
+        "min_learning_rate",
+        "",
+        "learning rate at the end of the decay; a tenth of learning_rate if not given",
+    ),
+    key(
+        "train",
+        "warmup_steps",
+        "50",
+        "first steps, in which the learning rate rises in a line",
+    ),
+];
+
+/// Keys of pre-training that fine-tuning has no use for.
+pub(crate) const UNUSED_KEYS: &[&str] = &[
+    "data.tokenizer",
+    "data.min_character_count",
+    "data.packing",
+    "train.batch_tokens",
+    "train.random_length_probability",
+];
 
 impl TrainConfig {
     /// Reads and checks a configuration of supervised fine-tuning: [`Self::sft`] is there, and keys
@@ -93,46 +124,21 @@ impl TrainConfig {
     ///
     /// # Errors
     /// As [`Self::from_toml`].
-    ///
-    /// Source of the defaults: arXiv 2502.09992, section 2.3.
     pub fn sft_from_toml(text: &str, path: &Path) -> Result<Self> {
-        let mut config: Self = parse(text, path)?;
-        let given: toml::Table = parse(text, path)?;
-        let is_given = |section: &str, key: &str| {
-            let section = given.get(section).and_then(toml::Value::as_table);
-            section.is_some_and(|section| section.contains_key(key))
-        };
-        for (section, key, name) in [
-            ("data", "tokenizer", "data.tokenizer"),
-            ("data", "min_character_count", "data.min_character_count"),
-            ("data", "packing", "data.packing"),
-            ("train", "batch_tokens", "train.batch_tokens"),
-            (
-                "train",
-                "random_length_probability",
-                "train.random_length_probability",
-            ),
-        ] {
-            let expected = "left out in fine-tuning";
-            require(!is_given(section, key), name, expected, &"a value")?;
+        let mut given: Given = parse(text, path)?;
+        let table: toml::Table = parse(text, path)?;
+        for &key in UNUSED_KEYS {
+            let (section, name) = key.split_once('.').unwrap_or_default();
+            let section = table.get(section).and_then(toml::Value::as_table);
+            let is_given = section.is_some_and(|section| section.contains_key(name));
+            require(!is_given, key, "left out in fine-tuning", &"a value")?;
         }
-        let is_given = |key| is_given("train", key);
-        let train = &mut config.train;
-        train.batch_size = train.batch_size.or(Some(256));
-        if !is_given("learning_rate") {
-            train.learning_rate = 2.5e-5;
-        }
-        if !is_given("min_learning_rate") {
-            train.min_learning_rate = train.learning_rate / 10.0;
-        }
-        if !is_given("warmup_steps") {
-            train.warmup_steps = 50;
-        }
-        config.data.packing = Packing::Documents;
-        config.sft.get_or_insert_default();
-        config.folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        config.check()?;
-        Ok(config)
+        let train = &mut given.train;
+        let rate = train.learning_rate.unwrap_or_else(|| value(LEARNING_RATE));
+        train.min_learning_rate.get_or_insert(rate / 10.0);
+        given.data.packing = Some(Packing::Documents);
+        given.sft.get_or_insert_default();
+        given.resolve(OTHER_KEYS, path)
     }
 
     /// Checks the sections of fine-tuning.
@@ -142,9 +148,6 @@ impl TrainConfig {
         require(is_diffusion, key, "\"diffusion\" in fine-tuning", &got)?;
         let expected = "left out in fine-tuning";
         require(self.model.is_empty(), "model", expected, &"a section")?;
-        let weight = sft.eos_pad_weight;
-        let is_weight = weight >= 0.0 && weight.is_finite();
-        let expected = "finite and at least 0";
-        require(is_weight, "sft.eos_pad_weight", expected, &weight)
+        sft.check_ranges()
     }
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::help::{KEYS, config_help, sft_config_help};
+use super::help::{SECTIONS, config_help, sft_config_help};
 use super::*;
 
 const LEAST: &str = "[data]\ntrain = [\"a.txt\"]\nsequence_length = 64\n\
@@ -39,8 +39,9 @@ fn help_has_every_key() {
             Some(section) => keys.extend(section.keys().map(|key| format!("{name}.{key}"))),
         }
     }
-    let documented: BTreeSet<String> = KEYS
+    let documented: BTreeSet<String> = SECTIONS
         .iter()
+        .flat_map(|(_, keys)| *keys)
         .map(|key| match key.section {
             "" => key.name.to_owned(),
             section => format!("{section}.{}", key.name),

@@ -27,32 +27,10 @@ fn crc_of_parts_is_that_of_the_whole() {
     }
 }
 
-#[test]
-fn a_failed_replacement_leaves_the_old_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.txt");
-    replace(&path, |file| file.write(b"old")).unwrap();
-    let failed = replace(&path, |file| {
-        file.write(b"half of the n")?;
-        Err(Error::NonFinite {
-            step: 1,
-            what: "test",
-            value: 0.0,
-        })
-    });
-    assert!(failed.is_err());
-    assert_eq!(fs::read(&path).unwrap(), b"old");
-    assert_eq!(
-        fs::read_dir(folder.path()).unwrap().count(),
-        1,
-        "nothing is left over"
-    );
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_one_error_that_names_the_file() {
-    let mut file = SyncedFile::create(Path::new("/dev/full")).unwrap();
+    let mut file = SummedFile::create(Path::new("/dev/full")).unwrap();
     let written = file.write(&[0; 100]).and_then(|()| file.finish());
     let error = written.unwrap_err();
     assert_eq!(error.to_string(), "writing /dev/full failed");

@@ -1,5 +1,6 @@
 use super::*;
 use crate::Wait;
+use crate::config::GivenTrain;
 
 fn device() -> llada_tensor::Device {
     llada_tensor::Device::cpu(llada_tensor::CpuConfig {
@@ -84,8 +85,9 @@ fn muon_updates_matrices_alone() {
             value: Tensor::from_f32(&device, &[2, 2], &[1.0, 2.0, 3.0, 4.0]).unwrap(),
             kind,
         });
-        let config: OptimizationConfig =
+        let config: GivenTrain =
             toml::from_str(&format!("steps = 1\noptimizer = \"{optimizer}\"")).unwrap();
+        let config = config.resolve(&[]);
         let mut state = Optimizer::new(&parameters).unwrap();
         let gradient = Tensor::from_f32(&device, &[2, 2], &[1.0, -2.0, 0.5, 0.0]).unwrap();
         for sum in state.gradients.tensors_mut() {

@@ -195,12 +195,12 @@ fn a_full_disk_is_one_error_and_the_old_model_stays() {
     let stopped = Stopped::new();
     let model = stopped.run().join("model.safetensors");
     let before = fs::read(&model).unwrap();
-    let temporary = stopped.run().join(".model.safetensors.tmp");
+    let temporary = stopped.run().join(".llada-tmp-model.safetensors");
     std::os::unix::fs::symlink("/dev/full", &temporary).unwrap();
     let error = run_until(&stopped.config(), &stopped.run(), NEVER).unwrap_err();
     assert_eq!(
         error.to_string(),
-        format!("writing {} failed", temporary.display())
+        format!("writing {} failed", model.display())
     );
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.starts_with("No space left on device"), "{source}");

@@ -12,7 +12,9 @@ use llada::diffusion::{MaskPredictor as _, Query, TokenBatch, Trainable as _};
 use llada::model::LoraConfig;
 use llada::sample::{CacheMode, Process, Remasking, Request, SampleConfig, sample};
 use llada::train::{Optimizer, TrainConfig, train_step};
-use llada::{CpuConfig, CpuLevel, Device, FrozenModel, LladaModel, ModelConfig, Precision};
+use llada::{
+    CpuConfig, CpuLevel, Device, FrozenModel, LladaModel, ModelConfig, ModelSource, Precision,
+};
 
 fn cpu() -> Device {
     let level = Some(CpuLevel::Scalar);
@@ -40,7 +42,8 @@ fn models() -> [PathBuf; 2] {
 }
 
 fn load(dir: &Path, device: &Device, precision: Precision) -> FrozenModel {
-    llada::model::weights::load_frozen(dir, device, precision).unwrap()
+    let source = ModelSource::open(dir).unwrap();
+    source.frozen(device, precision).unwrap()
 }
 
 fn logits(model: &FrozenModel, sequences: &[&[u32]]) -> Vec<f32> {
@@ -214,7 +217,8 @@ type Trained = (Vec<[f64; 2]>, Vec<f32>);
 
 /// Of a model with grouped heads and biases.
 fn train(device: &Device, precision: &str, prepare: Prepare) -> Trained {
-    let load = |precision| llada::model::weights::load(&models()[0], device, precision).unwrap();
+    let source = ModelSource::open(&models()[0]).unwrap();
+    let load = |precision| source.trainable(device, precision).unwrap();
     train_model(precision, |precision| prepare(load(precision)))
 }
 

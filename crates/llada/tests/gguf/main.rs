@@ -6,9 +6,8 @@ mod damaged;
 use std::path::{Path, PathBuf};
 
 use llada::diffusion::{MaskPredictor as _, Query, TokenBatch};
-use llada::model::weights;
 use llada::text::{ChatTemplate, Message};
-use llada::{CpuConfig, Device, Gguf, LladaModel, Precision, Tokenizer};
+use llada::{Checkpoint, CpuConfig, Device, Gguf, LladaModel, ModelSource, Precision, Tokenizer};
 use serde_json::Value;
 
 const TEXTS: [&str; 16] = [
@@ -49,7 +48,8 @@ fn device() -> Device {
 }
 
 fn model(name: &str) -> LladaModel {
-    weights::load(&file(name), &device(), Precision::F32).unwrap()
+    let source = ModelSource::open(&file(name)).unwrap();
+    source.trainable(&device(), Precision::F32).unwrap()
 }
 
 fn logits(model: &LladaModel) -> Vec<f32> {
@@ -69,7 +69,8 @@ fn check_same(name: &str, folder: &str) {
     assert_eq!(ours.pad_token_id, theirs.pad_token_id);
     assert_eq!(ours.vocab_size, theirs.vocab_size);
     assert_eq!(ours.max_sequence_length, theirs.max_sequence_length);
-    assert_eq!(weights::check(&file(name)).unwrap(), *ours);
+    let source = ModelSource::open(&file(name)).unwrap();
+    assert_eq!(source.config(), ours);
 }
 
 #[test]
@@ -111,7 +112,8 @@ fn quantised_values_are_those_of_the_package() {
     for kind in ["Q8_0", "Q4_0", "Q4_K", "Q6_K"] {
         assert_eq!(types[kind], if kind == "Q4_0" { 3 } else { 2 }, "{kind}");
     }
-    let model = gguf.load_frozen(&device(), Precision::F32).unwrap();
+    let source = ModelSource::Gguf(gguf);
+    let model = source.frozen(&device(), Precision::F32).unwrap();
     let batch = TokenBatch::new(&[[3, 5, 5, 2]]).unwrap();
     assert!(
         model
@@ -164,11 +166,12 @@ fn the_splitting_of_bailing_is_that_of_its_tokenizer() {
 fn the_chat_template_is_in_the_file() {
     let messages = [Message::user(" 你好 ")];
     let theirs = ChatTemplate::from_dir(&hf_tokenizer()).unwrap();
-    let ours = llada::chat_template(&file("float-f32.gguf")).unwrap();
+    let template = |name| Checkpoint::open(&file(name)).unwrap().template();
+    let ours = template("float-f32.gguf").unwrap();
     let rendered = ours.render(&messages, true).unwrap();
     assert!(rendered.starts_with("<|startoftext|>"), "{rendered}");
     assert_eq!(rendered, theirs.render(&messages, true).unwrap());
-    let missing = llada::chat_template(&file("float-f16.gguf")).unwrap_err();
+    let missing = template("float-f16.gguf").unwrap_err();
     assert!(
         missing.to_string().contains("no chat template"),
         "{missing}"

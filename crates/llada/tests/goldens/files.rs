@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use llada::{CpuConfig, CpuLevel, Device, LladaModel, Precision};
+use llada::{CpuConfig, CpuLevel, Device, LladaModel, ModelSource, Precision};
 use safetensors::{SafeTensors, tensor::Dtype};
 use serde_json::Value;
 
@@ -212,7 +212,8 @@ fn at_level(level: CpuLevel) -> Device {
 
 pub(crate) fn load(model: &str, device: &Device, precision: Precision) -> LladaModel {
     let dir = root().join("models").join(model);
-    llada::model::weights::load(&dir, device, precision).unwrap()
+    let source = ModelSource::open(&dir).unwrap();
+    source.trainable(device, precision).unwrap()
 }
 
 /// Largest absolute difference; NaN counts as infinite.

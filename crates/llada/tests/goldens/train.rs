@@ -5,7 +5,7 @@ use llada::diffusion::{
 };
 use llada::tensor::ops::adamw::{AdamWArgs, adamw, global_norm};
 use llada::tensor::{DType, Gradients, Tape, Tensor};
-use llada::{LladaModel, Precision};
+use llada::{LladaModel, ModelSource, Precision};
 use serde_json::Value;
 
 use crate::files::{Case, Tensors, cases, device, max_difference, root};
@@ -36,7 +36,8 @@ fn recorded() -> Vec<Recorded> {
 
 impl Recorded {
     fn model(&self) -> LladaModel {
-        llada::model::weights::load(&root().join(&self.folder), &device(), Precision::F32).unwrap()
+        let source = ModelSource::open(&root().join(&self.folder)).unwrap();
+        source.trainable(&device(), Precision::F32).unwrap()
     }
 
     /// The forward process with recorded draws, `[rows, L]` from row `first` on.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use llada::{CpuConfig, Device, Precision};
+use llada::{CpuConfig, Device, ModelSource, Precision};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -287,6 +287,7 @@ fn a_long_context_allocates_nothing() {
     let copy = Copy::of("tied-bias-mqa-f32");
     copy.json("config.json", |x| x["max_sequence_length"] = json!(1 << 28));
     let device = Device::cpu(CpuConfig::default()).unwrap();
-    let model = llada::model::weights::load_frozen(copy.0.path(), &device, Precision::F32).unwrap();
+    let model = ModelSource::open(copy.0.path()).unwrap();
+    let model = model.frozen(&device, Precision::F32).unwrap();
     assert!(model.bytes() < 1 << 20);
 }

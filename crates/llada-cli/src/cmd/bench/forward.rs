@@ -10,7 +10,7 @@ use crate::args::BenchForwardArgs;
 use crate::config::Misuse;
 
 pub(super) fn run(args: &BenchForwardArgs) -> Result<()> {
-    let (length, format) = (args.length, args.subject.model.format);
+    let (length, format) = (args.length, args.subject.model.run.format);
     let subject = Subject::new(&args.subject, 1, None)?;
     subject.check_length("--length", length)?;
     let masked = args.masked.unwrap_or(length);

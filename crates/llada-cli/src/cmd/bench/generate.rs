@@ -54,7 +54,7 @@ pub(super) fn run(args: &BenchGenerateArgs) -> Result<()> {
         flops,
         weights_bytes: model.bytes(),
     }
-    .print(args.subject.model.format)
+    .print(args.subject.model.run.format)
 }
 
 /// Of the prompt and of the answer.

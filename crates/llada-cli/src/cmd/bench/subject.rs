@@ -1,17 +1,17 @@
 //! What is measured: a model or a shape, on a device, in a precision.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use llada::diffusion::TokenBatch;
-use llada::model::{Error as ModelError, weights};
+use llada::model::Error as ModelError;
 use llada::tensor::{Philox, Stream};
-use llada::{Device, FrozenModel, LladaModel, ModelConfig, Precision};
+use llada::{Checkpoint, Device, FrozenModel, LladaModel, ModelConfig, ModelSource, Precision};
 use serde_json::{Value, json};
 
 use super::memory::check_room;
 use crate::args::SubjectArgs;
-use crate::config::{Misuse, auto_precision, device, precision, preset};
+use crate::config::{Misuse, device, precision, preset};
 
 const CONFIG: &str = "config.json";
 
@@ -39,34 +39,34 @@ pub(super) struct Subject {
 impl Subject {
     /// What the flags ask for; no weight is made or read yet.
     pub(super) fn new(args: &SubjectArgs, batch: usize, usual: Option<&str>) -> Result<Self> {
-        let device = device(args.model.device, args.model.threads)?;
+        let device = device(&args.model.run)?;
         let asked = precision(args.model.dtype);
         let usual = usual.filter(|_| args.model.model.is_none());
         let (weights, config) = match (args.preset.as_deref().or(usual), &args.model.model) {
             (Some(name), _) => (Weights::Random(name.to_owned()), preset(name)?),
             (None, Some(model)) => {
                 let path = crate::hub::resolve(model)?;
-                match weights::check(&path) {
+                match ModelSource::open(&path) {
                     Err(ModelError::NotACheckpoint { missing, .. }) if missing != CONFIG => {
                         let config = ModelConfig::from_file(&path.join(CONFIG))?;
                         (Weights::Random(path.display().to_string()), config)
                     }
-                    config => (Weights::Path(path), config?),
+                    source => (Weights::Path(path), source?.config().clone()),
                 }
             }
             (None, None) => {
-                let config = ModelConfig::from_json(llada::EMBEDDED_CONFIG, Path::new(CONFIG))?;
+                let config = Checkpoint::embedded()?.config().clone();
                 (Weights::Embedded, config)
             }
         };
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             device,
-            precision: asked.unwrap_or_else(|| auto_precision(&config)),
+            precision: asked.unwrap_or_else(|| config.default_precision()),
             config,
             batch: args.batch.unwrap_or(batch),
             weights,
-            threads: match args.model.threads {
+            threads: match args.model.run.threads {
                 0 => cores(),
                 threads => threads,
             },
@@ -120,11 +120,11 @@ impl Subject {
         let (device, precision) = (&self.device, self.precision);
         check_room(self.inference_bytes(length), "the model")?;
         Ok(match &self.weights {
-            Weights::Embedded => llada::embedded(device, precision)?.model,
+            Weights::Embedded => Checkpoint::embedded()?.frozen(device, precision)?.model,
             Weights::Random(_) => {
                 FrozenModel::random(self.config.clone(), device, precision, self.seed)?
             }
-            Weights::Path(path) => weights::load_frozen(path, device, precision)?,
+            Weights::Path(path) => ModelSource::open(path)?.frozen(device, precision)?,
         })
     }
 
@@ -137,7 +137,7 @@ impl Subject {
         check_room(bytes as u64, "the training step")?;
         let (device, precision) = (&self.device, self.precision);
         Ok(match &self.weights {
-            Weights::Path(path) => weights::load(path, device, precision)?,
+            Weights::Path(path) => ModelSource::open(path)?.trainable(device, precision)?,
             _ => LladaModel::random(self.config.clone(), device, precision, self.seed)?,
         })
     }

@@ -45,7 +45,7 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
         flops: 3 * subject.config.forward_flops(tokens, report.predicted),
         weights_bytes: model.parameters().iter().map(|p| bytes(&p.value)).sum(),
     }
-    .print(args.subject.model.format)
+    .print(args.subject.model.run.format)
 }
 
 fn train_config(subject: &Subject, length: usize) -> Result<TrainConfig> {

@@ -63,7 +63,7 @@ pub(super) fn run(args: &ReversalArgs) -> Result<()> {
         save(folder, "reversal.json", &format!("{result:#}\n"))?;
         save(folder, "reversal.svg", &reversal_svg(&bars)?)?;
     }
-    match args.model.format {
+    match args.model.run.format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text => print(&table(&measured, args.candidates)),
     }

@@ -43,7 +43,7 @@ pub(super) fn run(args: &ScalingArgs) -> Result<()> {
         save(folder, "scaling.json", &format!("{result:#}\n"))?;
         save(folder, "scaling.svg", &scaling_svg(&points)?)?;
     }
-    match args.format {
+    match args.run.format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text => print(&table(&points)),
     }
@@ -72,10 +72,8 @@ fn point(
 ) -> Result<Option<ScalingPoint>> {
     let llada = load(&ModelArgs {
         model: Some(run.to_owned()),
-        device: args.device,
         dtype: args.dtype,
-        threads: args.threads,
-        format: args.format,
+        run: args.run.clone(),
     })?;
     let subject = llada.subject();
     let documents = read_documents(text, args.limit.map(Into::into), &subject)

@@ -37,7 +37,7 @@ pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
         Figure::accuracy(&chosen.iter().map(of).collect::<Vec<bool>>())
     };
     let (sum, per_token) = (of(|x| x.by_likelihood), of(|x| x.by_likelihood_per_token));
-    match args.model.format {
+    match args.model.run.format {
         Format::Json => {
             let mut result = figure_json(sum);
             result["per_token"] = figure_json(per_token);
@@ -69,7 +69,7 @@ pub(super) fn generation(args: &GenerationArgs) -> Result<()> {
     let right =
         exact_matches(&subject, &tasks, config, observer).with_context(|| name(&args.data))?;
     let figure = Figure::accuracy(&right);
-    match args.model.format {
+    match args.model.run.format {
         Format::Json => {
             let mut result = figure_json(figure);
             result["interrupted"] = json!(progress.is_stopped());

@@ -1,0 +1,148 @@
+//! A model with what belongs to its text, wherever it comes from.
+
+use std::path::Path;
+
+use llada_model::convert::{Report, convert};
+use llada_model::{LladaModel, ModelConfig, ModelSource};
+use llada_sample::AnswerLength;
+use llada_tensor::{Device, Precision};
+use llada_text::{ChatTemplate, Error as TextError, Tokenizer};
+
+use crate::{Llada, LoadError, gguf};
+
+const CONFIG: &[u8] = include_bytes!("../../../assets/poems/config.json");
+const WEIGHTS: &[u8] = include_bytes!("../../../assets/poems/model.safetensors");
+const TOKENIZER: &[u8] = include_bytes!("../../../assets/poems/tokenizer.json");
+
+/// A model that was opened: its configuration is read and its weights are known to fit. What is
+/// large is read by the methods that make something of it.
+#[derive(Debug)]
+pub struct Checkpoint {
+    source: ModelSource,
+}
+
+impl Checkpoint {
+    /// Opens a folder in the HF layout (`config.json`, safetensors and `tokenizer.json`) or a GGUF
+    /// file.
+    ///
+    /// # Errors
+    /// One that names the file and what is wrong with it.
+    pub fn open(path: &Path) -> Result<Self, LoadError> {
+        let source = ModelSource::open(path)?;
+        Ok(Self { source })
+    }
+
+    /// The embedded poem model: a character-level LLaDA trained on Tang poems.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; not with the model of this repository.
+    pub fn embedded() -> Result<Self, LoadError> {
+        let source = ModelSource::from_bytes(CONFIG, WEIGHTS)?;
+        Ok(Self { source })
+    }
+
+    /// The configuration, with the fields of `config.json`.
+    #[must_use]
+    pub fn config(&self) -> &ModelConfig {
+        self.source.config()
+    }
+
+    /// The weights without what belongs to their text.
+    #[must_use]
+    pub fn source(&self) -> &ModelSource {
+        &self.source
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// One that names the file, if it is not there or not supported.
+    pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
+        match &self.source {
+            ModelSource::Folder { path, .. } => Ok(Tokenizer::from_dir(path)?),
+            ModelSource::Gguf(file) => gguf::tokenizer(file),
+            ModelSource::Memory(_) => Ok(Tokenizer::from_bytes(TOKENIZER)?),
+        }
+    }
+
+    /// Length of an answer if none is asked for.
+    fn answer_length(&self) -> AnswerLength {
+        match &self.source {
+            // The first line of a quatrain has three more.
+            ModelSource::Memory(_) => AnswerLength::Prompts(3),
+            ModelSource::Folder { .. } | ModelSource::Gguf(_) => AnswerLength::default(),
+        }
+    }
+
+    /// The chat template.
+    ///
+    /// # Errors
+    /// [`TextError::NoChatTemplate`] if there is none, as in the embedded model; others that name
+    /// the file.
+    pub fn template(&self) -> Result<ChatTemplate, LoadError> {
+        match &self.source {
+            ModelSource::Folder { path, .. } => Ok(ChatTemplate::from_dir(path)?),
+            ModelSource::Gguf(file) => gguf::chat_template(file),
+            ModelSource::Memory(_) => {
+                let path = "the embedded poem model".into();
+                Err(TextError::NoChatTemplate { path }.into())
+            }
+        }
+    }
+
+    /// The model for inference, with its tokenizer.
+    ///
+    /// # Errors
+    /// As [`Self::tokenizer`] and [`ModelSource::frozen`].
+    pub fn frozen(&self, device: &Device, precision: Precision) -> Result<Llada, LoadError> {
+        // The vocabulary first: it is quick to fail.
+        let tokenizer = self.tokenizer()?;
+        let model = self.source.frozen(device, precision)?;
+        Ok(Llada {
+            model,
+            tokenizer,
+            answer_length: self.answer_length(),
+        })
+    }
+
+    /// The model to be trained, with its tokenizer.
+    ///
+    /// # Errors
+    /// As [`Self::tokenizer`] and [`ModelSource::trainable`].
+    pub fn trainable(
+        &self,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Llada<LladaModel>, LoadError> {
+        let tokenizer = self.tokenizer()?;
+        let model = self.source.trainable(device, precision)?;
+        Ok(Llada {
+            model,
+            tokenizer,
+            answer_length: self.answer_length(),
+        })
+    }
+
+    /// Writes the model in another type into the folder `target` in the HF layout, see
+    /// [`llada_model::convert::convert`]. The vocabulary of a GGUF file becomes a
+    /// `tokenizer.json`; its chat template is left out.
+    ///
+    /// # Errors
+    /// As [`Self::frozen`]; if `target` holds a model already.
+    pub fn convert(
+        &self,
+        target: &Path,
+        precision: Precision,
+        device: &Device,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Report, LoadError> {
+        // The files of a folder are copied as they are.
+        let is_folder = matches!(self.source, ModelSource::Folder { .. });
+        let tokenizer = (!is_folder).then(|| self.tokenizer()).transpose()?;
+        let report = convert(&self.source, target, precision, device, progress)?;
+        if let Some(tokenizer) = tokenizer {
+            tokenizer.save(target)?;
+        }
+        Ok(report)
+    }
+}
