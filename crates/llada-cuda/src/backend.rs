@@ -1,7 +1,9 @@
 //! The list of ops: each method hands its arguments to the file of its op.
 
+use std::any::{Any, TypeId};
 use std::sync::Arc;
 
+use llada_diffusion::DenoiserExtension;
 use llada_tensor::backend::{
     AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
     CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
@@ -139,6 +141,12 @@ impl Backend for CudaBackend {
     }
     fn recorder(&self) -> Option<Box<dyn Recorder>> {
         Some(Box::new(Graphs::new(Arc::clone(&self.cx))))
+    }
+    fn extension(&self, of: TypeId) -> Option<Box<dyn Any>> {
+        (of == TypeId::of::<DenoiserExtension>()).then(|| {
+            let graphs = Graphs::new(Arc::clone(&self.cx));
+            Box::new(DenoiserExtension(Box::new(graphs))) as Box<dyn Any>
+        })
     }
     fn peak_bytes(&self) -> Option<u64> {
         Some(self.cx.allocator().peak_bytes())

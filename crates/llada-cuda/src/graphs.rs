@@ -11,11 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::result;
 use cudarc::driver::sys::{CUgraphExec, CUgraphInstantiate_flags, CUstreamCaptureMode};
+use llada_diffusion::{Choose, Denoiser, Denoising, DenoisingStep};
 use llada_kernels::args::LladaCandidate;
-use llada_tensor::backend::{
-    Candidate, CandidateArgs, Choose, Denoising, DenoisingStep, DeviceMemory as _, Noise, Recorder,
-    Step,
-};
+use llada_tensor::backend::{Candidate, CandidateArgs, DeviceMemory as _, Noise, Recorder, Step};
 use llada_tensor::{Error, Result, Tensor};
 
 use crate::context::{Context, Input};
@@ -321,7 +319,9 @@ impl Recorder for Graphs {
         outcome.ran();
         Ok(output)
     }
+}
 
+impl Denoiser for Graphs {
     fn denoise(
         &self,
         denoising: &Denoising<'_>,

@@ -3,6 +3,7 @@
 //! [`MaskPredictor`] that all of it is written against.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod autoregressive;
 mod batch;
 mod error;
@@ -15,6 +16,10 @@ mod ratio;
 mod reverse;
 mod schedule;
 
+pub use ahead::{
+    Choose, Denoiser, DenoiserExtension, Denoising, DenoisingStep, Keep, RankBy, RemaskRule,
+    denoiser,
+};
 pub use autoregressive::autoregressive_log_likelihood;
 pub use batch::TokenBatch;
 pub use error::{Error, Result};
@@ -35,4 +40,4 @@ pub use ratio::nats_per_token;
 pub use reverse::{StepKey, reveal_probability};
 pub use schedule::num_transfer_tokens;
 
-pub use llada_tensor::backend::{Candidate, DenoisingStep, Keep, Noise, RankBy, RemaskRule};
+pub use llada_tensor::backend::{Candidate, Noise};

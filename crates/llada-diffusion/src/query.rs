@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use llada_tensor::Tensor;
-use llada_tensor::backend::{Candidate, DenoisingStep, Noise};
+use llada_tensor::backend::{Candidate, Noise};
 use llada_tensor::ops::candidates::{CandidateRule, guide, reduce_logits};
 
-use crate::{Error, MaskPredictor, Result, TokenBatch};
+use crate::{DenoisingStep, Error, MaskPredictor, Result, TokenBatch};
 
 /// One question to a predictor: what it sees, what it computes of that, and which positions it is
 /// asked about.

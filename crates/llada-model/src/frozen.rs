@@ -4,10 +4,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use llada_diffusion::{
-    Cached, Candidates, Choice, Error as DiffusionError, MaskPredictor, PredictorInfo, Query,
-    Result as DiffusionResult, TokenBatch, cross_entropies, guide_all,
+    Cached, Candidates, Choice, Denoiser, Denoising, Error as DiffusionError, MaskPredictor,
+    PredictorInfo, Query, Result as DiffusionResult, TokenBatch, cross_entropies, denoiser,
+    guide_all,
 };
-use llada_tensor::backend::{CandidateArgs, Denoising, Recorder, Rhs, Step};
+use llada_tensor::backend::{CandidateArgs, Recorder, Rhs, Step};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
@@ -29,15 +30,19 @@ pub struct FrozenModel {
     weights: Vec<FrozenWeight>,
     /// Of passes without caches, if the device has one.
     recorder: Option<Box<dyn Recorder>>,
+    /// Takes several steps of sampling, if the device does.
+    denoiser: Option<Box<dyn Denoiser>>,
 }
 
 impl FrozenModel {
     pub(crate) fn new(network: Arc<Network>, weights: Vec<FrozenWeight>) -> Self {
         let recorder = network.device.backend().recorder();
+        let denoiser = denoiser(&network.device);
         Self {
             network,
             weights,
             recorder,
+            denoiser,
         }
     }
 
@@ -86,10 +91,9 @@ impl FrozenModel {
     ///
     /// # Errors
     /// If the device fails.
-    pub fn block_causal(mut self, block_size: NonZeroUsize) -> Result<Self> {
-        self.network = Arc::new(self.network.block_causal(block_size)?);
-        self.recorder = self.network.device.backend().recorder();
-        Ok(self)
+    pub fn block_causal(self, block_size: NonZeroUsize) -> Result<Self> {
+        let network = self.network.block_causal(block_size)?;
+        Ok(Self::new(Arc::new(network), self.weights))
     }
 
     /// Hidden states `[T, D]` of all tokens: the embeddings, then what each block gives, the last
@@ -180,7 +184,7 @@ impl FrozenModel {
     /// The candidates of several steps, which the device takes without waiting for the host.
     fn candidates_ahead(
         &self,
-        recorder: &dyn Recorder,
+        denoiser: &dyn Denoiser,
         query: &Query<'_>,
         choice: &Choice<'_>,
     ) -> DiffusionResult<Candidates> {
@@ -199,7 +203,7 @@ impl FrozenModel {
             steps: choice.ahead,
         };
         let (head, bias) = self.head();
-        let steps = recorder.denoise(&denoising, &mut |noise, choose| {
+        let steps = denoiser.denoise(&denoising, &mut |noise, choose| {
             let hidden = self.run(&input, None, None)?.narrow(0, 0, asked)?;
             choose(&CandidateArgs {
                 hidden: &hidden,
@@ -244,11 +248,11 @@ impl MaskPredictor for FrozenModel {
 
     fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> DiffusionResult<Candidates> {
         let is_whole = query.cached.is_none() && query.guidance.is_none();
-        if let Some(recorder) = &self.recorder
+        if let Some(denoiser) = &self.denoiser
             && is_whole
             && choice.ahead.len() > 1
         {
-            return self.candidates_ahead(&**recorder, &query, choice);
+            return self.candidates_ahead(&**denoiser, &query, choice);
         }
         let (hidden, guidance) = self.answer(query)?;
         let (head, bias) = self.head();

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use llada_diffusion::{
     Cached, Error as DiffusionError, Parameter, ParameterKind, PredictorInfo,
-    Result as DiffusionResult, TokenBatch,
+    Result as DiffusionResult, TokenBatch, denoiser,
 };
 use llada_tensor::backend::{AttentionShape, PackedWeight};
 use llada_tensor::ops::matmul::linear_each;
@@ -183,7 +183,7 @@ impl Network {
             config.rope_theta,
         )?);
         let device = device.clone();
-        let steps_at_once = device.backend().recorder().map_or(1, |_| STEPS_AT_ONCE);
+        let steps_at_once = denoiser(&device).map_or(1, |_| STEPS_AT_ONCE);
         Ok(Self {
             config,
             device,

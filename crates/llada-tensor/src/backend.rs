@@ -3,16 +3,14 @@
 
 mod recorder;
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{DType, Precision, Result, Tensor};
 
-pub use self::recorder::{
-    Choose, Denoising, DenoisingStep, Keep, RankBy, Recorder, RemaskRule, Step,
-};
+pub use self::recorder::{Recorder, Step};
 pub use crate::ops::adamw::AdamWArgs;
 pub use crate::ops::attention::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
 pub use crate::ops::candidates::{Candidate, CandidateArgs, Noise};
@@ -235,6 +233,10 @@ pub trait Backend: Any + Send + Sync {
     /// A recorder, if the device gains from one: a GPU does if it computes faster than ops are
     /// launched one by one.
     fn recorder(&self) -> Option<Box<dyn Recorder>>;
+
+    /// What the device can do beyond the ops for a crate above this one, as the type of that crate;
+    /// `None` if it can't.
+    fn extension(&self, of: TypeId) -> Option<Box<dyn Any>>;
 
     /// Type of tensors that only products take: `bf16` if the device multiplies them in this
     /// precision as they are, else `f32`.

@@ -18,6 +18,7 @@ mod swiglu;
 mod tasks;
 mod workers;
 
+use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use crate::backend::{
@@ -171,6 +172,9 @@ impl Backend for CpuBackend {
         Ok(peak::gemm_peak(self.context(), precision, rounds))
     }
     fn recorder(&self) -> Option<Box<dyn Recorder>> {
+        None
+    }
+    fn extension(&self, _of: TypeId) -> Option<Box<dyn Any>> {
         None
     }
     fn operand_dtype(&self, _precision: Precision) -> DType {

@@ -14,7 +14,11 @@ const TABLE: &[(&str, &[&str])] = &[
     ("llada-files", &[]),
     ("llada-tensor", &[]),
     ("llada-text", &["llada-files"]),
-    ("llada-cuda", &["llada-kernels", "llada-tensor"]),
+    // The rules of several steps that a device takes at once are those of the reverse process.
+    (
+        "llada-cuda",
+        &["llada-diffusion", "llada-kernels", "llada-tensor"],
+    ),
     ("llada-diffusion", &["llada-tensor"]),
     (
         "llada-model",
@@ -68,12 +72,6 @@ const TABLE: &[(&str, &[&str])] = &[
 /// Any package may use them, in tests only.
 pub(super) const TEST_TOOLS: &[&str] = &["amxsim", "llada-testkit", "ptxsim"];
 
-/// A package, and another that its tests alone may use: what they check belongs to both.
-const IN_TESTS: &[(&str, &str)] = &[
-    // The rule of a candidate is in the signature of the predictors that they make up.
-    ("llada-eval", "llada-tensor"),
-];
-
 const HERE: &str = "xtask/src/tidy/layers.rs";
 
 pub(super) fn check(members: &[Member]) -> Vec<Offence> {
@@ -109,9 +107,7 @@ fn check_member(member: &Member, members: &[Member]) -> Vec<Offence> {
                 ));
             }
         } else {
-            let is_allowed = may_use.contains(&dependency.name.as_str())
-                || in_tests && IN_TESTS.contains(&(&member.name, &dependency.name));
-            if is_allowed {
+            if may_use.contains(&dependency.name.as_str()) {
                 continue;
             }
             let wrong = format!("{} may not use {}", member.name, dependency.name);

@@ -1,10 +1,10 @@
 //! See `/kernels/remask.cu`.
 
+use llada_diffusion::{Keep, RankBy, RemaskRule};
 use llada_kernels::args::{
     LLADA_KEEP_FACTOR, LLADA_KEEP_QUOTA, LLADA_KEEP_THRESHOLD, LLADA_SCORE_CONFIDENCE,
     LLADA_SCORE_ENTROPY, LLADA_SCORE_MARGIN, LladaRemaskArgs, LladaRemaskRule,
 };
-use llada_tensor::backend::{Keep, RankBy, RemaskRule};
 use llada_tensor::{Error, Result};
 
 use crate::context::Context;

@@ -2,10 +2,8 @@
 
 use std::ffi::{CStr, c_char, c_int};
 
-use llada_tensor::backend::{
-    Candidate, CandidateArgs, Denoising, DenoisingStep, Keep, Noise, RankBy, Recorder, RemaskRule,
-    Rhs, Step,
-};
+use llada_diffusion::{Denoising, DenoisingStep, Keep, RankBy, RemaskRule, denoiser};
+use llada_tensor::backend::{Candidate, CandidateArgs, Noise, Recorder, Rhs, Step};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::{Device, Precision, Result, Tape, Tensor, Var};
 
@@ -150,7 +148,7 @@ fn expected(toy: &Toy, rule: &CandidateRule<'_>) -> Vec<Vec<Candidate>> {
 fn steps_are_recorded_and_do_not_wait() {
     let Some(device) = cuda() else { return };
     let (toy, on_cpu) = (Toy::new(&device), Toy::new(&cpu()));
-    let recorder = device.backend().recorder().unwrap();
+    let denoiser = denoiser(&device).unwrap();
     for temperature in [0.0, 0.7] {
         let rule = CandidateRule {
             temperature,
@@ -177,7 +175,7 @@ fn steps_are_recorded_and_do_not_wait() {
         let mut bodies = 0;
         for round in 0..2 {
             let before = [c"cuGraphLaunch", c"cuStreamSynchronize"].map(calls);
-            let got = recorder.denoise(&denoising, &mut |noise, choose| {
+            let got = denoiser.denoise(&denoising, &mut |noise, choose| {
                 bodies += 1;
                 let hidden = toy.hidden(&ids, &rows, &PLACES)?;
                 choose(&toy.args(&hidden, &rule, noise))

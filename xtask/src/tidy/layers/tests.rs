@@ -65,13 +65,6 @@ fn a_lower_layer_does_not_use_a_higher_one() {
 }
 
 #[test]
-fn what_tests_may_use_the_package_may_not() {
-    check_edges("llada-cuda", &[("llada-diffusion", Dev)], &[]);
-    let wrong = "llada-cuda may not use llada-diffusion";
-    check_edges("llada-cuda", &[("llada-diffusion", Normal)], &[wrong]);
-}
-
-#[test]
 fn only_the_facade_sees_cuda() {
     for package in ["llada-model", "llada-cli", "llada-tensor"] {
         let wrong = format!("{package} may not use llada-cuda");

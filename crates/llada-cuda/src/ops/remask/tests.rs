@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use llada_tensor::backend::{Candidate, Keep, RankBy, RemaskRule};
+use llada_diffusion::{Candidate, Keep, RankBy, RemaskRule};
 use llada_tensor::{Philox, Stream};
 
 use super::{Masks, launch, rule_words};
