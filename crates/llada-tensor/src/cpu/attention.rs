@@ -11,7 +11,7 @@ mod tiles;
 
 use std::num::NonZeroUsize;
 
-use super::matmul::Context;
+use super::context::Context;
 #[cfg(target_arch = "x86_64")]
 use super::panels::Kind;
 use super::simd::block::{Lhs, block};
@@ -24,6 +24,8 @@ use crate::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
 const KEYS: usize = 96;
 /// Register blocks of rows per block of queries.
 const ROW_BLOCKS: usize = 4;
+/// Queries per block at most: room for the state of their softmax.
+const MAX_QUERIES: usize = 64;
 
 /// One head of a matrix `[T, heads * E]`, for the rows of one sequence.
 #[derive(Clone, Copy)]
@@ -103,6 +105,7 @@ struct Sizes {
 
 impl Sizes {
     fn new<S: Simd>(len: usize, n_keys: usize, head_dim: usize) -> Self {
+        const { assert!(ROW_BLOCKS * S::BLOCK_ROWS <= MAX_QUERIES) };
         let (block_rows, block_columns) = (S::BLOCK_ROWS, S::BLOCK_VECS * S::LANES);
         let n_queries = len.next_multiple_of(block_rows);
         Self {
@@ -266,7 +269,7 @@ impl Kernel for ForwardHead<'_> {
         for (q0, n) in sizes.query_blocks(len) {
             let rows = n.next_multiple_of(sizes.block_rows);
             let queries = padded_rows(self.q, q0, n, rows, place.head_dim, place.scale());
-            let mut state = [(f32::NEG_INFINITY, 0.0_f32); 64];
+            let mut state = [(f32::NEG_INFINITY, 0.0_f32); MAX_QUERIES];
             out.fill(0.0);
             for (k0, m) in sizes.key_blocks() {
                 if k0 >= place.seen(q0 + n - 1) {

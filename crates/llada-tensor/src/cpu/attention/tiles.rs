@@ -5,7 +5,7 @@
 //! visits blocks of keys with an online softmax; scores, probabilities and sums are `f32`, and the
 //! probabilities are rounded for the second product.
 
-use super::super::matmul::Context;
+use super::super::context::Context;
 use super::super::simd::tiles::{self, Products, STEP, STEP_ELEMENTS, WIDTH};
 use super::super::simd::{Kernel, Simd};
 use super::super::workers::Shared;
