@@ -355,7 +355,6 @@ impl Network {
             n_heads: self.config.n_heads,
             n_kv_heads: self.config.kv_heads(),
             block_size: causal.or(self.config.block_size),
-            key_bias: None,
         };
         match &mut pass.cached {
             None => pass.tape.attention(&q, &k, &v, shape),

@@ -40,7 +40,6 @@ impl Places {
             Some(of_keys) => cx.upload(of_keys)?,
             None => Arc::clone(&offsets),
         };
-        let key_bias = shape.key_bias.map(|bias| cx.upload(bias)).transpose()?;
         // A block as long as the sequences hides nothing.
         let block_size = shape.block_size.map_or(0, |size| size.get());
         let block_size = if block_size < sizes.keys {
@@ -53,7 +52,7 @@ impl Places {
         let args = LladaAttentionPlaces {
             offsets: offsets.pointer(),
             key_offsets: key_offsets.pointer(),
-            key_bias: key_bias.as_ref().map_or(0, |bias| bias.pointer()),
+            key_bias: 0,
             n_heads: narrow(op, shape.n_heads)?,
             n_kv_heads: narrow(op, shape.n_kv_heads)?,
             head_dim: narrow(op, head_dim)?,
@@ -63,13 +62,11 @@ impl Places {
         };
         let q_stride = narrow(op, shape.n_heads * head_dim)?;
         let kv_stride = narrow(op, shape.n_kv_heads * head_dim)?;
-        let mut arrays = vec![offsets, key_offsets];
-        arrays.extend(key_bias);
         Ok(Self {
             sizes,
             args,
             strides: [q_stride, kv_stride].map(i64::from),
-            _arrays: arrays,
+            _arrays: vec![offsets, key_offsets],
         })
     }
 }

@@ -17,7 +17,6 @@ struct Case {
     n_kv_heads: usize,
     head_dim: usize,
     block_size: Option<NonZeroUsize>,
-    key_bias: Option<Vec<f32>>,
 }
 
 fn case(offsets: &[usize], [n_heads, n_kv_heads]: [usize; 2], head_dim: usize) -> Case {
@@ -28,7 +27,6 @@ fn case(offsets: &[usize], [n_heads, n_kv_heads]: [usize; 2], head_dim: usize) -
         n_kv_heads,
         head_dim,
         block_size: None,
-        key_bias: None,
     }
 }
 
@@ -90,7 +88,6 @@ impl Case {
             n_heads: self.n_heads,
             n_kv_heads: self.n_kv_heads,
             block_size: self.block_size,
-            key_bias: self.key_bias.as_deref(),
         };
         let args = AttentionArgs {
             q: &q,
@@ -145,15 +142,9 @@ impl Case {
                     let block = |at: usize| self.block_size.map(|size| at / size);
                     block(j - keys[0]) <= block(i - queries[0])
                 };
-                let score = |j: usize| {
-                    let bias = self
-                        .key_bias
-                        .as_ref()
-                        .map_or(0.0, |bias| f64::from(bias[j]));
-                    match sees(j) {
-                        true => dot(&q[mine.clone()], &k[place(j)..][..e]) * scale + bias,
-                        false => f64::NEG_INFINITY,
-                    }
+                let score = |j: usize| match sees(j) {
+                    true => dot(&q[mine.clone()], &k[place(j)..][..e]) * scale,
+                    false => f64::NEG_INFINITY,
                 };
                 let scores: Vec<f64> = (keys[0]..keys[1]).map(score).collect();
                 let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -326,42 +317,6 @@ fn bf16_blocks_are_not_seen_from_before() {
     }
 }
 
-/// Keys with a bias of minus infinity, or nearly so, are not there; a query without keys has no
-/// output and no gradient.
-#[test]
-fn padding_is_not_seen() {
-    for (head_dim, hidden) in [
-        (6, f32::NEG_INFINITY),
-        (6, -1e30),
-        (64, f32::NEG_INFINITY),
-        (64, f32::MIN),
-    ] {
-        let mut bias = values(5, 130);
-        bias[..3].fill(hidden);
-        bias[60..90].fill(hidden);
-        bias[110..].fill(hidden);
-        let shape = case(&[0, 50, 130], [2, 1], head_dim);
-        let block_size = hidden.is_infinite().then_some(NonZeroUsize::MIN);
-        for block_size in [None, block_size] {
-            let case = Case {
-                key_bias: Some(bias.clone()),
-                block_size,
-                ..shape.clone()
-            };
-            check(&case);
-            check_bf16(&case);
-        }
-    }
-    for head_dim in [4, 128] {
-        let blind = Case {
-            key_bias: Some(vec![f32::NEG_INFINITY; 100]),
-            ..case(&[0, 100], [1, 1], head_dim)
-        };
-        check(&blind);
-        check_bf16(&blind);
-    }
-}
-
 /// Also with fewer queries than keys, more, and none of either.
 #[test]
 fn windows_see_all_keys() {
@@ -468,7 +423,6 @@ fn heads_of_more_than_256_columns_are_an_error() {
         n_heads: 1,
         n_kv_heads: 1,
         block_size: None,
-        key_bias: None,
     };
     let args = AttentionArgs {
         q: &wide,

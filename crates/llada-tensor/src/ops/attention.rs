@@ -25,8 +25,6 @@ pub struct AttentionShape<'a> {
     /// A query sees the keys of its own block of so many positions, and of the blocks before it:
     /// 1 is causal. `None`: every query sees all keys of its sequence.
     pub block_size: Option<NonZeroUsize>,
-    /// `[T]`, added to the scores of each key (padding: a large negative number).
-    pub key_bias: Option<&'a [f32]>,
 }
 
 impl<'a> AttentionShape<'a> {
@@ -172,10 +170,7 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Resul
             return Err(Error::InvalidArgument { op, what });
         }
     }
-    match shape.key_bias {
-        Some(bias) if bias.len() != n_keys => Err(mismatch(&[bias.len()], &[n_keys])),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 impl Tape {
@@ -187,7 +182,7 @@ impl Tape {
         }
     }
 
-    /// `y_i = sum_j softmax_j(q_i . k_j / sqrt(E) + bias_j) v_j` within each sequence and head, over
+    /// `y_i = sum_j softmax_j(q_i . k_j / sqrt(E)) v_j` within each sequence and head, over
     /// all keys, or with a `block_size` `b` over those with `j / b <= i / b`.
     ///
     /// - `q`: `[T, H * E]`; `k`, `v`: `[T, K * E]`; returns `[T, H * E]`, on a tape that records in
@@ -230,7 +225,6 @@ impl Tape {
         })?;
         let (q_in, k_in, v_in, y_in) = (q.clone(), k.clone(), v.clone(), y.clone());
         let offsets = shape.offsets.to_vec();
-        let key_bias = shape.key_bias.map(<[f32]>::to_vec);
         let (n_heads, n_kv_heads, block_size) = (shape.n_heads, shape.n_kv_heads, shape.block_size);
         let is_window = shape.key_offsets.is_some();
         Ok(self.push(y, &[q, k, v], move |dy, sink| {
@@ -240,7 +234,7 @@ impl Tape {
             }
             let empty = |x: &Var| Tensor::empty(dy.device(), DType::F32, x.value().shape());
             let (mut dq, mut dk, mut dv) = (empty(&q_in)?, empty(&k_in)?, empty(&v_in)?);
-            let (offsets, key_bias) = (&offsets[..], key_bias.as_deref());
+            let offsets = &offsets[..];
             dy.device()
                 .backend()
                 .attention_backward(AttentionBackwardArgs {
@@ -253,7 +247,6 @@ impl Tape {
                         n_heads,
                         n_kv_heads,
                         block_size,
-                        key_bias,
                     },
                     precision,
                     y: &y_in,

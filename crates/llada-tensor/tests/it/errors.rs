@@ -104,7 +104,6 @@ fn attention() {
         n_heads: 2,
         n_kv_heads: 1,
         block_size: None,
-        key_bias: None,
     };
     tape.attention(&q, &kv, &kv, good).expect("fits");
     let (_, [empty]) = operands([&[3, 0]]);
@@ -177,13 +176,6 @@ fn attention() {
             AttentionShape {
                 key_offsets: Some(&[0, 3]),
                 block_size: Some(std::num::NonZeroUsize::MIN),
-                ..good
-            },
-        ),
-        (
-            "ShapeMismatch",
-            AttentionShape {
-                key_bias: Some(&[0.0]),
                 ..good
             },
         ),

@@ -251,7 +251,6 @@ fn on_tape(shape: &Attention) -> AttentionShape<'_> {
         n_heads: shape.n_heads,
         n_kv_heads: shape.n_kv_heads,
         block_size: shape.block_size,
-        key_bias: shape.key_bias.as_deref(),
     }
 }
 
@@ -264,7 +263,6 @@ fn of_attention() {
             n_kv_heads: 2,
             head_dim: 6,
             block_size,
-            key_bias: Some(normal(60, 9)),
         };
         let score = Score::new(9, 24);
         check_gradients(
@@ -310,7 +308,6 @@ fn of_a_block_with_tied_parameters() {
         n_kv_heads: 1,
         head_dim: 4,
         block_size: None,
-        key_bias: None,
     };
     let eps = 1e-5;
     check_gradients(
