@@ -123,6 +123,7 @@ pub trait MaskPredictor {
         rule: &CandidateRule<'_>,
         noise: &Noise<'_>,
     ) -> Result<Vec<Candidate>> {
+        noise.check()?;
         let vocab_size = self.info().vocab_size;
         let mut logits = self.logits(batch, positions)?;
         if let Some(unconditional) = unconditional {

@@ -349,6 +349,34 @@ fn choices() {
     }
 }
 
+/// Step and position share a word of the counter.
+#[test]
+fn noise_that_would_repeat() {
+    let [hidden, head] = [&[1, 3][..], &[5, 3]].map(|shape| tensor(scalar(), shape, 1));
+    let rule = CandidateRule {
+        temperature: 1.0,
+        ..CandidateRule::default()
+    };
+    let draw = |position, step| {
+        let noise = &Noise::Philox {
+            seeds: &[1],
+            keys: &[[u32::MAX, position, step]],
+        };
+        candidates(CandidateArgs {
+            hidden: &hidden,
+            unconditional: None,
+            head: Rhs::Weight(&head),
+            bias: None,
+            rule: &rule,
+            noise,
+            precision: Precision::F32,
+        })
+    };
+    draw((1 << 20) - 1, 4095).expect("the last that fits");
+    check("InvalidArgument", draw(0, 4096));
+    check("InvalidArgument", draw(1 << 20, 0));
+}
+
 #[test]
 fn updates() {
     let update = |shapes: [&[usize]; 4], step, dtype| {
