@@ -227,16 +227,8 @@ impl Tape {
         }
     }
 
-    /// As [`Self::linear`] without a bias, in the form of operands: see [`operand`].
-    ///
-    /// # Errors
-    /// As [`matmul`].
-    pub fn linear_operand(&mut self, x: &Var, weight: &Var) -> Result<Var> {
-        let dtype = self.device().backend().operand_dtype(self.precision());
-        self.linear_to(x, weight, dtype)
-    }
-
-    fn linear_to(&mut self, x: &Var, weight: &Var, dtype: DType) -> Result<Var> {
+    /// As [`Self::linear`] without a bias, in `f32` or in the type of operands: see [`operand`].
+    pub(crate) fn linear_to(&mut self, x: &Var, weight: &Var, dtype: DType) -> Result<Var> {
         let precision = self.precision();
         let (x_in, w_in) = (self.operand(x)?, self.operand(weight)?);
         let y = product(x_in.value(), Rhs::Weight(w_in.value()), precision, dtype)?;
@@ -248,10 +240,7 @@ impl Tape {
     }
 
     /// The same value, as products take it: see [`operand`]. For several layers of one input.
-    ///
-    /// # Errors
-    /// As [`operand`].
-    pub fn operand(&self, x: &Var) -> Result<Var> {
+    pub(crate) fn operand(&self, x: &Var) -> Result<Var> {
         Ok(x.with_value(operand(x.value(), self.precision())?))
     }
 }

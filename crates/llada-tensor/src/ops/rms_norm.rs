@@ -68,16 +68,14 @@ impl Tape {
         self.rms_norm_to(x, weight, eps, DType::F32)
     }
 
-    /// As [`Self::rms_norm`], for products alone: in the form of [`super::matmul::operand`].
-    ///
-    /// # Errors
-    /// As [`Self::rms_norm`].
-    pub fn rms_norm_operand(&mut self, x: &Var, weight: &Var, eps: f32) -> Result<Var> {
-        let dtype = self.operand_dtype(weight.value().numel());
-        self.rms_norm_to(x, weight, eps, dtype)
-    }
-
-    fn rms_norm_to(&mut self, x: &Var, weight: &Var, eps: f32, dtype: DType) -> Result<Var> {
+    /// As [`Self::rms_norm`], in `f32` or in the type of [`super::matmul::operand`].
+    pub(crate) fn rms_norm_to(
+        &mut self,
+        x: &Var,
+        weight: &Var,
+        eps: f32,
+        dtype: DType,
+    ) -> Result<Var> {
         let (x_shape, w_shape) = (x.value().shape(), weight.value().shape());
         let [rows, d] = *x_shape else {
             return Err(Error::Rank {

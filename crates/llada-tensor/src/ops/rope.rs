@@ -82,21 +82,8 @@ impl Tape {
         self.rope_to(x, table, positions, DType::F32)
     }
 
-    /// As [`Self::rope`], for [`Self::attention`] alone: in the type that it reads.
-    ///
-    /// # Errors
-    /// As [`Self::rope`].
-    pub fn rope_for_attention(
-        &mut self,
-        x: &Var,
-        table: &RopeTable,
-        positions: &[u32],
-    ) -> Result<Var> {
-        let head_dim = 2 * table.cos.shape()[1];
-        self.rope_to(x, table, positions, self.attention_dtype(head_dim))
-    }
-
-    fn rope_to(
+    /// As [`Self::rope`], in `f32` or in the type that [`Self::attention`] reads.
+    pub(crate) fn rope_to(
         &mut self,
         x: &Var,
         table: &RopeTable,

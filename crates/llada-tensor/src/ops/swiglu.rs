@@ -60,20 +60,8 @@ impl Tape {
         self.swiglu_to(gate, up, DType::F32)
     }
 
-    /// As [`Self::swiglu`], for products alone: in the form of [`super::matmul::operand`].
-    ///
-    /// # Errors
-    /// As [`Self::swiglu`].
-    pub fn swiglu_operand(&mut self, gate: &Var, up: &Var) -> Result<Var> {
-        let gate_value = gate.value();
-        let dtype = match (gate_value.dtype(), gate_value.shape()) {
-            (DType::Bf16, _) => DType::Bf16,
-            (DType::F32, shape) => self.operand_dtype(shape.last().copied().unwrap_or(0)),
-        };
-        self.swiglu_to(gate, up, dtype)
-    }
-
-    fn swiglu_to(&mut self, gate: &Var, up: &Var, dtype: DType) -> Result<Var> {
+    /// As [`Self::swiglu`], in `f32` or in the type of [`super::matmul::operand`].
+    pub(crate) fn swiglu_to(&mut self, gate: &Var, up: &Var, dtype: DType) -> Result<Var> {
         let (g, u) = (gate.value(), up.value());
         if g.shape() != u.shape() {
             let (lhs, rhs) = (g.shape().to_vec(), u.shape().to_vec());
