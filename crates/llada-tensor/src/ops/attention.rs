@@ -7,6 +7,7 @@
 use std::num::NonZeroUsize;
 
 use super::Cost;
+use crate::error::expect_shapes;
 use crate::{DType, Error, Precision, Result, Tape, Tensor, Var};
 
 /// Heads, sequences and masks of one attention call.
@@ -125,34 +126,27 @@ pub fn backward_cost(
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Result<()> {
     let op = "attention";
-    let mismatch = |lhs: &[usize], rhs: &[usize]| Error::ShapeMismatch {
-        op,
-        lhs: lhs.to_vec(),
-        rhs: rhs.to_vec(),
-    };
     let (heads, kv_heads) = (shape.n_heads, shape.n_kv_heads);
     if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
         let what = "n_heads must be a positive multiple of n_kv_heads";
         return Err(Error::InvalidArgument { op, what });
     }
     let [tokens, width] = *q.shape() else {
-        return Err(mismatch(q.shape(), &[]));
+        return Err(Error::shapes(op, q.shape(), &[]));
     };
     if width == 0 {
         let what = "the head dimension must not be 0";
         return Err(Error::InvalidArgument { op, what });
     }
     if width % heads != 0 {
-        return Err(mismatch(q.shape(), &[tokens, heads]));
+        return Err(Error::shapes(op, q.shape(), &[tokens, heads]));
     }
     let n_keys = shape
         .key_offsets
         .map_or(tokens, |of_keys| of_keys.last().copied().unwrap_or(0));
     let kv_shape = [n_keys, width / heads * kv_heads];
     for x in [k, v] {
-        if *x.shape() != kv_shape {
-            return Err(mismatch(x.shape(), &kv_shape));
-        }
+        expect_shapes(op, x.shape(), &kv_shape)?;
     }
     let ascends =
         |offsets: &[usize]| offsets.first() == Some(&0) && offsets.windows(2).all(|w| w[0] <= w[1]);
@@ -225,8 +219,12 @@ impl Tape {
         })?;
         let (q_in, k_in, v_in, y_in) = (q.clone(), k.clone(), v.clone(), y.clone());
         let offsets = shape.offsets.to_vec();
-        let (n_heads, n_kv_heads, block_size) = (shape.n_heads, shape.n_kv_heads, shape.block_size);
         let is_window = shape.key_offsets.is_some();
+        let heads = AttentionShape::<'static> {
+            offsets: &[],
+            key_offsets: None,
+            ..shape
+        };
         Ok(self.push(y, &[q, k, v], move |dy, sink| {
             if is_window {
                 let (op, what) = ("attention", "a window of queries has no gradient");
@@ -234,7 +232,6 @@ impl Tape {
             }
             let empty = |x: &Var| Tensor::empty(dy.device(), DType::F32, x.value().shape());
             let (mut dq, mut dk, mut dv) = (empty(&q_in)?, empty(&k_in)?, empty(&v_in)?);
-            let offsets = &offsets[..];
             dy.device()
                 .backend()
                 .attention_backward(AttentionBackwardArgs {
@@ -242,11 +239,8 @@ impl Tape {
                     k: k_in.value(),
                     v: v_in.value(),
                     shape: AttentionShape {
-                        offsets,
-                        key_offsets: None,
-                        n_heads,
-                        n_kv_heads,
-                        block_size,
+                        offsets: &offsets,
+                        ..heads
                     },
                     precision,
                     y: &y_in,

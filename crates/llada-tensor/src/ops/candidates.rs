@@ -5,6 +5,7 @@
 
 use super::Cost;
 use crate::backend::Rhs;
+use crate::error::expect_shapes;
 use crate::{Error, Philox, Precision, Result, Stream, Tensor};
 
 /// How a token is chosen from logits.
@@ -142,14 +143,6 @@ pub struct CandidateArgs<'a> {
 /// [`Noise::check`].
 pub fn candidates(args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
     let op = "candidates";
-    let fits = |lhs: &[usize], rhs: &[usize]| {
-        let mismatch = || Error::ShapeMismatch {
-            op,
-            lhs: lhs.to_vec(),
-            rhs: rhs.to_vec(),
-        };
-        (lhs == rhs).then_some(()).ok_or_else(mismatch)
-    };
     let (d, vocab_size) = args.head.k_n().unwrap_or_default();
     let rows = args.hidden.shape().first().copied().unwrap_or(0);
     args.head.expect_f32(op)?;
@@ -157,17 +150,17 @@ pub fn candidates(args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
         .into_iter()
         .flatten()
     {
-        fits(hidden.shape(), &[rows, d])?;
+        expect_shapes(op, hidden.shape(), &[rows, d])?;
         hidden.expect_f32(op)?;
     }
     if let Some(bias) = args.bias {
-        fits(bias.shape(), &[vocab_size])?;
+        expect_shapes(op, bias.shape(), &[vocab_size])?;
     }
     args.noise.check()?;
     match *args.noise {
         Noise::None => {}
-        Noise::Philox { seeds, keys } => fits(&[seeds.len(), keys.len()], &[rows, rows])?,
-        Noise::Recorded(draws) => fits(&[draws.len()], &[rows * vocab_size])?,
+        Noise::Philox { seeds, keys } => expect_shapes(op, &[seeds.len(), keys.len()], &[rows; 2])?,
+        Noise::Recorded(draws) => expect_shapes(op, &[draws.len()], &[rows * vocab_size])?,
     }
     args.hidden.device().backend().candidates(args)
 }
