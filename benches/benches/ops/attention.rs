@@ -19,7 +19,6 @@ pub(crate) fn bench(b: &mut Bench<'_>, shape: &Shape) {
         n_heads: heads,
         n_kv_heads: heads,
         block_size: None,
-        key_bias: None,
     };
     let work = cost(&offsets, None, heads, heads, dim);
     let mut forward = |precision| {

@@ -127,7 +127,6 @@ fn time_attention_of(
         n_heads: sizes.heads,
         n_kv_heads: sizes.heads,
         block_size: None,
-        key_bias: None,
     };
     let cost = |passes: fn(&[usize], usize, usize) -> Cost| {
         passes(&key_offsets, sizes.heads, sizes.head_dim)

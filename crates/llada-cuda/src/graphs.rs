@@ -272,6 +272,7 @@ impl StepMemory {
         denoising: &Denoising<'_>,
         step: &DenoisingStep<'_>,
     ) -> Result<Vec<Input>> {
+        step.noise.check()?;
         let allocator = cx.allocator();
         let rules = rule_words(step.remask)?;
         allocator.upload(self.rules.pointer(), bytemuck::cast_slice(&rules))?;

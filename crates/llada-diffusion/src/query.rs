@@ -113,6 +113,7 @@ impl Choice<'_> {
         predictor: &(impl MaskPredictor + ?Sized),
         query: Query<'_>,
     ) -> Result<Candidates> {
+        self.noise.check()?;
         let (vocab_size, rule) = (predictor.info().vocab_size, self.rule(0.0));
         let logits = predictor.logits(query)?;
         let rows = logits.chunks_exact(vocab_size).enumerate();

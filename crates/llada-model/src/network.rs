@@ -11,7 +11,7 @@ use llada_diffusion::{
     Result as DiffusionResult, TokenBatch, denoiser,
 };
 use llada_tensor::backend::{AttentionShape, PackedWeight};
-use llada_tensor::ops::matmul::linear_each;
+use llada_tensor::layers::{Adapter, Linear, Norm, Weight};
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
@@ -276,14 +276,9 @@ impl Network {
                 });
             }
         }
-        if let Some(&at) = positions.iter().find(|&&at| at >= batch.n_tokens()) {
+        if let Some(&index) = positions.iter().find(|&&at| at >= batch.n_tokens()) {
             let (op, limit) = ("positions", batch.n_tokens());
-            return Err(llada_tensor::Error::IndexOutOfRange {
-                op,
-                index: at,
-                limit,
-            }
-            .into());
+            return Err(llada_tensor::Error::IndexOutOfRange { op, index, limit }.into());
         }
         Ok(())
     }
@@ -300,7 +295,8 @@ impl Network {
             }
             x = self.block(pass, layer, &x, input, &rope)?;
         }
-        self.norm(pass, &x, self.ln_f)
+        let ln_f = self.norm(pass, self.ln_f);
+        pass.tape.norm(&x, &ln_f)
     }
 
     /// As [`Self::hidden`], for training with less memory: of each block its input alone is kept.
@@ -323,7 +319,8 @@ impl Network {
                 network.block(&mut pass, layer, x, &input, &rope)
             })?;
         }
-        self.norm(&mut pass, &x, self.ln_f)
+        let ln_f = self.norm(&mut pass, self.ln_f);
+        pass.tape.norm(&x, &ln_f)
     }
 
     /// What a block makes of `x` `[T, D]`: `[T, D]`, or of the last one the asked rows `[N, D]`.
@@ -345,13 +342,13 @@ impl Network {
         }
         let y = pass.linear(&y, block.attn_out)?;
         let x = pass.tape.add(&x, &y)?;
-        let h = self.norm_operand(pass, &x, block.ff_norm)?;
-        let [gate, up] = pass.linear_each_operand(&h, [block.ff_proj, block.up_proj])?; // [., F]
-        let h = pass.tape.swiglu_operand(&gate, &up)?;
-        let y = pass.linear(&h, block.ff_out)?;
+        let norm = self.norm(pass, block.ff_norm);
+        let [gate, up, down] = pass.layers([block.ff_proj, block.up_proj, block.ff_out]);
+        let y = pass.tape.swiglu_mlp(&x, &norm, [&gate, &up, &down])?; // through [., F]
         pass.tape.add(&x, &y)
     }
 
+    /// Attention of a block, before its output layer: `[T, D]`.
     fn attend(
         &self,
         pass: &mut Pass<'_, '_>,
@@ -362,47 +359,33 @@ impl Network {
     ) -> TensorVar {
         let block = &self.blocks[layer];
         let causal = self.config.causal.then_some(NonZeroUsize::MIN);
-        let h = self.norm_operand(pass, x, block.attn_norm)?;
-        // [T, H * E], [T, K * E] twice
-        let [q, k, v] = pass.linear_each(&h, [block.q_proj, block.k_proj, block.v_proj])?;
-        let q = pass.tape.rope_for_attention(&q, rope, &input.places)?;
-        let k = pass.tape.rope_for_attention(&k, rope, &input.places)?;
         let shape = AttentionShape {
             offsets: &input.offsets,
             key_offsets: None,
             n_heads: self.config.n_heads,
             n_kv_heads: self.config.kv_heads(),
             block_size: causal.or(self.config.block_size),
-            key_bias: None,
         };
+        let norm = self.norm(pass, block.attn_norm);
+        let [q, k, v] = pass.layers([block.q_proj, block.k_proj, block.v_proj]);
+        let [q, k, v] = pass.tape.norm_linear(x, &norm, [&q, &k, &v])?; // [T, H * E], [T, K * E] twice
+        let (tape, places) = (&mut *pass.tape, &input.places);
         match &mut pass.cached {
-            None => pass.tape.attention(&q, &k, &v, shape),
+            None => tape.rope_attention([&q, &k, &v], rope, places, shape),
             Some(cached) => {
-                let y = attend_cached(pass.tape, cached, layer, [&q, &k, &v], shape)?;
+                let q = tape.rope(&q, rope, places)?;
+                let k = tape.rope(&k, rope, places)?;
+                let y = attend_cached(tape, cached, layer, [&q, &k, &v], shape)?;
                 Ok(Var::constant(y))
             }
         }
     }
 
-    /// As [`Self::norm`], for linear layers alone.
-    fn norm_operand(&self, pass: &mut Pass<'_, '_>, x: &Var, slot: Slot) -> TensorVar {
-        if slot.bias.is_some() {
-            return self.norm(pass, x, slot);
-        }
-        let weight = pass.parameter(slot.weight);
-        let eps = self.config.rms_norm_eps;
-        pass.tape.rms_norm_operand(x, &weight, eps)
-    }
-
-    fn norm(&self, pass: &mut Pass<'_, '_>, x: &Var, slot: Slot) -> TensorVar {
-        let weight = pass.parameter(slot.weight);
-        let y = pass.tape.rms_norm(x, &weight, self.config.rms_norm_eps)?;
-        match slot.bias {
-            Some(bias) => {
-                let bias = pass.parameter(bias);
-                pass.tape.add(&y, &bias)
-            }
-            None => Ok(y),
+    fn norm(&self, pass: &mut Pass<'_, '_>, slot: Slot) -> Norm {
+        Norm {
+            weight: pass.parameter(slot.weight),
+            bias: slot.bias.map(|bias| pass.parameter(bias)),
+            eps: self.config.rms_norm_eps,
         }
     }
 }
@@ -441,79 +424,36 @@ impl<'a> Pass<'a, '_> {
     }
 
     pub(crate) fn linear(&mut self, x: &Var, slot: Slot) -> TensorVar {
-        let [y] = self.linear_each(x, [slot])?;
-        Ok(y)
+        let [layer] = self.layers([slot]);
+        self.tape.linear_layer(x, &layer)
     }
 
-    /// Adds what the adapter of a linear layer, if it has one, makes of the same input.
-    fn adapt(&mut self, x: &Var, y: Var, slot: Slot) -> TensorVar {
+    fn layers<const N: usize>(&mut self, slots: [Slot; N]) -> [Linear<'a>; N] {
+        slots.map(|slot| {
+            let weight = match self.parameters {
+                Parameters::Trained(_) => Weight::Tensor(self.parameter(slot.weight)),
+                Parameters::Frozen(all) => {
+                    let packed = all[slot.weight].packed.as_ref();
+                    Weight::Packed(packed.expect("`Network::forms` says that it is used packed"))
+                }
+            };
+            Linear {
+                weight,
+                bias: slot.bias.map(|bias| self.parameter(bias)),
+                adapter: self.adapter(slot),
+            }
+        })
+    }
+
+    fn adapter(&mut self, slot: Slot) -> Option<Adapter> {
         let Parameters::Trained(all) = self.parameters else {
-            return Ok(y);
+            return None;
         };
-        let found = all.adapters.as_ref().and_then(|adapters| {
-            let at = adapters.slots.get(&slot.weight).copied()?;
-            Some((adapters, at))
-        });
-        let Some((adapters, at)) = found else {
-            return Ok(y);
-        };
+        let adapters = all.adapters.as_ref()?;
+        let at = *adapters.slots.get(&slot.weight)?;
         let [a, b] = [at, at + 1].map(|at| self.tape.parameter(at, &adapters.values[at]));
-        let z = self.tape.linear(x, &a, None)?; // [T, rank]
-        let z = self.tape.linear(&z, &b, None)?;
-        self.tape.add_scaled(&y, adapters.scale, &z)
-    }
-
-    /// As [`Self::linear_each`], for an op that takes its inputs in the form of operands too.
-    fn linear_each_operand<const N: usize>(
-        &mut self,
-        x: &Var,
-        slots: [Slot; N],
-    ) -> llada_tensor::Result<[Var; N]> {
-        let is_plain = match self.parameters {
-            Parameters::Trained(all) => all.adapters.is_none(),
-            Parameters::Frozen(_) => false,
-        };
-        if !is_plain || slots.iter().any(|slot| slot.bias.is_some()) {
-            return self.linear_each(x, slots);
-        }
-        let x = &self.tape.operand(x)?;
-        let weights = slots.map(|slot| self.parameter(slot.weight));
-        let outputs = weights.map(|weight| self.tape.linear_operand(x, &weight));
-        let outputs: Vec<Var> = outputs.into_iter().collect::<llada_tensor::Result<_>>()?;
-        Ok(outputs.try_into().expect("one output for each layer"))
-    }
-
-    /// Linear layers of one input.
-    fn linear_each<const N: usize>(
-        &mut self,
-        x: &Var,
-        slots: [Slot; N],
-    ) -> llada_tensor::Result<[Var; N]> {
-        let mut outputs = Vec::with_capacity(N);
-        if let Parameters::Frozen(all) = self.parameters {
-            let weights = slots.map(|slot| {
-                let packed = all[slot.weight].packed.as_ref();
-                packed.expect("`Network::forms` says that it is used packed")
-            });
-            let products = linear_each(x.value(), weights, self.tape.precision())?;
-            for (y, slot) in products.into_iter().zip(slots) {
-                let y = Var::constant(y);
-                let bias = slot.bias.map(|bias| self.parameter(bias));
-                outputs.push(match bias {
-                    Some(bias) => self.tape.add(&y, &bias)?,
-                    None => y,
-                });
-            }
-        } else {
-            let x = &self.tape.operand(x)?;
-            for slot in slots {
-                let bias = slot.bias.map(|bias| self.parameter(bias));
-                let weight = self.parameter(slot.weight);
-                let y = self.tape.linear(x, &weight, bias.as_ref())?;
-                outputs.push(self.adapt(x, y, slot)?);
-            }
-        }
-        Ok(outputs.try_into().expect("one output for each layer"))
+        let scale = adapters.scale;
+        Some(Adapter { a, b, scale })
     }
 }
 

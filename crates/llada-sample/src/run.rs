@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use llada_diffusion::{
-    Candidate, KvCache, PredictorInfo, RowPlan, StepKey, num_transfer_tokens, reveal_probability,
+    Candidate, KvCache, Noise, PredictorInfo, RowPlan, StepKey, num_transfer_tokens,
+    reveal_probability,
 };
 
 use crate::ahead::Ahead;
@@ -134,10 +135,10 @@ impl Run {
     }
 
     fn check_draws(&self) -> Result<()> {
-        let (Draws::Recorded(draws), config) = (&self.request.draws, &self.request.config) else {
-            return Ok(());
+        let (config, length) = (&self.request.config, self.canvas.len());
+        let Draws::Recorded(draws) = &self.request.draws else {
+            return self.check_noise();
         };
-        let length = self.canvas.len();
         if config.temperature > 0.0 {
             let first = self
                 .is_given
@@ -156,6 +157,27 @@ impl Run {
             draws.check_remask(self.index, config.steps, length)?;
         }
         Ok(())
+    }
+
+    /// Whether the last step has noise of its own: known before the first one.
+    fn check_noise(&self) -> Result<()> {
+        let last = StepKey {
+            step: u32::try_from(self.steps.saturating_sub(1)).unwrap_or(u32::MAX),
+            ..self.key(0)
+        };
+        let noise = Noise::Philox {
+            seeds: &[last.seed],
+            keys: &[[last.sequence, 0, last.step]],
+        };
+        match noise.check() {
+            Err(_) if self.request.config.temperature > 0.0 => Err(Error::OutOfRange {
+                request: self.index,
+                what: "steps",
+                expected: "at most 4096 with a temperature",
+                got: self.steps as f64,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Whether all steps are done.

@@ -4,6 +4,7 @@ mod adamw;
 mod add;
 mod attention;
 mod candidates;
+mod context;
 mod cross_entropy;
 mod embedding;
 pub(crate) mod level;
@@ -28,7 +29,7 @@ use crate::backend::{
     SwigluBackwardArgs,
 };
 use crate::{CpuConfig, CpuLevel, DType, Error, Pool, Precision, Result, Tensor};
-use matmul::Context;
+use context::Context;
 use quantized::Source;
 use workers::Workers;
 

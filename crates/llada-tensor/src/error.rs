@@ -119,3 +119,26 @@ pub enum Error {
         threads: usize,
     },
 }
+
+impl Error {
+    pub(crate) fn shapes(op: &'static str, lhs: &[usize], rhs: &[usize]) -> Self {
+        let (lhs, rhs) = (lhs.to_vec(), rhs.to_vec());
+        Self::ShapeMismatch { op, lhs, rhs }
+    }
+}
+
+/// An error unless two shapes are equal.
+pub(crate) fn expect_shapes(op: &'static str, lhs: &[usize], rhs: &[usize]) -> Result<()> {
+    match lhs == rhs {
+        true => Ok(()),
+        false => Err(Error::shapes(op, lhs, rhs)),
+    }
+}
+
+/// An error unless all ids are below a limit.
+pub(crate) fn expect_ids(op: &'static str, ids: &[u32], limit: usize) -> Result<()> {
+    match ids.iter().map(|&id| id as usize).find(|&id| id >= limit) {
+        Some(index) => Err(Error::IndexOutOfRange { op, index, limit }),
+        None => Ok(()),
+    }
+}

@@ -9,6 +9,7 @@ mod cpu;
 mod device;
 mod dtype;
 mod error;
+pub mod layers;
 pub mod ops;
 pub mod quantize;
 mod rng;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::backend::{FillCodes, PackedWeight};
+use crate::error::expect_shapes;
 use crate::{Device, Error, Precision, Result};
 
 /// Values of a row that [`rotate`] mixes.
@@ -60,10 +61,7 @@ pub fn quantize_rows(
     let rows = out.scales.len();
     let got = [values.len(), out.codes.len(), out.multipliers.len()];
     let expected = [k, padded(k), groups(precision, k)].map(|x| rows * x);
-    if got != expected {
-        let (lhs, rhs) = (got.to_vec(), expected.to_vec());
-        return Err(Error::ShapeMismatch { op, lhs, rhs });
-    }
+    expect_shapes(op, &got, &expected)?;
     device.backend().quantize_rows(precision, values, k, out)
 }
 

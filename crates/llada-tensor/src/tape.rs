@@ -143,13 +143,10 @@ impl Tape {
     /// A parameter; its gradient is added to entry `index` of the [`Gradients`].
     #[must_use]
     pub fn parameter(&mut self, index: usize, value: &Tensor) -> Var {
-        let id = self.recording.then(|| {
-            self.nodes.push(Node::Parameter(index));
-            self.nodes.len() - 1
-        });
-        Var {
-            value: value.clone(),
-            id,
+        let value = value.clone();
+        match self.recording {
+            true => self.push_value(value, Node::Parameter(index)),
+            false => Var::constant(value),
         }
     }
 
@@ -184,6 +181,10 @@ impl Tape {
                 self.note_use(parameter);
             }
         }
+        self.push_value(value, node)
+    }
+
+    fn push_value(&mut self, value: Tensor, node: Node) -> Var {
         self.nodes.push(node);
         let id = Some(self.nodes.len() - 1);
         Var { value, id }
@@ -194,14 +195,6 @@ impl Tape {
         if self.used.insert(parameter) {
             let node = self.nodes.len();
             self.first_uses.push(FirstUse { node, parameter });
-        }
-    }
-
-    fn push_op(&mut self, value: Tensor, backward: BackwardFn) -> Var {
-        self.nodes.push(Node::Op(Some(backward)));
-        Var {
-            value,
-            id: Some(self.nodes.len() - 1),
         }
     }
 
@@ -227,29 +220,27 @@ impl Tape {
             self.note_use(parameter);
         }
         let (x, device, precision) = (x.clone(), self.device.clone(), self.precision);
-        Ok(self.push_op(
-            value,
-            Box::new(move |dy, sink| {
-                let (mut again, leaf) = Self::recording(&device, precision).of_leaf(&x);
-                let y = body(&mut again, &leaf)?;
-                let on_final = &mut |_, _: &Gradients| Ok(());
-                match again.play(&y, dy.clone(), sink.gradients, on_final)? {
-                    Some(dx) => sink.add(&x, dx),
-                    None => Ok(()),
-                }
-            }),
-        ))
+        let backward: BackwardFn = Box::new(move |dy, sink| {
+            let (mut again, leaf) = Self::recording(&device, precision).of_leaf(&x);
+            let y = body(&mut again, &leaf)?;
+            let on_final = &mut |_, _: &Gradients| Ok(());
+            match again.play(&y, dy.clone(), sink.gradients, on_final)? {
+                Some(dx) => sink.add(&x, dx),
+                None => Ok(()),
+            }
+        });
+        Ok(self.push_value(value, Node::Op(Some(backward))))
     }
 
     /// A new tape that begins with a value whose gradient may be asked for.
     fn of_leaf(&self, x: &Var) -> (Self, Var) {
         let mut tape = Self::recording(&self.device, self.precision);
-        let id = x.id.map(|_| {
-            tape.nodes.push(Node::Leaf);
-            0
-        });
         let value = x.value.clone();
-        (tape, Var { value, id })
+        let leaf = match x.needs_grad() {
+            true => tape.push_value(value, Node::Leaf),
+            false => Var::constant(value),
+        };
+        (tape, leaf)
     }
 
     /// Adds the gradients of the scalar `loss` to `gradients` and empties the tape.

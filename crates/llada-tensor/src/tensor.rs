@@ -73,8 +73,7 @@ impl Tensor {
         values: &[T],
     ) -> Result<Self> {
         if shape.iter().product::<usize>() != values.len() {
-            let (lhs, rhs) = (shape.to_vec(), vec![values.len()]);
-            return Err(Error::ShapeMismatch { op, lhs, rhs });
+            return Err(Error::shapes(op, shape, &[values.len()]));
         }
         let mut tensor = Self::empty(device, dtype, shape)?;
         let bytes = bytemuck::cast_slice(values);
@@ -143,18 +142,11 @@ impl Tensor {
     /// [`Error::IndexOutOfRange`] if the axis or the range does not exist.
     pub fn narrow(&self, axis: usize, start: usize, len: usize) -> Result<Self> {
         let op = "narrow";
-        let limit = self.shape.len();
-        let size = *self.shape.get(axis).ok_or(Error::IndexOutOfRange {
-            op,
-            index: axis,
-            limit,
-        })?;
+        let out_of_range = |index, limit| Error::IndexOutOfRange { op, index, limit };
+        let axes = self.shape.len();
+        let size = *self.shape.get(axis).ok_or(out_of_range(axis, axes))?;
         if start.checked_add(len).is_none_or(|end| end > size) {
-            return Err(Error::IndexOutOfRange {
-                op,
-                index: start.saturating_add(len),
-                limit: size,
-            });
+            return Err(out_of_range(start.saturating_add(len), size));
         }
         let mut view = self.clone();
         view.shape[axis] = len;
@@ -167,14 +159,9 @@ impl Tensor {
     /// # Errors
     /// [`Error::IndexOutOfRange`] if an axis does not exist.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Self> {
-        let limit = self.shape.len();
-        let index = a.max(b);
+        let (op, index, limit) = ("transpose", a.max(b), self.shape.len());
         if index >= limit {
-            return Err(Error::IndexOutOfRange {
-                op: "transpose",
-                index,
-                limit,
-            });
+            return Err(Error::IndexOutOfRange { op, index, limit });
         }
         let mut view = self.clone();
         view.shape.swap(a, b);
@@ -190,8 +177,7 @@ impl Tensor {
         let op = "reshape";
         self.expect_contiguous(op)?;
         if shape.iter().product::<usize>() != self.numel() {
-            let (lhs, rhs) = (self.shape.clone(), shape.to_vec());
-            return Err(Error::ShapeMismatch { op, lhs, rhs });
+            return Err(Error::shapes(op, &self.shape, shape));
         }
         let mut view = self.clone();
         view.shape = shape.to_vec();
@@ -355,6 +341,15 @@ impl Tensor {
     pub(crate) fn f32s_from_offset(&self) -> Result<&[f32]> {
         debug_assert_eq!(self.dtype, DType::F32, "checked by the op");
         Ok(&self.storage.host("f32s")?.f32s()[self.offset..])
+    }
+
+    /// Rows and columns, or an error if it is no matrix.
+    pub(crate) fn matrix_shape(&self, op: &'static str) -> Result<[usize; 2]> {
+        self.shape[..].try_into().map_err(|_| Error::Rank {
+            op,
+            expected: 2,
+            shape: self.shape.clone(),
+        })
     }
 
     /// An error if the elements are not `f32`.

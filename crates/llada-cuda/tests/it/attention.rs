@@ -88,7 +88,6 @@ impl Case {
             n_heads: self.n_heads,
             n_kv_heads: self.n_kv_heads,
             block_size: self.block_size,
-            key_bias: None,
         };
         let args = AttentionArgs {
             q: &q,
@@ -424,7 +423,6 @@ fn heads_of_more_than_256_columns_are_an_error() {
         n_heads: 1,
         n_kv_heads: 1,
         block_size: None,
-        key_bias: None,
     };
     let args = AttentionArgs {
         q: &wide,
@@ -463,7 +461,6 @@ fn gradient(
         n_heads: 3,
         n_kv_heads: 1,
         block_size,
-        key_bias: None,
     };
     let args = AttentionArgs {
         q: &q,

@@ -241,7 +241,6 @@ fn attention_is_that_of_f32_rounded() {
             n_heads,
             n_kv_heads,
             block_size: None,
-            key_bias: None,
         };
         let [expected, got] = [0, 1].map(|form: usize| {
             let [q, k, v] = [0, 1, 2].map(|i: usize| &inputs[i][form]);
@@ -300,7 +299,6 @@ fn attention_says_what_it_has_no_kernel_for() {
                 n_heads: 1,
                 n_kv_heads: 1,
                 block_size: None,
-                key_bias: None,
             },
             precision: BF16,
             y: &mut y,

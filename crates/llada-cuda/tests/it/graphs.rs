@@ -199,6 +199,30 @@ fn steps_are_recorded_and_do_not_wait() {
     }
 }
 
+#[test]
+fn steps_whose_noise_would_repeat_are_an_error() {
+    let Some(device) = cuda() else { return };
+    let (draws, remask) = (Draws::new(4096), rules(0));
+    let step = DenoisingStep {
+        noise: draws.noise(1.0),
+        remask: &remask,
+    };
+    let denoising = Denoising {
+        key: &[4],
+        ids: &IDS,
+        rows: &ROWS,
+        mask_token_id: MASK,
+        steps: &[step],
+    };
+    let denoiser = denoiser(&device).unwrap();
+    let got = denoiser.denoise(&denoising, &mut |_, _| unreachable!("refused before"));
+    let message = got.unwrap_err().to_string();
+    assert!(
+        message.starts_with("candidates: there is noise for 4096 steps"),
+        "{message}"
+    );
+}
+
 /// A graph reads its ids where they are at each repetition; what can't be recorded runs as it is.
 #[test]
 fn passes_are_recorded_unless_they_copy() {

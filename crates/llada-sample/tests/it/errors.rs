@@ -93,6 +93,17 @@ fn bad_requests_are_refused() {
         ),
         "request 0: 3 steps are too few for 4 blocks",
     );
+    check(
+        Request::generate(
+            vec![1],
+            SampleConfig {
+                steps: 4097,
+                temperature: 0.5,
+                ..config()
+            },
+        ),
+        "request 0: steps must be at most 4096 with a temperature, got 4097",
+    );
     let refresh = RefreshPolicy {
         vicinity: 1,
         ..RefreshPolicy::default()

@@ -1,6 +1,6 @@
 //! AdamW and the global norm.
 
-use super::matmul::Context;
+use super::context::Context;
 use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::backend::AdamWArgs;

@@ -1,6 +1,6 @@
 //! Addition and column sums.
 
-use super::matmul::Context;
+use super::context::Context;
 use super::simd::{Kernel, Simd};
 use super::workers::rows_per_task;
 use crate::{Result, Tensor};

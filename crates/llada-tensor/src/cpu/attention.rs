@@ -11,7 +11,7 @@ mod tiles;
 
 use std::num::NonZeroUsize;
 
-use super::matmul::Context;
+use super::context::Context;
 #[cfg(target_arch = "x86_64")]
 use super::panels::Kind;
 use super::simd::block::{Lhs, block};
@@ -24,6 +24,8 @@ use crate::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
 const KEYS: usize = 96;
 /// Register blocks of rows per block of queries.
 const ROW_BLOCKS: usize = 4;
+/// Queries per block at most: room for the state of their softmax.
+const MAX_QUERIES: usize = 64;
 
 /// One head of a matrix `[T, heads * E]`, for the rows of one sequence.
 #[derive(Clone, Copy)]
@@ -43,7 +45,7 @@ impl<'a> HeadRows<'a> {
 
 /// What one task works on.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct Place {
     /// Its queries.
     first: usize,
     len: usize,
@@ -52,11 +54,10 @@ struct Place<'a> {
     n_keys: usize,
     head_dim: usize,
     block_size: Option<NonZeroUsize>,
-    key_bias: Option<&'a [f32]>,
 }
 
-impl<'a> Place<'a> {
-    fn rows(&self, data: &'a [f32], heads: usize, head: usize) -> HeadRows<'a> {
+impl Place {
+    fn rows<'a>(&self, data: &'a [f32], heads: usize, head: usize) -> HeadRows<'a> {
         let (width, column) = (heads * self.head_dim, head * self.head_dim);
         HeadRows {
             data,
@@ -67,7 +68,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    fn key_rows(&self, data: &'a [f32], heads: usize, head: usize) -> HeadRows<'a> {
+    fn key_rows<'a>(&self, data: &'a [f32], heads: usize, head: usize) -> HeadRows<'a> {
         HeadRows {
             first: self.first_key,
             ..self.rows(data, heads, head)
@@ -103,6 +104,7 @@ struct Sizes {
 
 impl Sizes {
     fn new<S: Simd>(len: usize, n_keys: usize, head_dim: usize) -> Self {
+        const { assert!(ROW_BLOCKS * S::BLOCK_ROWS <= MAX_QUERIES) };
         let (block_rows, block_columns) = (S::BLOCK_ROWS, S::BLOCK_VECS * S::LANES);
         let n_queries = len.next_multiple_of(block_rows);
         Self {
@@ -199,22 +201,10 @@ fn product<S: Simd>(
     }
 }
 
-/// Adds biases and hides keys that a query must not see.
-fn mask_scores(
-    place: Place<'_>,
-    scores: &mut [f32],
-    ld: usize,
-    q: (usize, usize),
-    k: (usize, usize),
-) {
+/// Hides keys that a query must not see.
+fn mask_scores(place: Place, scores: &mut [f32], ld: usize, q: (usize, usize), k: (usize, usize)) {
     for i in 0..q.1 {
         let row = &mut scores[i * ld..][..k.1];
-        if let Some(bias) = place.key_bias {
-            let bias = &bias[place.first_key..place.first_key + place.n_keys];
-            for (x, b) in row.iter_mut().zip(&bias[k.0.min(place.n_keys)..]) {
-                *x += b;
-            }
-        }
         let seen = place.seen(q.0 + i);
         row[seen.saturating_sub(k.0).min(k.1)..].fill(f32::NEG_INFINITY);
     }
@@ -242,7 +232,7 @@ fn softmax_row<S: Simd>(s: S, row: &mut [f32], max_before: f32) -> (f32, f32, f3
 }
 
 struct ForwardHead<'a> {
-    place: Place<'a>,
+    place: Place,
     q: HeadRows<'a>,
     k: HeadRows<'a>,
     v: HeadRows<'a>,
@@ -266,7 +256,7 @@ impl Kernel for ForwardHead<'_> {
         for (q0, n) in sizes.query_blocks(len) {
             let rows = n.next_multiple_of(sizes.block_rows);
             let queries = padded_rows(self.q, q0, n, rows, place.head_dim, place.scale());
-            let mut state = [(f32::NEG_INFINITY, 0.0_f32); 64];
+            let mut state = [(f32::NEG_INFINITY, 0.0_f32); MAX_QUERIES];
             out.fill(0.0);
             for (k0, m) in sizes.key_blocks() {
                 if k0 >= place.seen(q0 + n - 1) {
@@ -334,10 +324,7 @@ fn scale_row<S: Simd>(s: S, row: &mut [f32], factor: f32) {
     }
 }
 
-fn places<'a>(
-    shape: &'a AttentionShape<'a>,
-    head_dim: usize,
-) -> impl Iterator<Item = Place<'a>> + 'a {
+fn places<'a>(shape: &'a AttentionShape<'a>, head_dim: usize) -> impl Iterator<Item = Place> + 'a {
     let sequences = shape.offsets.windows(2).zip(shape.of_keys().windows(2));
     sequences
         .filter(|(queries, _)| queries[0] < queries[1])
@@ -348,7 +335,6 @@ fn places<'a>(
             n_keys: keys[1] - keys[0],
             head_dim,
             block_size: shape.block_size,
-            key_bias: shape.key_bias,
         })
 }
 
@@ -366,7 +352,7 @@ pub(crate) fn attention(cx: Context<'_>, args: AttentionArgs<'_>) -> Result<()> 
         Shared::new(args.y.f32s_mut()?),
         Shared::new(args.lse.f32s_mut()?),
     );
-    let places: Vec<Place<'_>> = places(&shape, head_dim).collect();
+    let places: Vec<Place> = places(&shape, head_dim).collect();
     cx.workers.for_each(places.len() * shape.n_heads, |task| {
         let (place, head) = (places[task / shape.n_heads], task % shape.n_heads);
         cx.level.run(ForwardHead {
@@ -386,7 +372,7 @@ pub(crate) fn attention(cx: Context<'_>, args: AttentionArgs<'_>) -> Result<()> 
 /// With `P = exp(S - lse)` and `D_i = dy_i . y_i`:
 /// `dV = Pᵀ dY`, `dS = P (dY Vᵀ - D)`, `dQ = dS K / sqrt(E)`, `dK = dSᵀ Q / sqrt(E)`.
 struct BackwardHead<'a> {
-    place: Place<'a>,
+    place: Place,
     q: &'a [f32],
     y: &'a [f32],
     dy: &'a [f32],
@@ -536,7 +522,7 @@ pub(crate) fn attention_backward(cx: Context<'_>, args: AttentionBackwardArgs<'_
         Shared::new(args.dk.f32s_mut()?),
         Shared::new(args.dv.f32s_mut()?),
     );
-    let places: Vec<Place<'_>> = places(&shape, head_dim).collect();
+    let places: Vec<Place> = places(&shape, head_dim).collect();
     cx.workers
         .for_each(places.len() * shape.n_kv_heads, |task| {
             let (place, kv_head) = (places[task / shape.n_kv_heads], task % shape.n_kv_heads);

@@ -1,7 +1,7 @@
 //! LM head with the choice of a token per row, in tiles over the vocabulary.
 
+use super::context::Context;
 use super::cross_entropy::Head;
-use super::matmul::Context;
 use super::simd::{Kernel, Simd};
 use crate::Result;
 use crate::backend::{Candidate, CandidateArgs};

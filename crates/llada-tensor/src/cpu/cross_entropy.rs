@@ -1,6 +1,7 @@
 //! LM head with cross-entropy, in tiles over the vocabulary.
 
-use super::matmul::{Context, PackedLeft, matmul_columns, matmul_into};
+use super::context::Context;
+use super::matmul::{PackedLeft, matmul_columns, matmul_into};
 use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, MatmulArgs, Rhs};

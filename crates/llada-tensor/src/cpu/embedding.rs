@@ -1,6 +1,6 @@
 //! Row lookup and its gradient.
 
-use super::matmul::Context;
+use super::context::Context;
 use super::workers::rows_per_task;
 use crate::{DType, Result, Tensor};
 

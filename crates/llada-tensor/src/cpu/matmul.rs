@@ -10,13 +10,13 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::level::CpuLevel;
+use super::context::Context;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels, pack_rows};
 use super::quantized::{self, QuantizedWeight};
 use super::tasks::{Task, TaskGrid};
-use super::workers::{Shared, Workers};
+use super::workers::Shared;
 use crate::backend::{FillRows, MatmulArgs, PackedWeight, Rhs};
-use crate::storage::{Buffer, Pool};
+use crate::storage::Buffer;
 use crate::{DType, Error, Precision, Result, Tensor};
 
 /// A weight in panels.
@@ -40,14 +40,6 @@ impl PackedWeight for CpuPacked {
     fn as_any(&self) -> &dyn Any {
         self
     }
-}
-
-/// What the products need of the backend.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Context<'a> {
-    pub(crate) level: CpuLevel,
-    pub(crate) workers: &'a Workers,
-    pub(crate) pool: &'a Arc<Pool>,
 }
 
 /// See [`crate::backend::Backend::pack`].

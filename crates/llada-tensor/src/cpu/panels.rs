@@ -4,8 +4,8 @@
 
 use half::bf16;
 
+use super::context::Context;
 use super::level::CpuLevel;
-use super::matmul::Context;
 #[cfg(target_arch = "x86_64")]
 use super::simd::tiles;
 use super::simd::{Kernel, Simd};
@@ -346,7 +346,8 @@ fn pack_f32(source: Matrix<'_>, [p, k]: [usize; 2], width: usize, out: &mut [f32
         16 => pack_f32_of::<16>(source, [p, k], out),
         12 => pack_f32_of::<12>(source, [p, k], out),
         6 => pack_f32_of::<6>(source, [p, k], out),
-        _ => pack_f32_of::<4>(source, [p, k], out),
+        4 => pack_f32_of::<4>(source, [p, k], out),
+        _ => panic!("no code packs panels of {width} values: add the width to `pack_f32`"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The most that the register block can do: the roof over the matrix products.
 
-use super::matmul::Context;
+use super::context::Context;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels};
 use super::quantized;
 use super::tasks::Task;

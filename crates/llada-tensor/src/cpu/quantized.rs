@@ -10,7 +10,7 @@ mod pack;
 use std::any::Any;
 use std::ops::Range;
 
-use super::matmul::Context;
+use super::context::Context;
 use super::panels::Matrix;
 #[cfg(target_arch = "x86_64")]
 use super::simd::amx;

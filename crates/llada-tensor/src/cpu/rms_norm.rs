@@ -1,6 +1,6 @@
 //! Root-mean-square normalization.
 
-use super::matmul::Context;
+use super::context::Context;
 use super::simd::{Kernel, Simd};
 use super::workers::{Shared, rows_per_task};
 use crate::backend::{RmsNormArgs, RmsNormBackwardArgs};

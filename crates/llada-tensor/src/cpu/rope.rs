@@ -1,6 +1,6 @@
 //! Rotary position embedding.
 
-use super::matmul::Context;
+use super::context::Context;
 use super::simd::{Kernel, Simd};
 use super::workers::rows_per_task;
 use crate::Result;

@@ -2,7 +2,8 @@
 //!
 //! A value of a [`Simd`] type is a proof that the machine has its instructions: it is only made
 //! by [`CpuLevel::run`] after detection, or by tests of the same kind. That is why its methods
-//! are safe to call.
+//! are safe to call. [`super::level`] asks this module what the machine has, and the runs at a level
+//! are here: both need the instructions, which are unsafe to use.
 #![expect(
     unsafe_code,
     reason = "intrinsics and raw loads; see the SAFETY comments"

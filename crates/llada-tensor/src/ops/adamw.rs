@@ -1,6 +1,7 @@
 //! AdamW with decoupled weight decay.
 
 use super::Cost;
+use crate::error::expect_shapes;
 use crate::{Error, Result, Tensor};
 
 /// Arguments of [`crate::backend::Backend::adamw`].
@@ -44,10 +45,7 @@ pub fn adamw(args: AdamWArgs<'_>) -> Result<()> {
     let op = "adamw";
     let shape = args.parameter.shape();
     for other in [args.gradient, &*args.first_moment, &*args.second_moment] {
-        if other.shape() != shape {
-            let (lhs, rhs) = (shape.to_vec(), other.shape().to_vec());
-            return Err(Error::ShapeMismatch { op, lhs, rhs });
-        }
+        expect_shapes(op, shape, other.shape())?;
     }
     if args.step == 0 {
         return Err(Error::InvalidArgument {

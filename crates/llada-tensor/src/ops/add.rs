@@ -1,21 +1,15 @@
 //! Addition: residual connections and biases.
 
 use super::Cost;
-use crate::{DType, Error, Result, Tape, Tensor, Var};
+use crate::error::expect_shapes;
+use crate::{DType, Result, Tape, Tensor, Var};
 
 /// `y += x`, of one shape.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`]; [`Error::SharedOutput`] if `y` shares its storage.
+/// [`crate::Error::ShapeMismatch`]; [`crate::Error::SharedOutput`] if `y` shares its storage.
 pub fn add_into(y: &mut Tensor, x: &Tensor) -> Result<()> {
-    if y.shape() != x.shape() {
-        let (lhs, rhs) = (y.shape().to_vec(), x.shape().to_vec());
-        return Err(Error::ShapeMismatch {
-            op: "add",
-            lhs,
-            rhs,
-        });
-    }
+    expect_shapes("add", y.shape(), x.shape())?;
     x.device().clone().backend().add_into(x, y)
 }
 
@@ -32,17 +26,12 @@ impl Tape {
     /// `y = x + z`, all of one shape, or `z` a row `[D]` that is added to every row of `x`.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`].
+    /// [`crate::Error::ShapeMismatch`].
     pub fn add(&mut self, x: &Var, z: &Var) -> Result<Var> {
         let (x_shape, z_shape) = (x.value().shape(), z.value().shape());
         let is_row = z_shape.len() == 1 && x_shape.len() > 1;
-        if x_shape != z_shape && !(is_row && x_shape.last() == z_shape.last()) {
-            let (lhs, rhs) = (x_shape.to_vec(), z_shape.to_vec());
-            return Err(Error::ShapeMismatch {
-                op: "add",
-                lhs,
-                rhs,
-            });
+        if !(is_row && x_shape.last() == z_shape.last()) {
+            expect_shapes("add", x_shape, z_shape)?;
         }
         let mut y = Tensor::empty(self.device(), DType::F32, x_shape)?;
         self.device().backend().add(x.value(), z.value(), &mut y)?;
@@ -65,15 +54,9 @@ impl Tape {
     /// `y = x + a z`, all of one shape.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`].
+    /// [`crate::Error::ShapeMismatch`].
     pub fn add_scaled(&mut self, x: &Var, a: f32, z: &Var) -> Result<Var> {
-        if x.value().shape() != z.value().shape() {
-            return Err(Error::ShapeMismatch {
-                op: "add_scaled",
-                lhs: x.value().shape().to_vec(),
-                rhs: z.value().shape().to_vec(),
-            });
-        }
+        expect_shapes("add_scaled", x.value().shape(), z.value().shape())?;
         let mut y = x.value().to_dtype(DType::F32)?;
         self.device().backend().axpby(a, z.value(), 1.0, &mut y)?;
         let (x_in, z_in) = (x.place(), z.place());

@@ -7,6 +7,7 @@
 use std::num::NonZeroUsize;
 
 use super::Cost;
+use crate::error::expect_shapes;
 use crate::{DType, Error, Precision, Result, Tape, Tensor, Var};
 
 /// Heads, sequences and masks of one attention call.
@@ -25,8 +26,6 @@ pub struct AttentionShape<'a> {
     /// A query sees the keys of its own block of so many positions, and of the blocks before it:
     /// 1 is causal. `None`: every query sees all keys of its sequence.
     pub block_size: Option<NonZeroUsize>,
-    /// `[T]`, added to the scores of each key (padding: a large negative number).
-    pub key_bias: Option<&'a [f32]>,
 }
 
 impl<'a> AttentionShape<'a> {
@@ -127,34 +126,27 @@ pub fn backward_cost(
 
 fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Result<()> {
     let op = "attention";
-    let mismatch = |lhs: &[usize], rhs: &[usize]| Error::ShapeMismatch {
-        op,
-        lhs: lhs.to_vec(),
-        rhs: rhs.to_vec(),
-    };
     let (heads, kv_heads) = (shape.n_heads, shape.n_kv_heads);
     if heads == 0 || kv_heads == 0 || heads % kv_heads != 0 {
         let what = "n_heads must be a positive multiple of n_kv_heads";
         return Err(Error::InvalidArgument { op, what });
     }
     let [tokens, width] = *q.shape() else {
-        return Err(mismatch(q.shape(), &[]));
+        return Err(Error::shapes(op, q.shape(), &[]));
     };
     if width == 0 {
         let what = "the head dimension must not be 0";
         return Err(Error::InvalidArgument { op, what });
     }
     if width % heads != 0 {
-        return Err(mismatch(q.shape(), &[tokens, heads]));
+        return Err(Error::shapes(op, q.shape(), &[tokens, heads]));
     }
     let n_keys = shape
         .key_offsets
         .map_or(tokens, |of_keys| of_keys.last().copied().unwrap_or(0));
     let kv_shape = [n_keys, width / heads * kv_heads];
     for x in [k, v] {
-        if *x.shape() != kv_shape {
-            return Err(mismatch(x.shape(), &kv_shape));
-        }
+        expect_shapes(op, x.shape(), &kv_shape)?;
     }
     let ascends =
         |offsets: &[usize]| offsets.first() == Some(&0) && offsets.windows(2).all(|w| w[0] <= w[1]);
@@ -172,10 +164,7 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor, shape: AttentionShape<'_>) -> Resul
             return Err(Error::InvalidArgument { op, what });
         }
     }
-    match shape.key_bias {
-        Some(bias) if bias.len() != n_keys => Err(mismatch(&[bias.len()], &[n_keys])),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 impl Tape {
@@ -187,7 +176,7 @@ impl Tape {
         }
     }
 
-    /// `y_i = sum_j softmax_j(q_i . k_j / sqrt(E) + bias_j) v_j` within each sequence and head, over
+    /// `y_i = sum_j softmax_j(q_i . k_j / sqrt(E)) v_j` within each sequence and head, over
     /// all keys, or with a `block_size` `b` over those with `j / b <= i / b`.
     ///
     /// - `q`: `[T, H * E]`; `k`, `v`: `[T, K * E]`; returns `[T, H * E]`, on a tape that records in
@@ -230,9 +219,12 @@ impl Tape {
         })?;
         let (q_in, k_in, v_in, y_in) = (q.clone(), k.clone(), v.clone(), y.clone());
         let offsets = shape.offsets.to_vec();
-        let key_bias = shape.key_bias.map(<[f32]>::to_vec);
-        let (n_heads, n_kv_heads, block_size) = (shape.n_heads, shape.n_kv_heads, shape.block_size);
         let is_window = shape.key_offsets.is_some();
+        let heads = AttentionShape::<'static> {
+            offsets: &[],
+            key_offsets: None,
+            ..shape
+        };
         Ok(self.push(y, &[q, k, v], move |dy, sink| {
             if is_window {
                 let (op, what) = ("attention", "a window of queries has no gradient");
@@ -240,7 +232,6 @@ impl Tape {
             }
             let empty = |x: &Var| Tensor::empty(dy.device(), DType::F32, x.value().shape());
             let (mut dq, mut dk, mut dv) = (empty(&q_in)?, empty(&k_in)?, empty(&v_in)?);
-            let (offsets, key_bias) = (&offsets[..], key_bias.as_deref());
             dy.device()
                 .backend()
                 .attention_backward(AttentionBackwardArgs {
@@ -248,12 +239,8 @@ impl Tape {
                     k: k_in.value(),
                     v: v_in.value(),
                     shape: AttentionShape {
-                        offsets,
-                        key_offsets: None,
-                        n_heads,
-                        n_kv_heads,
-                        block_size,
-                        key_bias,
+                        offsets: &offsets,
+                        ..heads
                     },
                     precision,
                     y: &y_in,

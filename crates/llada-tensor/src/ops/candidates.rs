@@ -5,6 +5,7 @@
 
 use super::Cost;
 use crate::backend::Rhs;
+use crate::error::expect_shapes;
 use crate::{Error, Philox, Precision, Result, Stream, Tensor};
 
 /// How a token is chosen from logits.
@@ -38,7 +39,7 @@ pub enum Noise<'a> {
     /// No noise: temperature 0.
     None,
     /// Philox, keyed by seed; row `i` uses the counter `keys[i] = (sequence, position, step)`.
-    /// Draws depend on nothing else.
+    /// Draws depend on nothing else. There are 2^20 positions and 4,096 steps.
     Philox {
         /// Seed of the request of each row.
         seeds: &'a [u64],
@@ -49,7 +50,31 @@ pub enum Noise<'a> {
     Recorded(&'a [f64]),
 }
 
+/// Bits of a step in the word of a counter that it shares with the position.
+const STEP_BITS: u32 = 12;
+
+/// Whether position and step fit into their word: else the draws would be those of another place.
+fn has_own_draws(&[_, position, step]: &[u32; 3]) -> bool {
+    step < 1 << STEP_BITS && position < 1 << (u32::BITS - STEP_BITS)
+}
+
 impl Noise<'_> {
+    /// An error if draws would repeat those of another position and step.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a step from 4,096 on, or a position from 2^20 on.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Philox { keys, .. } if !keys.iter().all(has_own_draws) => {
+                let op = "candidates";
+                let what = "there is noise for 4096 steps and 2^20 positions: \
+                            take fewer, or temperature 0";
+                Err(Error::InvalidArgument { op, what })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The uniform draw of one vocabulary entry.
     fn uniform(&self, row: usize, token: usize, vocab_size: usize) -> f64 {
         self.uniform_pair(row, token, vocab_size)[token % 2]
@@ -65,8 +90,8 @@ impl Noise<'_> {
             }
             Self::Philox { seeds, keys } => {
                 let [sequence, position, step] = keys[row];
-                // Position and step share a word: 2^20 positions, 2^12 steps before they wrap.
-                let place = (position << 12) ^ step;
+                assert!(has_own_draws(&keys[row]), "`Noise::check` says so first");
+                let place = (position << STEP_BITS) ^ step;
                 let token = u32::try_from(token).unwrap_or(u32::MAX);
                 Philox::new(seeds[row], Stream::Gumbel).uniform_f64_pair([
                     token / 2,
@@ -114,17 +139,10 @@ pub struct CandidateArgs<'a> {
 /// Checks shapes, then chooses a token for each of the `N` rows.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], also for noise of another length; [`Error::DTypeMismatch`].
+/// [`Error::ShapeMismatch`], also for noise of another length; [`Error::DTypeMismatch`]; as
+/// [`Noise::check`].
 pub fn candidates(args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
     let op = "candidates";
-    let fits = |lhs: &[usize], rhs: &[usize]| {
-        let mismatch = || Error::ShapeMismatch {
-            op,
-            lhs: lhs.to_vec(),
-            rhs: rhs.to_vec(),
-        };
-        (lhs == rhs).then_some(()).ok_or_else(mismatch)
-    };
     let (d, vocab_size) = args.head.k_n().unwrap_or_default();
     let rows = args.hidden.shape().first().copied().unwrap_or(0);
     args.head.expect_f32(op)?;
@@ -132,16 +150,17 @@ pub fn candidates(args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
         .into_iter()
         .flatten()
     {
-        fits(hidden.shape(), &[rows, d])?;
+        expect_shapes(op, hidden.shape(), &[rows, d])?;
         hidden.expect_f32(op)?;
     }
     if let Some(bias) = args.bias {
-        fits(bias.shape(), &[vocab_size])?;
+        expect_shapes(op, bias.shape(), &[vocab_size])?;
     }
+    args.noise.check()?;
     match *args.noise {
         Noise::None => {}
-        Noise::Philox { seeds, keys } => fits(&[seeds.len(), keys.len()], &[rows, rows])?,
-        Noise::Recorded(draws) => fits(&[draws.len()], &[rows * vocab_size])?,
+        Noise::Philox { seeds, keys } => expect_shapes(op, &[seeds.len(), keys.len()], &[rows; 2])?,
+        Noise::Recorded(draws) => expect_shapes(op, &[draws.len()], &[rows * vocab_size])?,
     }
     args.hidden.device().backend().candidates(args)
 }

@@ -4,7 +4,8 @@
 
 use super::Cost;
 use crate::backend::Rhs;
-use crate::{DType, Error, Precision, Result, Tape, Tensor, Var};
+use crate::error::{expect_ids, expect_shapes};
+use crate::{DType, Precision, Result, Tape, Tensor, Var};
 
 /// Arguments of [`crate::backend::Backend::cross_entropy`].
 #[derive(Debug)]
@@ -73,8 +74,8 @@ pub fn backward_cost(rows: usize, vocab_size: usize, d_model: usize) -> Cost {
 /// Cross-entropy of each row, nats, and its log-sum-exp, both `[N]`.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] if an operand is not `f32`, or
-/// [`Error::IndexOutOfRange`] for a target past the head.
+/// [`crate::Error::ShapeMismatch`], [`crate::Error::DTypeMismatch`] if an operand is not `f32`, or
+/// [`crate::Error::IndexOutOfRange`] for a target past the head.
 pub fn cross_entropy(
     hidden: &Tensor,
     head: Rhs<'_>,
@@ -84,23 +85,13 @@ pub fn cross_entropy(
 ) -> Result<(Tensor, Tensor)> {
     let op = "cross_entropy";
     let (d, vocab_size) = head.k_n().unwrap_or_default();
-    if *hidden.shape() != [targets.len(), d] {
-        let (lhs, rhs) = (hidden.shape().to_vec(), vec![targets.len(), d]);
-        return Err(Error::ShapeMismatch { op, lhs, rhs });
-    }
+    expect_shapes(op, hidden.shape(), &[targets.len(), d])?;
     hidden.expect_f32(op)?;
     head.expect_f32(op)?;
-    if let Some(bias) = bias.filter(|bias| *bias.shape() != [vocab_size]) {
-        let (lhs, rhs) = (bias.shape().to_vec(), vec![vocab_size]);
-        return Err(Error::ShapeMismatch { op, lhs, rhs });
+    if let Some(bias) = bias {
+        expect_shapes(op, bias.shape(), &[vocab_size])?;
     }
-    if let Some(&id) = targets.iter().find(|&&id| id as usize >= vocab_size) {
-        return Err(Error::IndexOutOfRange {
-            op,
-            index: id as usize,
-            limit: vocab_size,
-        });
-    }
+    expect_ids(op, targets, vocab_size)?;
     let device = hidden.device();
     let mut losses = Tensor::empty(device, DType::F32, &[targets.len()])?;
     let mut lse = Tensor::empty(device, DType::F32, &[targets.len()])?;
@@ -125,7 +116,7 @@ impl Tape {
     /// - The sum over rows is accumulated in `f64`.
     ///
     /// # Errors
-    /// As [`cross_entropy`]; [`Error::ShapeMismatch`] if `weights` is not `[N]`.
+    /// As [`cross_entropy`]; [`crate::Error::ShapeMismatch`] if `weights` is not `[N]`.
     ///
     /// Source: arXiv 2502.09992, eq. 3, with `weights = 1 / (p_mask B L)`.
     pub fn cross_entropy(
@@ -136,14 +127,7 @@ impl Tape {
         targets: &[u32],
         weights: &[f32],
     ) -> Result<Var> {
-        if targets.len() != weights.len() {
-            let (lhs, rhs) = (vec![targets.len()], vec![weights.len()]);
-            return Err(Error::ShapeMismatch {
-                op: "cross_entropy",
-                lhs,
-                rhs,
-            });
-        }
+        expect_shapes("cross_entropy", &[targets.len()], &[weights.len()])?;
         let precision = self.precision();
         let bias_value = bias.map(Var::value);
         let head_rhs = Rhs::Weight(head.value());

@@ -1,6 +1,7 @@
 //! Row lookup: token embeddings, and the gather of masked positions before the head.
 
 use super::Cost;
+use crate::error::expect_ids;
 use crate::{DType, Error, Result, Tape, Tensor, Var};
 
 /// Work of looking up `n` rows of `d` elements.
@@ -21,16 +22,14 @@ pub fn cost(n: usize, d: usize) -> Cost {
 /// end past the table.
 pub fn write_rows(table: &mut Tensor, first: usize, x: &Tensor) -> Result<()> {
     let op = "write_rows";
-    let ([rows, d], [n, x_d]) = (table.shape(), x.shape()) else {
-        let (lhs, rhs) = (table.shape().to_vec(), x.shape().to_vec());
-        return Err(Error::ShapeMismatch { op, lhs, rhs });
+    let (&[limit, d], &[n, x_d]) = (table.shape(), x.shape()) else {
+        return Err(Error::shapes(op, table.shape(), x.shape()));
     };
     if d != x_d {
-        let (lhs, rhs) = (table.shape().to_vec(), x.shape().to_vec());
-        return Err(Error::ShapeMismatch { op, lhs, rhs });
+        return Err(Error::shapes(op, table.shape(), x.shape()));
     }
-    if first.checked_add(*n).is_none_or(|end| end > *rows) {
-        let (index, limit) = (first.saturating_add(*n), *rows);
+    if first.checked_add(n).is_none_or(|end| end > limit) {
+        let index = first.saturating_add(n);
         return Err(Error::IndexOutOfRange { op, index, limit });
     }
     table.expect_f32(op)?;
@@ -48,21 +47,8 @@ impl Tape {
     /// [`Error::Rank`], or [`Error::IndexOutOfRange`] for an id that the table lacks.
     pub fn embedding(&mut self, table: &Var, ids: &[u32]) -> Result<Var> {
         let op = "embedding";
-        let [rows, d] = *table.value().shape() else {
-            let shape = table.value().shape().to_vec();
-            return Err(Error::Rank {
-                op,
-                expected: 2,
-                shape,
-            });
-        };
-        if let Some(&id) = ids.iter().find(|&&id| id as usize >= rows) {
-            return Err(Error::IndexOutOfRange {
-                op,
-                index: id as usize,
-                limit: rows,
-            });
-        }
+        let [rows, d] = table.value().matrix_shape(op)?;
+        expect_ids(op, ids, rows)?;
         let mut y = Tensor::empty(self.device(), DType::F32, &[ids.len(), d])?;
         self.device()
             .backend()

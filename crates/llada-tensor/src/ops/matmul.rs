@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::Cost;
 use crate::backend::PackedWeight;
+use crate::error::expect_shapes;
 use crate::{DType, Device, Error, Precision, Result, Tape, Tensor, Var};
 
 /// Elements of `bf16` after which a row of an operand may begin: 16 bytes.
@@ -89,26 +90,15 @@ pub fn matmul(args: MatmulArgs<'_>) -> Result<()> {
     };
     let (b_k, n) = args.b.k_n().ok_or_else(|| rank(&[]))?;
     if b_k != *k {
-        return Err(Error::ShapeMismatch {
-            op,
-            lhs: args.a.shape().to_vec(),
-            rhs: vec![b_k, n],
-        });
+        return Err(Error::shapes(op, args.a.shape(), &[b_k, n]));
     }
     if let Rhs::Matrix(b) = args.b
         && b.shape()[..b.shape().len() - 2] != *a_batch
     {
-        let (lhs, rhs) = (args.a.shape().to_vec(), b.shape().to_vec());
-        return Err(Error::ShapeMismatch { op, lhs, rhs });
+        return Err(Error::shapes(op, args.a.shape(), b.shape()));
     }
     let expected = [a_batch, &[*m, n]].concat();
-    if args.c.shape() != expected {
-        return Err(Error::ShapeMismatch {
-            op,
-            lhs: expected,
-            rhs: args.c.shape().to_vec(),
-        });
-    }
+    expect_shapes(op, &expected, args.c.shape())?;
     expect_operand(args.a, op, args.precision)?;
     args.b.expect_operand(op, args.precision)?;
     match args.accumulate || args.c.shape().len() != 2 {
@@ -138,15 +128,7 @@ pub fn operand(x: &Tensor, precision: Precision) -> Result<Tensor> {
     if dtype == DType::F32 || x.dtype() == dtype {
         return Ok(x.clone());
     }
-    let [rows, columns] = *x.shape() else {
-        let (op, expected, shape) = ("operand", 2, x.shape().to_vec());
-        return Err(Error::Rank {
-            op,
-            expected,
-            shape,
-        });
-    };
-    let mut y = empty_operand(device, dtype, [rows, columns])?;
+    let mut y = empty_operand(device, dtype, x.matrix_shape("operand")?)?;
     device.backend().round(x, &mut y)?;
     Ok(y)
 }
@@ -173,14 +155,7 @@ pub(crate) fn empty_operand(
 /// # Panics
 /// Never: the backend asks for rows that exist.
 pub fn pack(weight: &Tensor, precision: Precision) -> Result<Arc<dyn PackedWeight>> {
-    let [n, k] = *weight.shape() else {
-        let (op, expected, shape) = ("pack", 2, weight.shape().to_vec());
-        return Err(Error::Rank {
-            op,
-            expected,
-            shape,
-        });
-    };
+    let shape = weight.matrix_shape("pack")?;
     let failure = OnceLock::new();
     let fill = |rows: Range<usize>, out: &mut [f32]| {
         let part = weight.narrow(0, rows.start, rows.len());
@@ -189,7 +164,7 @@ pub fn pack(weight: &Tensor, precision: Precision) -> Result<Arc<dyn PackedWeigh
             failure.get_or_init(|| error);
         }
     };
-    let packed = weight.device().backend().pack([n, k], precision, &fill)?;
+    let packed = weight.device().backend().pack(shape, precision, &fill)?;
     failure.into_inner().map_or(Ok(packed), Err)
 }
 
@@ -227,16 +202,8 @@ impl Tape {
         }
     }
 
-    /// As [`Self::linear`] without a bias, in the form of operands: see [`operand`].
-    ///
-    /// # Errors
-    /// As [`matmul`].
-    pub fn linear_operand(&mut self, x: &Var, weight: &Var) -> Result<Var> {
-        let dtype = self.device().backend().operand_dtype(self.precision());
-        self.linear_to(x, weight, dtype)
-    }
-
-    fn linear_to(&mut self, x: &Var, weight: &Var, dtype: DType) -> Result<Var> {
+    /// As [`Self::linear`] without a bias, in `f32` or in the type of operands: see [`operand`].
+    pub(crate) fn linear_to(&mut self, x: &Var, weight: &Var, dtype: DType) -> Result<Var> {
         let precision = self.precision();
         let (x_in, w_in) = (self.operand(x)?, self.operand(weight)?);
         let y = product(x_in.value(), Rhs::Weight(w_in.value()), precision, dtype)?;
@@ -248,10 +215,7 @@ impl Tape {
     }
 
     /// The same value, as products take it: see [`operand`]. For several layers of one input.
-    ///
-    /// # Errors
-    /// As [`operand`].
-    pub fn operand(&self, x: &Var) -> Result<Var> {
+    pub(crate) fn operand(&self, x: &Var) -> Result<Var> {
         Ok(x.with_value(operand(x.value(), self.precision())?))
     }
 }
@@ -269,17 +233,9 @@ pub fn linear_each<const N: usize>(
     precision: Precision,
 ) -> Result<[Tensor; N]> {
     let op = "linear_each";
-    let [rows, k] = *x.shape() else {
-        let (expected, shape) = (2, x.shape().to_vec());
-        return Err(Error::Rank {
-            op,
-            expected,
-            shape,
-        });
-    };
+    let [rows, k] = x.matrix_shape(op)?;
     if let Some(other) = weights.iter().find(|weight| weight.k() != k) {
-        let (lhs, rhs) = (x.shape().to_vec(), vec![other.n(), other.k()]);
-        return Err(Error::ShapeMismatch { op, lhs, rhs });
+        return Err(Error::shapes(op, x.shape(), &[other.n(), other.k()]));
     }
     expect_operand(x, op, precision)?;
     let empty =
@@ -332,15 +288,5 @@ fn add_product(
         true => a.device().backend().operand_dtype(precision),
         false => DType::F32,
     };
-    let n = b.k_n().map_or(0, |(_, n)| n);
-    let mut c = empty_operand(a.device(), dtype, [a.shape()[0], n])?;
-    let accumulate = false;
-    matmul(MatmulArgs {
-        a,
-        b,
-        c: &mut c,
-        accumulate,
-        precision,
-    })?;
-    sink.add(x, c)
+    sink.add(x, product(a, b, precision, dtype)?)
 }

@@ -2,9 +2,10 @@
 
 use super::Cost;
 use crate::backend::{MatmulArgs, Rhs};
+use crate::error::expect_shapes;
 use crate::ops::adamw::global_norm;
 use crate::ops::matmul::matmul;
-use crate::{DType, Error, Precision, Result, Tensor};
+use crate::{DType, Precision, Result, Tensor};
 
 /// Coefficients of the quintic that brings singular values to about one, and how often it is used.
 ///
@@ -43,27 +44,17 @@ pub struct MuonArgs<'a> {
 /// Checks shapes and updates one matrix.
 ///
 /// # Errors
-/// [`Error::Rank`] or [`Error::ShapeMismatch`].
+/// [`crate::Error::Rank`] or [`crate::Error::ShapeMismatch`].
 #[expect(
     clippy::needless_pass_by_value,
     reason = "outputs come by mutable reference inside"
 )]
 pub fn muon(args: MuonArgs<'_>) -> Result<()> {
     let op = "muon";
-    let shape = args.parameter.shape().to_vec();
-    let [n, k] = *shape else {
-        let expected = 2;
-        return Err(Error::Rank {
-            op,
-            expected,
-            shape,
-        });
-    };
+    let shape = args.parameter.matrix_shape(op)?;
+    let [n, k] = shape;
     for other in [args.gradient, &*args.momentum] {
-        if other.shape() != shape {
-            let (lhs, rhs) = (shape, other.shape().to_vec());
-            return Err(Error::ShapeMismatch { op, lhs, rhs });
-        }
+        expect_shapes(op, &shape, other.shape())?;
     }
     let device = args.gradient.device().clone();
     let backend = device.backend();
@@ -84,17 +75,10 @@ pub fn muon(args: MuonArgs<'_>) -> Result<()> {
 /// its singular values lie between 0.7 and 1.2 except those that were tiny. Zero stays zero.
 ///
 /// # Errors
-/// [`Error::Rank`], [`Error::DTypeMismatch`], or a layout that is not contiguous.
+/// [`crate::Error::Rank`], [`crate::Error::DTypeMismatch`], or a layout that is not contiguous.
 pub fn orthogonalize(x: &Tensor, precision: Precision) -> Result<Tensor> {
-    let shape = x.shape().to_vec();
-    let [n, k] = *shape else {
-        let (op, expected) = ("orthogonalize", 2);
-        return Err(Error::Rank {
-            op,
-            expected,
-            shape,
-        });
-    };
+    let shape = x.matrix_shape("orthogonalize")?;
+    let [n, k] = shape;
     let device = x.device().clone();
     let backend = device.backend();
     let zeros = |shape: &[usize]| Tensor::zeros(&device, DType::F32, shape);

@@ -68,38 +68,25 @@ impl Tape {
         self.rms_norm_to(x, weight, eps, DType::F32)
     }
 
-    /// As [`Self::rms_norm`], for products alone: in the form of [`super::matmul::operand`].
-    ///
-    /// # Errors
-    /// As [`Self::rms_norm`].
-    pub fn rms_norm_operand(&mut self, x: &Var, weight: &Var, eps: f32) -> Result<Var> {
-        let dtype = self.operand_dtype(weight.value().numel());
-        self.rms_norm_to(x, weight, eps, dtype)
-    }
-
-    fn rms_norm_to(&mut self, x: &Var, weight: &Var, eps: f32, dtype: DType) -> Result<Var> {
+    /// As [`Self::rms_norm`], in `f32` or in the type of [`super::matmul::operand`].
+    pub(crate) fn rms_norm_to(
+        &mut self,
+        x: &Var,
+        weight: &Var,
+        eps: f32,
+        dtype: DType,
+    ) -> Result<Var> {
+        let op = "rms_norm";
         let (x_shape, w_shape) = (x.value().shape(), weight.value().shape());
-        let [rows, d] = *x_shape else {
-            return Err(Error::Rank {
-                op: "rms_norm",
-                expected: 2,
-                shape: x_shape.to_vec(),
-            });
-        };
+        let [rows, d] = x.value().matrix_shape(op)?;
         if w_shape != [d] {
-            let (lhs, rhs) = (x_shape.to_vec(), w_shape.to_vec());
-            return Err(Error::ShapeMismatch {
-                op: "rms_norm",
-                lhs,
-                rhs,
-            });
+            return Err(Error::shapes(op, x_shape, w_shape));
         }
         let mut y = Tensor::empty(self.device(), dtype, x_shape)?;
         let mut rstd = Tensor::empty(self.device(), DType::F32, &[rows])?;
-        let (x_value, w_value) = (x.value(), weight.value());
         let args = RmsNormArgs {
-            x: x_value,
-            weight: w_value,
+            x: x.value(),
+            weight: weight.value(),
             eps,
             y: &mut y,
             rstd: &mut rstd,
@@ -110,14 +97,13 @@ impl Tape {
             let (x, weight, rstd) = (x_in.value(), w_in.value(), &rstd);
             let mut dx = Tensor::empty(dy.device(), DType::F32, x.shape())?;
             let mut dw = Tensor::zeros(dy.device(), DType::F32, weight.shape())?;
-            let (dx_out, dweight) = (&mut dx, &mut dw);
             let args = RmsNormBackwardArgs {
                 x,
                 weight,
                 rstd,
                 dy,
-                dx: dx_out,
-                dweight,
+                dx: &mut dx,
+                dweight: &mut dw,
             };
             dy.device().backend().rms_norm_backward(args)?;
             sink.add(&w_in, dw)?;

@@ -1,6 +1,7 @@
 //! Rotary position embedding in the reference's layout: halves `(i, i + E/2)` form a pair.
 
 use super::Cost;
+use crate::error::expect_ids;
 use crate::{DType, Device, Error, Result, Tape, Tensor, Var};
 
 /// Cosines and sines for the positions `0..n`.
@@ -82,21 +83,8 @@ impl Tape {
         self.rope_to(x, table, positions, DType::F32)
     }
 
-    /// As [`Self::rope`], for [`Self::attention`] alone: in the type that it reads.
-    ///
-    /// # Errors
-    /// As [`Self::rope`].
-    pub fn rope_for_attention(
-        &mut self,
-        x: &Var,
-        table: &RopeTable,
-        positions: &[u32],
-    ) -> Result<Var> {
-        let head_dim = 2 * table.cos.shape()[1];
-        self.rope_to(x, table, positions, self.attention_dtype(head_dim))
-    }
-
-    fn rope_to(
+    /// As [`Self::rope`], in `f32` or in the type that [`Self::attention`] reads.
+    pub(crate) fn rope_to(
         &mut self,
         x: &Var,
         table: &RopeTable,
@@ -111,16 +99,9 @@ impl Tape {
         let fits = matches!(*shape, [t, width] if t == positions.len() && half > 0
             && width % (2 * half) == 0);
         if !fits {
-            let (lhs, rhs) = (shape.to_vec(), vec![positions.len(), 2 * half]);
-            return Err(Error::ShapeMismatch { op, lhs, rhs });
+            return Err(Error::shapes(op, shape, &[positions.len(), 2 * half]));
         }
-        if let Some(&at) = positions.iter().find(|&&at| at as usize >= n_positions) {
-            return Err(Error::IndexOutOfRange {
-                op,
-                index: at as usize,
-                limit: n_positions,
-            });
-        }
+        expect_ids(op, positions, n_positions)?;
         let mut y = Tensor::empty(self.device(), dtype, shape)?;
         let args = RopeArgs {
             x: x.value(),

@@ -2,8 +2,9 @@
 
 use super::Cost;
 use super::matmul::{empty_operand, operand};
+use crate::error::expect_shapes;
 use crate::tape::GradSink;
-use crate::{DType, Error, Result, Tape, Tensor, Var};
+use crate::{DType, Result, Tape, Tensor, Var};
 
 /// Arguments of [`crate::backend::Backend::swiglu`].
 #[derive(Debug)]
@@ -53,36 +54,17 @@ impl Tape {
     /// `y = gate * sigmoid(gate) * up`, all of one shape.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`].
+    /// [`crate::Error::ShapeMismatch`].
     ///
     /// Source: Shazeer 2020, eq. 6 (arXiv 2002.05202); `LLaDALlamaBlock` of the reference.
     pub fn swiglu(&mut self, gate: &Var, up: &Var) -> Result<Var> {
         self.swiglu_to(gate, up, DType::F32)
     }
 
-    /// As [`Self::swiglu`], for products alone: in the form of [`super::matmul::operand`].
-    ///
-    /// # Errors
-    /// As [`Self::swiglu`].
-    pub fn swiglu_operand(&mut self, gate: &Var, up: &Var) -> Result<Var> {
-        let gate_value = gate.value();
-        let dtype = match (gate_value.dtype(), gate_value.shape()) {
-            (DType::Bf16, _) => DType::Bf16,
-            (DType::F32, shape) => self.operand_dtype(shape.last().copied().unwrap_or(0)),
-        };
-        self.swiglu_to(gate, up, dtype)
-    }
-
-    fn swiglu_to(&mut self, gate: &Var, up: &Var, dtype: DType) -> Result<Var> {
+    /// As [`Self::swiglu`], in `f32` or in the type of [`super::matmul::operand`].
+    pub(crate) fn swiglu_to(&mut self, gate: &Var, up: &Var, dtype: DType) -> Result<Var> {
         let (g, u) = (gate.value(), up.value());
-        if g.shape() != u.shape() {
-            let (lhs, rhs) = (g.shape().to_vec(), u.shape().to_vec());
-            return Err(Error::ShapeMismatch {
-                op: "swiglu",
-                lhs,
-                rhs,
-            });
-        }
+        expect_shapes("swiglu", g.shape(), u.shape())?;
         let mut y = empty_like(g, dtype)?;
         self.device().backend().swiglu(SwigluArgs {
             gate: g,
@@ -98,13 +80,12 @@ impl Tape {
             };
             let mut dgate = empty_like(gate, gate.dtype())?;
             let mut dup = empty_like(gate, gate.dtype())?;
-            let (dg, du) = (&mut dgate, &mut dup);
             let args = SwigluBackwardArgs {
                 gate,
                 up,
                 dy: &dy,
-                dgate: dg,
-                dup: du,
+                dgate: &mut dgate,
+                dup: &mut dup,
             };
             dy.device().backend().swiglu_backward(args)?;
             sink.add(&gate_in, dgate)?;

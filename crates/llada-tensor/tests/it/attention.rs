@@ -67,7 +67,6 @@ impl Inputs {
             n_heads: shape.n_heads,
             n_kv_heads: shape.n_kv_heads,
             block_size: shape.block_size,
-            key_bias: shape.key_bias.as_deref(),
         };
         let args = AttentionArgs {
             q: &q,
@@ -106,7 +105,6 @@ pub(crate) fn attention(offsets: &[usize], heads: [usize; 2], head_dim: usize) -
         n_kv_heads: heads[1],
         head_dim,
         block_size: None,
-        key_bias: None,
     }
 }
 
@@ -128,12 +126,9 @@ fn check(shape: &Attention) {
         n_kv_heads,
         head_dim,
         block_size,
-        key_bias,
     } = shape;
-    let name = format!(
-        "attention {offsets:?} {n_heads}/{n_kv_heads}x{head_dim} blocks of {block_size:?} bias {}",
-        key_bias.is_some()
-    );
+    let name =
+        format!("attention {offsets:?} {n_heads}/{n_kv_heads}x{head_dim} blocks of {block_size:?}");
     check_levels(&name, terms, &exact, |device| inputs.run(device, shape));
 }
 
@@ -151,33 +146,6 @@ fn agrees_with_f64() {
             ..attention(&[0, 7, 200], [2, 1], 20)
         });
     }
-}
-
-/// Keys with a bias of minus infinity, or nearly so, are not there; a query without keys has no
-/// output and no gradient.
-#[test]
-fn padding_is_not_seen() {
-    for hidden in [f32::NEG_INFINITY, -1e30] {
-        let mut bias = vec![0.0; 130];
-        bias[..3].fill(hidden);
-        bias[60..90].fill(hidden);
-        bias[110..].fill(hidden);
-        let shape = attention(&[0, 50, 130], [2, 1], 6);
-        check(&Attention {
-            key_bias: Some(bias.clone()),
-            ..shape.clone()
-        });
-        check(&Attention {
-            key_bias: Some(bias),
-            block_size: hidden.is_infinite().then_some(NonZeroUsize::MIN),
-            ..shape
-        });
-    }
-    let blind = Attention {
-        key_bias: Some(vec![f32::NEG_INFINITY; 100]),
-        ..attention(&[0, 100], [1, 1], 4)
-    };
-    check(&blind);
 }
 
 #[test]
@@ -233,11 +201,45 @@ fn a_window_of_queries_gets_the_rows_of_the_whole() {
             n_heads: 4,
             n_kv_heads: 2,
             block_size: None,
-            key_bias: None,
         };
         let mut tape = Tape::inference(device, precision);
         let y = tape.attention(&q, &k, &v, shape).expect("fits");
         same_bits(name, &y.value().to_vec_f32().unwrap(), &windows(whole));
+    }
+}
+
+/// The sequence before it has both.
+#[test]
+fn a_query_without_keys_has_no_output() {
+    let each = [Precision::F32, Precision::Bf16];
+    let cases = devices()
+        .iter()
+        .flat_map(|device| each.map(|p| (device, p)));
+    for ((name, device), precision) in cases {
+        let empty = |shape: &[usize]| Tensor::empty(device, DType::F32, shape).unwrap();
+        let q = of(device, &[5, 8], &normal(1, 40));
+        let [k, v] = [2, 3].map(|key| of(device, &[3, 4], &normal(key, 12)));
+        let (mut y, mut lse) = (empty(&[5, 8]), empty(&[5, 2]));
+        let args = AttentionArgs {
+            q: &q,
+            k: &k,
+            v: &v,
+            shape: AttentionShape {
+                offsets: &[0, 2, 5],
+                key_offsets: Some(&[0, 3, 3]),
+                n_heads: 2,
+                n_kv_heads: 1,
+                block_size: None,
+            },
+            precision,
+            y: &mut y,
+            lse: &mut lse,
+        };
+        device.backend().attention(args).expect("fits");
+        let [y, lse] = [y, lse].map(|x| x.to_vec_f32().unwrap());
+        assert!(y[..16].iter().all(|&x| x != 0.0), "{name}");
+        same_bits(name, &y[16..], &[0.0; 24]);
+        same_bits(name, &lse[4..], &[f32::NEG_INFINITY; 6]);
     }
 }
 
@@ -289,17 +291,6 @@ fn agrees_with_f64_in_bf16() {
             ..attention(&[0, 7, 400], [2, 1], 20)
         });
     }
-    let mut bias = vec![0.0; 330];
-    bias[..3].fill(f32::NEG_INFINITY);
-    bias[200..300].fill(-1e30);
-    check_bf16(&Attention {
-        key_bias: Some(bias),
-        ..attention(&[0, 30, 330], [2, 1], 40)
-    });
-    check_bf16(&Attention {
-        key_bias: Some(vec![f32::NEG_INFINITY; 100]),
-        ..attention(&[0, 100], [1, 1], 4)
-    });
 }
 
 #[test]
@@ -345,7 +336,6 @@ proptest! {
         group in 1usize..4,
         half in 1usize..37,
         block_size in (0usize..120).prop_map(NonZeroUsize::new),
-        biased: bool,
     ) {
         let ends = lengths.iter().scan(0, |end, n| {
             *end += n;
@@ -353,7 +343,6 @@ proptest! {
         });
         let offsets: Vec<usize> = std::iter::once(0).chain(ends).collect();
         let shape = attention(&offsets, [n_kv_heads * group, n_kv_heads], 2 * half);
-        let key_bias = biased.then(|| normal(9, shape.tokens()));
-        check(&Attention { block_size, key_bias, ..shape });
+        check(&Attention { block_size, ..shape });
     }
 }

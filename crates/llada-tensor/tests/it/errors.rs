@@ -104,7 +104,6 @@ fn attention() {
         n_heads: 2,
         n_kv_heads: 1,
         block_size: None,
-        key_bias: None,
     };
     tape.attention(&q, &kv, &kv, good).expect("fits");
     let (_, [empty]) = operands([&[3, 0]]);
@@ -177,13 +176,6 @@ fn attention() {
             AttentionShape {
                 key_offsets: Some(&[0, 3]),
                 block_size: Some(std::num::NonZeroUsize::MIN),
-                ..good
-            },
-        ),
-        (
-            "ShapeMismatch",
-            AttentionShape {
-                key_bias: Some(&[0.0]),
                 ..good
             },
         ),
@@ -355,6 +347,34 @@ fn choices() {
     ] {
         check(expected, candidates(args));
     }
+}
+
+/// Step and position share a word of the counter.
+#[test]
+fn noise_that_would_repeat() {
+    let [hidden, head] = [&[1, 3][..], &[5, 3]].map(|shape| tensor(scalar(), shape, 1));
+    let rule = CandidateRule {
+        temperature: 1.0,
+        ..CandidateRule::default()
+    };
+    let draw = |position, step| {
+        let noise = &Noise::Philox {
+            seeds: &[1],
+            keys: &[[u32::MAX, position, step]],
+        };
+        candidates(CandidateArgs {
+            hidden: &hidden,
+            unconditional: None,
+            head: Rhs::Weight(&head),
+            bias: None,
+            rule: &rule,
+            noise,
+            precision: Precision::F32,
+        })
+    };
+    draw((1 << 20) - 1, 4095).expect("the last that fits");
+    check("InvalidArgument", draw(0, 4096));
+    check("InvalidArgument", draw(1 << 20, 0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use llada_tensor::backend::AttentionShape;
+use llada_tensor::layers::{Adapter, Linear, Norm, Weight};
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Gradients, Precision, Tape, Tensor, Var};
 
@@ -251,7 +252,6 @@ fn on_tape(shape: &Attention) -> AttentionShape<'_> {
         n_heads: shape.n_heads,
         n_kv_heads: shape.n_kv_heads,
         block_size: shape.block_size,
-        key_bias: shape.key_bias.as_deref(),
     }
 }
 
@@ -264,7 +264,6 @@ fn of_attention() {
             n_kv_heads: 2,
             head_dim: 6,
             block_size,
-            key_bias: Some(normal(60, 9)),
         };
         let score = Score::new(9, 24);
         check_gradients(
@@ -297,6 +296,62 @@ fn of_cross_entropy() {
     );
 }
 
+/// A linear layer of a weight alone.
+fn layer(weight: &Var) -> Linear<'static> {
+    Linear {
+        weight: Weight::Tensor(weight.clone()),
+        bias: None,
+        adapter: None,
+    }
+}
+
+#[test]
+fn of_layers_with_biases_and_an_adapter() {
+    let (score, eps, scale) = (Score::new(4, 5), 1e-5, -1.5);
+    let shapes: [&[usize]; 7] = [&[4, 3], &[3], &[3], &[5, 3], &[5], &[2, 3], &[5, 2]];
+    check_gradients(
+        "layers",
+        &shapes,
+        |tape, p| {
+            let [x, weight, bias, w, b, down, up] = p else {
+                unreachable!("seven parameters")
+            };
+            let norm = Norm {
+                weight: weight.clone(),
+                bias: Some(bias.clone()),
+                eps,
+            };
+            let adapted = Linear {
+                bias: Some(b.clone()),
+                adapter: Some(Adapter {
+                    a: down.clone(),
+                    b: up.clone(),
+                    scale,
+                }),
+                ..layer(w)
+            };
+            let run = |tape: &mut Tape| -> llada_tensor::Result<Var> {
+                let [y, z] = tape.norm_linear(x, &norm, [&adapted, &layer(w)])?;
+                tape.add(&y, &z)
+            };
+            let y = run(tape).expect("fits");
+            score.on(tape, &y)
+        },
+        |p| {
+            use reference::{add, linear, rms_norm};
+            let [x, weight, bias, w, b, down, up] = p else {
+                unreachable!("seven parameters")
+            };
+            let [h, _] = rms_norm(x, weight, f64::from(eps));
+            let h = add(&h, bias);
+            let z = linear(&linear(&h, down, 3), up, 2);
+            let scaled: Vec<f64> = z.iter().map(|z| f64::from(scale) * z).collect();
+            let y = add(&add(&linear(&h, w, 3), b), &scaled);
+            score.exact(&add(&y, &linear(&h, w, 3)))
+        },
+    );
+}
+
 /// A Transformer block with both residuals, whose embedding is also its head and whose norm
 /// weight and value projection are used twice.
 #[test]
@@ -310,7 +365,6 @@ fn of_a_block_with_tied_parameters() {
         n_kv_heads: 1,
         head_dim: 4,
         block_size: None,
-        key_bias: None,
     };
     let eps = 1e-5;
     check_gradients(
@@ -332,19 +386,16 @@ fn of_a_block_with_tied_parameters() {
             let table = table(tape.device(), 4);
             let run = |tape: &mut Tape| -> llada_tensor::Result<Var> {
                 let x = tape.embedding(wte, &ids)?;
-                let h = tape.rms_norm(&x, norm, eps)?;
-                let q = tape.linear(&h, wq, None)?;
-                let q = tape.rope(&q, &table, &positions)?;
-                let k = tape.linear(&h, wk, None)?;
-                let k = tape.rope(&k, &table, &positions)?;
-                let v = tape.linear(&h, wv, None)?;
-                let y = tape.attention(&q, &k, &v, on_tape(&shape))?;
+                let norm = Norm {
+                    weight: norm.clone(),
+                    bias: None,
+                    eps,
+                };
+                let [wq, wk, wv, gate, up, down] = [wq, wk, wv, gate, up, down].map(layer);
+                let [q, k, v] = tape.norm_linear(&x, &norm, [&wq, &wk, &wv])?;
+                let y = tape.rope_attention([&q, &k, &v], &table, &positions, on_tape(&shape))?;
                 let x = tape.add(&x, &y)?;
-                let h = tape.rms_norm(&x, norm, eps)?;
-                let gate = tape.linear(&h, gate, None)?;
-                let up = tape.linear(&h, up, None)?;
-                let y = tape.swiglu(&gate, &up)?;
-                let y = tape.linear(&y, down, None)?;
+                let y = tape.swiglu_mlp(&x, &norm, [&gate, &up, &down])?;
                 let x = tape.add(&x, &y)?;
                 tape.cross_entropy(&x, wte, None, &targets, &weights)
             };

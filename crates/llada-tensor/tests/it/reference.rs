@@ -122,7 +122,6 @@ pub(crate) struct Attention {
     pub(crate) head_dim: usize,
     /// Positions of a block of the mask.
     pub(crate) block_size: Option<NonZeroUsize>,
-    pub(crate) key_bias: Option<Vec<f32>>,
 }
 
 impl Attention {
@@ -157,12 +156,11 @@ impl Attention {
                         if block(j) > block(i) {
                             return f64::NEG_INFINITY;
                         }
-                        let bias = self.key_bias.as_ref().map_or(0.0, |b| f64::from(b[j]));
                         let (q, k) = (
                             &q[self.head(i, h, head)],
                             &k[self.head(j, kv, head / group)],
                         );
-                        dot(q, k) / (self.head_dim as f64).sqrt() + bias
+                        dot(q, k) / (self.head_dim as f64).sqrt()
                     };
                     let scores: Vec<f64> = (first..end).map(score).collect();
                     let lse = log_sum_exp(&scores);

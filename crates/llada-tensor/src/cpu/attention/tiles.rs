@@ -5,7 +5,7 @@
 //! visits blocks of keys with an online softmax; scores, probabilities and sums are `f32`, and the
 //! probabilities are rounded for the second product.
 
-use super::super::matmul::Context;
+use super::super::context::Context;
 use super::super::simd::tiles::{self, Products, STEP, STEP_ELEMENTS, WIDTH};
 use super::super::simd::{Kernel, Simd};
 use super::super::workers::Shared;
@@ -27,7 +27,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(place: &Place<'_>) -> Self {
+    fn of(place: &Place) -> Self {
         Self {
             keys: place.n_keys.div_ceil(WIDTH),
             head: place.head_dim.div_ceil(STEP),
@@ -60,13 +60,13 @@ pub(super) fn attention(cx: Context<'_>, has_amx: bool, args: AttentionArgs<'_>)
     let (q, k, v) = (args.q.f32s()?, args.k.f32s()?, args.v.f32s()?);
     let head_dim = args.q.shape()[1] / shape.n_heads;
     let group = shape.n_heads / shape.n_kv_heads;
-    let places: Vec<Place<'_>> = places(&shape, head_dim).collect();
+    let places: Vec<Place> = places(&shape, head_dim).collect();
     let packed = pack(cx, &places, shape.n_kv_heads, [k, v]);
     let (y, lse) = (
         Shared::new(args.y.f32s_mut()?),
         Shared::new(args.lse.f32s_mut()?),
     );
-    let blocks = |place: &Place<'_>| place.len.div_ceil(WIDTH);
+    let blocks = |place: &Place| place.len.div_ceil(WIDTH);
     let tasks: Vec<(usize, usize, usize)> = places
         .iter()
         .enumerate()
@@ -98,7 +98,7 @@ pub(super) fn attention(cx: Context<'_>, has_amx: bool, args: AttentionArgs<'_>)
     Ok(())
 }
 
-fn pack(cx: Context<'_>, places: &[Place<'_>], n_kv_heads: usize, [k, v]: [&[f32]; 2]) -> Packed {
+fn pack(cx: Context<'_>, places: &[Place], n_kv_heads: usize, [k, v]: [&[f32]; 2]) -> Packed {
     let (mut starts, mut end) = (Vec::new(), 0);
     for place in places {
         for _ in 0..n_kv_heads {
@@ -169,7 +169,7 @@ fn pack_panel(source: tiles::Source<'_>, out: &mut [u16]) {
 }
 
 struct QueryBlock<'a> {
-    place: Place<'a>,
+    place: Place,
     q: HeadRows<'a>,
     keys: &'a [u16],
     values: &'a [u16],

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::matmul::Context;
+use super::super::context::Context;
 use super::super::simd::int8::{OFFSET, STEP, STEP_BYTES, WIDTH, right_place};
 use super::super::simd::{Kernel, Simd};
 use super::super::workers::Shared;
