@@ -163,6 +163,17 @@ fn unknown_keys_are_errors() {
 }
 
 #[test]
+fn a_section_that_is_none_is_named() {
+    let error = parse("data = 5\n[train]\nsteps = 1\n").unwrap_err();
+    let Error::Config { source, .. } = error else {
+        panic!("{error}")
+    };
+    let (line, message) = ("data = 5", "expected struct DataConfig");
+    let text = source.to_string();
+    assert!(text.contains(line) && text.contains(message), "{text}");
+}
+
+#[test]
 fn values_out_of_range_are_errors_that_name_the_key() {
     let least = LEAST;
     check_error(
