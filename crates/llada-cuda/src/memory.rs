@@ -20,7 +20,7 @@ const SMALL: usize = 64 << 10;
 const CHUNK: usize = 4 << 20;
 
 /// Memory of one device, handed out again as soon as it comes back: all work is in order on one
-/// stream, so that whoever gets it next also uses it later.
+/// stream, so that its next owner also uses it later.
 pub(crate) struct Allocator {
     name: String,
     cuda: Arc<CudaContext>,

@@ -223,7 +223,7 @@ pub trait Backend: Any + Send + Sync {
     fn adamw(&self, args: AdamWArgs<'_>) -> Result<()>;
 
     /// Multiplies small operands that never leave the nearest memory, `rounds` times on every
-    /// worker, and returns the FLOPs that it took. Whoever times it knows the machine's GEMM peak,
+    /// worker, and returns the FLOPs that it took. Its time gives the machine's GEMM peak,
     /// the roof of a roofline.
     ///
     /// # Errors

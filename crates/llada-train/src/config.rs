@@ -35,14 +35,14 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Section `[data]`.
     pub data: DataConfig,
-    /// Section `[model]`: for whoever builds the model.
+    /// Section `[model]`: for the builder of the model.
     pub model: Map<String, Value>,
     /// Section `[train]`.
     pub train: OptimizationConfig,
     /// Section `[sft]`: prompts are given and answers learned. `None` in pre-training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sft: Option<SftConfig>,
-    /// Section `[lora]`, of fine-tuning: for whoever builds the model.
+    /// Section `[lora]`, of fine-tuning: for the builder of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraSection>,
     /// Folder of the file: relative paths begin here.

@@ -106,7 +106,7 @@ impl<'a> Optimizer<'a> {
         };
         let all = self.communicator.all_gather(&mine);
         let mut all: Vec<_> = all.iter().map(|squares| squares.iter()).collect();
-        // In the order of the parameters, whoever keeps them.
+        // In the order of the parameters, whichever rank keeps them.
         let of = |index| all[self.shards.owner(index)].next();
         let squares: Option<Vec<&f64>> = (0..gradients.len()).map(of).collect();
         let squares = squares.expect("every rank tells one for each that it keeps");

@@ -28,7 +28,7 @@ pub(crate) struct Shards {
 }
 
 impl Shards {
-    /// The largest parameter goes to whoever has the least, then the next.
+    /// The largest parameter goes to the rank that has the least, then the next.
     pub(crate) fn new(numels: Vec<usize>, size: usize) -> Self {
         let mut by_size: Vec<usize> = (0..numels.len()).collect();
         by_size.sort_by_key(|&index| std::cmp::Reverse(numels[index]));

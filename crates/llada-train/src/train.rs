@@ -32,7 +32,7 @@ pub struct Setup<'a> {
     pub config_json: &'a [u8],
     /// Seconds on a clock that never goes back.
     pub clock: &'a dyn Fn() -> f64,
-    /// Set by whoever wants the run to save a checkpoint and return; on any rank.
+    /// Set to make the run save a checkpoint and return; on any rank.
     pub stop: &'a AtomicBool,
     /// Lets a run be resumed with another configuration or other data.
     pub allow_changes: bool,

@@ -3,8 +3,6 @@
 //! `cargo run -p llada --example batch`
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
-use std::ops::ControlFlow;
-
 use llada::{Checkpoint, CpuConfig, Device, Overrides, Precision, Task};
 
 fn main() -> anyhow::Result<()> {
@@ -13,11 +11,12 @@ fn main() -> anyhow::Result<()> {
     let mut session = llada.session();
     let mut waiting = ["床前明月光，", "白日依山尽，", "春眠不觉晓，"].into_iter();
     for time in 0.. {
-        // A prompt comes every five steps.
-        if let (0, Some(prompt)) = (time % 5, waiting.next()) {
+        if time % 5 == 0
+            && let Some(prompt) = waiting.next()
+        {
             session.submit(llada.request(&Task::generate(prompt), &Overrides::default())?)?;
         }
-        for ended in session.step(&mut |_| ControlFlow::Continue(())) {
+        for ended in session.step(&mut |_| std::ops::ControlFlow::Continue(())) {
             let text = llada.answer(ended.result?)?.whole_text;
             println!("after step {time}: request {}: {text}", ended.request);
         }

@@ -1,4 +1,27 @@
-//! LLaDA (arXiv 2502.09992) in Rust: the crates of the workspace under one name.
+//! LLaDA (arXiv 2502.09992) in Rust: the crates of the workspace under one name, and the way from
+//! texts to texts.
+//!
+//! ```
+//! use llada::diffusion::LikelihoodConfig;
+//! use llada::{Checkpoint, CpuConfig, Device, Overrides, Precision, Task};
+//!
+//! let device = Device::cpu(CpuConfig::default())?;
+//! // Or `Checkpoint::open(path)`: a folder in the layout of the Hugging Face Hub, or a GGUF file.
+//! let llada = Checkpoint::embedded()?.frozen(&device, Precision::F32)?;
+//! let usual = Overrides::default();
+//! let answer = llada.generate("床前明月光，", &usual)?;
+//! assert_eq!(answer.text, "疑是地上霜。举头望明月，低头思故乡。");
+//! for step in llada.stream(&Task::infill("□□□□□，低头思故乡。"), &usual)? {
+//!     println!("{}", step?.text); // □ for what is still masked
+//! }
+//! let score = llada.score("床前明月光，", "疑是地上霜。", &LikelihoodConfig::default())?;
+//! assert!(score.is_greedy);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! These give what `llada generate`, `infill` and `score` print. [`Llada::session`] takes requests
+//! that join and leave while others are on their way; [`sample`] is the crate below it, which works
+//! on tokens and on any [`diffusion::MaskPredictor`].
 #![forbid(unsafe_code)]
 
 mod checkpoint;
@@ -10,12 +33,19 @@ use std::path::Path;
 pub use checkpoint::Checkpoint;
 #[cfg(feature = "cuda")]
 pub use llada_cuda::{CudaConfig, device as cuda_device, device_count as cuda_device_count};
+#[doc(inline)]
 pub use llada_diffusion as diffusion;
+#[doc(inline)]
 pub use llada_eval as eval;
+#[doc(inline)]
 pub use llada_model as model;
+#[doc(inline)]
 pub use llada_sample as sample;
+#[doc(inline)]
 pub use llada_tensor as tensor;
+#[doc(inline)]
 pub use llada_text as text;
+#[doc(inline)]
 pub use llada_train as train;
 
 pub use generate::{Answer, GenerateError, Prompt, Score, Step, Stream, Task};

@@ -137,7 +137,7 @@ impl Left {
 
     /// `c (+)= a b[:, columns]`; of a weight of integers, `columns` starts at a multiple of 32.
     ///
-    /// A weight in `f32` is rounded here, `columns` of it: whoever multiplies in tiles needs little
+    /// A weight in `f32` is rounded here, `columns` of it: a product in tiles needs little
     /// memory.
     ///
     /// # Errors

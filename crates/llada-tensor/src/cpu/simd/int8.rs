@@ -6,7 +6,7 @@
 //! (columns 0..16 and 16..32), each 16 rows of 16 quads: row `r` has the values `k = 4r..4r + 4`
 //! of every column.
 //! The left operand is stored with 128 added, as the instructions multiply unsigned by signed
-//! bytes; whoever finishes a product takes `128 Σ_k w` off again.
+//! bytes; the end of a product takes `128 Σ_k w` off again.
 //! All kernels give the same integers.
 
 #[cfg(target_arch = "x86_64")]
