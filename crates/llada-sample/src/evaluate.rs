@@ -129,7 +129,9 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
         run.candidates
             .extend(now.by_ref().take(run.positions.len()));
     }
-    ahead::keep(runs, &candidates.ahead);
+    if !candidates.ahead.is_empty() {
+        ahead::keep(runs, &candidates.ahead);
+    }
     Ok(())
 }
 

@@ -138,3 +138,27 @@ fn an_autoregressive_model_has_its_cache_and_no_steps() {
         "{error}"
     );
 }
+
+#[test]
+fn the_memory_of_a_request_is_known_before_it_starts() {
+    let info = PredictorInfo {
+        kv_cache_bytes: 64,
+        ..published().info
+    };
+    let memory = |cache, gen_length| {
+        let config = SampleConfig {
+            cache,
+            gen_length,
+            ..SampleConfig::default()
+        };
+        Request::generate(vec![1; 6], config).memory(&info)
+    };
+    let [plain, cached] = [CacheMode::None, CacheMode::Dual].map(|cache| memory(cache, 10));
+    assert_eq!((plain.cache_bytes, cached.cache_bytes), (0, 16 * (64 + 1)));
+    assert_eq!(plain.canvas_bytes, cached.canvas_bytes);
+    assert_eq!(
+        memory(CacheMode::None, 26).canvas_bytes,
+        2 * plain.canvas_bytes
+    );
+    assert_eq!(memory(CacheMode::Dual, usize::MAX).cache_bytes, usize::MAX);
+}
