@@ -215,59 +215,52 @@ fn process(args: &SamplerArgs) -> Result<Option<Process>> {
     Ok(factor.or(bound).or(exit))
 }
 
-/// Refuses flags of a cache without one.
-fn check_refresh(args: &SamplerArgs, cache: CacheMode) -> Result<()> {
-    let of_cache = [
-        ("--prompt-interval", args.prompt_interval.is_some()),
-        ("--vicinity", args.vicinity.is_some()),
-        ("--refresh-interval", args.refresh_interval.is_some()),
+/// Refuses values that are out of range, and flags of a cache without one: after what the model
+/// refuses, as an autoregressive one has no such flags.
+pub(crate) fn check_flags(args: &SamplerArgs, gen_length: Option<usize>) -> Result<()> {
+    let lengths = [
+        ("--gen-length", gen_length),
+        ("--steps", args.steps),
+        ("--block-length", args.block_length),
     ];
-    match first_set(&of_cache) {
-        Some(flag) if cache == CacheMode::None => {
+    let of_cache = [
+        ("--prompt-interval", args.prompt_interval),
+        ("--refresh-interval", args.refresh_interval),
+        ("--vicinity", args.vicinity),
+    ];
+    let is_zero = |(_, value): &&(&str, Option<usize>)| *value == Some(0);
+    if let Some((flag, _)) = lengths.iter().find(is_zero) {
+        return Err(Misuse::of(format!("{flag} must be at least 1")));
+    }
+    let is_set = of_cache.map(|(flag, value)| (flag, value.is_some()));
+    match first_set(&is_set) {
+        Some(flag) if args.cache == CacheMode::None.name() => {
             return Err(Misuse::of(format!(
                 "{flag} needs --cache prefix, dual or activity"
             )));
         }
         _ => {}
     }
-    if args.keep_active.is_some() && cache != CacheMode::Activity {
+    if args.keep_active.is_some() && args.cache != CacheMode::Activity.name() {
         return Err(Misuse::of("--keep-active needs --cache activity"));
     }
-    Ok(())
+    match of_cache[..2].iter().find(is_zero) {
+        Some((flag, _)) => Err(Misuse::of(format!("{flag} must be at least 1"))),
+        None => Ok(()),
+    }
 }
 
 /// What the flags change of a request.
 pub(crate) fn overrides(args: &SamplerArgs, gen_length: Option<usize>) -> Result<Overrides> {
-    let cache: CacheMode = args.cache.parse().map_err(Misuse::from_error)?;
-    let remasking = args.remasking.parse().map_err(Misuse::from_error)?;
-    let process = process(args)?;
-    for (flag, value) in [
-        ("--gen-length", gen_length),
-        ("--steps", args.steps),
-        ("--block-length", args.block_length),
-    ] {
-        if value == Some(0) {
-            return Err(Misuse::of(format!("{flag} must be at least 1")));
-        }
-    }
-    check_refresh(args, cache)?;
-    for (flag, value) in [
-        ("--prompt-interval", args.prompt_interval),
-        ("--refresh-interval", args.refresh_interval),
-    ] {
-        if value == Some(0) {
-            return Err(Misuse::of(format!("{flag} must be at least 1")));
-        }
-    }
     Ok(Overrides {
         gen_length,
         steps: args.steps,
         block_length: args.block_length,
         temperature: args.temperature,
         cfg_scale: args.cfg_scale,
-        remasking,
-        process,
-        cache,
+        remasking: args.remasking.parse().map_err(Misuse::from_error)?,
+        cache: args.cache.parse().map_err(Misuse::from_error)?,
+        process: process(args)?,
         suffix_window: args.suffix_window,
         prompt_interval: args.prompt_interval,
         vicinity: args.vicinity,

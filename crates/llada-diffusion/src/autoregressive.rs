@@ -11,8 +11,8 @@ use crate::{Error, MaskPredictor, Query, Result, ScoredSequence, TokenBatch};
 /// and changes no result.
 ///
 /// # Errors
-/// [`Error::OutOfRange`] if a prompt is empty or leaves nothing to score; what the predictor
-/// returns otherwise.
+/// [`Error::OutOfRange`] if a prompt is empty or leaves nothing to score; [`Error::NotANumber`] for
+/// a loss; what the predictor returns otherwise.
 pub fn autoregressive_log_likelihood(
     predictor: &dyn MaskPredictor,
     sequences: &[ScoredSequence<'_>],
@@ -55,7 +55,7 @@ fn score(predictor: &dyn MaskPredictor, sequences: &[ScoredSequence<'_>]) -> Res
         targets.extend_from_slice(&sequence.tokens[first..]);
     }
     let losses = predictor.token_losses(Query::new(&batch, &positions), &targets)?;
-    crate::forward::expect_length("token losses", positions.len(), losses.len())?;
+    crate::likelihood::expect_losses(positions.len(), &losses)?;
     let mut values = losses.into_iter().map(|loss| -f64::from(loss));
     let of = |sequence: &ScoredSequence<'_>| {
         let n = sequence.tokens.len() - sequence.prompt_len;

@@ -56,6 +56,14 @@ pub enum Error {
         /// The setting.
         what: &'static str,
     },
+    /// A result of the model is no number.
+    #[error(
+        "{what} is not a number: the weights are damaged, or too large for the precision (try f32)"
+    )]
+    NotANumber {
+        /// Which result.
+        what: &'static str,
+    },
     /// An argument is outside its range.
     #[error("{what} must be {expected}, got {got}")]
     OutOfRange {

@@ -31,7 +31,7 @@ pub use likelihood::{
 pub use loss::{diffusion_loss_weights, sft_loss_weights, uniform_loss_weights};
 pub use predictor::{
     Export, MaskPredictor, Parameter, ParameterKind, PredictorInfo, PredictorKind, Trainable,
-    losses_by_logits,
+    expect_targets, losses_by_logits,
 };
 pub use query::{
     Cached, Candidates, Choice, Guidance, KvCache, Query, RowPlan, cross_entropies, guide_all,

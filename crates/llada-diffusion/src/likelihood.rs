@@ -5,7 +5,8 @@ use std::num::NonZeroUsize;
 use llada_tensor::{Philox, Stream};
 
 use crate::{
-    Error, Guidance, MaskPredictor, Query, Result, TokenBatch, autoregressive_log_likelihood,
+    Error, Guidance, MaskPredictor, PredictorInfo, Query, Result, TokenBatch,
+    autoregressive_log_likelihood,
 };
 
 /// A text to score.
@@ -96,9 +97,12 @@ pub struct Estimate {
 ///   `max_batch_tokens` nor on the other sequences.
 ///
 /// # Errors
-/// [`Error::OutOfRange`] if `mc_samples` is 0 or a prompt leaves no answer;
-/// [`Error::NotAutoregressive`] for what only a masked diffusion model can do; what the predictor
-/// returns otherwise.
+/// [`Error::OutOfRange`] if `mc_samples` is 0 where draws are taken, `cfg_scale` is negative, or a
+/// prompt leaves no answer; [`Error::NotAutoregressive`] for what only a masked diffusion model can
+/// do; [`Error::NotANumber`] for a loss; what the predictor returns otherwise.
+///
+/// # Panics
+/// If the index of a sequence does not fit in 32 bits.
 ///
 /// Source: arXiv 2502.09992, eq. 6 and algorithm 3; `get_log_likelihood` in the reference's
 /// `get_log_likelihood.py`.
@@ -115,7 +119,17 @@ pub fn log_likelihood(
         };
         return Ok(values.iter().zip(sequences).map(exact).collect());
     }
+    /// There is a weight and a value of each draw in memory.
+    const MAX_SAMPLES: usize = 1 << 24;
     check(sequences, config)?;
+    if !(1..=MAX_SAMPLES).contains(&config.mc_samples) {
+        return Err(Error::OutOfRange {
+            what: "mc_samples",
+            expected: "from 1 to 16777216",
+            got: config.mc_samples as f64,
+        });
+    }
+    let info = predictor.info();
     let mut values: Vec<Vec<f64>> = vec![Vec::new(); sequences.len()];
     let mut group = Group::default();
     for (at, sequence) in sequences.iter().enumerate() {
@@ -132,12 +146,11 @@ pub fn log_likelihood(
                 Estimator::Ratio => masked_by_ratio(sequence, config, index, draw),
                 _ => masked_by_count(sequence, config, [index, draw], l),
             };
-            let mask_token_id = predictor.info().mask_token_id;
             let mut tokens = sequence.tokens.to_vec();
             for &position in &positions {
-                tokens[position] = mask_token_id;
+                tokens[position] = info.mask_token_id;
             }
-            group.push(at, sequence, tokens, &positions, weight);
+            group.push(at, sequence, tokens, &positions, weight, &info);
         }
     }
     group.score(predictor, config.cfg_scale, &mut values)?;
@@ -188,11 +201,11 @@ impl ScoredSequence<'_> {
 }
 
 fn check(sequences: &[ScoredSequence<'_>], config: &LikelihoodConfig) -> Result<()> {
-    if config.mc_samples == 0 {
+    if !(config.cfg_scale.is_finite() && config.cfg_scale >= 0.0) {
         return Err(Error::OutOfRange {
-            what: "mc_samples",
-            expected: "at least 1",
-            got: 0.0,
+            what: "cfg_scale",
+            expected: "a number, 0 or more",
+            got: f64::from(config.cfg_scale),
         });
     }
     for sequence in sequences {
@@ -333,9 +346,11 @@ impl Group {
         tokens: Vec<u32>,
         positions: &[usize],
         weight: f64,
+        info: &PredictorInfo,
     ) {
         for &position in positions {
-            self.positions.push(self.n_tokens + position);
+            self.positions
+                .push(self.n_tokens + info.position_of(position));
             self.targets.push(sequence.tokens[position]);
         }
         self.prompt_lens.push(sequence.prompt_len);
@@ -354,10 +369,10 @@ impl Group {
         if self.is_empty() {
             return Ok(());
         }
-        let batch = TokenBatch::new(&self.sequences)?;
+        let (batch, info) = (TokenBatch::new(&self.sequences)?, predictor.info());
         let mut query = Query::new(&batch, &self.positions);
         let unconditional = match cfg_scale > 0.0 {
-            true => Some(self.unconditional(predictor.info().mask_token_id)?),
+            true => Some(self.unconditional(info.mask_token_id)?),
             false => None,
         };
         query.guidance = unconditional.as_ref().map(|unconditional| Guidance {
@@ -365,7 +380,7 @@ impl Group {
             cfg_scale,
         });
         let losses = predictor.token_losses(query, &self.targets)?;
-        crate::forward::expect_length("token losses", self.positions.len(), losses.len())?;
+        expect_losses(self.positions.len(), &losses)?;
         let mut losses = losses.as_slice();
         for &(index, weight, l) in &self.draws {
             let (own, rest) = losses.split_at(l);
@@ -383,6 +398,17 @@ impl Group {
             tokens[..prompt_len].fill(mask_token_id);
         }
         TokenBatch::new(&hidden)
+    }
+}
+
+/// As many losses as positions, and each of them a number.
+pub(crate) fn expect_losses(expected: usize, losses: &[f32]) -> Result<()> {
+    crate::forward::expect_length("token losses", expected, losses.len())?;
+    match losses.iter().any(|loss| loss.is_nan()) {
+        true => Err(Error::NotANumber {
+            what: "a token loss",
+        }),
+        false => Ok(()),
     }
 }
 
@@ -415,8 +441,9 @@ fn estimate(sequence: &ScoredSequence<'_>, values: &[f64], estimator: Estimator)
 /// - Of `config` only `max_batch_tokens` and `cfg_scale` are read.
 ///
 /// # Errors
-/// [`Error::OutOfRange`] if the prompt leaves no answer or `order` is no permutation of it; what
-/// the predictor returns otherwise.
+/// [`Error::OutOfRange`] if the prompt leaves no answer or `order` is no permutation of it;
+/// [`Error::NotAutoregressive`] for a predictor that fills in no masks; what the predictor returns
+/// otherwise.
 ///
 /// Source: arXiv 2502.09992, eq. 15; `nll_type=chain_rule` of SMDM.
 pub fn chain_rule(
@@ -426,6 +453,10 @@ pub fn chain_rule(
     config: &LikelihoodConfig,
 ) -> Result<Vec<f64>> {
     check(std::slice::from_ref(sequence), config)?;
+    if predictor.info().is_autoregressive() {
+        let what = "an order of tokens";
+        return Err(Error::NotAutoregressive { what });
+    }
     let mut sorted = order.to_vec();
     sorted.sort_unstable();
     if !sorted.iter().copied().eq(0..sequence.answer_len()) {
@@ -435,9 +466,9 @@ pub fn chain_rule(
             got: order.len() as f64,
         });
     }
-    let mask_token_id = predictor.info().mask_token_id;
+    let info = predictor.info();
     let mut tokens = sequence.tokens.to_vec();
-    tokens[sequence.prompt_len..].fill(mask_token_id);
+    tokens[sequence.prompt_len..].fill(info.mask_token_id);
     let mut values: Vec<Vec<f64>> = vec![Vec::new(); sequence.answer_len()];
     let mut group = Group::default();
     for &at in order {
@@ -445,7 +476,7 @@ pub fn chain_rule(
         if !group.is_empty() && group.n_tokens + tokens.len() > config.max_batch_tokens {
             group.score(predictor, config.cfg_scale, &mut values)?;
         }
-        group.push(at, sequence, tokens.clone(), &[position], 1.0);
+        group.push(at, sequence, tokens.clone(), &[position], 1.0, &info);
         tokens[position] = sequence.tokens[position];
     }
     group.score(predictor, config.cfg_scale, &mut values)?;

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use llada_tensor::{Device, Tape, Tensor, Var};
 
-use crate::{Candidates, Choice, Query, Result, TokenBatch, cross_entropies};
+use crate::{Candidates, Choice, Error, Query, Result, TokenBatch, cross_entropies};
 
 /// What a predictor was trained to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,21 +114,38 @@ pub trait MaskPredictor {
     ///
     /// # Errors
     /// If a token id, a position or a length is out of range, or the runtime fails; with caches if
-    /// a plan sees what was never computed; [`crate::Error::Unsupported`] if the predictor has no
+    /// a plan sees what was never computed; [`Error::Unsupported`] if the predictor has no
     /// caches, or for guidance with caches.
     fn logits(&self, query: Query<'_>) -> Result<Vec<f32>>;
 
     /// Best token of each position, with its confidence: what a sampling step needs.
     ///
     /// # Errors
-    /// As [`Self::logits`].
+    /// As [`Self::logits`]; if the noise has no draws of its own so far on (`Noise::check`).
     fn candidates(&self, query: Query<'_>, choice: &Choice<'_>) -> Result<Candidates>;
 
     /// Cross-entropy `-ln p(targets[i] | x_t)` of each position, in nats.
     ///
     /// # Errors
-    /// As [`Self::logits`]; if `targets` and the positions differ in length.
+    /// As [`Self::logits`]; if `targets` and the positions differ in length, or a target is no
+    /// token.
     fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> Result<Vec<f32>>;
+}
+
+/// As many targets as positions, and each of them a token.
+///
+/// # Errors
+/// [`Error::LengthMismatch`] or [`Error::TokenOutOfRange`].
+pub fn expect_targets(positions: &[usize], targets: &[u32], vocab_size: usize) -> Result<()> {
+    crate::forward::expect_length("targets", positions.len(), targets.len())?;
+    match targets.iter().position(|&id| id as usize >= vocab_size) {
+        Some(position) => Err(Error::TokenOutOfRange {
+            id: targets[position],
+            position,
+            vocab_size,
+        }),
+        None => Ok(()),
+    }
 }
 
 /// [`MaskPredictor::token_losses`] by logits, for predictors that have nothing faster.
@@ -140,7 +157,7 @@ pub fn losses_by_logits(
     query: Query<'_>,
     targets: &[u32],
 ) -> Result<Vec<f32>> {
-    crate::forward::expect_length("targets", query.positions.len(), targets.len())?;
+    expect_targets(query.positions, targets, predictor.info().vocab_size)?;
     Ok(cross_entropies(&predictor.logits(query)?, targets))
 }
 

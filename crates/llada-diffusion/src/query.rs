@@ -211,14 +211,18 @@ pub struct Cached<'a> {
     pub caches: &'a mut [&'a mut KvCache],
 }
 
-/// Pushes logits away from unconditional ones, see [`guide`].
+/// Pushes logits away from unconditional ones of the same number, `[N, V]` each; see [`guide`].
 pub fn guide_all(cfg_scale: f32, logits: &mut [f32], un: &[f32]) {
     for (x, &un) in logits.iter_mut().zip(un) {
         *x = guide(cfg_scale, *x, un);
     }
 }
 
-/// Cross-entropies of rows of logits, each `-ln softmax(logits)[target]`, summed in `f64`.
+/// Cross-entropies of rows of logits `[N, V]` with targets `[N]`, each `-ln softmax(logits)[target]`
+/// in nats, summed in `f64`.
+///
+/// # Panics
+/// If a target is not below `V`.
 #[must_use]
 pub fn cross_entropies(logits: &[f32], targets: &[u32]) -> Vec<f32> {
     let vocab_size = logits.len() / targets.len().max(1);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use llada_diffusion::{
     Cached, Candidates, Choice, Denoiser, Denoising, Error as DiffusionError, MaskPredictor,
     PredictorInfo, Query, Result as DiffusionResult, TokenBatch, cross_entropies, denoiser,
-    guide_all,
+    expect_targets, guide_all,
 };
 use llada_tensor::backend::{CandidateArgs, Recorder, Rhs, Step};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
@@ -272,6 +272,7 @@ impl MaskPredictor for FrozenModel {
     fn token_losses(&self, query: Query<'_>, targets: &[u32]) -> DiffusionResult<Vec<f32>> {
         /// Positions whose logits are in memory at once.
         const ROWS: usize = 64;
+        expect_targets(query.positions, targets, self.network.info().vocab_size)?;
         let (hidden, guidance) = self.answer(query)?;
         let Some((cfg_scale, unconditional)) = guidance else {
             let (head, bias) = self.head();

@@ -305,6 +305,9 @@ impl Default for SampleConfig {
     }
 }
 
+/// There is a quota for each step in memory.
+const MAX_STEPS: usize = 1 << 20;
+
 impl SampleConfig {
     /// The reverse process of the paper: one block, tokens drawn at temperature 1.
     #[must_use]
@@ -341,6 +344,8 @@ impl SampleConfig {
             )
         };
         at_least_one("steps", self.steps)?;
+        let steps = self.steps as f64;
+        check("steps", self.steps <= MAX_STEPS, "at most 1048576", steps)?;
         at_least_one("block_length", self.block_length.unwrap_or(1))?;
         scale("temperature", self.temperature)?;
         scale("cfg_scale", f64::from(self.cfg_scale))?;

@@ -3,7 +3,8 @@
 /// Result of sampling.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Errors of the sampler. `request` is an index into the requests.
+/// Errors of the sampler. `request` is the number of the request in its session, for
+/// [`crate::sample`] its index; 0 before it is submitted.
 #[non_exhaustive]
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -95,9 +95,7 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
     };
 
     let mut suppress = rule.logits_eos_inf.clone();
-    // A model that was never shown a mask has nothing to say by one.
-    let suppress_mask = rule.suppress_mask || info.is_autoregressive();
-    suppress.extend(suppress_mask.then_some(info.mask_token_id));
+    suppress.extend(rule.suppress_mask.then_some(info.mask_token_id));
     let draws = GumbelDraws::new(rule, runs, 0);
     let coming = ComingSteps::new(rule, runs, info.steps_at_once);
     let choice = Choice {

@@ -49,9 +49,9 @@ pub struct Overrides {
     pub steps: Option<usize>,
     /// Tokens of a semi-autoregressive block. `None`: one block.
     pub block_length: Option<usize>,
-    /// Gumbel temperature.
+    /// Gumbel temperature, 0 or more.
     pub temperature: f64,
-    /// Scale of classifier-free guidance.
+    /// Scale of classifier-free guidance, 0 or more; 0 is none.
     pub cfg_scale: f32,
     /// Which predicted tokens stay.
     pub remasking: Remasking,
@@ -69,7 +69,7 @@ pub struct Overrides {
     /// See [`RefreshPolicy::refresh_interval`]. `None`: with an activity cache 8 calls, as errors
     /// would grow otherwise (dKV-Cache, arXiv 2505.15781).
     pub refresh_interval: Option<usize>,
-    /// See [`RefreshPolicy::keep_active`].
+    /// See [`RefreshPolicy::keep_active`]; without an activity cache it is not read.
     pub keep_active: Option<usize>,
     /// Whether an answer ends at an EOS without masks before it.
     pub early_stop: bool,
@@ -121,8 +121,8 @@ impl Policy {
     /// shown; otherwise they are used as they are.
     ///
     /// # Errors
-    /// [`Error::NotAutoregressive`] for a setting that only a masked diffusion model has. The rest
-    /// is checked when the request is submitted.
+    /// [`Error::NotAutoregressive`] for what only a masked diffusion model can do; its `request` is
+    /// 0, as it has no number yet. The rest is checked when the request is submitted.
     pub fn request(
         &self,
         mut task: Task,
@@ -130,16 +130,6 @@ impl Policy {
         overrides: &Overrides,
     ) -> Result<Request> {
         let is_autoregressive = self.info.is_autoregressive();
-        let of_diffusion = [
-            ("steps", overrides.steps.is_some()),
-            ("block_length", overrides.block_length.is_some()),
-        ];
-        match of_diffusion.into_iter().find(|(_, is_set)| *is_set) {
-            Some((what, _)) if is_autoregressive => {
-                return Err(Error::NotAutoregressive { request: 0, what });
-            }
-            _ => {}
-        }
         let (n_masks, length, suffix, is_infill, is_fixed) = match &mut task {
             Task::Generate {
                 prompt,
@@ -164,7 +154,7 @@ impl Policy {
             false => Process::Quota,
         };
         let config = SampleConfig {
-            steps: overrides.steps.unwrap_or(n_masks),
+            steps: overrides.steps.unwrap_or(n_masks.max(1)),
             gen_length: n_masks,
             block_length: overrides.block_length,
             temperature: overrides.temperature,
@@ -183,7 +173,11 @@ impl Policy {
             logits_eos_inf: self.never(is_infill || overrides.logits_eos_inf),
             confidence_eos_eot_inf: self.late(overrides.confidence_eos_eot_inf),
         };
-        Ok(Request::new(task, config))
+        let request = Request::new(task, config);
+        match request.diffusion_only(overrides) {
+            Some(what) if is_autoregressive => Err(Error::NotAutoregressive { request: 0, what }),
+            _ => Ok(request),
+        }
     }
 
     /// What is never chosen.

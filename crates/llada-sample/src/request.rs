@@ -2,7 +2,7 @@
 
 use llada_diffusion::PredictorInfo;
 
-use crate::{CacheMode, Draws, Process, RefreshPolicy, Remasking, SampleConfig};
+use crate::{CacheMode, Draws, Overrides, Process, RefreshPolicy, Remasking, SampleConfig};
 
 /// One sequence to sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,10 +73,11 @@ impl Request {
     }
 }
 
-/// What a request holds while it runs, in bytes. What a pass needs besides is shared by all.
+/// What a request holds while it runs, in bytes, for its canvas at least. What a pass needs besides
+/// is shared by all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestMemory {
-    /// Of the canvas: tokens, and what is known of each position.
+    /// Of the canvas: tokens, what is known of each position, and the quota of each step.
     pub canvas_bytes: usize,
     /// Of keys and values; 0 without a cache.
     pub cache_bytes: usize,
@@ -106,7 +107,8 @@ impl Request {
         let length = self.length();
         let has_cache = self.config.uses_plans();
         RequestMemory {
-            canvas_bytes: length.saturating_mul(BYTES),
+            canvas_bytes: (length.saturating_mul(BYTES))
+                .saturating_add(self.config.steps.saturating_mul(size_of::<usize>())),
             cache_bytes: match has_cache {
                 true => length.saturating_mul(info.kv_cache_bytes + size_of::<bool>()),
                 false => 0,
@@ -114,8 +116,8 @@ impl Request {
         }
     }
 
-    /// What the request asks for that an autoregressive model cannot do.
-    pub(crate) fn diffusion_only(&self) -> Option<&'static str> {
+    /// What the request, or what it was made of, asks for that an autoregressive model cannot do.
+    pub(crate) fn diffusion_only(&self, overrides: &Overrides) -> Option<&'static str> {
         let (config, refresh) = (&self.config, &self.config.refresh);
         let usual = RefreshPolicy::default();
         let (is_infill, has_suffix, has_constraints) = match &self.task {
@@ -129,8 +131,10 @@ impl Request {
         let is_cache_known = matches!(config.cache, CacheMode::None | CacheMode::Prefix);
         let checks = [
             ("infill", is_infill),
-            ("a suffix", has_suffix),
             ("constraints", has_constraints),
+            ("a suffix", has_suffix),
+            ("steps", overrides.steps.is_some()),
+            ("block_length", overrides.block_length.is_some()),
             ("cfg_scale", config.cfg_scale > 0.0),
             ("remasking", config.remasking != Remasking::LowConfidence),
             ("cache", !is_cache_known),
@@ -168,6 +172,8 @@ pub struct Output {
     pub prompt_len: usize,
     /// Length of the suffix.
     pub suffix_len: usize,
+    /// Whether it was an infill: an EOS in it was given, and ends nothing.
+    pub is_infill: bool,
     /// How often the predictor saw this sequence. Steps that reveal nothing need no call; guided
     /// calls count once, as in the reference.
     pub nfe: usize,

@@ -15,7 +15,8 @@ use crate::evaluate::Rule;
 use crate::refresh::{Canvas, Refreshed};
 use crate::remask::{highest, ranked, score};
 use crate::{
-    CacheMode, Draws, Error, Output, Process, Remasking, Request, Result, Revealed, StepEvent, Task,
+    CacheMode, Draws, Error, Output, Overrides, Process, Remasking, Request, Result, Revealed,
+    StepEvent, Task,
 };
 
 /// A request, its canvas, and the state of its current step.
@@ -65,10 +66,8 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn new(index: usize, request: Request, info: &PredictorInfo) -> Result<Self> {
-        if let Some(what) = request
-            .diffusion_only()
-            .filter(|_| info.is_autoregressive())
-        {
+        let what = request.diffusion_only(&Overrides::default());
+        if let Some(what) = what.filter(|_| info.is_autoregressive()) {
             let request = index;
             return Err(Error::NotAutoregressive { request, what });
         }
@@ -139,28 +138,33 @@ impl Run {
         let Draws::Recorded(draws) = &self.request.draws else {
             return self.check_noise();
         };
+        // A block may take a step more, in which the mask wins everywhere.
+        let steps = match config.process.is_parallel() {
+            true => self.steps + self.blocks.len(),
+            false => self.steps,
+        };
         if config.temperature > 0.0 {
             let first = self
                 .is_given
                 .iter()
                 .position(|given| !given)
                 .unwrap_or(length);
-            draws.check_gumbel(
-                self.index,
-                config.steps,
-                first,
-                length,
-                self.info.vocab_size,
-            )?;
+            draws.check_gumbel(self.index, steps, first, length, self.info.vocab_size)?;
         }
         if config.process == Process::Reverse || config.remasking == Remasking::Random {
-            draws.check_remask(self.index, config.steps, length)?;
+            draws.check_remask(self.index, steps, length)?;
         }
         Ok(())
     }
 
-    /// Whether the last step has noise of its own: known before the first one.
+    /// Whether the last step has noise of its own. Where each step reveals a token that is known
+    /// before the first one; otherwise the step fails that has none.
     fn check_noise(&self) -> Result<()> {
+        let (process, is_next) = (self.request.config.process, self.info.is_autoregressive());
+        let n_masks = self.n_masks(0..self.canvas.len());
+        if process.is_parallel() || self.steps > n_masks {
+            return Ok(());
+        }
         let last = StepKey {
             step: u32::try_from(self.steps.saturating_sub(1)).unwrap_or(u32::MAX),
             ..self.key(0)
@@ -172,7 +176,7 @@ impl Run {
         match noise.check() {
             Err(_) if self.request.config.temperature > 0.0 => Err(Error::OutOfRange {
                 request: self.index,
-                what: "steps",
+                what: if is_next { "gen_length" } else { "steps" },
                 expected: "at most 4096 with a temperature",
                 got: self.steps as f64,
             }),
@@ -351,7 +355,7 @@ impl Run {
             let Candidate {
                 token, confidence, ..
             } = self.candidates[i];
-            if token != self.info.mask_token_id {
+            if token != self.info.mask_token_id || self.info.is_autoregressive() {
                 self.canvas[self.positions[i]] = token;
                 self.revealed_in[self.positions[i]] = self.refreshed.calls;
                 self.revealed.push(Revealed {
@@ -383,7 +387,10 @@ impl Run {
     /// The part of the answer before its first mask, which no later step changes.
     fn settled(&self) -> Range<usize> {
         let answer = &self.canvas[self.answer.clone()];
-        let first = answer.iter().position(|&id| id == self.info.mask_token_id);
+        let first = match self.next_token() {
+            Some(next) if !self.ended => Some(next + 1 - self.answer.start),
+            _ => answer.iter().position(|&id| id == self.info.mask_token_id),
+        };
         self.answer.start..self.answer.start + first.unwrap_or(answer.len())
     }
 
@@ -420,10 +427,11 @@ impl Run {
         if !self.request.config.early_stop || !is_answer {
             return;
         }
+        let known = self.settled().len();
         let answer = &mut self.canvas[self.answer.clone()];
-        let end = answer
+        let end = answer[..known]
             .iter()
-            .position(|&id| id == self.info.eos_token_id || id == self.info.mask_token_id);
+            .position(|&id| id == self.info.eos_token_id);
         let tail_is_masked = answer.contains(&self.info.mask_token_id);
         let is_end = |&end: &usize| {
             let after = self.answer.start + end + 1..self.answer.end;
@@ -464,6 +472,7 @@ impl Run {
             );
         }
         Output {
+            is_infill,
             prompt_len: self.answer.start,
             suffix_len: self.canvas.len() - self.answer.end,
             tokens: self.canvas,

@@ -26,7 +26,8 @@ pub struct StepEvent<'a> {
     pub request: usize,
     /// Step of this request, from 0.
     pub step: usize,
-    /// All its steps.
+    /// All its steps. Where confidences say how many tokens a step reveals: one for each mask, and
+    /// fewer or, if the mask itself wins, more may be taken.
     pub steps: usize,
     /// Block, from 0, among those with masks.
     pub block: usize,

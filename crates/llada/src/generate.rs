@@ -90,7 +90,7 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Fixes words of an answer: offsets from its start, in tokens, and texts. A word is encoded as
+    /// Fixes words of an answer (an infill has its own): offsets from its start, in tokens, and texts. A word is encoded as
     /// after a space, as in the reference's demo; a character vocabulary has no words.
     #[must_use]
     pub fn constrained(self, constraints: &'a [(usize, String)]) -> Self {
@@ -154,10 +154,15 @@ impl<M: MaskPredictor> Llada<M> {
     ///
     /// # Errors
     /// [`GenerateError::Text`] for a character outside the vocabulary,
-    /// [`llada_sample::Error::NotAutoregressive`] for a setting that only a masked diffusion model
-    /// has. The rest is checked when the request is submitted.
+    /// [`llada_sample::Error::NotAutoregressive`] for what only a masked diffusion model can do. The
+    /// rest is checked when the request is submitted.
     pub fn request(&self, task: &Task<'_>, overrides: &Overrides) -> Result<Request> {
-        let mask = self.info().mask_token_id;
+        let info = self.info();
+        if task.is_infill && info.is_autoregressive() {
+            let (request, what) = (0, "infill");
+            return Err(llada_sample::Error::NotAutoregressive { request, what }.into());
+        }
+        let mask = info.mask_token_id;
         let is_document = matches!(task.prompt, Prompt::Text(_));
         let ids = match &task.prompt {
             Prompt::Ids(ids) => ids.to_vec(),
@@ -169,7 +174,8 @@ impl<M: MaskPredictor> Llada<M> {
         let mut constraints = Vec::new();
         for (offset, word) in task.constraints {
             let ids = self.tokenizer.encode_strict(&format!("{space}{word}"))?;
-            constraints.extend((*offset..).zip(ids));
+            let places = (0..).map(|i| offset.saturating_add(i));
+            constraints.extend(places.zip(ids));
         }
         let (prompt, suffix) = (ids, Vec::new());
         let task = match task.is_infill {
@@ -239,6 +245,7 @@ impl<M: MaskPredictor> Llada<M> {
         Ok(Stream {
             llada: self,
             session,
+            is_infill: task.is_infill,
             answer: None,
         })
     }
@@ -249,8 +256,8 @@ impl<M: MaskPredictor> Llada<M> {
     /// If the tokenizer rejects the tokens.
     pub fn answer(&self, output: Output) -> Result<Answer> {
         let (answer, eos) = (output.answer(), self.info().eos_token_id);
-        let end = answer.iter().position(|&id| id == eos);
-        let end = end.unwrap_or(answer.len());
+        let is_end = |id: &u32| *id == eos && !output.is_infill;
+        let end = answer.iter().position(is_end).unwrap_or(answer.len());
         let whole = &output.tokens[..output.prompt_len + end];
         Ok(Answer {
             text: self.tokenizer.decode(&answer[..end], true)?,
@@ -268,6 +275,18 @@ impl<M: MaskPredictor> Llada<M> {
             false => self.tokenizer.decode(ids, true).unwrap_or_default(),
         };
         stretches.map(text).collect()
+    }
+
+    /// The text of settled tokens, up to an EOS that ends the answer.
+    fn settled_text(&self, settled: &[u32], is_infill: bool) -> String {
+        let is_end = |id: &u32| *id == self.info().eos_token_id && !is_infill;
+        let end = settled.iter().position(is_end).unwrap_or(settled.len());
+        let text = self
+            .tokenizer
+            .decode(&settled[..end], true)
+            .unwrap_or_default();
+        text.trim_end_matches(char::REPLACEMENT_CHARACTER)
+            .to_owned()
     }
 
     /// The tokens of a prompt and of the text after it. Two texts are encoded as one, as in the
@@ -343,8 +362,8 @@ pub struct Step {
     pub steps: usize,
     /// The text after this step, with □ for masks.
     pub text: String,
-    /// The part of the answer (of an infill the text) before its first mask: no later step changes
-    /// it.
+    /// The part of the answer (of an infill the text) before its first mask, without the beginning
+    /// of a character that is not whole yet: the answer begins with it.
     pub settled: String,
     /// Tokens that this step has revealed.
     pub revealed: Vec<Revealed>,
@@ -357,6 +376,7 @@ pub struct Step {
 pub struct Stream<'a, M> {
     llada: &'a Llada<M>,
     session: Session<'a>,
+    is_infill: bool,
     answer: Option<Answer>,
 }
 
@@ -372,14 +392,15 @@ impl<M: MaskPredictor> Iterator for Stream<'_, M> {
     type Item = Result<Step>;
 
     fn next(&mut self) -> Option<Result<Step>> {
-        let (llada, mut step) = (self.llada, None);
+        let (llada, is_infill, mut step) = (self.llada, self.is_infill, None);
         let ended = self.session.step(&mut |event| {
             let settled = &event.canvas[event.settled.clone()];
+            let settled = llada.settled_text(settled, is_infill);
             step = Some(Step {
                 step: event.step,
                 steps: event.steps,
                 text: llada.canvas_text(event.canvas),
-                settled: llada.tokenizer.decode(settled, true).unwrap_or_default(),
+                settled,
                 revealed: event.revealed.to_vec(),
                 canvas: event.canvas.to_vec(),
             });

@@ -9,7 +9,7 @@ use llada::{Checkpoint, GenerateError, Llada, Overrides, Prompt, Task};
 
 use super::observe::of_sampler;
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, load_checkpoint, overrides};
+use crate::config::{Misuse, check_flags, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, args.gen_length)?;
@@ -17,10 +17,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let mut requests = Vec::new();
     for (place, prompt) in prompts(args, &checkpoint)? {
         let task = Task::generate(prompt).constrained(&args.constraints);
-        let request = request(&llada, &task, &overrides, place)?;
-        check(&request, &llada)?;
-        requests.push(request);
+        requests.push(request(&llada, &task, &overrides, place)?);
     }
+    for request in &requests {
+        check(request, &llada)?;
+    }
+    check_flags(&args.sampler, args.gen_length)?;
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.run.format)
 }
 

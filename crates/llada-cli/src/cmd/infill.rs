@@ -5,7 +5,7 @@ use llada::Task;
 
 use super::generate::{read_prompts, request};
 use crate::args::InfillArgs;
-use crate::config::{Misuse, load, overrides};
+use crate::config::{Misuse, check_flags, load, overrides};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, None)?;
@@ -20,7 +20,9 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     };
     let mut requests = Vec::new();
     for (place, text) in texts {
-        let request = request(&llada, &Task::infill(text), &overrides, place)?;
+        requests.push(request(&llada, &Task::infill(text), &overrides, place)?);
+    }
+    for request in &requests {
         if request.config.gen_length == 0 {
             return Err(Misuse::of("the text has no mask: mark holes with □ or _"));
         }
@@ -30,7 +32,7 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
                 "a text of {length} tokens exceeds the context of {limit}"
             )));
         }
-        requests.push(request);
     }
+    check_flags(&args.sampler, None)?;
     super::observe::run_all(&llada, &requests, &args.sampler, args.model.run.format)
 }

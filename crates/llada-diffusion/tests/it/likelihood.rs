@@ -297,7 +297,7 @@ fn bad_arguments_are_errors() {
     }
     check(
         log_likelihood(&toy, &[whole(&[1])], &config(0)),
-        "mc_samples must be at least 1, got 0",
+        "mc_samples must be from 1 to 16777216, got 0",
     );
     let scored = ScoredSequence {
         tokens: &[1, 2],

@@ -231,3 +231,43 @@ fn what_only_diffusion_can_do_is_refused() {
     );
     refused(Request::generate(vec![1; 62], config(4)), "context of 64");
 }
+
+#[test]
+fn a_mask_is_a_token_like_any_other_unless_it_is_suppressed() {
+    let mut logits = vec![0.0; 36];
+    logits[6 + 5] = 3.0; // after 1 the mask
+    logits[5 * 6 + 4] = 3.0; // after the mask the end
+    let chain = ChainPredictor::new(logits);
+    let config = SampleConfig {
+        gen_length: 4,
+        early_stop: true,
+        ..SampleConfig::default()
+    };
+    let mut settled = Vec::new();
+    let outputs = sample(
+        &chain,
+        &[Request::generate(vec![1], config)],
+        &mut |event| {
+            settled.push(event.settled.len());
+            ControlFlow::Continue(())
+        },
+    );
+    let output = outputs.unwrap().remove(0);
+    assert_eq!(output.tokens, [1, 5, 4, 4, 4]);
+    assert_eq!((output.steps, output.saved_steps), (2, 2));
+    assert_eq!(settled[0], 1);
+}
+
+#[test]
+fn noise_for_too_many_tokens_is_refused_before_the_first() {
+    let mut toy = ToyPredictor::new(16, 5000, 3);
+    toy = toy.autoregressive();
+    let config = SampleConfig {
+        gen_length: 4097,
+        temperature: 1.0,
+        ..SampleConfig::default()
+    };
+    let error = run(&toy, &[Request::generate(vec![1], config)]).unwrap_err();
+    let expected = "request 0: gen_length must be at most 4096 with a temperature, got 4097";
+    assert_eq!(error.to_string(), expected);
+}

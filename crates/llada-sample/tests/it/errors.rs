@@ -97,12 +97,11 @@ fn bad_requests_are_refused() {
         Request::generate(
             vec![1],
             SampleConfig {
-                steps: 4097,
-                temperature: 0.5,
+                steps: 1 << 21,
                 ..config()
             },
         ),
-        "request 0: steps must be at most 4096 with a temperature, got 4097",
+        "request 0: steps must be at most 1048576, got 2097152",
     );
     let refresh = RefreshPolicy {
         vicinity: 1,

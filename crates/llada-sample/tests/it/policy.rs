@@ -156,9 +156,52 @@ fn the_memory_of_a_request_is_known_before_it_starts() {
     let [plain, cached] = [CacheMode::None, CacheMode::Dual].map(|cache| memory(cache, 10));
     assert_eq!((plain.cache_bytes, cached.cache_bytes), (0, 16 * (64 + 1)));
     assert_eq!(plain.canvas_bytes, cached.canvas_bytes);
-    assert_eq!(
-        memory(CacheMode::None, 26).canvas_bytes,
-        2 * plain.canvas_bytes
-    );
+    let steps = SampleConfig::default().steps * size_of::<usize>();
+    let longer = memory(CacheMode::None, 26).canvas_bytes;
+    assert_eq!(longer - steps, 2 * (plain.canvas_bytes - steps));
     assert_eq!(memory(CacheMode::Dual, usize::MAX).cache_bytes, usize::MAX);
+}
+
+#[test]
+fn what_an_autoregressive_model_cannot_do_is_refused_at_once() {
+    let policy = Policy::new(published().info.autoregressive());
+    let refused = |task: Task, overrides: &Overrides| {
+        let error = policy
+            .request(task, true, overrides)
+            .unwrap_err()
+            .to_string();
+        error.split(' ').nth(2).map(str::to_owned)
+    };
+    let usual = Overrides::default();
+    assert_eq!(refused(text(&[1, MASK]), &usual).as_deref(), Some("infill"));
+    let task = Task::Generate {
+        prompt: vec![1],
+        suffix: Vec::new(),
+        constraints: vec![(0, 2)],
+    };
+    assert_eq!(refused(task, &usual).as_deref(), Some("constraints"));
+    let windowed = Overrides {
+        suffix_window: Some(3),
+        ..Overrides::default()
+    };
+    assert_eq!(
+        refused(prompt(3), &windowed).as_deref(),
+        Some("suffix_window")
+    );
+}
+
+#[test]
+fn a_text_without_masks_is_refused_as_such() {
+    let toy = llada_testkit::ToyPredictor::new(16, 32, 0);
+    let policy = Policy::new(llada_diffusion::MaskPredictor::info(&toy));
+    let request = policy
+        .request(text(&[1, 2]), true, &Overrides::default())
+        .unwrap();
+    let error = llada_sample::Session::new(&toy)
+        .submit(request)
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "request 0: the text to fill in has no mask"
+    );
 }
