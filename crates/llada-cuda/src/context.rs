@@ -220,7 +220,7 @@ impl Context {
     /// [`Error::NotContiguous`].
     pub(crate) fn pointer_mut(&self, tensor: &mut Tensor) -> Result<u64> {
         let op = "output";
-        expect_contiguous(op, tensor)?;
+        tensor.expect_contiguous(op)?;
         self.rows_mut(op, tensor)
     }
 
@@ -231,9 +231,8 @@ impl Context {
     /// other.
     pub(crate) fn rows_mut(&self, op: &'static str, tensor: &mut Tensor) -> Result<u64> {
         let offset = tensor.offset() * tensor.dtype().size_bytes();
-        if !tensor.is_contiguous() && !matches!(tensor.strides(), [_, 1]) {
-            let shape = tensor.shape().to_vec();
-            return Err(Error::NotContiguous { op, shape });
+        if !matches!(tensor.strides(), [_, 1]) {
+            tensor.expect_contiguous(op)?;
         }
         Ok(memory_of(tensor.storage_mut(op)?)?.pointer() + offset as u64)
     }
@@ -243,10 +242,7 @@ impl Context {
     /// # Errors
     /// As [`pointer`]; [`Error::DTypeMismatch`] or [`Error::NotContiguous`].
     pub(crate) fn f32s(&self, op: &'static str, tensor: &Tensor) -> Result<u64> {
-        let (expected, got) = (DType::F32, tensor.dtype());
-        if got != expected {
-            return Err(Error::DTypeMismatch { op, expected, got });
-        }
+        tensor.expect_dtype(op, DType::F32)?;
         self.contiguous(op, tensor)
     }
 
@@ -255,7 +251,7 @@ impl Context {
     /// # Errors
     /// As [`pointer`]; [`Error::NotContiguous`].
     pub(crate) fn contiguous(&self, op: &'static str, tensor: &Tensor) -> Result<u64> {
-        expect_contiguous(op, tensor)?;
+        tensor.expect_contiguous(op)?;
         pointer(tensor)
     }
 
@@ -264,10 +260,7 @@ impl Context {
     /// # Errors
     /// As [`Self::pointer_mut`]; [`Error::DTypeMismatch`].
     pub(crate) fn f32s_mut(&self, op: &'static str, tensor: &mut Tensor) -> Result<u64> {
-        let (expected, got) = (DType::F32, tensor.dtype());
-        if got != expected {
-            return Err(Error::DTypeMismatch { op, expected, got });
-        }
+        tensor.expect_dtype(op, DType::F32)?;
         self.pointer_mut(tensor)
     }
 
@@ -375,12 +368,4 @@ fn memory_of(storage: &Storage) -> Result<&Memory> {
         Storage::Host(_) => None,
     };
     memory.ok_or(Error::InvalidArgument { op, what })
-}
-
-fn expect_contiguous(op: &'static str, tensor: &Tensor) -> Result<()> {
-    if tensor.is_contiguous() {
-        return Ok(());
-    }
-    let shape = tensor.shape().to_vec();
-    Err(Error::NotContiguous { op, shape })
 }

@@ -38,10 +38,10 @@ impl Matrices {
             .map(|(&size, &stride)| (size, stride))
             .collect();
         let [batch @ .., (rows, row_stride), (columns, column_stride)] = &axes[..] else {
-            let (op, expected, shape) = (OP, 2, tensor.shape().to_vec());
+            let (op, shape) = (OP, tensor.shape().to_vec());
             return Err(Error::Rank {
                 op,
-                expected,
+                expected: 2,
                 shape,
             });
         };

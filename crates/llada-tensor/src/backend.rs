@@ -1,6 +1,7 @@
 //! The seam between ops and devices: one method per op, argument structs, outputs owned by the
 //! caller. Shapes are checked by [`crate::ops`] before a backend is called.
 
+mod delegate;
 mod recorder;
 
 use std::any::{Any, TypeId};

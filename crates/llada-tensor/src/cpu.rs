@@ -1,5 +1,10 @@
 //! The CPU backend.
 
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "argument structs hold outputs by mutable reference"
+)]
+
 mod adamw;
 mod add;
 mod attention;
@@ -22,15 +27,9 @@ mod workers;
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 
-use crate::backend::{
-    AdamWArgs, AttentionArgs, AttentionBackwardArgs, Backend, Candidate, CandidateArgs,
-    CrossEntropyArgs, CrossEntropyBackwardArgs, FillCodes, FillRows, MatmulArgs, PackedWeight,
-    Recorder, RmsNormArgs, RmsNormBackwardArgs, RopeArgs, RowCodes, Storage, SwigluArgs,
-    SwigluBackwardArgs,
-};
+use crate::backend::{Backend, Recorder, RowCodes, Storage};
 use crate::{CpuConfig, CpuLevel, DType, Error, Pool, Precision, Result, Tensor};
 use context::Context;
-use quantized::Source;
 use workers::Workers;
 
 #[derive(Debug)]
@@ -60,6 +59,8 @@ impl CpuBackend {
 }
 
 impl Backend for CpuBackend {
+    crate::delegate_ops!(self => self.context());
+
     fn name(&self) -> String {
         format!(
             "cpu({}, {} threads)",
@@ -69,34 +70,6 @@ impl Backend for CpuBackend {
     }
     fn allocate(&self, bytes: usize) -> Result<Storage> {
         Ok(Storage::Host(self.pool.take(bytes)))
-    }
-    fn matmul(&self, args: MatmulArgs<'_>) -> Result<()> {
-        matmul::matmul(self.context(), args)
-    }
-    fn matmul_each(
-        &self,
-        a: &Tensor,
-        weights: &[&Arc<dyn PackedWeight>],
-        outputs: &mut [Tensor],
-        precision: Precision,
-    ) -> Result<()> {
-        matmul::matmul_each(self.context(), a, weights, outputs, precision)
-    }
-    fn pack(
-        &self,
-        shape: [usize; 2],
-        precision: Precision,
-        fill: FillRows<'_>,
-    ) -> Result<Arc<dyn PackedWeight>> {
-        matmul::pack(self.context(), shape, precision, fill)
-    }
-    fn pack_codes(
-        &self,
-        shape: [usize; 2],
-        precision: Precision,
-        fill: FillCodes<'_>,
-    ) -> Result<Arc<dyn PackedWeight>> {
-        quantized::pack(self.context(), shape, precision, Source::Codes(fill))
     }
     fn quantize_rows(
         &self,
@@ -108,39 +81,6 @@ impl Backend for CpuBackend {
         quantized::quantize_rows(self.context(), precision, values, k, out);
         Ok(())
     }
-    fn embedding(&self, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
-        embedding::embedding(self.context(), table, ids, y)
-    }
-    fn write_rows(&self, table: &mut Tensor, first: usize, x: &Tensor) -> Result<()> {
-        embedding::write_rows(table, first, x)
-    }
-    fn embedding_backward(&self, dy: &Tensor, ids: &[u32], dtable: &mut Tensor) -> Result<()> {
-        embedding::embedding_backward(self.context(), dy, ids, dtable)
-    }
-    fn add(&self, x: &Tensor, z: &Tensor, y: &mut Tensor) -> Result<()> {
-        add::add(self.context(), x, z, y)
-    }
-    fn add_into(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
-        add::add_into(self.context(), x, y)
-    }
-    fn axpby(&self, a: f32, x: &Tensor, b: f32, y: &mut Tensor) -> Result<()> {
-        add::axpby(self.context(), a, x, b, y)
-    }
-    fn column_sum(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
-        add::column_sum(self.context(), x, y)
-    }
-    fn rms_norm(&self, args: RmsNormArgs<'_>) -> Result<()> {
-        rms_norm::rms_norm(self.context(), args)
-    }
-    fn rms_norm_backward(&self, args: RmsNormBackwardArgs<'_>) -> Result<()> {
-        rms_norm::rms_norm_backward(self.context(), args)
-    }
-    fn rope(&self, args: RopeArgs<'_>) -> Result<()> {
-        rope::rope(self.context(), args)
-    }
-    fn attention(&self, args: AttentionArgs<'_>) -> Result<()> {
-        attention::attention(self.context(), args)
-    }
     fn attention_dtype(&self, _precision: Precision, _head_dim: usize) -> DType {
         DType::F32
     }
@@ -148,27 +88,6 @@ impl Backend for CpuBackend {
         Precision::F32
     }
 
-    fn attention_backward(&self, args: AttentionBackwardArgs<'_>) -> Result<()> {
-        attention::attention_backward(self.context(), args)
-    }
-    fn swiglu(&self, args: SwigluArgs<'_>) -> Result<()> {
-        swiglu::swiglu(self.context(), args)
-    }
-    fn swiglu_backward(&self, args: SwigluBackwardArgs<'_>) -> Result<()> {
-        swiglu::swiglu_backward(self.context(), args)
-    }
-    fn cross_entropy(&self, args: CrossEntropyArgs<'_>) -> Result<()> {
-        cross_entropy::cross_entropy(self.context(), args)
-    }
-    fn cross_entropy_backward(&self, args: CrossEntropyBackwardArgs<'_>) -> Result<()> {
-        cross_entropy::cross_entropy_backward(self.context(), args)
-    }
-    fn candidates(&self, args: CandidateArgs<'_>) -> Result<Vec<Candidate>> {
-        candidates::candidates(self.context(), args)
-    }
-    fn adamw(&self, args: AdamWArgs<'_>) -> Result<()> {
-        adamw::adamw(self.context(), args)
-    }
     fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64> {
         Ok(peak::gemm_peak(self.context(), precision, rounds))
     }
@@ -184,10 +103,6 @@ impl Backend for CpuBackend {
     fn round(&self, _x: &Tensor, _y: &mut Tensor) -> Result<()> {
         let (op, what) = ("round", "operands are rounded while they are packed");
         Err(Error::InvalidArgument { op, what })
-    }
-    fn sums_of_squares(&self, tensors: &[&Tensor]) -> Result<Vec<f64>> {
-        let sum = |x: &&Tensor| adamw::sum_of_squares(self.context(), x);
-        tensors.iter().map(sum).collect()
     }
     fn peak_bytes(&self) -> Option<u64> {
         None

@@ -21,3 +21,13 @@ pub struct Cost {
     /// Bytes that must be read and written once.
     pub bytes: u64,
 }
+
+impl Cost {
+    /// Work of an op that goes over `numel` elements once.
+    fn elementwise(numel: usize, flops_per_element: u64, bytes_per_element: u64) -> Self {
+        Self {
+            flops: flops_per_element * numel as u64,
+            bytes: bytes_per_element * numel as u64,
+        }
+    }
+}

@@ -343,8 +343,11 @@ impl Tensor {
         Ok(&self.storage.host("f32s")?.f32s()[self.offset..])
     }
 
-    /// Rows and columns, or an error if it is no matrix.
-    pub(crate) fn matrix_shape(&self, op: &'static str) -> Result<[usize; 2]> {
+    /// Rows and columns of a matrix.
+    ///
+    /// # Errors
+    /// [`Error::Rank`].
+    pub fn matrix_shape(&self, op: &'static str) -> Result<[usize; 2]> {
         self.shape[..].try_into().map_err(|_| Error::Rank {
             op,
             expected: 2,
@@ -357,7 +360,11 @@ impl Tensor {
         self.expect_dtype(op, DType::F32)
     }
 
-    fn expect_dtype(&self, op: &'static str, expected: DType) -> Result<()> {
+    /// Checks the type of the elements; for backends.
+    ///
+    /// # Errors
+    /// [`Error::DTypeMismatch`].
+    pub fn expect_dtype(&self, op: &'static str, expected: DType) -> Result<()> {
         let got = self.dtype;
         if got == expected {
             return Ok(());
@@ -370,7 +377,11 @@ impl Tensor {
         self.expect_contiguous(op)
     }
 
-    fn expect_contiguous(&self, op: &'static str) -> Result<()> {
+    /// Checks that the elements lie in row-major order without gaps; for backends.
+    ///
+    /// # Errors
+    /// [`Error::NotContiguous`].
+    pub fn expect_contiguous(&self, op: &'static str) -> Result<()> {
         if self.is_contiguous() {
             return Ok(());
         }

@@ -10,22 +10,15 @@ use crate::launch::elementwise::count;
 
 /// See [`llada_tensor::backend::Backend::adamw`].
 pub(crate) fn adamw(cx: &Context, args: AdamWArgs<'_>) -> Result<()> {
-    let AdamWArgs {
-        parameter,
-        gradient,
-        first_moment,
-        second_moment,
-        ..
-    } = args;
-    let (op, n) = ("adamw", gradient.numel());
+    let (op, n) = ("adamw", args.gradient.numel());
     #[expect(clippy::cast_precision_loss, reason = "the power is 0 long before")]
     let correction = |beta: f32| 1.0 - f64::from(beta).powf(args.step as f64);
     #[expect(clippy::cast_possible_truncation, reason = "factors of an f32 update")]
     let kernel_args = LladaAdamWArgs {
-        parameter: cx.f32s_mut(op, parameter)?,
-        gradient: cx.f32s(op, gradient)?,
-        first_moment: cx.f32s_mut(op, first_moment)?,
-        second_moment: cx.f32s_mut(op, second_moment)?,
+        parameter: cx.f32s_mut(op, args.parameter)?,
+        gradient: cx.f32s(op, args.gradient)?,
+        first_moment: cx.f32s_mut(op, args.first_moment)?,
+        second_moment: cx.f32s_mut(op, args.second_moment)?,
         n: count(op, n)?,
         beta1: args.beta1,
         beta2: args.beta2,
@@ -36,12 +29,7 @@ pub(crate) fn adamw(cx: &Context, args: AdamWArgs<'_>) -> Result<()> {
         eps: args.eps,
         padding: 0.0,
     };
-    cx.launch(
-        "adamw",
-        "llada_adamw_fwd_f32",
-        plan::adamw(n)?,
-        &kernel_args,
-    )
+    cx.launch(op, "llada_adamw_fwd_f32", plan::adamw(n)?, &kernel_args)
 }
 
 /// See [`llada_tensor::backend::Backend::sums_of_squares`]: the host waits once for all of them.

@@ -72,10 +72,6 @@ impl Places {
 
 /// See [`llada_tensor::backend::Backend::attention`]: in bf16 where that is asked for and there is
 /// a kernel for it.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 pub(crate) fn attention(cx: &Context, args: AttentionArgs<'_>) -> Result<()> {
     let op = "attention";
     let places = Places::new(cx, op, args.q, args.shape)?;
@@ -182,10 +178,6 @@ fn round(cx: &Context, pair: Pair) -> Result<Rounded> {
 
 /// See [`llada_tensor::backend::Backend::attention_backward`]: in bf16 where that is asked for and
 /// there is a kernel for it.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 pub(crate) fn attention_backward(cx: &Context, args: AttentionBackwardArgs<'_>) -> Result<()> {
     let op = "attention_backward";
     let places = Places::new(cx, op, args.q, args.shape)?;

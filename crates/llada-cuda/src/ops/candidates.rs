@@ -16,7 +16,7 @@ use crate::launch::candidates::{self as plan, HeadTile};
 use crate::launch::narrow;
 use crate::memory::Scratch;
 
-pub(crate) use head::{Head, HeadRows, wide};
+pub(crate) use head::{Head, wide};
 
 const OP: &str = "candidates";
 
@@ -42,11 +42,8 @@ pub(crate) fn read(cx: &Context, memory: &Scratch, rows: usize) -> Result<Vec<Ca
 /// `[N]` candidates in device memory.
 pub(crate) fn on_device(cx: &Context, args: &CandidateArgs<'_>) -> Result<Scratch> {
     let rows = args.hidden.shape()[0];
-    let hidden = HeadRows {
-        hidden: args.hidden,
-        unconditional: args.unconditional,
-    };
-    let head = Head::new(cx, OP, hidden, args.head, args.bias, args.precision)?;
+    let states = (args.hidden, args.unconditional);
+    let head = Head::new(cx, OP, states, args.head, args.bias, args.precision)?;
     let (rule, vocab_size) = (args.rule, head.vocab_size);
     let noise = DeviceNoise::new(cx, args)?;
     let suppress = cx.upload(rule.suppress)?;

@@ -12,7 +12,7 @@ use crate::launch::candidates::{HeadTile, merge, tiles};
 use crate::launch::cross_entropy as plan;
 use crate::operands::{Matrices, ready};
 use crate::ops::add::add_column_sums;
-use crate::ops::candidates::{Head, HeadRows, wide};
+use crate::ops::candidates::{Head, wide};
 use crate::ops::matmul::multiply_batch;
 use crate::product::{Output, Write};
 
@@ -20,24 +20,12 @@ const OP: &str = "cross_entropy";
 
 /// See [`llada_tensor::backend::Backend::cross_entropy`].
 pub(crate) fn cross_entropy(cx: &Context, args: CrossEntropyArgs<'_>) -> Result<()> {
-    let CrossEntropyArgs {
-        hidden,
-        head,
-        bias,
-        targets,
-        precision,
-        losses,
-        lse,
-    } = args;
-    let rows = targets.len();
-    let states = HeadRows {
-        hidden,
-        unconditional: None,
-    };
-    let head = Head::new(cx, OP, states, head, bias, precision)?;
-    let targets = cx.upload_once(targets)?;
+    let rows = args.targets.len();
+    let states = (args.hidden, None);
+    let head = Head::new(cx, OP, states, args.head, args.bias, args.precision)?;
+    let targets = cx.upload_once(args.targets)?;
     let target_logits = cx.scratch(rows * size_of::<f32>())?;
-    let (losses, lse) = (cx.f32s_mut(OP, losses)?, cx.f32s_mut(OP, lse)?);
+    let (losses, lse) = (cx.f32s_mut(OP, args.losses)?, cx.f32s_mut(OP, args.lse)?);
     let tiles = tiles(head.vocab_size);
     for pass in plan::row_passes(rows, head.vocab_size) {
         let partials = cx.scratch(pass.len() * tiles * size_of::<LladaCrossEntropyPartial>())?;
@@ -114,11 +102,8 @@ pub(crate) fn cross_entropy_backward(
         dbias,
     } = args;
     let (rows, d) = (targets.len(), hidden.shape()[1]);
-    let states = HeadRows {
-        hidden,
-        unconditional: None,
-    };
-    let head = Head::new(cx, OP, states, Rhs::Weight(weight), bias, precision)?;
+    let head = Rhs::Weight(weight);
+    let head = Head::new(cx, OP, (hidden, None), head, bias, precision)?;
     let (hidden, weight) = (Matrices::of(hidden)?, Matrices::of(weight)?);
     let hidden = ready(cx, &hidden, precision)?;
     let (targets, dlosses) = (cx.upload_once(targets)?, cx.upload_once(dlosses)?);

@@ -2,7 +2,7 @@
 
 use llada_kernels::args::{LladaEmbeddingArgs, LladaSegmentSumArgs};
 use llada_tensor::backend::Storage;
-use llada_tensor::{DType, Error, Result, Tensor};
+use llada_tensor::{DType, Result, Tensor};
 
 use crate::context::{Context, pointer};
 use crate::launch::elementwise::count;
@@ -13,13 +13,8 @@ const IMAGE: &str = "embedding";
 /// See [`llada_tensor::backend::Backend::embedding`].
 pub(crate) fn embedding(cx: &Context, table: &Tensor, ids: &[u32], y: &mut Tensor) -> Result<()> {
     let op = "embedding";
-    let [_, d] = *table.shape() else {
-        return Err(rank_error(op, table));
-    };
-    if !table.is_contiguous() {
-        let shape = table.shape().to_vec();
-        return Err(Error::NotContiguous { op, shape });
-    }
+    let [_, d] = table.matrix_shape(op)?;
+    table.expect_contiguous(op)?;
     let tiles = plan::embedding(ids.len(), d, table.dtype())?;
     let ids_memory = cx.upload(ids)?;
     let args = LladaEmbeddingArgs {
@@ -41,9 +36,7 @@ pub(crate) fn embedding(cx: &Context, table: &Tensor, ids: &[u32], y: &mut Tenso
 /// See [`llada_tensor::backend::Backend::write_rows`]: a copy on the device, no kernel.
 pub(crate) fn write_rows(cx: &Context, table: &mut Tensor, first: usize, x: &Tensor) -> Result<()> {
     let op = "write_rows";
-    let [_, d] = *table.shape() else {
-        return Err(rank_error(op, table));
-    };
+    let [_, d] = table.matrix_shape(op)?;
     // Both are on this device, contiguous and f32.
     cx.f32s(op, x)?;
     cx.f32s_mut(op, table)?;
@@ -64,9 +57,7 @@ pub(crate) fn embedding_backward(
     dtable: &mut Tensor,
 ) -> Result<()> {
     let op = "embedding_backward";
-    let [_, d] = *dtable.shape() else {
-        return Err(rank_error(op, dtable));
-    };
+    let [_, d] = dtable.matrix_shape(op)?;
     let (dy, dtable) = (cx.f32s(op, dy)?, cx.f32s_mut(op, dtable)?);
     if d == 0 || ids.is_empty() {
         return Ok(());
@@ -121,14 +112,5 @@ impl Sums<'_> {
         };
         self.cx
             .launch(IMAGE, "llada_embedding_bwd_f32", tiles.plan, &args)
-    }
-}
-
-fn rank_error(op: &'static str, tensor: &Tensor) -> Error {
-    let (expected, shape) = (2, tensor.shape().to_vec());
-    Error::Rank {
-        op,
-        expected,
-        shape,
     }
 }

@@ -19,10 +19,6 @@ pub(crate) use weight::{CudaWeight, Form};
 const OP: &str = "matmul";
 
 /// See [`llada_tensor::backend::Backend::matmul`].
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
     let a = Matrices::of(args.a)?;
     let (k, n) = args.b.k_n().unwrap_or_default();
@@ -64,10 +60,8 @@ pub(crate) fn matmul(cx: &Context, args: MatmulArgs<'_>) -> Result<()> {
 
 /// See [`llada_tensor::backend::Backend::round`].
 pub(crate) fn round(cx: &Context, x: &Tensor, y: &mut Tensor) -> Result<()> {
-    let (op, expected, got) = ("round", DType::Bf16, y.dtype());
-    if got != expected {
-        return Err(Error::DTypeMismatch { op, expected, got });
-    }
+    let op = "round";
+    y.expect_dtype(op, DType::Bf16)?;
     let x = Matrices::of(x)?;
     x.expect_f32()?;
     let (width, y) = (y.strides()[0], cx.rows_mut(op, y)?);
@@ -218,14 +212,7 @@ impl<'a> Right<'a> {
         let weight: &CudaWeight = match b {
             Rhs::Matrix(b) => return Ok(Self::Matrix(Matrices::of(b)?.transposed())),
             Rhs::Weight(w) => return Ok(Self::Matrix(Matrices::of(w)?)),
-            Rhs::Packed(w) => w
-                .as_any()
-                .downcast_ref()
-                .filter(|weight: &&CudaWeight| weight.is_on(cx))
-                .ok_or(Error::InvalidArgument {
-                    op: OP,
-                    what: "the packed weight belongs to another backend or device",
-                })?,
+            Rhs::Packed(w) => CudaWeight::of(cx, OP, w)?,
         };
         Ok(match &weight.form {
             Form::Values {

@@ -2,7 +2,7 @@
 
 use llada_kernels::args::LladaRopeArgs;
 use llada_tensor::backend::RopeArgs;
-use llada_tensor::{DType, Error, Result, Tensor};
+use llada_tensor::{DType, Result};
 
 use crate::context::Context;
 use crate::launch::elementwise::count;
@@ -13,40 +13,26 @@ const IMAGE: &str = "rope";
 /// See [`llada_tensor::backend::Backend::rope`]. The output may also be `bf16`.
 pub(crate) fn rope(cx: &Context, args: RopeArgs<'_>) -> Result<()> {
     let op = "rope";
-    let RopeArgs {
-        x,
-        table,
-        positions,
-        inverse,
-        y,
-    } = args;
-    let ([rows, width], [_, half]) = (x.shape(), table.cos.shape()) else {
-        return Err(mismatch(op, x, &table.cos));
-    };
-    let (rows, half) = (*rows, *half);
+    let table = args.table;
+    let ([rows, width], [_, half]) = (args.x.matrix_shape(op)?, table.cos.matrix_shape(op)?);
     let heads = width.checked_div(2 * half).unwrap_or(0);
-    let entry = match y.dtype() {
+    let entry = match args.y.dtype() {
         DType::F32 => "llada_rope_fwd_f32",
         DType::Bf16 => "llada_rope_fwd_bf16",
     };
-    let tiles = plan::rope(rows, heads, half, y.dtype())?;
-    let positions = cx.upload(positions)?;
+    let tiles = plan::rope(rows, heads, half, args.y.dtype())?;
+    let positions = cx.upload(args.positions)?;
     let kernel_args = LladaRopeArgs {
-        x: cx.f32s(op, x)?,
+        x: cx.f32s(op, args.x)?,
         cos: cx.f32s(op, &table.cos)?,
         sin: cx.f32s(op, &table.sin)?,
         positions: positions.pointer(),
-        y: cx.pointer_mut(y)?,
+        y: cx.pointer_mut(args.y)?,
         rows: count(op, rows)?,
         heads: narrow(op, heads)?,
         half: narrow(op, half)?,
-        sign: if inverse { -1.0 } else { 1.0 },
+        sign: if args.inverse { -1.0 } else { 1.0 },
         lanes_log2: tiles.lanes_log2,
     };
     cx.launch(IMAGE, entry, tiles.plan, &kernel_args)
-}
-
-fn mismatch(op: &'static str, lhs: &Tensor, rhs: &Tensor) -> Error {
-    let (lhs, rhs) = (lhs.shape().to_vec(), rhs.shape().to_vec());
-    Error::ShapeMismatch { op, lhs, rhs }
 }

@@ -23,9 +23,8 @@ pub(crate) fn swiglu(cx: &Context, args: SwigluArgs<'_>) -> Result<()> {
     let layout = Layout::common(op, gate, &[up])?;
     if gate.dtype() == dtype {
         Layout::common(op, gate, &[y])?;
-    } else if !y.is_contiguous() {
-        let shape = y.shape().to_vec();
-        return Err(Error::NotContiguous { op, shape });
+    } else {
+        y.expect_contiguous(op)?;
     }
     let kernel_args = LladaSwigluArgs {
         gate: pointer(gate)?,
@@ -41,25 +40,19 @@ pub(crate) fn swiglu(cx: &Context, args: SwigluArgs<'_>) -> Result<()> {
 
 /// See [`llada_tensor::backend::Backend::swiglu_backward`]. All tensors may also be `bf16`.
 pub(crate) fn swiglu_backward(cx: &Context, args: SwigluBackwardArgs<'_>) -> Result<()> {
-    let SwigluBackwardArgs {
-        gate,
-        up,
-        dy,
-        dgate,
-        dup,
-    } = args;
+    let SwigluBackwardArgs { gate, up, dy, .. } = args;
     let (op, dtype) = ("swiglu_backward", gate.dtype());
     let entry = match dtype {
         DType::F32 => "llada_swiglu_bwd_f32",
         DType::Bf16 => "llada_swiglu_bwd_bf16",
     };
-    let layout = Layout::common(op, gate, &[up, dy, dgate, dup])?;
+    let layout = Layout::common(op, gate, &[up, dy, args.dgate, args.dup])?;
     let kernel_args = LladaSwigluBackwardArgs {
         gate: pointer(gate)?,
         up: pointer(up)?,
         dy: pointer(dy)?,
-        dgate: cx.rows_mut(op, dgate)?,
-        dup: cx.rows_mut(op, dup)?,
+        dgate: cx.rows_mut(op, args.dgate)?,
+        dup: cx.rows_mut(op, args.dup)?,
         rows: layout.rows,
         columns: layout.columns,
         row_stride: layout.row_stride,

@@ -60,13 +60,6 @@ impl Kernel for Update<'_> {
 
 /// See [`crate::backend::Backend::adamw`].
 pub(crate) fn adamw(cx: Context<'_>, args: AdamWArgs<'_>) -> Result<()> {
-    let AdamWArgs {
-        parameter,
-        gradient,
-        first_moment,
-        second_moment,
-        ..
-    } = args;
     #[expect(clippy::cast_precision_loss, reason = "the power is 0 long before")]
     let correction = |beta: f32| 1.0 - f64::from(beta).powf(args.step as f64);
     #[expect(clippy::cast_possible_truncation, reason = "factors of an f32 update")]
@@ -79,25 +72,24 @@ pub(crate) fn adamw(cx: Context<'_>, args: AdamWArgs<'_>) -> Result<()> {
         second_correction: (1.0 / correction(args.beta2).sqrt()) as f32,
         eps: args.eps,
     };
-    let gradient = gradient.f32s()?;
-    let first = Shared::new(first_moment.f32s_mut()?);
-    let second = Shared::new(second_moment.f32s_mut()?);
-    cx.workers
-        .for_each_chunk(parameter.f32s_mut()?, CHUNK, |i, parameter| {
-            let (at, len) = (i * CHUNK, parameter.len());
-            // SAFETY: every task has its own chunk.
-            #[expect(unsafe_code, reason = "three outputs are split alike")]
-            let (first_moment, second_moment) =
-                unsafe { (first.range(at, len), second.range(at, len)) };
-            let gradient = &gradient[at..at + len];
-            cx.level.run(Update {
-                factors,
-                parameter,
-                gradient,
-                first_moment,
-                second_moment,
-            });
+    let (parameter, gradient) = (args.parameter.f32s_mut()?, args.gradient.f32s()?);
+    let first = Shared::new(args.first_moment.f32s_mut()?);
+    let second = Shared::new(args.second_moment.f32s_mut()?);
+    cx.workers.for_each_chunk(parameter, CHUNK, |i, parameter| {
+        let (at, len) = (i * CHUNK, parameter.len());
+        // SAFETY: every task has its own chunk.
+        #[expect(unsafe_code, reason = "three outputs are split alike")]
+        let (first_moment, second_moment) =
+            unsafe { (first.range(at, len), second.range(at, len)) };
+        let gradient = &gradient[at..at + len];
+        cx.level.run(Update {
+            factors,
+            parameter,
+            gradient,
+            first_moment,
+            second_moment,
         });
+    });
     Ok(())
 }
 
@@ -123,7 +115,11 @@ impl Kernel for SumOfSquares<'_> {
 
 /// See [`crate::backend::Backend::sums_of_squares`]. Runs of 1,024 elements are summed in `f32`,
 /// the runs in `f64` in a fixed order.
-pub(crate) fn sum_of_squares(cx: Context<'_>, x: &Tensor) -> Result<f64> {
+pub(crate) fn sums_of_squares(cx: Context<'_>, tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    tensors.iter().map(|x| sum_of_squares(cx, x)).collect()
+}
+
+fn sum_of_squares(cx: Context<'_>, x: &Tensor) -> Result<f64> {
     let x = x.f32s()?;
     let mut partials = vec![0.0; x.len().div_ceil(CHUNK)];
     cx.workers.for_each_chunk(&mut partials, 1, |i, partial| {

@@ -508,10 +508,6 @@ fn probability_slopes<S: Simd>(s: S, p: &mut [f32], ds: &mut [f32], lse: f32, de
 }
 
 /// See [`crate::backend::Backend::attention_backward`].
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 pub(crate) fn attention_backward(cx: Context<'_>, args: AttentionBackwardArgs<'_>) -> Result<()> {
     let shape = args.shape;
     let (q, k, v) = (args.q.f32s()?, args.k.f32s()?, args.v.f32s()?);

@@ -4,7 +4,7 @@ use super::context::Context;
 use super::matmul::{PackedLeft, matmul_columns, matmul_into};
 use super::simd::{Kernel, Simd};
 use super::workers::Shared;
-use crate::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, MatmulArgs, Rhs};
+use crate::backend::{CrossEntropyArgs, CrossEntropyBackwardArgs, Rhs};
 use crate::{DType, Precision, Result, Tensor};
 
 /// Vocabulary entries per tile: whole panels at every level, and the same for every batch, so that
@@ -99,18 +99,9 @@ impl Kernel for OnlineSum<'_> {
 
 /// See [`crate::backend::Backend::cross_entropy`].
 pub(crate) fn cross_entropy(cx: Context<'_>, args: CrossEntropyArgs<'_>) -> Result<()> {
-    let CrossEntropyArgs {
-        hidden,
-        head,
-        bias,
-        targets,
-        precision,
-        losses,
-        lse: lse_out,
-    } = args;
-    let rows = targets.len();
-    let mut running = vec![(f32::NEG_INFINITY, 0.0_f32, 0.0_f32); rows];
-    let head = Head::new(cx, hidden, head, bias, precision)?;
+    let targets = args.targets;
+    let mut running = vec![(f32::NEG_INFINITY, 0.0_f32, 0.0_f32); targets.len()];
+    let head = Head::new(cx, args.hidden, args.head, args.bias, args.precision)?;
     head.for_each_tile(cx, |start, len, logits| {
         let logits = logits.f32s()?;
         cx.workers.for_each_chunk(&mut running, 16, |i, running| {
@@ -129,8 +120,8 @@ pub(crate) fn cross_entropy(cx: Context<'_>, args: CrossEntropyArgs<'_>) -> Resu
         });
         Ok(())
     })?;
-    let outputs = losses.f32s_mut()?.iter_mut().zip(lse_out.f32s_mut()?);
-    for ((loss, lse), (max, sum, logit)) in outputs.zip(running) {
+    let (losses, lses) = (args.losses.f32s_mut()?, args.lse.f32s_mut()?);
+    for ((loss, lse), (max, sum, logit)) in losses.iter_mut().zip(lses).zip(running) {
         *lse = max + sum.ln();
         *loss = *lse - logit;
     }
@@ -170,8 +161,9 @@ pub(crate) fn cross_entropy_backward(
     let head = Head::new(cx, args.hidden, weight, args.bias, args.precision)?;
     let d = args.hidden.shape()[1];
     let mut accumulate = false;
-    let (dhidden, dhead) = (args.dhidden, args.dhead);
-    let dhead = dhead.map(Tensor::f32s_mut).transpose()?.map(Shared::new);
+    let dhidden = args.dhidden.f32s_mut()?;
+    let dhead = args.dhead.map(Tensor::f32s_mut).transpose()?;
+    let dhead = dhead.map(Shared::new);
     let mut dbias = args.dbias;
     head.for_each_tile(cx, |start, len, logits| {
         cx.workers
@@ -188,17 +180,8 @@ pub(crate) fn cross_entropy_backward(
                 }
             });
         let tile = args.head.narrow(0, start, len)?;
-        let (a, b, precision) = (&*logits, Rhs::Matrix(&tile), args.precision);
-        super::matmul::matmul(
-            cx,
-            MatmulArgs {
-                a,
-                b,
-                c: dhidden,
-                accumulate,
-                precision,
-            },
-        )?;
+        let (b, precision) = (Rhs::Matrix(&tile), args.precision);
+        matmul_into(cx, logits, b, dhidden, accumulate, precision)?;
         accumulate = true;
         if let Some(dhead) = &dhead {
             // SAFETY: tiles are visited one after the other and do not overlap.

@@ -39,7 +39,12 @@ pub(crate) fn embedding(
 }
 
 /// See [`crate::backend::Backend::write_rows`].
-pub(crate) fn write_rows(table: &mut Tensor, first: usize, x: &Tensor) -> Result<()> {
+pub(crate) fn write_rows(
+    _: Context<'_>,
+    table: &mut Tensor,
+    first: usize,
+    x: &Tensor,
+) -> Result<()> {
     let (x, start) = (x.f32s()?, first * table.shape()[1]);
     table.f32s_mut()?[start..start + x.len()].copy_from_slice(x);
     Ok(())

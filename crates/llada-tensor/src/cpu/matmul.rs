@@ -15,7 +15,7 @@ use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels, pack_rows}
 use super::quantized::{self, QuantizedWeight};
 use super::tasks::{Task, TaskGrid};
 use super::workers::Shared;
-use crate::backend::{FillRows, MatmulArgs, PackedWeight, Rhs};
+use crate::backend::{FillCodes, FillRows, MatmulArgs, PackedWeight, Rhs};
 use crate::storage::Buffer;
 use crate::{DType, Error, Precision, Result, Tensor};
 
@@ -64,11 +64,17 @@ pub(crate) fn pack(
     }))
 }
 
+/// See [`crate::backend::Backend::pack_codes`].
+pub(crate) fn pack_codes(
+    cx: Context<'_>,
+    shape: [usize; 2],
+    precision: Precision,
+    fill: FillCodes<'_>,
+) -> Result<Arc<dyn PackedWeight>> {
+    quantized::pack(cx, shape, precision, quantized::Source::Codes(fill))
+}
+
 /// See [`crate::backend::Backend::matmul`].
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 pub(crate) fn matmul(cx: Context<'_>, args: MatmulArgs<'_>) -> Result<()> {
     matmul_into(
         cx,

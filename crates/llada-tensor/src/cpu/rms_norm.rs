@@ -44,21 +44,14 @@ impl Kernel for Forward<'_> {
 
 /// See [`crate::backend::Backend::rms_norm`].
 pub(crate) fn rms_norm(cx: Context<'_>, args: RmsNormArgs<'_>) -> Result<()> {
-    let RmsNormArgs {
-        x,
-        weight,
-        eps,
-        y,
-        rstd,
-    } = args;
-    let (x, weight) = (x.f32s()?, weight.f32s()?);
+    let (x, weight, eps) = (args.x.f32s()?, args.weight.f32s()?, args.eps);
     let d = weight.len();
     if d == 0 {
         return Ok(());
     }
     let rows = rows_per_task(d);
-    let rstd = Shared::new(rstd.f32s_mut()?);
-    cx.workers.for_each_chunk(y.f32s_mut()?, rows * d, |i, y| {
+    let (y, rstd) = (args.y.f32s_mut()?, Shared::new(args.rstd.f32s_mut()?));
+    cx.workers.for_each_chunk(y, rows * d, |i, y| {
         let n = y.len() / d;
         // SAFETY: every task has its own rows.
         #[expect(unsafe_code, reason = "a second output is split like the first")]
@@ -122,38 +115,30 @@ const PARTIAL_ROWS: usize = 64;
 
 /// See [`crate::backend::Backend::rms_norm_backward`].
 pub(crate) fn rms_norm_backward(cx: Context<'_>, args: RmsNormBackwardArgs<'_>) -> Result<()> {
-    let RmsNormBackwardArgs {
-        x,
-        weight,
-        rstd,
-        dy,
-        dx,
-        dweight,
-    } = args;
-    let (x, weight, rstd, dy) = (x.f32s()?, weight.f32s()?, rstd.f32s()?, dy.f32s()?);
+    let (x, weight) = (args.x.f32s()?, args.weight.f32s()?);
+    let (rstd, dy) = (args.rstd.f32s()?, args.dy.f32s()?);
     let d = weight.len();
     if d == 0 || x.is_empty() {
         return Ok(());
     }
     let n_partials = rstd.len().div_ceil(PARTIAL_ROWS);
-    let mut partials = Tensor::zeros(dweight.device(), DType::F32, &[n_partials, d])?;
-    let shared = Shared::new(partials.f32s_mut()?);
-    cx.workers
-        .for_each_chunk(dx.f32s_mut()?, PARTIAL_ROWS * d, |i, dx| {
-            let (at, len) = (i * PARTIAL_ROWS * d, dx.len());
-            // SAFETY: every task has its own partial sum.
-            #[expect(unsafe_code, reason = "a second output is split like the first")]
-            let dweight = unsafe { shared.range(i * d, d) };
-            let rstd = &rstd[i * PARTIAL_ROWS..][..len / d];
-            let (x, dy) = (&x[at..at + len], &dy[at..at + len]);
-            cx.level.run(Backward {
-                x,
-                weight,
-                rstd,
-                dy,
-                dx,
-                dweight,
-            });
+    let mut partials = Tensor::zeros(args.dweight.device(), DType::F32, &[n_partials, d])?;
+    let (dx, shared) = (args.dx.f32s_mut()?, Shared::new(partials.f32s_mut()?));
+    cx.workers.for_each_chunk(dx, PARTIAL_ROWS * d, |i, dx| {
+        let (at, len) = (i * PARTIAL_ROWS * d, dx.len());
+        // SAFETY: every task has its own partial sum.
+        #[expect(unsafe_code, reason = "a second output is split like the first")]
+        let dweight = unsafe { shared.range(i * d, d) };
+        let rstd = &rstd[i * PARTIAL_ROWS..][..len / d];
+        let (x, dy) = (&x[at..at + len], &dy[at..at + len]);
+        cx.level.run(Backward {
+            x,
+            weight,
+            rstd,
+            dy,
+            dx,
+            dweight,
         });
-    super::add::column_sum(cx, &partials, dweight)
+    });
+    super::add::column_sum(cx, &partials, args.dweight)
 }

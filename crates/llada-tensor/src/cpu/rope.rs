@@ -46,34 +46,28 @@ impl Kernel for Rotate<'_> {
 
 /// See [`crate::backend::Backend::rope`].
 pub(crate) fn rope(cx: Context<'_>, args: RopeArgs<'_>) -> Result<()> {
-    let RopeArgs {
-        x,
-        table,
-        positions,
-        inverse,
-        y,
-    } = args;
-    let (width, half) = (x.shape()[1], table.cos.shape()[1]);
-    let (x, cos, sin) = (x.f32s()?, table.cos.f32s()?, table.sin.f32s()?);
+    let table = args.table;
+    let (width, half) = (args.x.shape()[1], table.cos.shape()[1]);
+    let (x, cos, sin) = (args.x.f32s()?, table.cos.f32s()?, table.sin.f32s()?);
     if width == 0 {
         return Ok(());
     }
     let rows = rows_per_task(width);
-    let sign = if inverse { -1.0 } else { 1.0 };
-    cx.workers
-        .for_each_chunk(y.f32s_mut()?, rows * width, |i, y| {
-            let x = &x[i * rows * width..][..y.len()];
-            let positions = &positions[i * rows..];
-            cx.level.run(Rotate {
-                x,
-                width,
-                cos,
-                sin,
-                half,
-                positions,
-                sign,
-                y,
-            });
+    let sign = if args.inverse { -1.0 } else { 1.0 };
+    let y = args.y.f32s_mut()?;
+    cx.workers.for_each_chunk(y, rows * width, |i, y| {
+        let x = &x[i * rows * width..][..y.len()];
+        let positions = &args.positions[i * rows..];
+        cx.level.run(Rotate {
+            x,
+            width,
+            cos,
+            sin,
+            half,
+            positions,
+            sign,
+            y,
         });
+    });
     Ok(())
 }

@@ -9,6 +9,17 @@
     reason = "intrinsics and raw loads; see the SAFETY comments"
 )]
 
+/// Methods of [`Simd`] that are one intrinsic each: `add(a, b) = _mm256_add_ps;`.
+#[cfg(target_arch = "x86_64")]
+macro_rules! intrinsics {
+    ($($op:ident($($x:ident),*) = $intrinsic:path;)*) => {$(
+        #[inline(always)]
+        fn $op(self, $($x: Self::V),*) -> Self::V {
+            unsafe { $intrinsic($($x),*) }
+        }
+    )*};
+}
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]

@@ -34,9 +34,8 @@ impl Kernel for Forward<'_> {
 
 /// See [`crate::backend::Backend::swiglu`].
 pub(crate) fn swiglu(cx: Context<'_>, args: SwigluArgs<'_>) -> Result<()> {
-    let SwigluArgs { gate, up, y } = args;
-    let (gate, up) = (gate.f32s()?, up.f32s()?);
-    cx.workers.for_each_chunk(y.f32s_mut()?, CHUNK, |i, y| {
+    let (gate, up, y) = (args.gate.f32s()?, args.up.f32s()?, args.y.f32s_mut()?);
+    cx.workers.for_each_chunk(y, CHUNK, |i, y| {
         let (at, len) = (i * CHUNK, y.len());
         cx.level.run(Forward {
             gate: &gate[at..at + len],
@@ -74,16 +73,9 @@ impl Kernel for Backward<'_> {
 
 /// See [`crate::backend::Backend::swiglu_backward`].
 pub(crate) fn swiglu_backward(cx: Context<'_>, args: SwigluBackwardArgs<'_>) -> Result<()> {
-    let SwigluBackwardArgs {
-        gate,
-        up,
-        dy,
-        dgate,
-        dup,
-    } = args;
-    let (gate, up, dy) = (gate.f32s()?, up.f32s()?, dy.f32s()?);
-    let dgate = Shared::new(dgate.f32s_mut()?);
-    cx.workers.for_each_chunk(dup.f32s_mut()?, CHUNK, |i, dup| {
+    let (gate, up, dy) = (args.gate.f32s()?, args.up.f32s()?, args.dy.f32s()?);
+    let (dgate, dup) = (Shared::new(args.dgate.f32s_mut()?), args.dup.f32s_mut()?);
+    cx.workers.for_each_chunk(dup, CHUNK, |i, dup| {
         let (at, len) = (i * CHUNK, dup.len());
         // SAFETY: every task has its own chunk.
         #[expect(unsafe_code, reason = "a second output is split like the first")]

@@ -60,10 +60,7 @@ pub fn adamw(args: AdamWArgs<'_>) -> Result<()> {
 /// Work of one update of `numel` elements.
 #[must_use]
 pub fn cost(numel: usize) -> Cost {
-    Cost {
-        flops: 14 * numel as u64,
-        bytes: 28 * numel as u64,
-    }
+    Cost::elementwise(numel, 14, 28)
 }
 
 /// Euclidean norm of all tensors together, accumulated in `f64`.

@@ -16,10 +16,7 @@ pub fn add_into(y: &mut Tensor, x: &Tensor) -> Result<()> {
 /// Work of one addition of `numel` elements.
 #[must_use]
 pub fn cost(numel: usize) -> Cost {
-    Cost {
-        flops: numel as u64,
-        bytes: 12 * numel as u64,
-    }
+    Cost::elementwise(numel, 1, 12)
 }
 
 impl Tape {

@@ -7,10 +7,7 @@ use crate::{DType, Error, Result, Tape, Tensor, Var};
 /// Work of looking up `n` rows of `d` elements.
 #[must_use]
 pub fn cost(n: usize, d: usize) -> Cost {
-    Cost {
-        flops: 0,
-        bytes: 8 * (n * d) as u64,
-    }
+    Cost::elementwise(n * d, 0, 8)
 }
 
 /// `table[first + i] = x[i]`: puts rows into a cache of keys or values.

@@ -38,19 +38,13 @@ pub struct RmsNormBackwardArgs<'a> {
 /// Work of one forward call on `rows` rows of `d` elements.
 #[must_use]
 pub fn cost(rows: usize, d: usize) -> Cost {
-    Cost {
-        flops: 4 * (rows * d) as u64,
-        bytes: 8 * (rows * d) as u64,
-    }
+    Cost::elementwise(rows * d, 4, 8)
 }
 
 /// Work of one backward call.
 #[must_use]
 pub fn backward_cost(rows: usize, d: usize) -> Cost {
-    Cost {
-        flops: 9 * (rows * d) as u64,
-        bytes: 12 * (rows * d) as u64,
-    }
+    Cost::elementwise(rows * d, 9, 12)
 }
 
 impl Tape {

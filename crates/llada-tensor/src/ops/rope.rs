@@ -62,10 +62,7 @@ pub struct RopeArgs<'a> {
 /// Work of one call on `t` rows of `width` elements.
 #[must_use]
 pub fn cost(t: usize, width: usize) -> Cost {
-    Cost {
-        flops: 3 * (t * width) as u64,
-        bytes: 8 * (t * width) as u64,
-    }
+    Cost::elementwise(t * width, 3, 8)
 }
 
 impl Tape {

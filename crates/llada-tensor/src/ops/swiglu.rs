@@ -35,19 +35,13 @@ pub struct SwigluBackwardArgs<'a> {
 /// Work of one forward call on `numel` elements.
 #[must_use]
 pub fn cost(numel: usize) -> Cost {
-    Cost {
-        flops: 6 * numel as u64,
-        bytes: 12 * numel as u64,
-    }
+    Cost::elementwise(numel, 6, 12)
 }
 
 /// Work of one backward call.
 #[must_use]
 pub fn backward_cost(numel: usize) -> Cost {
-    Cost {
-        flops: 12 * numel as u64,
-        bytes: 20 * numel as u64,
-    }
+    Cost::elementwise(numel, 12, 20)
 }
 
 impl Tape {

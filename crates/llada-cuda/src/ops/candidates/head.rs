@@ -57,15 +57,10 @@ impl Rows {
 /// The weight `[V, D]` of a head, with the hidden states that it is applied to.
 #[derive(Debug)]
 enum Product<'a> {
-    /// Both in memory as they are multiplied.
+    /// In memory as they are multiplied; but a weight in `f32` for states in bf16 is rounded a part
+    /// at a time.
     Values {
         weight: Rows,
-        hidden: Rows,
-        unconditional: Option<Rows>,
-    },
-    /// A weight in `f32` that is rounded to bf16 a part at a time.
-    Rounded {
-        weight: u64,
         hidden: Rows,
         unconditional: Option<Rows>,
     },
@@ -75,15 +70,6 @@ enum Product<'a> {
         hidden: Left,
         unconditional: Option<Left>,
     },
-}
-
-/// Hidden states of the rows.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HeadRows<'a> {
-    /// `[N, D]`
-    pub(crate) hidden: &'a Tensor,
-    /// `[N, D]`, with guidance.
-    pub(crate) unconditional: Option<&'a Tensor>,
 }
 
 /// A head and what it is applied to.
@@ -102,70 +88,53 @@ pub(crate) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    /// A head for hidden states `[N, D]`, and for unconditional ones with guidance.
+    ///
     /// # Errors
     /// [`Error::InvalidArgument`] if the head is of a kind that is not multiplied in this
     /// precision; if an operand is on another device or not contiguous.
     pub(crate) fn new(
         cx: &Context,
         op: &'static str,
-        states: HeadRows<'_>,
+        (hidden, unconditional): (&Tensor, Option<&Tensor>),
         weight: Rhs<'a>,
         bias: Option<&Tensor>,
         precision: Precision,
     ) -> Result<Self> {
         let (d, vocab_size) = weight.k_n().unwrap_or_default();
-        let rows = states.hidden.shape()[0];
-        let values = |states: &Tensor| Ok(Rows::of(cx.f32s(op, states)?, d, DType::F32));
-        let rounded = |states: &Tensor| Rows::rounded(cx, cx.f32s(op, states)?, [rows, d]);
-        let HeadRows {
-            hidden,
-            unconditional,
-        } = states;
-        let refused = |what| Error::InvalidArgument { op, what };
-        let product = match (Weight::of(cx, op, weight)?, precision) {
-            (Weight::Values(weight), Precision::F32) if weight.dtype == DType::F32 => {
-                Product::Values {
-                    weight,
-                    hidden: values(hidden)?,
-                    unconditional: unconditional.map(values).transpose()?,
-                }
-            }
-            (Weight::Values(weight), Precision::Bf16) if weight.dtype == DType::Bf16 => {
-                Product::Values {
-                    weight,
-                    hidden: rounded(hidden)?,
-                    unconditional: unconditional.map(rounded).transpose()?,
-                }
-            }
-            (Weight::Tensor(weight), Precision::F32) => Product::Values {
-                weight: Rows::of(weight, d, DType::F32),
-                hidden: values(hidden)?,
-                unconditional: unconditional.map(values).transpose()?,
-            },
-            (Weight::Tensor(weight), Precision::Bf16) => Product::Rounded {
+        let rows = hidden.shape()[0];
+        let dtype = match precision {
+            Precision::F32 => DType::F32,
+            _ => DType::Bf16,
+        };
+        let as_multiplied = |states: &Tensor| match dtype {
+            DType::F32 => Ok(Rows::of(cx.f32s(op, states)?, d, dtype)),
+            DType::Bf16 => Rows::rounded(cx, cx.f32s(op, states)?, [rows, d]),
+        };
+        let values = |weight: Rows| {
+            Ok(Product::Values {
                 weight,
-                hidden: rounded(hidden)?,
-                unconditional: unconditional.map(rounded).transpose()?,
-            },
-            (Weight::Tensor(_), _) => {
-                return Err(refused("integers are only multiplied by packed weights"));
-            }
-            (Weight::Codes, Precision::Int8 | Precision::Int4) => {
+                hidden: as_multiplied(hidden)?,
+                unconditional: unconditional.map(as_multiplied).transpose()?,
+            })
+        };
+        let refused = |what| Err(Error::InvalidArgument { op, what });
+        let product = match (Weight::of(cx, op, weight)?, precision.is_integer()) {
+            (Weight::Tensor(weight), false) => values(Rows::of(weight, d, DType::F32)),
+            (Weight::Values(weight), false) if weight.dtype == dtype => values(weight),
+            (Weight::Codes, true) => {
                 let left = |states: &Tensor| Left::new(cx, states, precision);
-                Product::Codes {
+                Ok(Product::Codes {
                     weight,
                     hidden: left(hidden)?,
                     unconditional: unconditional.map(left).transpose()?,
-                }
+                })
             }
-            (Weight::Values(_) | Weight::Codes, _) => {
-                return Err(refused("the weight was packed for another precision"));
-            }
-        };
+            (Weight::Tensor(_), true) => refused("integers are only multiplied by packed weights"),
+            _ => refused("the weight was packed for another precision"),
+        }?;
         let operands = match &product {
-            Product::Values { hidden, .. } | Product::Rounded { hidden, .. } => {
-                Operands::Values(hidden.dtype)
-            }
+            Product::Values { hidden, .. } => Operands::Values(hidden.dtype),
             Product::Codes { .. } => Operands::Logits,
         };
         Ok(Self {
@@ -180,9 +149,11 @@ impl<'a> Head<'a> {
 
     /// Most entries that a part should have: all, where nothing is made for it.
     pub(crate) fn most_entries(&self) -> usize {
-        match self.product {
-            Product::Values { .. } => self.vocab_size.max(1),
-            Product::Rounded { .. } | Product::Codes { .. } => PART,
+        match &self.product {
+            Product::Values { weight, hidden, .. } if weight.dtype == hidden.dtype => {
+                self.vocab_size.max(1)
+            }
+            _ => PART,
         }
     }
 
@@ -213,26 +184,19 @@ impl<'a> Head<'a> {
                     weight,
                     hidden,
                     unconditional,
-                } => visit(&LladaHead {
-                    head: weight.at(start),
-                    hidden: at(hidden),
-                    unconditional: unconditional.as_ref().map_or(0, at),
-                    head_stride: wide(weight.stride),
-                    hidden_stride: wide(hidden.stride),
-                    ..part
-                })?,
-                Product::Rounded {
-                    weight,
-                    hidden,
-                    unconditional,
                 } => {
-                    let weight = Rows::of(*weight, self.d, DType::F32).at(start);
-                    let weight = Rows::rounded(cx, weight, [len, self.d])?;
+                    let rounded = (weight.dtype != hidden.dtype)
+                        .then(|| Rows::rounded(cx, weight.at(start), [len, self.d]))
+                        .transpose()?;
+                    let (head, head_stride) = match &rounded {
+                        Some(rounded) => (rounded.pointer, rounded.stride),
+                        None => (weight.at(start), weight.stride),
+                    };
                     visit(&LladaHead {
-                        head: weight.pointer,
+                        head,
                         hidden: at(hidden),
                         unconditional: unconditional.as_ref().map_or(0, at),
-                        head_stride: wide(weight.stride),
+                        head_stride: wide(head_stride),
                         hidden_stride: wide(hidden.stride),
                         ..part
                     })?;
@@ -284,13 +248,7 @@ impl Weight {
             Rhs::Packed(packed) => packed,
             Rhs::Matrix(_) => return Err(refused("the head is a weight [V, D], not a matrix")),
         };
-        let packed: Option<&CudaWeight> = packed.as_any().downcast_ref();
-        let what = "the packed weight belongs to another backend or device";
-        match &packed
-            .filter(|packed| packed.is_on(cx))
-            .ok_or(refused(what))?
-            .form
-        {
+        match &CudaWeight::of(cx, op, packed)?.form {
             Form::Values {
                 dtype,
                 memory,

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use llada_tensor::backend::{DeviceMemory as _, FillRows, PackedWeight};
-use llada_tensor::{DType, Precision, Result};
+use llada_tensor::{DType, Error, Precision, Result};
 
 use crate::context::Context;
 use crate::memory::{Allocator, Memory};
@@ -53,9 +53,20 @@ impl CudaWeight {
         Self { n, k, form, home }
     }
 
-    /// Whether it is in the memory of this device.
-    pub(crate) fn is_on(&self, cx: &Context) -> bool {
-        Arc::ptr_eq(&self.home, cx.allocator())
+    /// The weight that this backend packed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if it is not in the memory of this device.
+    pub(crate) fn of<'a>(
+        cx: &Context,
+        op: &'static str,
+        packed: &'a Arc<dyn PackedWeight>,
+    ) -> Result<&'a Self> {
+        let what = "the packed weight belongs to another backend or device";
+        let weight: Option<&Self> = packed.as_any().downcast_ref();
+        weight
+            .filter(|weight| Arc::ptr_eq(&weight.home, cx.allocator()))
+            .ok_or(Error::InvalidArgument { op, what })
     }
 }
 

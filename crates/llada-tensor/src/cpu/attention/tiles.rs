@@ -51,10 +51,6 @@ struct Packed {
 /// See [`crate::backend::Backend::attention`].
 ///
 /// The caller has seen that the machine has AVX512-BF16, and AMX if `has_amx`.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 pub(super) fn attention(cx: Context<'_>, has_amx: bool, args: AttentionArgs<'_>) -> Result<()> {
     let shape = args.shape;
     let (q, k, v) = (args.q.f32s()?, args.k.f32s()?, args.v.f32s()?);

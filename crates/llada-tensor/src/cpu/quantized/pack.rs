@@ -92,10 +92,6 @@ pub(in super::super) fn pack(
 }
 
 /// See [`crate::backend::Backend::quantize_rows`].
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 pub(in super::super) fn quantize_rows(
     cx: Context<'_>,
     precision: Precision,
@@ -170,10 +166,6 @@ struct PanelOut<'a> {
 }
 
 /// Puts the codes of up to 32 rows of `k` in their places.
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "outputs come by mutable reference inside"
-)]
 fn lay_out(codes: &[i8], multipliers: &[i8], k: usize, is_int4: bool, out: PanelOut<'_>) {
     // The code of a value that is not there.
     out.codes.fill(if is_int4 { 0x88 } else { 0 });
