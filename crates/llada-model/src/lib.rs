@@ -26,3 +26,6 @@ pub use lora::{LoraConfig, TARGETS as LORA_TARGETS};
 pub use model::LladaModel;
 pub use presets::{PRESETS, preset};
 pub use source::ModelSource;
+
+#[cfg(test)]
+mod tests;

@@ -460,3 +460,6 @@ impl<'a> Pass<'a, '_> {
 pub(crate) fn index_u32(at: usize) -> u32 {
     u32::try_from(at).expect("a batch has fewer than 2^32 tokens")
 }
+
+#[cfg(test)]
+mod tests;

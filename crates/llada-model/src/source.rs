@@ -87,3 +87,6 @@ impl ModelSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -235,3 +235,6 @@ fn check_plan(plan: &RowPlan, cache: &KvCache, length: usize) -> DiffusionResult
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

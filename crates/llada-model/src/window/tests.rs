@@ -1,0 +1,212 @@
+//! Tests of passes with caches.
+
+use std::slice::from_ref;
+
+use llada_diffusion::{Guidance, MaskPredictor as _, Query};
+use serde_json::json;
+
+use super::*;
+use crate::LladaModel;
+use crate::tests::{bits, logit_bits, model};
+
+const IDS: [u32; 5] = [5, 0, 3, 10, 0];
+const ALL: [usize; 5] = [0, 1, 2, 3, 4];
+
+fn run(
+    model: &LladaModel,
+    ids: &[u32],
+    plan: &RowPlan,
+    cache: &mut KvCache,
+    positions: &[usize],
+) -> DiffusionResult<Vec<f32>> {
+    let batch = TokenBatch::new(&[ids]).expect("not empty");
+    let cached = Some(Cached {
+        plans: from_ref(plan),
+        caches: &mut [cache],
+    });
+    model.logits(Query {
+        cached,
+        ..Query::new(&batch, positions)
+    })
+}
+
+/// A plan of ranges by their starts and ends.
+fn plan(rows: &[(usize, usize)], keys: &[(usize, usize)]) -> RowPlan {
+    let [rows, keys] = [rows, keys].map(|ranges| {
+        let ranges = ranges.iter().map(|&(start, end)| start..end);
+        ranges.collect()
+    });
+    RowPlan { rows, keys }
+}
+
+/// A cache after a pass over all of [`IDS`].
+fn filled(model: &LladaModel) -> KvCache {
+    let mut cache = KvCache::default();
+    let whole = RowPlan::window(0..5, 5);
+    run(model, &IDS, &whole, &mut cache, &ALL).expect("fits");
+    cache
+}
+
+/// What a cache holds of known positions.
+fn contents(cache: &KvCache) -> (Vec<bool>, Vec<Vec<u32>>) {
+    let tables = cache.layers.iter().flatten();
+    let tables = tables.map(|x| bits(&x.to_vec_f32().expect("f32")));
+    (cache.known.clone(), tables.collect())
+}
+
+#[test]
+fn a_plan_of_everything_gives_the_bits_of_a_pass_without_caches() {
+    for fields in [
+        json!({}),
+        json!({"causal": true}),
+        json!({"include_bias": true}),
+    ] {
+        let model = model(&fields);
+        let other = [4, 0, 9];
+        let batch = TokenBatch::new(&[&IDS[..], &other]).expect("not empty");
+        let plans = [5, 3].map(|length| RowPlan::window(0..length, length));
+        let (mut first, mut second) = (KvCache::default(), KvCache::default());
+        let cached = Some(Cached {
+            plans: &plans,
+            caches: &mut [&mut first, &mut second],
+        });
+        let positions: Vec<usize> = (0..8).collect();
+        let query = Query {
+            cached,
+            ..Query::new(&batch, &positions)
+        };
+        let logits = model.logits(query).expect("fits");
+        assert_eq!(bits(&logits), logit_bits(&model, &[&IDS, &other]));
+        assert_eq!(first.known, [true; 5]);
+        assert_eq!(second.known, [true; 3]);
+    }
+}
+
+#[test]
+fn rows_over_cached_keys_of_the_same_tokens_give_the_same_bits() {
+    let model = model(&json!({}));
+    let whole = logit_bits(&model, &[&IDS]);
+    let v = whole.len() / IDS.len();
+    for rows in [&[(1, 3)][..], &[(0, 1), (3, 5)]] {
+        let (mut cache, plan) = (filled(&model), plan(rows, &[(0, 5)]));
+        let asked: Vec<usize> = plan.positions().collect();
+        let expected: Vec<u32> = asked
+            .iter()
+            .flat_map(|at| whole[at * v..][..v].to_vec())
+            .collect();
+        let logits = run(&model, &IDS, &plan, &mut cache, &asked).expect("fits");
+        assert_eq!(bits(&logits), expected, "{rows:?}");
+    }
+}
+
+#[test]
+fn keys_that_are_not_rows_are_taken_as_they_were() {
+    let model = model(&json!({}));
+    let (mut cache, mut ids) = (filled(&model), IDS);
+    // A new token is not seen before its row is computed.
+    ids[4] = 7;
+    let window = plan(&[(1, 3)], &[(0, 5)]);
+    let old = run(&model, &IDS, &window, &mut cache, &[1, 2]).expect("fits");
+    let new = run(&model, &ids, &window, &mut cache, &[1, 2]).expect("fits");
+    assert_eq!(bits(&old), bits(&new));
+    let with_it = plan(&[(1, 3), (4, 5)], &[(0, 5)]);
+    let seen = run(&model, &ids, &with_it, &mut cache, &[1, 2]).expect("fits");
+    assert_ne!(bits(&old), bits(&seen));
+}
+
+#[test]
+fn keys_that_are_left_out_are_not_seen() {
+    let model = model(&json!({}));
+    let (mut cache, plan) = (KvCache::default(), plan(&[(0, 3)], &[(0, 3)]));
+    let logits = run(&model, &IDS, &plan, &mut cache, &[0, 1, 2]).expect("fits");
+    assert_eq!(bits(&logits), logit_bits(&model, &[&IDS[..3]]));
+    assert_eq!(cache.known, [true, true, true, false, false]);
+}
+
+#[test]
+fn a_cached_position_takes_the_bytes_that_the_predictor_names() {
+    for fields in [json!({}), json!({"n_kv_heads": null, "n_layers": 3})] {
+        let model = model(&fields);
+        let cache = filled(&model);
+        let bytes = |x: &Tensor| x.numel() * x.dtype().size_bytes();
+        let taken: usize = cache.layers.iter().flatten().map(bytes).sum();
+        assert_eq!(taken, IDS.len() * model.info().kv_cache_bytes);
+    }
+}
+
+/// A plan that is refused, over a cache that knows the first three positions.
+#[track_caller]
+fn check(ids: &[u32], plan: &RowPlan, positions: &[usize], expected: &str) {
+    let model = model(&json!({}));
+    let mut cache = KvCache::default();
+    let prefix = self::plan(&[(0, 3)], &[(0, 3)]);
+    run(&model, &IDS, &prefix, &mut cache, &[]).expect("fits");
+    let before = contents(&cache);
+    let error = run(&model, ids, plan, &mut cache, positions).expect_err(expected);
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    assert_eq!(source.unwrap_or(error.to_string()), expected);
+    assert_eq!(contents(&cache), before);
+}
+
+#[test]
+fn a_plan_that_is_refused_leaves_the_cache_as_it_was() {
+    check(
+        &IDS,
+        &plan(&[(1, 2)], &[(0, 5)]),
+        &[1],
+        "a key that no call has computed: expected 5, got 3",
+    );
+    check(
+        &IDS,
+        &plan(&[(0, 2), (3, 4)], &[(0, 3)]),
+        &[0],
+        "a row that is no key: expected 5, got 3",
+    );
+    check(
+        &IDS[..4],
+        &RowPlan::window(0..4, 4),
+        &[0],
+        "a cache of another length: expected 4, got 5",
+    );
+    check(
+        &IDS,
+        &plan(&[(3, 5), (0, 1)], &[(0, 5)]),
+        &[0],
+        "rows that do not ascend within a sequence: expected 5, got 1",
+    );
+    check(
+        &IDS,
+        &plan(&[(0, 3)], &[(0, 6)]),
+        &[0],
+        "keys that do not ascend within a sequence: expected 5, got 6",
+    );
+    check(
+        &IDS,
+        &plan(&[(0, 2)], &[(0, 3)]),
+        &[0, 2],
+        "positions (ascending, among the rows): index 2 is out of range, limit is 5",
+    );
+}
+
+#[test]
+fn guidance_with_caches_is_refused() {
+    let model = model(&json!({}));
+    let batch = TokenBatch::new(&[IDS]).expect("not empty");
+    let (mut cache, plan) = (filled(&model), RowPlan::window(0..5, 5));
+    let query = Query {
+        guidance: Some(Guidance {
+            unconditional: &batch,
+            cfg_scale: 1.0,
+        }),
+        cached: Some(Cached {
+            plans: from_ref(&plan),
+            caches: &mut [&mut cache],
+        }),
+        ..Query::new(&batch, &ALL)
+    };
+    let error = model.logits(query).expect_err("refused");
+    assert_eq!(
+        error.to_string(),
+        "this predictor has no guidance with caches"
+    );
+}
