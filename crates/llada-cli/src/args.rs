@@ -71,12 +71,11 @@ impl std::str::FromStr for DeviceName {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        let number = |number: &str| number.parse().ok().map(Self::Cuda);
         match name.split_once(':') {
             None if name == "auto" => Some(Self::Auto),
             None if name == "cpu" => Some(Self::Cpu),
             None if name == "cuda" => Some(Self::Cuda(0)),
-            Some(("cuda", n)) => number(n),
+            Some(("cuda", n)) => n.parse().ok().map(Self::Cuda),
             _ => None,
         }
         .ok_or_else(|| "expected auto, cpu or cuda[:N]".to_owned())

@@ -218,33 +218,33 @@ fn process(args: &SamplerArgs) -> Result<Option<Process>> {
 /// Refuses values that are out of range, and flags of a cache without one: after what the model
 /// refuses, as an autoregressive one has no such flags.
 pub(crate) fn check_flags(args: &SamplerArgs, gen_length: Option<usize>) -> Result<()> {
-    let lengths = [
+    check_counts(&[
         ("--gen-length", gen_length),
         ("--steps", args.steps),
         ("--block-length", args.block_length),
-    ];
+    ])?;
     let of_cache = [
-        ("--prompt-interval", args.prompt_interval),
-        ("--refresh-interval", args.refresh_interval),
-        ("--vicinity", args.vicinity),
+        ("--prompt-interval", args.prompt_interval.is_some()),
+        ("--vicinity", args.vicinity.is_some()),
+        ("--refresh-interval", args.refresh_interval.is_some()),
     ];
-    let is_zero = |(_, value): &&(&str, Option<usize>)| *value == Some(0);
-    if let Some((flag, _)) = lengths.iter().find(is_zero) {
-        return Err(Misuse::of(format!("{flag} must be at least 1")));
-    }
-    let is_set = of_cache.map(|(flag, value)| (flag, value.is_some()));
-    match first_set(&is_set) {
-        Some(flag) if args.cache == CacheMode::None.name() => {
-            return Err(Misuse::of(format!(
-                "{flag} needs --cache prefix, dual or activity"
-            )));
-        }
-        _ => {}
+    let is_uncached = args.cache == CacheMode::None.name();
+    if let Some(flag) = first_set(&of_cache).filter(|_| is_uncached) {
+        let needed = "--cache prefix, dual or activity";
+        return Err(Misuse::of(format!("{flag} needs {needed}")));
     }
     if args.keep_active.is_some() && args.cache != CacheMode::Activity.name() {
         return Err(Misuse::of("--keep-active needs --cache activity"));
     }
-    match of_cache[..2].iter().find(is_zero) {
+    check_counts(&[
+        ("--prompt-interval", args.prompt_interval),
+        ("--refresh-interval", args.refresh_interval),
+    ])
+}
+
+/// Refuses zeros of flags that count something.
+pub(crate) fn check_counts(flags: &[(&str, Option<usize>)]) -> Result<()> {
+    match flags.iter().find(|(_, value)| *value == Some(0)) {
         Some((flag, _)) => Err(Misuse::of(format!("{flag} must be at least 1"))),
         None => Ok(()),
     }

@@ -11,16 +11,19 @@ pub(crate) fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
     lines.filter(|(_, line)| !line.is_empty())
 }
 
-/// A JSON object a line.
+/// A JSON object a line; `limit` of them at most, but all are checked.
 pub(crate) fn json_lines<T: DeserializeOwned>(
     text: &str,
+    limit: Option<usize>,
     what: &'static str,
 ) -> Result<Vec<(usize, T)>> {
     let parse = |(line, text)| {
         let value = serde_json::from_str(text).map_err(|source| Error::BadJson { line, source })?;
         Ok((line, value))
     };
-    not_empty(numbered(text).map(parse).collect::<Result<_>>()?, what)
+    let mut lines = not_empty(numbered(text).map(parse).collect::<Result<_>>()?, what)?;
+    lines.truncate(limit.unwrap_or(usize::MAX));
+    Ok(lines)
 }
 
 /// Refuses a file that holds nothing.

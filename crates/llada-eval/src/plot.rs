@@ -2,6 +2,7 @@
 
 use llada_diffusion::PredictorKind;
 use plotters::coord::Shift;
+use plotters::drawing::DrawingAreaErrorKind;
 use plotters::prelude::{
     ChartBuilder, Circle, DrawingArea, IntoDrawingArea, IntoLogRange, LineSeries, PathElement,
     RGBColor, Rectangle, SVGBackend, SeriesLabelPosition,
@@ -14,7 +15,7 @@ const SIZE: (u32, u32) = (960, 540);
 /// Half the width of the caps of an error bar, as a share of the axis.
 const CAP: f64 = 0.006;
 
-type Drawn = std::result::Result<(), String>;
+type Drawn = std::result::Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 fn color(kind: PredictorKind) -> RGBColor {
     match kind {
@@ -33,16 +34,12 @@ fn label(kind: PredictorKind) -> &'static str {
 fn svg(draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Drawn) -> Result<String> {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    draw(&root).map_err(|reason| Error::Plot { reason })?;
-    root.present().map_err(|error| Error::Plot {
+    let drawn = draw(&root).and_then(|()| root.present());
+    drawn.map_err(|error| Error::Plot {
         reason: error.to_string(),
     })?;
     drop(root);
     Ok(svg)
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 /// Accuracy forward and in reversal of each model, as bars with their standard errors, as an SVG.
@@ -58,13 +55,12 @@ fn draw_reversal(
     models: &[(PredictorKind, [Figure; 2])],
 ) -> Drawn {
     const DIRECTIONS: [&str; 2] = ["forward: the second line", "reversal: the first line"];
-    root.fill(&WHITE).map_err(text)?;
+    root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(root)
         .margin(16)
         .x_label_area_size(48)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..2.0, 0.0..1.2) // room for the legend
-        .map_err(text)?;
+        .build_cartesian_2d(0.0..2.0, 0.0..1.2)?; // room for the legend
     let direction = |x: &f64| {
         let is_middle = |at: f64| (x - at).abs() < 1e-9;
         let found = [0.5, 1.5].into_iter().position(is_middle);
@@ -84,8 +80,7 @@ fn draw_reversal(
         .axis_desc_style(("sans-serif", 17))
         .light_line_style(BLACK.mix(0.03))
         .bold_line_style(BLACK.mix(0.12))
-        .draw()
-        .map_err(text)?;
+        .draw()?;
     let width = 0.7 / models.len().max(1) as f64;
     for (at, &(kind, figures)) in models.iter().enumerate() {
         let color = color(kind);
@@ -96,23 +91,22 @@ fn draw_reversal(
             Rectangle::new(corners, color.filled())
         });
         chart
-            .draw_series(bars)
-            .map_err(text)?
+            .draw_series(bars)?
             .label(label(kind))
             .legend(move |(x, y)| Rectangle::new([(x, y - 6), (x + 24, y + 6)], color.filled()));
         for (direction, figure) in figures.iter().enumerate() {
             let (x, reach) = (place(direction) + 0.45 * width, 2.0 * CAP);
-            let (low, high) = ends(figure.mean, figure.standard_error);
-            let lines = error_bar(x, [low, high], [x - reach, x + reach]);
+            let ends = ends(figure.mean, figure.standard_error);
+            let lines = error_bar(x, ends, [x - reach, x + reach]);
             let paths = lines.map(|line| PathElement::new(line, BLACK.stroke_width(2)));
-            chart.draw_series(paths).map_err(text)?;
+            chart.draw_series(paths)?;
         }
     }
-    legend(&mut chart, SeriesLabelPosition::UpperRight)
+    legend(&mut chart)
 }
 
-fn ends(mean: f64, error: f64) -> (f64, f64) {
-    (mean - error, mean + error)
+fn ends(mean: f64, error: f64) -> [f64; 2] {
+    [mean - error, mean + error]
 }
 
 /// A bar at `x` and its two caps.
@@ -143,14 +137,12 @@ fn draw_scaling(root: &DrawingArea<SVGBackend<'_>, Shift>, points: &[ScalingPoin
         })
     };
     let (left, right) = range(&mut points.iter().map(ScalingPoint::flops));
-    let of_bound = |point: &ScalingPoint| {
-        let (low, high) = ends(point.bound.nats_per_token, point.bound.standard_error);
-        [low, high]
-    };
+    let of_bound =
+        |point: &ScalingPoint| ends(point.bound.nats_per_token, point.bound.standard_error);
     let (low, high) = range(&mut points.iter().flat_map(of_bound));
     let margin = (0.1 * (high - low)).max(0.01);
 
-    root.fill(&WHITE).map_err(text)?;
+    root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(root)
         .margin(16)
         .x_label_area_size(48)
@@ -158,8 +150,7 @@ fn draw_scaling(root: &DrawingArea<SVGBackend<'_>, Shift>, points: &[ScalingPoin
         .build_cartesian_2d(
             (left / 1.5..right * 1.5).log_scale(),
             low - margin..high + margin,
-        )
-        .map_err(text)?;
+        )?;
     chart
         .configure_mesh()
         .x_desc("operations of the training, 6 N D")
@@ -178,8 +169,7 @@ fn draw_scaling(root: &DrawingArea<SVGBackend<'_>, Shift>, points: &[ScalingPoin
         .y_label_formatter(&|nats| format!("{nats:.2}"))
         .light_line_style(BLACK.mix(0.03))
         .bold_line_style(BLACK.mix(0.12))
-        .draw()
-        .map_err(text)?;
+        .draw()?;
     let cap = (right / left * 2.25).powf(CAP);
     for kind in [PredictorKind::Diffusion, PredictorKind::Autoregressive] {
         let mut own: Vec<&ScalingPoint> = points.iter().filter(|p| p.kind == kind).collect();
@@ -193,33 +183,30 @@ fn draw_scaling(root: &DrawingArea<SVGBackend<'_>, Shift>, points: &[ScalingPoin
             .draw_series(LineSeries::new(
                 own.iter().map(place),
                 color.stroke_width(2),
-            ))
-            .map_err(text)?
+            ))?
             .label(label(kind))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(2)));
         let dots = own.iter().map(|p| Circle::new(place(p), 4, color.filled()));
-        chart.draw_series(dots).map_err(text)?;
+        chart.draw_series(dots)?;
         let bars = own.iter().flat_map(|point| {
             let x = point.flops();
             error_bar(x, of_bound(point), [x / cap, x * cap])
         });
         let paths = bars.map(|line| PathElement::new(line, color.stroke_width(1)));
-        chart.draw_series(paths).map_err(text)?;
+        chart.draw_series(paths)?;
     }
-    legend(&mut chart, SeriesLabelPosition::UpperRight)
+    legend(&mut chart)
 }
 
 /// What the colors mean.
 fn legend<'a, C: plotters::coord::CoordTranslate>(
     chart: &mut plotters::chart::ChartContext<'a, SVGBackend<'a>, C>,
-    position: SeriesLabelPosition,
 ) -> Drawn {
     chart
         .configure_series_labels()
-        .position(position)
+        .position(SeriesLabelPosition::UpperRight)
         .label_font(("sans-serif", 15))
         .background_style(WHITE.mix(0.9))
         .border_style(BLACK.mix(0.3))
         .draw()
-        .map_err(text)
 }

@@ -28,41 +28,24 @@ pub struct Couplet {
 
 impl Couplet {
     fn new(text: &str, line: usize, subject: &Subject<'_>) -> Result<Self> {
-        const EXPECTED: &str = "expected a couplet such as 白日依山尽，黄河入海流。";
-        let bad = || Error::BadLine {
-            line,
-            expected: EXPECTED,
-        };
-        let marks: Vec<(usize, char)> = text
-            .char_indices()
-            .filter(|(_, c)| ENDS.contains(c))
-            .collect();
+        let expected = "expected a couplet such as 白日依山尽，黄河入海流。";
+        let bad = || Error::BadLine { line, expected };
+        let marks: Vec<(usize, &str)> = text.match_indices(ENDS).collect();
         let &[(a, first_mark), (b, last_mark)] = &marks[..] else {
             return Err(bad());
         };
-        let after_first = a + first_mark.len_utf8();
-        if a == 0 || b == after_first || b + last_mark.len_utf8() != text.len() {
+        let after_first = a + first_mark.len();
+        if a == 0 || b == after_first || b + last_mark.len() != text.len() {
             return Err(bad());
         }
-        let ids = |text: &str| {
-            let ids = subject.tokenizer.encode_strict(text);
-            ids.map_err(|source| Error::BadText { line, source })
-        };
+        let ids = |text: &str| subject.encode(line, text);
         let couplet = Self {
             first: ids(&text[..a])?,
             between: ids(&text[a..after_first])?,
             second: ids(&text[after_first..b])?,
             end: ids(&text[b..])?,
         };
-        let length = couplet.tokens().len() + 1;
-        let max_sequence_length = subject.info().max_sequence_length;
-        if length > max_sequence_length {
-            return Err(Error::TooLong {
-                line,
-                length,
-                max_sequence_length,
-            });
-        }
+        subject.check_length(line, couplet.tokens().len() + 1)?;
         Ok(couplet)
     }
 
@@ -214,15 +197,12 @@ pub fn choose_first_lines(
     let config = LikelihoodConfig::default();
     let mut right = Vec::new();
     for (index, couplet) in couplets.iter().enumerate() {
-        let texts: Vec<Vec<u32>> = (lines.candidates(&couplet.first, n_candidates).into_iter())
-            .map(|first| {
-                Couplet {
-                    first,
-                    ..couplet.clone()
-                }
-                .tokens()
-            })
-            .collect();
+        let mut couplet = couplet.clone();
+        let mut texts = Vec::with_capacity(n_candidates);
+        for first in lines.candidates(&couplet.first, n_candidates) {
+            couplet.first = first;
+            texts.push(couplet.tokens());
+        }
         if texts.len() == n_candidates {
             let prompt_len = 1;
             let scored = |tokens| ScoredSequence { tokens, prompt_len };
@@ -261,9 +241,7 @@ impl<'a> FirstLines<'a> {
         let others = of_length.len().saturating_sub(1);
         let n = n.saturating_sub(1).min(others);
         let spread = (0..n).map(|i| of_length[(at + 1 + i * others / n) % of_length.len()]);
-        std::iter::once(own)
-            .chain(spread)
-            .map(<[u32]>::to_vec)
-            .collect()
+        let candidates = std::iter::once(own).chain(spread);
+        candidates.map(<[u32]>::to_vec).collect()
     }
 }

@@ -9,7 +9,7 @@ use llada_diffusion::{
 use llada_sample::{Output, Policy, Request, sample};
 use llada_text::Tokenizer;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A model under evaluation.
 #[derive(Clone, Copy)]
@@ -39,6 +39,25 @@ impl Subject<'_> {
 
     pub(crate) fn info(&self) -> PredictorInfo {
         self.policy.info
+    }
+
+    /// The ids of a text of a data file; characters outside the vocabulary are errors.
+    pub(crate) fn encode(&self, line: usize, text: &str) -> Result<Vec<u32>> {
+        let ids = self.tokenizer.encode_strict(text);
+        ids.map_err(|source| Error::BadText { line, source })
+    }
+
+    /// Checks that so many tokens, which a line of a data file needs, fit into the context.
+    pub(crate) fn check_length(&self, line: usize, length: usize) -> Result<()> {
+        let max_sequence_length = self.info().max_sequence_length;
+        if length > max_sequence_length {
+            return Err(Error::TooLong {
+                line,
+                length,
+                max_sequence_length,
+            });
+        }
+        Ok(())
     }
 
     pub(crate) fn sample(&self, requests: &[Request]) -> Result<Vec<Output>> {

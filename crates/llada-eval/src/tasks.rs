@@ -44,11 +44,9 @@ pub fn read_choices(
     limit: Option<usize>,
     subject: &Subject<'_>,
 ) -> Result<Vec<ChoiceTask>> {
-    let lines = json_lines::<ChoiceLine>(text, "tasks")?;
-    let tasks = lines.into_iter().take(limit.unwrap_or(usize::MAX));
-    tasks
-        .map(|(line, task)| choice_task(subject, line, &task))
-        .collect()
+    let tasks = json_lines::<ChoiceLine>(text, limit, "tasks")?.into_iter();
+    let tasks = tasks.map(|(line, task)| choice_task(subject, line, &task));
+    tasks.collect()
 }
 
 fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<ChoiceTask> {
@@ -61,7 +59,11 @@ fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<
     }
     let mut choices = Vec::with_capacity(task.choices.len());
     for choice in &task.choices {
-        let (prompt, end) = encode_pair(subject, line, &task.prompt, choice)?;
+        for text in [&task.prompt, choice] {
+            subject.encode(line, text)?;
+        }
+        let pair = subject.tokenizer.encode_pair(&task.prompt, choice);
+        let (prompt, end) = pair.map_err(|source| Error::BadText { line, source })?;
         if prompt.is_empty() {
             return Err(bad("the prompt is empty"));
         }
@@ -71,40 +73,13 @@ fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<
         let mut tokens = [&prompt[..], &end].concat();
         let end_of_document = subject.policy.whole_documents;
         tokens.extend(end_of_document.then_some(subject.info().eos_token_id));
-        check_length(subject, line, tokens.len())?;
+        subject.check_length(line, tokens.len())?;
         choices.push((tokens, prompt.len()));
     }
     Ok(ChoiceTask {
         choices,
         answer: task.answer,
     })
-}
-
-/// The ids of a prompt and of what follows it; characters outside the vocabulary are errors.
-fn encode_pair(
-    subject: &Subject<'_>,
-    line: usize,
-    prompt: &str,
-    continuation: &str,
-) -> Result<(Vec<u32>, Vec<u32>)> {
-    let tokenizer = subject.tokenizer;
-    let pair = [prompt, continuation]
-        .into_iter()
-        .try_for_each(|text| tokenizer.encode_strict(text).map(drop))
-        .and_then(|()| tokenizer.encode_pair(prompt, continuation));
-    pair.map_err(|source| Error::BadText { line, source })
-}
-
-fn check_length(subject: &Subject<'_>, line: usize, length: usize) -> Result<()> {
-    let max_sequence_length = subject.info().max_sequence_length;
-    if length > max_sequence_length {
-        return Err(Error::TooLong {
-            line,
-            length,
-            max_sequence_length,
-        });
-    }
-    Ok(())
 }
 
 /// Lets a model choose by likelihood: eq. 6 for a diffusion model, the chain rule for an
@@ -171,14 +146,10 @@ pub fn read_generations(
     limit: Option<usize>,
     subject: &Subject<'_>,
 ) -> Result<Vec<GenerationTask>> {
-    let lines = json_lines::<GenerationLine>(text, "tasks")?;
-    let tasks = lines.into_iter().take(limit.unwrap_or(usize::MAX));
+    let tasks = json_lines::<GenerationLine>(text, limit, "tasks")?.into_iter();
     let task = |(line, task): (usize, GenerationLine)| {
-        let ids = |text: &str| {
-            let ids = subject.tokenizer.encode_strict(text);
-            ids.map_err(|source| Error::BadText { line, source })
-        };
-        let (prompt, answer_len) = (ids(&task.prompt)?, ids(&task.answer)?.len());
+        let prompt = subject.encode(line, &task.prompt)?;
+        let answer_len = subject.encode(line, &task.answer)?.len();
         let bad = |expected| Err(Error::BadLine { line, expected });
         match (prompt.is_empty(), answer_len) {
             (true, _) => bad("the prompt is empty"),
@@ -240,7 +211,7 @@ fn request(
 ) -> Result<Request> {
     let gen_length = config.gen_length.unwrap_or(task.answer_len);
     let length = task.prompt.len() + gen_length;
-    check_length(subject, task.line, length)?;
+    subject.check_length(task.line, length)?;
     let overrides = Overrides {
         gen_length: Some(gen_length),
         steps: config.steps,

@@ -126,12 +126,8 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Io`], [`Error::Json`] or [`Error::Config`].
     pub fn from_file(path: &Path) -> Result<Self> {
-        let io = |source| Error::Io {
-            action: "reading",
-            path: path.to_owned(),
-            source,
-        };
-        Self::from_json(&std::fs::read(path).map_err(io)?, path)
+        let json = std::fs::read(path).map_err(Error::io("reading", path))?;
+        Self::from_json(&json, path)
     }
 
     /// Parses and checks a configuration; `path` is for messages.
@@ -139,10 +135,7 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Json`] or [`Error::Config`].
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
-        let config: Self = serde_json::from_slice(json).map_err(|source| Error::Json {
-            path: path.to_owned(),
-            source,
-        })?;
+        let config: Self = serde_json::from_slice(json).map_err(Error::json(path))?;
         config.check().map_err(|source| Error::Config {
             path: path.to_owned(),
             source: Box::new(source),
@@ -164,7 +157,7 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::UnsupportedField`] if its weights were quantised in another way.
     pub fn quantized(&self) -> Result<Option<Precision>> {
-        crate::quantized::of_config(self)
+        crate::quantized::of_config(&self.other)
     }
 
     /// The precision for who has no wish: that of a converted model, else as exact as memory
@@ -228,7 +221,8 @@ impl ModelConfig {
                 shapes.push((format!("{name}.bias"), shape[..1].to_vec()));
             }
         };
-        push("model.transformer.wte".to_owned(), &[v, d], false);
+        let name = |part: &str| format!("model.transformer.{part}");
+        push(name("wte"), &[v, d], false);
         for layer in 0..self.n_layers {
             let name = |part: &str| format!("model.transformer.blocks.{layer}.{part}");
             push(name("attn_norm"), &[d], self.norm_bias());
@@ -241,13 +235,9 @@ impl ModelConfig {
             push(name("up_proj"), &[f, d], self.include_bias);
             push(name("ff_out"), &[d, f], self.include_bias);
         }
-        push("model.transformer.ln_f".to_owned(), &[d], self.norm_bias());
+        push(name("ln_f"), &[d], self.norm_bias());
         if !self.weight_tying {
-            push(
-                "model.transformer.ff_out".to_owned(),
-                &[v, d],
-                self.include_bias,
-            );
+            push(name("ff_out"), &[v, d], self.include_bias);
         }
         shapes
     }
@@ -303,18 +293,10 @@ impl ModelConfig {
     /// [`Error::UnsupportedField`] names the first field that does not fit.
     pub fn check(&self) -> Result<()> {
         let unsupported = |field, value: &dyn std::fmt::Display, expected: &str| {
-            let (value, expected) = (value.to_string(), expected.to_owned());
-            Err(Error::UnsupportedField {
-                field,
-                value,
-                expected,
-            })
+            Err(Error::unsupported(field, value, expected))
         };
-        if !self
-            .architectures
-            .iter()
-            .any(|name| name == SUPPORTED_ARCHITECTURE)
-        {
+        let is_supported = |name: &String| name == SUPPORTED_ARCHITECTURE;
+        if !self.architectures.iter().any(is_supported) {
             let value = self.architectures.join(", ");
             return unsupported("architectures", &value, SUPPORTED_ARCHITECTURE);
         }

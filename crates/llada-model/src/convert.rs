@@ -5,16 +5,15 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
-use half::bf16;
 use llada_files::remove_leftovers;
 use llada_tensor::quantize::{RowCodes, dequantize_row, groups, padded, quantize_rows};
-use llada_tensor::{Device, Precision};
-use safetensors::tensor::{Dtype, TensorView};
+use llada_tensor::{DType, Device, Precision};
+use safetensors::tensor::Dtype;
 use serde_json::json;
 
+use crate::files::{INDEX, Part, SINGLE, encode, stored_dtype, write_file, write_safetensors};
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::weights::{INDEX, SINGLE, write_file};
 use crate::{Error, ModelSource, Result};
 
 /// Bytes of a shard, if it has more than one tensor; twice as many are in memory while it is written.
@@ -63,9 +62,9 @@ pub fn convert(
     }
     let (mut config, tensors) = (source.config().clone(), source.tensors()?);
     config.check()?;
-    fs::create_dir_all(target).map_err(|error| io("creating", target, error))?;
+    fs::create_dir_all(target).map_err(Error::io("creating", target))?;
     // Of an interrupted conversion.
-    remove_leftovers(target).map_err(|error| io("cleaning", target, error))?;
+    remove_leftovers(target).map_err(Error::io("cleaning", target))?;
     if let ModelSource::Folder { path, .. } = source {
         copy_others(path, target)?;
     }
@@ -93,7 +92,7 @@ pub fn convert(
             report.bytes += part.data.len() as u64;
             index.insert(part.name.clone(), file.clone());
         }
-        write_shard(&target.join(file), &parts)?;
+        write_safetensors(&target.join(file), &parts)?;
     }
     if shards.len() > 1 {
         let fields = json!({
@@ -108,14 +107,6 @@ pub fn convert(
     set_config(&mut config.other, precision);
     write_file(&target.join("config.json"), config.to_json().as_bytes())?;
     Ok(report)
-}
-
-fn io(action: &'static str, path: &Path, source: std::io::Error) -> Error {
-    Error::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
 }
 
 /// Whether a tensor becomes integers: the matrices but for the embedding, of which rows are taken.
@@ -145,14 +136,6 @@ fn plan(tensors: &[Stored<'_>], precision: Precision) -> Vec<Range<usize>> {
     shards
 }
 
-/// A tensor to be written.
-struct Part {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    data: Vec<u8>,
-}
-
 /// The tensors that one tensor becomes; adds the squared errors and the squares of the rows that
 /// are compared.
 fn converted(
@@ -168,19 +151,15 @@ fn converted(
     let mut parts = Parts::default();
     let is_f32 = precision == Precision::F32
         || (precision.is_integer() && !tensor.is_bf16 && tensor.shape.len() < 2);
+    let dtype = if is_f32 { DType::F32 } else { DType::Bf16 };
     for start in (0..n).step_by(chunk) {
         let rows = start..(start + chunk).min(n);
         let values = &mut values[..rows.len() * k];
         tensor.expect_finite(tensor.fill_once(rows.clone(), values))?;
         if becomes_integers(tensor, precision) {
             parts.quantize(values, [rows.len(), k], precision, device, squares)?;
-        } else if is_f32 {
-            parts
-                .data
-                .extend(values.iter().flat_map(|x| x.to_le_bytes()));
         } else {
-            let words = values.iter().map(|&x| bf16::from_f32(x));
-            parts.data.extend(words.flat_map(bf16::to_le_bytes));
+            parts.data.extend(encode(values, dtype));
         }
     }
     let part = |end: &str, dtype, shape: &[usize], data| Part {
@@ -192,8 +171,7 @@ fn converted(
     let (width, groups) = (padded(k), groups(precision, k));
     let data = parts.data;
     if !becomes_integers(tensor, precision) {
-        let dtype = if is_f32 { Dtype::F32 } else { Dtype::BF16 };
-        return Ok(vec![part("", dtype, &tensor.shape, data)]);
+        return Ok(vec![part("", stored_dtype(dtype), &tensor.shape, data)]);
     }
     let scales = part(SCALE, Dtype::F32, &[n], parts.scales);
     if precision == Precision::Int8 {
@@ -222,7 +200,6 @@ impl Parts {
         device: &Device,
         squares: &mut [f64; 2],
     ) -> Result<()> {
-        let is_int4 = precision == Precision::Int4;
         let (width, groups) = (padded(k), groups(precision, k));
         let mut codes = vec![0; rows * width];
         let mut multipliers = vec![0; rows * groups];
@@ -243,52 +220,29 @@ impl Parts {
                 squares[1] += f64::from(*w).powi(2);
             }
         }
-        if is_int4 {
-            self.data.extend(pack_nibbles(&codes));
-        } else {
-            self.data.extend(bytemuck::cast_slice::<i8, u8>(&codes));
+        match precision {
+            Precision::Int4 => self.data.extend(pack_nibbles(&codes)),
+            _ => self.data.extend(bytemuck::cast_slice::<i8, u8>(&codes)),
         }
-        self.multipliers
-            .extend(bytemuck::cast_slice::<i8, u8>(&multipliers));
-        self.scales
-            .extend(scales.iter().flat_map(|x| x.to_le_bytes()));
+        let multipliers = bytemuck::cast_slice::<i8, u8>(&multipliers);
+        self.multipliers.extend(multipliers);
+        self.scales.extend(encode(&scales, DType::F32));
         Ok(())
     }
 }
 
-fn write_shard(path: &Path, parts: &[Part]) -> Result<()> {
-    let safetensors = |source| Error::SafeTensors {
-        path: path.to_owned(),
-        source,
-    };
-    let views = parts
-        .iter()
-        .map(|part| {
-            let view = TensorView::new(part.dtype, part.shape.clone(), &part.data);
-            Ok((&*part.name, view.map_err(safetensors)?))
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let metadata = [("format".to_owned(), "pt".to_owned())]
-        .into_iter()
-        .collect();
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(safetensors)?;
-    write_file(path, &bytes)
-}
-
 /// Copies the files that are neither weights nor the configuration.
 fn copy_others(source: &Path, target: &Path) -> Result<()> {
-    let entries = fs::read_dir(source).map_err(|error| io("reading", source, error))?;
-    for entry in entries {
-        let path = entry.map_err(|error| io("reading", source, error))?.path();
+    for entry in fs::read_dir(source).map_err(Error::io("reading", source))? {
+        let path = entry.map_err(Error::io("reading", source))?.path();
         let name = path.file_name().unwrap_or_default();
         let end = path.extension().unwrap_or_default();
-        let is_text = ["json", "jinja", "txt", "model", "md"]
-            .iter()
-            .any(|x| end == *x);
+        let mut texts = ["json", "jinja", "txt", "model", "md"].iter();
+        let is_text = texts.any(|x| end == *x);
         let is_ours = name == "config.json" || name == INDEX;
         if path.is_file() && is_text && !is_ours {
             let to = target.join(name);
-            fs::copy(&path, &to).map_err(|error| io("writing", &to, error))?;
+            fs::copy(&path, &to).map_err(Error::io("writing", &to))?;
         }
     }
     Ok(())

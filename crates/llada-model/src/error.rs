@@ -1,6 +1,6 @@
 //! What can go wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Result of a model operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -158,4 +158,47 @@ pub enum Error {
     /// The tensor runtime failed.
     #[error("tensor runtime")]
     Tensor(#[from] llada_tensor::Error),
+}
+
+impl Error {
+    /// Makes the error of an action, such as `reading`, out of its cause.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl Fn(std::io::Error) -> Self {
+        move |source| {
+            let path = path.to_owned();
+            Self::Io {
+                action,
+                path,
+                source,
+            }
+        }
+    }
+
+    /// Makes the error of a JSON file out of its cause.
+    pub(crate) fn json(path: &Path) -> impl Fn(serde_json::Error) -> Self {
+        move |source| {
+            let path = path.to_owned();
+            Self::Json { path, source }
+        }
+    }
+
+    /// Makes the error of a safetensors file out of its cause.
+    pub(crate) fn safetensors(path: &Path) -> impl Fn(safetensors::SafeTensorError) -> Self {
+        move |source| {
+            let path = path.to_owned();
+            Self::SafeTensors { path, source }
+        }
+    }
+
+    pub(crate) fn unsupported(
+        field: &'static str,
+        value: impl std::fmt::Display,
+        expected: impl Into<String>,
+    ) -> Self {
+        let (value, expected) = (value.to_string(), expected.into());
+        Self::UnsupportedField {
+            field,
+            value,
+            expected,
+        }
+    }
 }

@@ -14,9 +14,9 @@ use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
 use crate::init::uniform_parameters;
-use crate::network::{FrozenWeight, Network, Parameters, Pass, index_u32};
-use crate::weights::freeze;
-use crate::window::{Input, planned_positions};
+use crate::network::{FrozenWeight, Network, Parameters, Pass, kind};
+use crate::stored::Stored;
+use crate::window::{Input, index_u32, planned_positions};
 use crate::{ModelConfig, Result};
 
 /// Rows that a recorded pass computes are a multiple of this.
@@ -46,6 +46,28 @@ impl FrozenModel {
         }
     }
 
+    /// The model of tensors in the order of [`ModelConfig::parameter_shapes`], read one by one.
+    pub(crate) fn read(
+        config: ModelConfig,
+        tensors: &[Stored<'_>],
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self> {
+        let shapes = config.parameter_shapes();
+        let network = Arc::new(Network::new(config, device, precision)?);
+        let mut weights = Vec::with_capacity(tensors.len());
+        for (index, (tensor, (name, shape))) in tensors.iter().zip(&shapes).enumerate() {
+            let forms = network.forms(index, kind(name, shape));
+            let read = || tensor.read_as_stored(device);
+            let pack = || tensor.pack(device, precision);
+            weights.push(FrozenWeight {
+                tensor: forms.tensor.then(read).transpose()?,
+                packed: forms.packed.then(pack).transpose()?,
+            });
+        }
+        Ok(Self::new(network, weights))
+    }
+
     /// A model with random weights, for measurements of speed: each goes a panel at a time into
     /// its packed form, so that a model of any size takes no more room than its packed weights.
     ///
@@ -59,7 +81,7 @@ impl FrozenModel {
     ) -> Result<Self> {
         config.check()?;
         let tensors = uniform_parameters(&config, seed);
-        freeze(config, &tensors, device, precision)
+        Self::read(config, &tensors, device, precision)
     }
 
     /// The configuration.
@@ -77,12 +99,12 @@ impl FrozenModel {
     /// Bytes of all weights in memory.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let of = |weight: &FrozenWeight| {
+        let bytes = |weight: &FrozenWeight| {
             let tensor = weight.tensor.as_ref();
             let tensor = tensor.map_or(0, |x| x.numel() * x.dtype().size_bytes());
             tensor + weight.packed.as_ref().map_or(0, |packed| packed.bytes())
         };
-        self.weights.iter().map(of).sum()
+        self.weights.iter().map(bytes).sum()
     }
 
     /// The same model with attention that is causal by blocks of `block_size` positions: each sees
@@ -134,11 +156,11 @@ impl FrozenModel {
         states: Option<&mut Vec<Tensor>>,
     ) -> llada_tensor::Result<Tensor> {
         let mut tape = Tape::inference(&self.network.device, self.network.precision);
+        let pass = Pass::new(&mut tape, Parameters::Frozen(&self.weights));
         let mut pass = Pass {
-            tape: &mut tape,
-            parameters: Parameters::Frozen(&self.weights),
             cached,
             states,
+            ..pass
         };
         let hidden = self.network.hidden(&mut pass, input)?;
         Ok(hidden.value().clone())
@@ -147,12 +169,7 @@ impl FrozenModel {
     /// `[N, V]` out of hidden states `[N, D]`.
     fn head_logits(&self, hidden: &Tensor) -> llada_tensor::Result<Vec<f32>> {
         let mut tape = Tape::inference(&self.network.device, self.network.precision);
-        let mut pass = Pass {
-            tape: &mut tape,
-            parameters: Parameters::Frozen(&self.weights),
-            cached: None,
-            states: None,
-        };
+        let mut pass = Pass::new(&mut tape, Parameters::Frozen(&self.weights));
         let logits = pass.linear(&Var::constant(hidden.clone()), self.network.head)?;
         logits.value().to_vec_f32()
     }

@@ -12,23 +12,20 @@ mod header;
 mod keys;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use blocks::Kind;
 use header::{Entry, Header};
 use keys::Keys;
-use memmap2::Mmap;
 
+use crate::files::map_file;
 use crate::stored::{Fill, Stored};
-use crate::weights::map_file;
 use crate::{Error, ModelConfig, Result};
 
 /// A GGUF file, mapped: its header is checked, its weights are read when they are asked for.
 #[derive(Debug)]
 pub struct Gguf {
-    map: Mmap,
-    path: PathBuf,
-    header: Header,
+    keys: Keys,
     config: ModelConfig,
 }
 
@@ -41,20 +38,11 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self> {
         let map = map_file(path)?;
         let header = Header::parse(&map, path)?;
-        let keys = Keys {
-            bytes: &map,
-            path,
-            header: &header,
-        };
+        let path = path.to_owned();
+        let keys = Keys { map, path, header };
         let config = keys.config()?;
         keys.check_tensors(&config)?;
-        let path = path.to_owned();
-        Ok(Self {
-            map,
-            path,
-            header,
-            config,
-        })
+        Ok(Self { keys, config })
     }
 
     /// The configuration, with the fields of `config.json`.
@@ -66,14 +54,14 @@ impl Gguf {
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.keys.path
     }
 
     /// How many tensors there are of each type, by its name.
     #[must_use]
     pub fn tensor_types(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
-        for entry in self.header.tensors.values() {
+        for entry in self.keys.header.tensors.values() {
             *counts.entry(entry.kind.name()).or_default() += 1;
         }
         counts
@@ -88,13 +76,14 @@ impl Gguf {
 
     fn tensor(&self, parameter: &str) -> Result<Stored<'_>> {
         let name = tensor_name(parameter);
-        let Some(entry) = self.header.tensors.get(&name) else {
-            let path = self.path.clone();
+        let Keys { map, path, header } = &self.keys;
+        let Some(entry) = header.tensors.get(&name) else {
+            let path = path.clone();
             return Err(Error::MissingTensor { name, path });
         };
         let Entry { shape, kind, bytes } = entry;
         let (kind, row) = (*kind, shape.get(1).copied().unwrap_or(1));
-        let data = &self.map[bytes.clone()];
+        let data = &map[bytes.clone()];
         let rotated = parameter.contains(".q_proj.") || parameter.contains(".k_proj.");
         let head_dim = self.config.head_dim();
         let is_vector = shape.len() < 2;
@@ -117,12 +106,12 @@ impl Gguf {
         });
         Ok(Stored {
             name,
-            path: &self.path,
+            path,
             shape: shape.clone(),
             is_bf16: kind == Kind::Bf16,
             fill,
             codes: None,
-            range: Some((&self.map, bytes.clone())),
+            range: Some((map, bytes.clone())),
         })
     }
 
@@ -143,7 +132,7 @@ impl Gguf {
     /// # Errors
     /// [`Error::Gguf`] if its value is no text.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
-        self.keys().text(key)
+        self.keys.text(key)
     }
 
     /// The number of a key, if the file has the key.
@@ -151,7 +140,7 @@ impl Gguf {
     /// # Errors
     /// [`Error::Gguf`] if its value is no number from 0 to 2^28.
     pub fn number(&self, key: &str) -> Result<Option<u32>> {
-        self.keys().number(key)
+        self.keys.number(key)
     }
 
     /// The texts of a key's array.
@@ -159,7 +148,7 @@ impl Gguf {
     /// # Errors
     /// [`Error::Gguf`] if the key is missing or its value is no array of texts.
     pub fn texts(&self, key: &str) -> Result<Vec<&str>> {
-        self.keys().texts(key)
+        self.keys.texts(key)
     }
 
     /// The numbers of a key's array.
@@ -167,21 +156,13 @@ impl Gguf {
     /// # Errors
     /// [`Error::Gguf`] if the key is missing or its value is no array of numbers from 0 to 2^28.
     pub fn numbers(&self, key: &str) -> Result<Vec<u32>> {
-        self.keys().numbers(key)
+        self.keys.numbers(key)
     }
 
     /// The error about a key that the file lacks.
     #[must_use]
     pub fn missing(&self, key: &str) -> Error {
-        self.keys().missing(key)
-    }
-
-    fn keys(&self) -> Keys<'_> {
-        Keys {
-            bytes: &self.map,
-            path: &self.path,
-            header: &self.header,
-        }
+        self.keys.missing(key)
     }
 }
 

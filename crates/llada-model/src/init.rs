@@ -9,58 +9,57 @@ use rayon::prelude::*;
 use crate::stored::Stored;
 use crate::{ModelConfig, Result};
 
-/// Draws the parameter `name`: normal with a standard deviation by its place, cut at three
-/// deviations; norms are one, biases zero.
+/// Draws all parameters: normal with a standard deviation by their place, cut at three deviations;
+/// norms are one, biases zero.
 ///
 /// Source: `ModuleType` and `init_weights` with `InitFnType.mitchell` in `modeling_llada.py`.
-pub(crate) fn initial_parameter(
+pub(crate) fn initial_parameters(
     config: &ModelConfig,
     device: &Device,
-    index: usize,
-    name: &str,
-    shape: &[usize],
     seed: u64,
-) -> Result<Tensor> {
-    let n = shape.iter().product();
-    let Some(std) = standard_deviation(config, name, shape) else {
-        let value = if name.ends_with(".bias") { 0.0 } else { 1.0 };
-        return Ok(Tensor::from_f32(device, shape, &vec![value; n])?);
-    };
+) -> Result<Vec<Tensor>> {
     let rng = Philox::new(seed, Stream::Init);
-    let tensor = u32::try_from(index).unwrap_or(u32::MAX);
-    let value = |at: usize| {
-        let at = u32::try_from(at).unwrap_or(u32::MAX);
-        let draw = (0..)
-            .map(|attempt| rng.normal_pair([at, tensor, attempt])[0])
-            .find(|x| x.abs() <= 3.0)
-            .unwrap_or(0.0);
-        #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
-        let value = (draw * std) as f32;
-        value
+    let tensor = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
+        let n = shape.iter().product();
+        let values = match standard_deviation(config, &name, &shape) {
+            None => vec![constant(&name); n],
+            Some(std) => (0..n)
+                .into_par_iter()
+                .map(|at| normal(&rng, index, at, std))
+                .collect(),
+        };
+        Ok(Tensor::from_f32(device, &shape, &values)?)
     };
-    let values: Vec<f32> = (0..n).into_par_iter().map(value).collect();
-    Ok(Tensor::from_f32(device, shape, &values)?)
+    let shapes = config.parameter_shapes().into_iter().enumerate();
+    shapes.map(tensor).collect()
 }
 
-/// All parameters with the standard deviations of [`initial_parameter`], but uniform and made row
+#[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
+fn normal(rng: &Philox, tensor: usize, at: usize, std: f64) -> f32 {
+    let [at, tensor] = [at, tensor].map(index_u32);
+    let mut draws = (0..).map(|attempt| rng.normal_pair([at, tensor, attempt])[0]);
+    (draws.find(|x| x.abs() <= 3.0).unwrap_or(0.0) * std) as f32
+}
+
+/// The value of all of a norm or a bias.
+fn constant(name: &str) -> f32 {
+    if name.ends_with(".bias") { 0.0 } else { 1.0 }
+}
+
+/// All parameters with the standard deviations of [`initial_parameters`], but uniform and made row
 /// by row when they are asked for: quickly, and without room for more than a row.
 pub(crate) fn uniform_parameters(config: &ModelConfig, seed: u64) -> Vec<Stored<'static>> {
-    let of = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
+    let stored = |(index, (name, shape)): (usize, (String, Vec<usize>))| {
         let std = standard_deviation(config, &name, &shape);
-        let constant = if name.ends_with(".bias") { 0.0 } else { 1.0 };
-        let width = shape.get(1).copied().unwrap_or(1);
-        let tensor = UniformRows {
-            rng: Philox::new(seed, Stream::Init),
-            tensor: index_u32(index),
-            width,
-        };
+        let constant = constant(&name);
+        let rng = Philox::new(seed, Stream::Init);
         Stored {
             name,
             path: Path::new("random weights"),
             shape,
             is_bf16: true,
             fill: Box::new(move |rows, out| match std {
-                Some(std) => tensor.fill(rows, std, out),
+                Some(std) => fill_uniform(&rng, index, rows, std, out),
                 None => out.fill(constant),
             }),
             codes: None,
@@ -68,31 +67,23 @@ pub(crate) fn uniform_parameters(config: &ModelConfig, seed: u64) -> Vec<Stored<
         }
     };
     let shapes = config.parameter_shapes();
-    shapes.into_iter().enumerate().map(of).collect()
+    shapes.into_iter().enumerate().map(stored).collect()
 }
 
-/// A matrix of uniform draws around zero.
-struct UniformRows {
-    rng: Philox,
-    tensor: u32,
-    width: usize,
-}
-
-impl UniformRows {
-    /// Sixteen bits a value: a draw gives eight of them.
-    fn fill(&self, rows: Range<usize>, std: f64, out: &mut [f32]) {
-        #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
-        let unit = (std * 3.0_f64.sqrt() / 32_768.0) as f32;
-        for (row, out) in rows.zip(out.chunks_exact_mut(self.width)) {
-            for (at, out) in out.chunks_mut(8).enumerate() {
-                let words = self.rng.words([index_u32(at), index_u32(row), self.tensor]);
-                let halves = words.into_iter().flat_map(|word| {
-                    let [a, b, c, d] = word.to_le_bytes();
-                    [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])]
-                });
-                for (x, half) in out.iter_mut().zip(halves) {
-                    *x = (f32::from(half) - 32_767.5) * unit;
-                }
+/// Rows of the matrix `tensor`, uniform around zero, of sixteen bits a value: a draw gives eight.
+fn fill_uniform(rng: &Philox, tensor: usize, rows: Range<usize>, std: f64, out: &mut [f32]) {
+    #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
+    let unit = (std * 3.0_f64.sqrt() / 32_768.0) as f32;
+    let width = (out.len() / rows.len().max(1)).max(1);
+    for (row, out) in rows.zip(out.chunks_exact_mut(width)) {
+        for (at, out) in out.chunks_mut(8).enumerate() {
+            let words = rng.words([at, row, tensor].map(index_u32));
+            let halves = words.into_iter().flat_map(|word| {
+                let [a, b, c, d] = word.to_le_bytes();
+                [u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])]
+            });
+            for (x, half) in out.iter_mut().zip(halves) {
+                *x = (f32::from(half) - 32_767.5) * unit;
             }
         }
     }

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod convert;
 mod error;
+mod files;
 mod frozen;
 mod gguf;
 mod init;

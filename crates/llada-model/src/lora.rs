@@ -13,7 +13,7 @@ use llada_tensor::ops::matmul::matmul;
 use llada_tensor::{DType, Device, Philox, Precision, Stream, Tensor};
 use serde_json::json;
 
-use crate::weights::write_file;
+use crate::files::write_file;
 use crate::{Error, ModelConfig, Result};
 
 /// File of the adapters, as PEFT names it.
@@ -56,27 +56,22 @@ impl LoraConfig {
     /// # Errors
     /// [`Error::UnsupportedField`].
     pub fn check(&self) -> Result<()> {
-        let fail = |field, value: String, expected: &str| {
-            let expected = expected.to_owned();
-            Err(Error::UnsupportedField {
-                field,
-                value,
-                expected,
-            })
+        let unsupported = |field, value: &dyn std::fmt::Display, expected: &str| {
+            Err(Error::unsupported(field, value, expected))
         };
         if self.rank == 0 {
-            return fail("lora.rank", "0".to_owned(), "at least 1");
+            return unsupported("lora.rank", &0, "at least 1");
         }
         if !(self.alpha > 0.0 && self.alpha.is_finite()) {
-            return fail("lora.alpha", self.alpha.to_string(), "a positive number");
+            return unsupported("lora.alpha", &self.alpha, "a positive number");
         }
-        let known = TARGETS.join(", ");
+        let expected = format!("some of {}", TARGETS.join(", "));
         if self.targets.is_empty() {
-            return fail("lora.targets", "[]".to_owned(), &format!("some of {known}"));
+            return unsupported("lora.targets", &"[]", &expected);
         }
-        let unknown = |target: &&String| !TARGETS.contains(&target.as_str());
-        match self.targets.iter().find(unknown) {
-            Some(target) => fail("lora.targets", target.clone(), &format!("some of {known}")),
+        let is_unknown = |target: &&String| !TARGETS.contains(&target.as_str());
+        match self.targets.iter().find(is_unknown) {
+            Some(target) => unsupported("lora.targets", target, &expected),
             None => Ok(()),
         }
     }
@@ -161,15 +156,10 @@ impl Lora {
         })
     }
 
-    /// Where the `A` of a parameter stands among the adapters.
-    pub(crate) fn slot(&self, parameter: usize) -> Option<usize> {
-        self.slots.get(&parameter).copied()
-    }
-
     /// `W + alpha / rank * B A` of the parameter at `index`, in `f32`; the weight itself if it has
     /// no adapter.
     pub(crate) fn merged(&self, index: usize, weight: &Tensor) -> llada_tensor::Result<Tensor> {
-        let Some(at) = self.slot(index) else {
+        let Some(&at) = self.slots.get(&index) else {
             return Ok(weight.clone());
         };
         let (a, b) = (&self.adapters[at].value, &self.adapters[at + 1].value);

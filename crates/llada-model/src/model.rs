@@ -10,9 +10,10 @@ use llada_diffusion::{
 use llada_tensor::ops::matmul::pack;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
+use crate::files::SINGLE;
+use crate::init::initial_parameters;
 use crate::lora::{ADAPTERS, Lora, LoraConfig};
-use crate::network::{FrozenWeight, Network, Pass, Trained, kind};
-use crate::weights::SINGLE;
+use crate::network::{FrozenWeight, Network, Parameters, Pass, Trained, kind};
 use crate::window::Input;
 use crate::{FrozenModel, ModelConfig, Result};
 
@@ -98,14 +99,7 @@ impl LladaModel {
         precision: Precision,
         seed: u64,
     ) -> Result<Self> {
-        let values = config
-            .parameter_shapes()
-            .iter()
-            .enumerate()
-            .map(|(index, (name, shape))| {
-                crate::init::initial_parameter(&config, device, index, name, shape, seed)
-            })
-            .collect::<Result<_>>()?;
+        let values = initial_parameters(&config, device, seed)?;
         Self::new(config, device, precision, values)
     }
 
@@ -241,11 +235,12 @@ impl Trainable for LladaModel {
         let input = Input::new(batch, positions);
         let hidden = match self.checkpoints_activations {
             true => self.network.hidden_checkpointed(tape, &trained, input)?,
-            false => self
-                .network
-                .hidden(&mut Pass::trained(tape, &trained), &input)?,
+            false => {
+                let mut pass = Pass::new(tape, Parameters::Trained(&trained));
+                self.network.hidden(&mut pass, &input)?
+            }
         };
-        let mut pass = Pass::trained(tape, &trained);
+        let mut pass = Pass::new(tape, Parameters::Trained(&trained));
         let head = pass.parameter(self.network.head.weight);
         let bias = self.network.head.bias.map(|bias| pass.parameter(bias));
         Ok(pass

@@ -16,7 +16,7 @@ use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
 use crate::lora::Lora;
-use crate::window::{Input, attend_cached};
+use crate::window::{Input, attend_cached, index_u32};
 use crate::{ModelConfig, Result};
 
 /// Steps of sampling that a device is asked for at once, if it can record them: an observer sees
@@ -58,43 +58,6 @@ pub(crate) struct Network {
     steps_at_once: usize,
     /// As long as the longest sequence so far.
     rope: Mutex<RopeTable>,
-}
-
-/// Where each parameter of a configuration stands in the list of all.
-struct Slots<'a> {
-    config: &'a ModelConfig,
-    next: usize,
-}
-
-impl Slots<'_> {
-    fn take(&mut self, bias: bool) -> Slot {
-        let weight = self.next;
-        self.next += if bias { 2 } else { 1 };
-        Slot {
-            weight,
-            bias: bias.then_some(weight + 1),
-        }
-    }
-
-    /// In the order of [`ModelConfig::parameter_shapes`].
-    fn block(&mut self) -> Block {
-        let (norm, qkv, linear) = (
-            self.config.norm_bias(),
-            self.config.qkv_bias(),
-            self.config.include_bias,
-        );
-        Block {
-            attn_norm: self.take(norm),
-            q_proj: self.take(qkv),
-            k_proj: self.take(qkv),
-            v_proj: self.take(qkv),
-            attn_out: self.take(linear),
-            ff_norm: self.take(norm),
-            ff_proj: self.take(linear),
-            up_proj: self.take(linear),
-            ff_out: self.take(linear),
-        }
-    }
 }
 
 /// Where a forward pass finds its parameters.
@@ -164,24 +127,37 @@ pub(crate) type TensorVar = llada_tensor::Result<Var>;
 impl Network {
     pub(crate) fn new(config: ModelConfig, device: &Device, precision: Precision) -> Result<Self> {
         config.check()?;
-        let mut slots = Slots {
-            config: &config,
-            next: 0,
+        let names = config.parameter_shapes().into_iter().map(|(name, _)| name);
+        let index: BTreeMap<String, usize> = names.zip(0..).collect();
+        let slot = |name: &str| Slot {
+            weight: index[&format!("model.transformer.{name}.weight")],
+            bias: index
+                .get(&format!("model.transformer.{name}.bias"))
+                .copied(),
         };
-        let wte = slots.take(false);
-        let blocks = (0..config.n_layers).map(|_| slots.block()).collect();
-        let ln_f = slots.take(config.norm_bias());
+        let block = |layer| {
+            let slot = |part| slot(&format!("blocks.{layer}.{part}"));
+            Block {
+                attn_norm: slot("attn_norm"),
+                q_proj: slot("q_proj"),
+                k_proj: slot("k_proj"),
+                v_proj: slot("v_proj"),
+                attn_out: slot("attn_out"),
+                ff_norm: slot("ff_norm"),
+                ff_proj: slot("ff_proj"),
+                up_proj: slot("up_proj"),
+                ff_out: slot("ff_out"),
+            }
+        };
+        let (wte, ln_f) = (slot("wte"), slot("ln_f"));
+        let blocks = (0..config.n_layers).map(block).collect();
         let head = if config.weight_tying {
             wte
         } else {
-            slots.take(config.include_bias)
+            slot("ff_out")
         };
-        let rope = Mutex::new(RopeTable::new(
-            device,
-            0,
-            config.head_dim(),
-            config.rope_theta,
-        )?);
+        let (head_dim, theta) = (config.head_dim(), config.rope_theta);
+        let rope = Mutex::new(RopeTable::new(device, 0, head_dim, theta)?);
         let device = device.clone();
         let steps_at_once = denoiser(&device).map_or(1, |_| STEPS_AT_ONCE);
         Ok(Self {
@@ -267,14 +243,12 @@ impl Network {
             });
         }
         let max_sequence_length = self.config.max_sequence_length;
-        for sequence in batch.sequences() {
-            let length = sequence.len();
-            if length > max_sequence_length {
-                return Err(DiffusionError::TooLong {
-                    length,
-                    max_sequence_length,
-                });
-            }
+        let mut lengths = batch.sequences().map(<[u32]>::len);
+        if let Some(length) = lengths.find(|&length| length > max_sequence_length) {
+            return Err(DiffusionError::TooLong {
+                length,
+                max_sequence_length,
+            });
         }
         if let Some(&index) = positions.iter().find(|&&at| at >= batch.n_tokens()) {
             let (op, limit) = ("positions", batch.n_tokens());
@@ -307,7 +281,7 @@ impl Network {
         input: Input,
     ) -> TensorVar {
         let rope = self.rope(input.n_places())?;
-        let mut pass = Pass::trained(tape, trained);
+        let mut pass = Pass::new(tape, Parameters::Trained(trained));
         let wte = pass.parameter(self.wte.weight);
         let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
         let input = Arc::new(input);
@@ -315,7 +289,7 @@ impl Network {
             let (network, trained) = (Arc::clone(self), Arc::clone(trained));
             let (input, rope) = (Arc::clone(&input), rope.clone());
             x = pass.tape.checkpoint(&x, move |tape, x| {
-                let mut pass = Pass::trained(tape, &trained);
+                let mut pass = Pass::new(tape, Parameters::Trained(&trained));
                 network.block(&mut pass, layer, x, &input, &rope)
             })?;
         }
@@ -400,11 +374,11 @@ pub(crate) struct Pass<'a, 'c> {
 }
 
 impl<'a> Pass<'a, '_> {
-    /// A pass of training.
-    pub(crate) fn trained(tape: &'a mut Tape, trained: &'a Trained) -> Self {
+    /// A pass over whole sequences.
+    pub(crate) fn new(tape: &'a mut Tape, parameters: Parameters<'a>) -> Self {
         Self {
             tape,
-            parameters: Parameters::Trained(trained),
+            parameters,
             cached: None,
             states: None,
         }
@@ -455,10 +429,6 @@ impl<'a> Pass<'a, '_> {
         let scale = adapters.scale;
         Some(Adapter { a, b, scale })
     }
-}
-
-pub(crate) fn index_u32(at: usize) -> u32 {
-    u32::try_from(at).expect("a batch has fewer than 2^32 tokens")
 }
 
 #[cfg(test)]

@@ -28,7 +28,6 @@ pub fn preset(name: &str) -> Option<ModelConfig> {
         "llada-100m" => (12, 768, 12, 12, 2048, 16_384, false),
         _ => return None,
     };
-    let ids = llada_ids(vocab_size);
     let json = serde_json::json!({
         "d_model": d_model,
         "n_heads": n_heads,
@@ -39,15 +38,10 @@ pub fn preset(name: &str) -> Option<ModelConfig> {
         "embedding_size": vocab_size,
         "max_sequence_length": 4096,
         "rope_theta": 500_000.0,
-        "mask_token_id": ids.0,
-        "eos_token_id": ids.1,
+        // As far from the end of the vocabulary as those of the published tokenizer.
+        "mask_token_id": vocab_size - 128,
+        "eos_token_id": vocab_size - 383,
         "causal": causal,
     });
     serde_json::from_value(json).ok()
-}
-
-/// Mask and end-of-document ids: those of the published tokenizer lie at fixed distances from
-/// the end of its vocabulary.
-fn llada_ids(vocab_size: u32) -> (u32, u32) {
-    (vocab_size - 128, vocab_size - 383)
 }

@@ -14,8 +14,6 @@ use llada_tensor::quantize::{INT4_GROUP, ROTATION, dequantize_row, groups, padde
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Map, Value, json};
 
-use crate::config::ModelConfig;
-use crate::stored::Fill;
 use crate::{Error, Result};
 
 /// The key of `config.json`.
@@ -41,20 +39,15 @@ pub(crate) fn to_config(precision: Precision) -> Value {
 ///
 /// # Errors
 /// If the weights were quantised in another way.
-pub(crate) fn of_config(config: &ModelConfig) -> Result<Option<Precision>> {
-    let Some(fields) = config.other.get(CONFIG_KEY).filter(|x| !x.is_null()) else {
+pub(crate) fn of_config(other: &Map<String, Value>) -> Result<Option<Precision>> {
+    let Some(fields) = other.get(CONFIG_KEY).filter(|x| !x.is_null()) else {
         return Ok(None);
     };
-    for precision in [Precision::Int8, Precision::Int4] {
-        if *fields == to_config(precision) {
-            return Ok(Some(precision));
-        }
-    }
-    Err(Error::UnsupportedField {
-        field: CONFIG_KEY,
-        value: fields.to_string(),
-        expected: "what `llada convert` writes".to_owned(),
-    })
+    let mut known = [Precision::Int8, Precision::Int4].into_iter();
+    let found = known.find(|&precision| *fields == to_config(precision));
+    let expected = "what `llada convert` writes";
+    let error = || Error::unsupported(CONFIG_KEY, fields, expected);
+    found.map(Some).ok_or_else(error)
 }
 
 /// Sets or removes the field of the configuration.
@@ -66,6 +59,7 @@ pub(crate) fn set_config(other: &mut Map<String, Value>, precision: Precision) {
 }
 
 /// The codes of a matrix in a file.
+#[derive(Clone, Copy)]
 pub(crate) struct StoredCodes<'a> {
     pub(crate) precision: Precision,
     k: usize,
@@ -75,7 +69,7 @@ pub(crate) struct StoredCodes<'a> {
 }
 
 impl<'a> StoredCodes<'a> {
-    /// The codes of a matrix `shape`, checked.
+    /// The codes of a matrix `shape`, checked; `part` gives the tensor whose name has an end.
     ///
     /// # Errors
     /// If a part is missing, of another type or shape, or holds what no quantiser writes.
@@ -83,12 +77,12 @@ impl<'a> StoredCodes<'a> {
         precision: Precision,
         (name, path): (&str, &Path),
         shape: [usize; 2],
-        part: impl Fn(&str) -> Option<TensorView<'a>>,
+        mut part: impl FnMut(&str) -> Option<TensorView<'a>>,
     ) -> Result<Self> {
         let [n, k] = shape;
-        let of = |end: &str, dtype: Dtype, expected: Vec<usize>| {
+        let mut data = |end: &str, dtype: Dtype, expected: Vec<usize>| {
             let (name, path) = (format!("{name}{end}"), path.to_owned());
-            let Some(view) = part(&name) else {
+            let Some(view) = part(end) else {
                 return Err(Error::MissingTensor { name, path });
             };
             if view.dtype() != dtype {
@@ -108,14 +102,14 @@ impl<'a> StoredCodes<'a> {
         };
         let is_int4 = precision == Precision::Int4;
         let codes = match is_int4 {
-            true => of("", Dtype::U8, vec![n, padded(k) / 2])?,
-            false => of("", Dtype::I8, vec![n, padded(k)])?,
+            true => data("", Dtype::U8, vec![n, padded(k) / 2])?,
+            false => data("", Dtype::I8, vec![n, padded(k)])?,
         };
         let multipliers = match is_int4 {
-            true => of(MULTIPLIER, Dtype::I8, vec![n, groups(precision, k)])?,
+            true => data(MULTIPLIER, Dtype::I8, vec![n, groups(precision, k)])?,
             false => &[],
         };
-        let scales = of(SCALE, Dtype::F32, vec![n])?;
+        let scales = data(SCALE, Dtype::F32, vec![n])?;
         let stored = Self {
             precision,
             k,
@@ -164,24 +158,19 @@ impl<'a> StoredCodes<'a> {
         }
     }
 
-    /// The values that the codes stand for.
-    pub(crate) fn fill(&self) -> Fill<'a> {
-        let stored = Self { ..*self };
-        let groups = groups(stored.precision, stored.k);
-        Box::new(move |rows, out| {
-            let (mut codes, mut scales) = (vec![0; padded(stored.k)], [0.0]);
-            let mut multipliers = vec![0; groups];
-            for (row, out) in rows.zip(out.chunks_exact_mut(stored.k)) {
-                let (codes, multipliers) = (&mut codes[..], &mut multipliers[..]);
-                let into = RowCodes {
-                    codes: &mut *codes,
-                    multipliers: &mut *multipliers,
-                    scales: &mut scales,
-                };
-                stored.read(row..row + 1, into);
-                dequantize_row(codes, multipliers, scales[0], out);
-            }
-        })
+    /// The values that the codes of some rows stand for.
+    pub(crate) fn values(&self, rows: Range<usize>, out: &mut [f32]) {
+        let (mut codes, mut scales) = (vec![0; padded(self.k)], [0.0]);
+        let mut multipliers = vec![0; groups(self.precision, self.k)];
+        for (row, out) in rows.zip(out.chunks_exact_mut(self.k)) {
+            let into = RowCodes {
+                codes: &mut codes,
+                multipliers: &mut multipliers,
+                scales: &mut scales,
+            };
+            self.read(row..row + 1, into);
+            dequantize_row(&codes, &multipliers, scales[0], out);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use llada_tensor::{Device, Precision};
 
 use crate::stored::Stored;
-use crate::weights::{Safetensors, freeze};
+use crate::weights::Safetensors;
 use crate::{FrozenModel, Gguf, LladaModel, ModelConfig, Result, quantized};
 
 /// The configuration and the weights of a model: opened, and checked to fit together. Values are
@@ -53,7 +53,7 @@ impl ModelSource {
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
         match self {
-            Self::Folder { weights, .. } | Self::Memory(weights) => weights.config(),
+            Self::Folder { weights, .. } | Self::Memory(weights) => &weights.config,
             Self::Gguf(file) => file.config(),
         }
     }
@@ -64,7 +64,7 @@ impl ModelSource {
     /// # Errors
     /// [`crate::Error::NotFinite`] and others that name the file and the tensor.
     pub fn frozen(&self, device: &Device, precision: Precision) -> Result<FrozenModel> {
-        freeze(self.config().clone(), &self.tensors()?, device, precision)
+        FrozenModel::read(self.config().clone(), &self.tensors()?, device, precision)
     }
 
     /// The model to be trained; of a quantised one, the values that its codes stand for.

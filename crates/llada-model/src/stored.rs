@@ -33,6 +33,12 @@ pub(crate) struct Stored<'a> {
     pub(crate) range: Option<(&'a Mmap, Range<usize>)>,
 }
 
+/// The words of `N` bytes.
+pub(crate) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
+    let word = |word: &[u8]| word.try_into().expect("chunks of N bytes");
+    bytes.chunks_exact(N).map(word)
+}
+
 impl Stored<'_> {
     /// All values as `f32`.
     ///
@@ -79,11 +85,7 @@ impl Stored<'_> {
         let &[n, k] = &*self.shape else {
             unreachable!("only matrices are packed, and shapes were checked")
         };
-        if let Some(codes) = self
-            .codes
-            .as_ref()
-            .filter(|codes| codes.precision == precision)
-        {
+        if let Some(codes) = self.codes.filter(|codes| codes.precision == precision) {
             let fill = |rows: Range<usize>, out: RowCodes<'_>| {
                 codes.read(rows.clone(), out);
                 self.drop_pages(rows);

@@ -4,32 +4,30 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use half::{bf16, f16};
-use llada_tensor::{DType, Device, Precision, Tensor};
+use llada_tensor::{DType, Tensor};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::network::{FrozenWeight, Network, kind};
-use crate::quantized::{self, StoredCodes};
-use crate::stored::Stored;
-use crate::{Error, FrozenModel, LladaModel, ModelConfig, Result};
-
-pub(crate) const SINGLE: &str = "model.safetensors";
-pub(crate) const INDEX: &str = "model.safetensors.index.json";
+use crate::files::{
+    INDEX, Part, SINGLE, encode, map_file, stored_dtype, write_file, write_safetensors,
+};
+use crate::quantized::StoredCodes;
+use crate::stored::{Stored, words};
+use crate::{Error, LladaModel, ModelConfig, Result};
 
 /// The configuration of a model and the safetensors files that hold its weights, mapped or in
 /// memory; they fit together.
 #[derive(Debug)]
 pub struct Safetensors {
-    config: ModelConfig,
+    pub(crate) config: ModelConfig,
     files: Vec<File>,
 }
 
 impl Safetensors {
     pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let config = read_config(dir)?;
+        let config = ModelConfig::from_file(&needed(dir, "config.json")?)?;
         let file = |path: PathBuf| {
             let bytes = Bytes::Mapped(map_file(&path)?);
             Ok(File { bytes, path })
@@ -49,74 +47,31 @@ impl Safetensors {
         Ok(Self { config, files })
     }
 
-    pub(crate) fn config(&self) -> &ModelConfig {
-        &self.config
-    }
-
     pub(crate) fn tensors(&self) -> Result<Vec<Stored<'_>>> {
         find_tensors(&self.config, &self.files)
     }
 }
 
-/// The model of tensors in the order of the configuration.
-pub(crate) fn freeze(
-    config: ModelConfig,
-    tensors: &[Stored<'_>],
-    device: &Device,
-    precision: Precision,
-) -> Result<FrozenModel> {
-    let shapes = config.parameter_shapes();
-    let network = Arc::new(Network::new(config, device, precision)?);
-    let mut weights = Vec::with_capacity(tensors.len());
-    for (index, (tensor, (name, shape))) in tensors.iter().zip(&shapes).enumerate() {
-        let forms = network.forms(index, kind(name, shape));
-        let read = || tensor.read_as_stored(device);
-        let pack = || tensor.pack(device, precision);
-        weights.push(FrozenWeight {
-            tensor: forms.tensor.then(read).transpose()?,
-            packed: forms.packed.then(pack).transpose()?,
-        });
-    }
-    Ok(FrozenModel::new(network, weights))
-}
-
-fn read_config(dir: &Path) -> Result<ModelConfig> {
-    let path = dir.join("config.json");
-    if !path.is_file() {
-        let (path, missing) = (dir.to_owned(), "config.json");
-        return Err(Error::NotACheckpoint { path, missing });
-    }
-    ModelConfig::from_file(&path)
+/// A file that a folder with a model needs.
+fn needed(dir: &Path, missing: &'static str) -> Result<PathBuf> {
+    let file = dir.join(missing);
+    let path = dir.to_owned();
+    let error = Error::NotACheckpoint { path, missing };
+    file.is_file().then_some(file).ok_or(error)
 }
 
 /// The safetensors files of a folder.
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     let index = dir.join(INDEX);
     if !index.is_file() {
-        let single = dir.join(SINGLE);
-        return if single.is_file() {
-            Ok(vec![single])
-        } else {
-            Err(Error::NotACheckpoint {
-                path: dir.to_owned(),
-                missing: SINGLE,
-            })
-        };
+        return Ok(vec![needed(dir, SINGLE)?]);
     }
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let io = |source| Error::Io {
-        action: "reading",
-        path: index.clone(),
-        source,
-    };
-    let json = std::fs::read(&index).map_err(io)?;
-    let parsed: Index = serde_json::from_slice(&json).map_err(|source| Error::Json {
-        path: index.clone(),
-        source,
-    })?;
+    let json = std::fs::read(&index).map_err(Error::io("reading", &index))?;
+    let parsed: Index = serde_json::from_slice(&json).map_err(Error::json(&index))?;
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
     let file = |shard: String| {
         let is_plain = shard.ends_with(".safetensors") && !shard.contains(['/', '\\']);
@@ -127,21 +82,6 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
         Err(Error::BadShard { path, shard })
     };
     names.into_iter().map(file).collect()
-}
-
-pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
-    let io = |source| Error::Io {
-        action: "opening",
-        path: path.to_owned(),
-        source,
-    };
-    let file = std::fs::File::open(path).map_err(io)?;
-    // SAFETY: the map is read-only and lives while the weights are copied; a file that another
-    // process shortens meanwhile ends this one with a bus error, as with every mapped reader.
-    #[expect(unsafe_code, reason = "memory-mapped checkpoints")]
-    unsafe {
-        Mmap::map(&file).map_err(io)
-    }
 }
 
 /// A safetensors file.
@@ -179,17 +119,12 @@ impl File {
 
 /// The tensors of a configuration, in its order: all there, of the right shapes, and no others.
 fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Stored<'a>>> {
-    let precision = quantized::of_config(config)?;
+    let precision = config.quantized()?;
     let mut found: BTreeMap<String, (TensorView<'a>, &'a File)> = BTreeMap::new();
     for file in files {
-        let read = |source| Error::SafeTensors {
-            path: file.path.clone(),
-            source,
-        };
-        let tensors = SafeTensors::deserialize(file.bytes())
-            .map_err(read)?
-            .tensors();
-        for (name, view) in tensors {
+        let read = SafeTensors::deserialize(file.bytes());
+        let read = read.map_err(Error::safetensors(&file.path))?;
+        for (name, view) in read.tensors() {
             if let Some((_, other)) = found.insert(name.clone(), (view, file)) {
                 let (first, second) = (other.path.clone(), file.path.clone());
                 return Err(Error::TensorTwice {
@@ -203,11 +138,8 @@ fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Store
     let folder = files.first().map_or(Path::new(""), |file| &file.path);
     // No list of names that is longer than the files.
     if config.n_layers > found.len() {
-        let source = Error::UnsupportedField {
-            field: "n_layers",
-            value: config.n_layers.to_string(),
-            expected: format!("the blocks of {} tensors", found.len()),
-        };
+        let expected = format!("the blocks of {} tensors", found.len());
+        let source = Error::unsupported("n_layers", config.n_layers, expected);
         return Err(Error::Config {
             path: folder.with_file_name("config.json"),
             source: Box::new(source),
@@ -216,28 +148,21 @@ fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Store
     let mut tensors = Vec::new();
     for (name, expected) in config.parameter_shapes() {
         let Some((view, file)) = found.remove(&name) else {
-            return Err(Error::MissingTensor {
-                name,
-                path: folder.to_owned(),
-            });
+            let path = folder.to_owned();
+            return Err(Error::MissingTensor { name, path });
         };
         let tensor = match (precision, view.dtype(), &expected[..]) {
             (Some(precision), Dtype::I8 | Dtype::U8, &[n, k]) => {
-                let mut parts = BTreeMap::from([(name.clone(), view)]);
-                for end in [quantized::SCALE, quantized::MULTIPLIER] {
-                    let part = format!("{name}{end}");
-                    if let Some((view, _)) = found.remove(&part) {
-                        parts.insert(part, view);
-                    }
-                }
-                let at = (&*name, &*file.path);
-                let part = |name: &str| parts.get(name).cloned();
-                let codes = StoredCodes::new(precision, at, [n, k], part)?;
+                let part = |end: &str| match end {
+                    "" => Some(view.clone()),
+                    _ => Some(found.remove(&format!("{name}{end}"))?.0),
+                };
+                let codes = StoredCodes::new(precision, (&name, &file.path), [n, k], part)?;
                 Stored {
-                    fill: codes.fill(),
+                    fill: Box::new(move |rows, out| codes.values(rows, out)),
                     codes: Some(codes),
                     is_bf16: false,
-                    range: file.range(&parts[&name]),
+                    range: file.range(&view),
                     name,
                     path: &file.path,
                     shape: expected,
@@ -248,10 +173,10 @@ fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Store
         tensors.push(tensor);
     }
     match found.into_iter().next() {
-        Some((name, (_, file))) => Err(Error::UnexpectedTensor {
-            name,
-            path: file.path.clone(),
-        }),
+        Some((name, (_, file))) => {
+            let path = file.path.clone();
+            Err(Error::UnexpectedTensor { name, path })
+        }
         None => Ok(tensors),
     }
 }
@@ -305,88 +230,24 @@ fn widen_into<const N: usize>(bytes: &[u8], out: &mut [f32], widen: impl Fn([u8;
     }
 }
 
-pub(crate) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
-    bytes
-        .chunks_exact(N)
-        .map(|word| word.try_into().expect("chunks of N bytes"))
-}
-
-/// One tensor to be written.
-struct Entry {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-    dtype: DType,
-}
-
-impl safetensors::View for Entry {
-    fn dtype(&self) -> Dtype {
-        match self.dtype {
-            DType::F32 => Dtype::F32,
-            DType::Bf16 => Dtype::BF16,
-        }
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.values.iter();
-        Cow::Owned(match self.dtype {
-            DType::F32 => values.flat_map(|x| x.to_le_bytes()).collect(),
-            DType::Bf16 => values
-                .flat_map(|&x| bf16::from_f32(x).to_le_bytes())
-                .collect(),
-        })
-    }
-    fn data_len(&self) -> usize {
-        self.values.len() * self.dtype.size_bytes()
-    }
-}
-
 /// Writes `config.json` and `model.safetensors`, each through a synced temporary file.
 ///
 /// # Errors
 /// [`Error::Io`] or [`Error::SafeTensors`]; files that were there before are kept on failure.
 pub fn save(model: &LladaModel, dir: &Path, dtype: DType) -> Result<()> {
-    let io = |source| Error::Io {
-        action: "creating",
-        path: dir.to_owned(),
-        source,
-    };
-    std::fs::create_dir_all(dir).map_err(io)?;
-    let path = dir.join(SINGLE);
-    let entry = |(name, value): (String, Tensor)| -> Result<_> {
-        let (shape, values) = (value.shape().to_vec(), value.to_vec_f32()?);
-        let entry = Entry {
-            shape,
-            values,
+    std::fs::create_dir_all(dir).map_err(Error::io("creating", dir))?;
+    let part = |(name, value): (String, Tensor)| -> Result<_> {
+        let (shape, data) = (value.shape().to_vec(), encode(&value.to_vec_f32()?, dtype));
+        let dtype = stored_dtype(dtype);
+        Ok(Part {
+            name,
             dtype,
-        };
-        Ok((name, entry))
+            shape,
+            data,
+        })
     };
-    let entries: Vec<_> = model
-        .tensors()?
-        .into_iter()
-        .map(entry)
-        .collect::<Result<_>>()?;
-    let metadata = [("format".to_owned(), "pt".to_owned())]
-        .into_iter()
-        .collect();
-    let bytes =
-        safetensors::serialize(entries, Some(metadata)).map_err(|source| Error::SafeTensors {
-            path: path.clone(),
-            source,
-        })?;
-    write_file(&path, &bytes)?;
-    write_file(
-        &dir.join("config.json"),
-        model.config().to_json().as_bytes(),
-    )
-}
-
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    llada_files::write(path, bytes).map_err(|source| Error::Io {
-        action: "writing",
-        path: path.to_owned(),
-        source,
-    })
+    let parts: Result<Vec<_>> = model.tensors()?.into_iter().map(part).collect();
+    write_safetensors(&dir.join(SINGLE), &parts?)?;
+    let config = model.config().to_json();
+    write_file(&dir.join("config.json"), config.as_bytes())
 }

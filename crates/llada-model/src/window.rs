@@ -11,8 +11,6 @@ use llada_tensor::backend::AttentionShape;
 use llada_tensor::ops::embedding::write_rows;
 use llada_tensor::{DType, Tape, Tensor, Var};
 
-use crate::network::index_u32;
-
 /// The tokens of a forward pass.
 pub(crate) struct Input {
     /// `[T]`
@@ -115,24 +113,15 @@ pub(crate) fn attend_cached(
 
 /// The op has no windows of causal attention. Two plans need none: a prefix is a sequence of its
 /// own, and one row after all of its other keys sees every key.
-fn without_window<'a>(plan: &RowPlan, window: AttentionShape<'a>) -> AttentionShape<'a> {
+fn without_window<'a>(plan: &RowPlan, mut window: AttentionShape<'a>) -> AttentionShape<'a> {
     let (Some(block_size), [keys]) = (window.block_size, &plan.keys[..]) else {
         return window;
     };
-    let row = (plan.n_rows() == 1).then(|| plan.positions().last());
+    let is_last = plan.n_rows() == 1 && plan.positions().last() == keys.end.checked_sub(1);
     if keys.start == 0 && plan.rows == plan.keys {
-        let key_offsets = None;
-        return AttentionShape {
-            key_offsets,
-            ..window
-        };
-    }
-    if keys.start == 0 && block_size == NonZeroUsize::MIN && row == Some(keys.end.checked_sub(1)) {
-        let block_size = None;
-        return AttentionShape {
-            block_size,
-            ..window
-        };
+        window.key_offsets = None;
+    } else if keys.start == 0 && block_size == NonZeroUsize::MIN && is_last {
+        window.block_size = None;
     }
     window
 }
@@ -203,7 +192,6 @@ fn check_plan(plan: &RowPlan, cache: &KvCache, length: usize) -> DiffusionResult
     if !cache.known.is_empty() && cache.known.len() != length {
         return Err(mismatch("a cache of another length", cache.known.len()));
     }
-    let mut is_row = vec![false; length];
     for (ranges, what) in [
         (&plan.rows, "rows that do not ascend within a sequence"),
         (&plan.keys, "keys that do not ascend within a sequence"),
@@ -216,24 +204,26 @@ fn check_plan(plan: &RowPlan, cache: &KvCache, length: usize) -> DiffusionResult
             end = range.end;
         }
     }
-    plan.positions().for_each(|at| is_row[at] = true);
-    let is_known = |at: usize| is_row[at] || cache.known.get(at) == Some(&true);
-    if let Some(at) = plan
-        .keys
-        .iter()
-        .cloned()
-        .flatten()
-        .find(|&at| !is_known(at))
-    {
+    let marks = |ranges: &[Range<usize>]| {
+        let mut marks = vec![false; length];
+        ranges
+            .iter()
+            .for_each(|range| marks[range.clone()].fill(true));
+        marks
+    };
+    let (is_row, is_key) = (marks(&plan.rows), marks(&plan.keys));
+    let is_known = |&at: &usize| is_row[at] || cache.known.get(at) == Some(&true);
+    if let Some(at) = (0..length).find(|at| is_key[*at] && !is_known(at)) {
         return Err(mismatch("a key that no call has computed", at));
     }
-    let mut is_key = vec![false; length];
-    let keys = plan.keys.iter().cloned().flatten();
-    keys.for_each(|at| is_key[at] = true);
-    match plan.positions().find(|&at| !is_key[at]) {
+    match (0..length).find(|&at| is_row[at] && !is_key[at]) {
         Some(at) => Err(mismatch("a row that is no key", at)),
         None => Ok(()),
     }
+}
+
+pub(crate) fn index_u32(at: usize) -> u32 {
+    u32::try_from(at).expect("a batch has fewer than 2^32 tokens")
 }
 
 #[cfg(test)]

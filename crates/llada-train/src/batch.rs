@@ -4,7 +4,8 @@ use llada_diffusion::TokenBatch;
 use llada_tensor::{Philox, Stream};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, OptimizationConfig, Result, Source, TrainConfig};
+use crate::config::keys::require;
+use crate::{Result, Source, TrainConfig};
 
 /// Draws batches. What it draws is a function of the seed and of its [`BatchState`].
 ///
@@ -69,41 +70,27 @@ impl<'a> BatchSampler<'a> {
     /// A sampler at the beginning of the data.
     ///
     /// # Errors
-    /// [`Error::ConfigValue`] if there are no sequences.
+    /// [`crate::Error::ConfigValue`] if there are no sequences.
     pub fn new(sources: &'a [Source], config: &TrainConfig) -> Result<Self> {
-        let weights: Vec<f64> = sources
-            .iter()
-            .map(|source| source.weight.unwrap_or(source.n_sequences() as f64))
-            .collect();
-        if sources.is_empty() || sources.iter().any(|source| source.n_sequences() == 0) {
-            let (key, expected) = ("data.train", "files with documents");
-            return Err(Error::ConfigValue {
-                key,
-                expected,
-                got: "an empty one".to_owned(),
-            });
-        }
-        let files = sources
-            .iter()
-            .map(|source| FilePosition {
-                name: source.name.clone(),
-                epoch: 0,
-                cursor: 0,
-            })
-            .collect();
-        let OptimizationConfig {
-            batch_size,
-            batch_tokens,
-            ..
-        } = config.train;
+        let weight = |source: &Source| source.weight.unwrap_or(source.n_sequences() as f64);
+        let weights: Vec<f64> = sources.iter().map(weight).collect();
+        let has_all = !sources.is_empty() && sources.iter().all(|source| source.n_sequences() > 0);
+        let expected = "files with documents";
+        require(has_all, "data.train", expected, &"an empty one")?;
+        let beginning = |source: &Source| FilePosition {
+            name: source.name.clone(),
+            epoch: 0,
+            cursor: 0,
+        };
+        let files = sources.iter().map(beginning).collect();
         Ok(Self {
             sources,
             choice: Philox::new(config.seed, Stream::DataChoice),
             order: Philox::new(config.seed, Stream::DataOrder),
             length: Philox::new(config.seed, Stream::Length),
             shares: cumulative_shares(&weights),
-            batch_size: batch_size.unwrap_or(usize::MAX),
-            batch_tokens: batch_tokens.unwrap_or(usize::MAX),
+            batch_size: config.train.batch_size.unwrap_or(usize::MAX),
+            batch_tokens: config.train.batch_tokens.unwrap_or(usize::MAX),
             sequence_length: config.data.sequence_length,
             random_length_probability: config.random_length_probability(),
             state: BatchState { drawn: 0, files },
@@ -196,11 +183,11 @@ impl<'a> BatchSampler<'a> {
 fn cumulative_shares(weights: &[f64]) -> Vec<f64> {
     let total: f64 = weights.iter().sum();
     let mut sum = 0.0;
-    let mut share = |weight: &f64| {
+    let add = |weight: &f64| {
         sum += weight / total;
         sum
     };
-    weights.iter().map(&mut share).collect()
+    weights.iter().map(add).collect()
 }
 
 /// A counter of 64 bits as the words of Philox.

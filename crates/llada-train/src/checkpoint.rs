@@ -5,6 +5,8 @@
 //! damaged checkpoint is found out and the one before it is used.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -18,14 +20,13 @@ use serde_json::Value;
 use crate::communicator::{Communicator, any, broadcast_values};
 use crate::durable::{Crc32, FileSum, checksum, io, replace};
 use crate::guard::Guard;
-use crate::tensor_file::{Entry, TensorFile, entries, write_tensors};
+use crate::tensor_file::{TensorFile, entries, write_tensors};
 use crate::{BatchState, Error, ExportDType, Optimizer, Result};
 
 const PARAMETERS: &str = "parameters.safetensors";
 const FIRST_MOMENTS: &str = "first_moments.safetensors";
 const SECOND_MOMENTS: &str = "second_moments.safetensors";
 const STATE: &str = "state.json";
-const TEMPORARY: &str = "tmp";
 
 /// Everything of the training state but the tensors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,14 +87,10 @@ pub(crate) fn save(
     optimizer: &Optimizer<'_>,
     keep: usize,
 ) -> Result<PathBuf> {
-    let name = format!("step-{}", state.step);
-    let (temporary, path) = (
-        folder.join(format!("{name}.{TEMPORARY}")),
-        folder.join(&name),
-    );
+    let path = folder.join(format!("step-{}", state.step));
+    let temporary = path.with_extension("tmp");
     remove_folder(&temporary)?;
-    let written = write_checkpoint(&temporary, state, parameters, optimizer);
-    if let Err(error) = written {
+    if let Err(error) = write_checkpoint(&temporary, state, parameters, optimizer) {
         // Room on a full disk matters more than this second error.
         let _ = fs::remove_dir_all(&temporary);
         return Err(error);
@@ -102,13 +99,9 @@ pub(crate) fn save(
     remove_folder(&path)?;
     fs::rename(&temporary, &path).map_err(io("writing", &path))?;
     sync_folder(folder).map_err(io("syncing", folder))?;
-    let folders = step_folders(folder)?;
-    for (_, old) in folders
-        .iter()
-        .filter(|(step, _)| *step < state.step)
-        .rev()
-        .skip(keep - 1)
-    {
+    let mut older = step_folders(folder)?;
+    older.retain(|(step, _)| *step < state.step);
+    for (_, old) in older.iter().rev().skip(keep - 1) {
         remove_folder(old)?;
     }
     Ok(path)
@@ -122,15 +115,16 @@ fn write_checkpoint(
 ) -> Result<()> {
     fs::create_dir(folder).map_err(io("creating", folder))?;
     let entries = entries(parameters);
-    let value = |index: usize| Ok(parameters[index].value.to_vec_f32()?);
+    let write = |name: &str, values: &dyn Fn(usize) -> Result<Vec<f32>>| {
+        let sum = write_tensors(&folder.join(name), &entries, ExportDType::F32, values)?;
+        Ok::<_, Error>((name.to_owned(), sum))
+    };
     let files = BTreeMap::from([
-        write_file(folder, PARAMETERS, &entries, value)?,
-        write_file(folder, FIRST_MOMENTS, &entries, |index| {
-            optimizer.moment(0, index)
+        write(PARAMETERS, &|index| {
+            Ok(parameters[index].value.to_vec_f32()?)
         })?,
-        write_file(folder, SECOND_MOMENTS, &entries, |index| {
-            optimizer.moment(1, index)
-        })?,
+        write(FIRST_MOMENTS, &|index| optimizer.moment(0, index))?,
+        write(SECOND_MOMENTS, &|index| optimizer.moment(1, index))?,
     ]);
     let state = StateFile {
         format: FORMAT,
@@ -139,16 +133,6 @@ fn write_checkpoint(
     };
     let json = serde_json::to_vec_pretty(&state).expect("keys are strings and numbers finite");
     replace(&folder.join(STATE), json)
-}
-
-fn write_file(
-    folder: &Path,
-    name: &str,
-    entries: &[Entry],
-    values: impl FnMut(usize) -> Result<Vec<f32>>,
-) -> Result<(String, FileSum)> {
-    let sum = write_tensors(&folder.join(name), entries, ExportDType::F32, values)?;
-    Ok((name.to_owned(), sum))
 }
 
 /// Gives rank 0 the moments that it writes, in the order in which it does.
@@ -197,16 +181,11 @@ pub(crate) fn newest(folder: &Path) -> Result<Option<Found>> {
 /// The state of a checkpoint, or what is wrong with it.
 fn check(path: &Path) -> std::result::Result<State, String> {
     let state_path = path.join(STATE);
-    let json =
-        fs::read(&state_path).map_err(|error| format!("{}: {error}", state_path.display()))?;
-    let file: StateFile = serde_json::from_slice(&json)
-        .map_err(|error| format!("{}: {error}", state_path.display()))?;
+    let bad = |what: &dyn Display| format!("{}: {what}", state_path.display());
+    let json = fs::read(&state_path).map_err(|error| bad(&error))?;
+    let file: StateFile = serde_json::from_slice(&json).map_err(|error| bad(&error))?;
     if file.format != FORMAT {
-        return Err(format!(
-            "{}: format {} is unknown",
-            state_path.display(),
-            file.format
-        ));
+        return Err(bad(&format!("format {} is unknown", file.format)));
     }
     for name in [PARAMETERS, FIRST_MOMENTS, SECOND_MOMENTS] {
         let part = path.join(name);
@@ -282,16 +261,9 @@ pub(crate) fn step_folders(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     };
     for entry in entries {
         let path = entry.map_err(io("reading", folder))?.path();
-        let name = path
-            .file_name()
-            .and_then(|name| name.to_str())
-            .unwrap_or_default();
-        if let Some(step) = name
-            .strip_prefix("step-")
-            .and_then(|step| step.parse().ok())
-        {
-            found.push((step, path));
-        }
+        let name = path.file_name().and_then(OsStr::to_str);
+        let step = name.and_then(|name| name.strip_prefix("step-")?.parse().ok());
+        found.extend(step.map(|step| (step, path)));
     }
     found.sort();
     Ok(found)

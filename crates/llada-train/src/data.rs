@@ -5,7 +5,7 @@ mod token_file;
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use llada_text::Tokenizer;
 use serde::Deserialize;
@@ -230,12 +230,10 @@ impl Source {
 pub fn tokenizer_for(config: &TrainConfig) -> Result<Tokenizer> {
     if config.data.tokenizer != "char" {
         let path = config.resolve(&config.data.tokenizer);
-        let is_folder = path.is_dir();
-        return Ok(if is_folder {
-            Tokenizer::from_dir(&path)
-        } else {
-            Tokenizer::from_file(&path)
-        }?);
+        return Ok(match path.is_dir() {
+            true => Tokenizer::from_dir(&path)?,
+            false => Tokenizer::from_file(&path)?,
+        });
     }
     let mut documents = Vec::new();
     for file in config.train_files() {
@@ -245,10 +243,8 @@ pub fn tokenizer_for(config: &TrainConfig) -> Result<Tokenizer> {
         })?;
     }
     let texts = documents.iter().map(String::as_str);
-    Ok(Tokenizer::character_level(
-        texts,
-        config.data.min_character_count,
-    )?)
+    let min_count = config.data.min_character_count;
+    Ok(Tokenizer::character_level(texts, min_count)?)
 }
 
 impl Data {
@@ -258,18 +254,22 @@ impl Data {
     /// If a file cannot be read, is malformed or empty, or holds the mask token.
     pub fn load(config: &TrainConfig, tokenizer: &Tokenizer, special: SpecialIds) -> Result<Self> {
         let load = |name: &str, weight| load_file(config, name, weight, tokenizer, special);
+        Self::load_files(config, tokenizer, load)
+    }
+
+    /// Calls `load` with the name and the weight of each file of a configuration.
+    pub(crate) fn load_files(
+        config: &TrainConfig,
+        tokenizer: &Tokenizer,
+        load: impl Fn(&str, Option<f64>) -> Result<Source>,
+    ) -> Result<Self> {
         let train = config.train_files();
+        let train = train.iter().map(|file| load(&file.name, file.weight));
+        let validation = config.data.validation.iter();
+        let validation = validation.map(|name| load(name, None));
         Ok(Self {
-            train: train
-                .iter()
-                .map(|f| load(&f.name, f.weight))
-                .collect::<Result<_>>()?,
-            validation: config
-                .data
-                .validation
-                .iter()
-                .map(|f| load(f, None))
-                .collect::<Result<_>>()?,
+            train: train.collect::<Result<_>>()?,
+            validation: validation.collect::<Result<_>>()?,
             tokenizer_json: tokenizer.to_json().to_vec(),
         })
     }
@@ -283,14 +283,9 @@ fn load_file(
     special: SpecialIds,
 ) -> Result<Source> {
     let path = config.resolve(name);
-    let crate::DataConfig {
-        packing,
-        sequence_length,
-        ..
-    } = config.data;
     let cut = Cut {
-        packing,
-        sequence_length,
+        packing: config.data.packing,
+        sequence_length: config.data.sequence_length,
         eos_token_id: special.eos_token_id,
     };
     if let Format::Tokens = Format::of(&path)? {
@@ -302,10 +297,7 @@ fn load_file(
     for_each_document(&path, |line, text| {
         let ids = tokenizer.encode(text)?;
         if ids.contains(&special.mask_token_id) {
-            return Err(Error::MaskInText {
-                path: path.clone(),
-                line,
-            });
+            return Err(bad_line(&path, line, HOLDS_MASK, None));
         }
         source.n_unknown += ids.iter().filter(|&&id| Some(id) == unknown).count();
         source.push(&ids, cut);
@@ -313,10 +305,9 @@ fn load_file(
     })?;
     source.close();
     if source.n_documents == 0 {
-        Err(Error::NoDocuments { path })
-    } else {
-        Ok(source)
+        return Err(Error::NoDocuments { path });
     }
+    Ok(source)
 }
 
 /// Calls `each` with line number and text of every document that is not blank.
@@ -329,11 +320,8 @@ fn for_each_document(path: &Path, mut each: impl FnMut(usize, &str) -> Result<()
             expected: ".txt or .jsonl to make a tokenizer of",
         }),
         Format::JsonLines => {
-            let bad = |source| Error::BadJsonLine {
-                path: path.to_owned(),
-                line,
-                source,
-            };
+            let what = "is not a JSON object with a string \"text\"";
+            let bad = |source| bad_line(path, line, what, Some(source));
             let document: JsonDocument = serde_json::from_str(text).map_err(bad)?;
             each(line, &document.text)
         }
@@ -350,24 +338,36 @@ pub(crate) fn for_each_line(
     let mut bytes = Vec::new();
     for line in 1.. {
         bytes.clear();
-        if reader
-            .read_until(b'\n', &mut bytes)
-            .map_err(io("reading", path))?
-            == 0
-        {
+        let read = reader.read_until(b'\n', &mut bytes);
+        if read.map_err(io("reading", path))? == 0 {
             break;
         }
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|_| Error::NotUtf8 {
-                path: path.to_owned(),
-                line,
-            })?
-            .trim_end_matches(['\n', '\r']);
+        let text = std::str::from_utf8(&bytes);
+        let text = text.map_err(|_| bad_line(path, line, "is not UTF-8", None))?;
+        let text = text.trim_end_matches(['\n', '\r']);
         if !text.trim().is_empty() {
             each(line, text)?;
         }
     }
     Ok(())
+}
+
+/// What is wrong with a line that holds the mask token.
+pub(crate) const HOLDS_MASK: &str = "holds the mask token";
+
+pub(crate) fn bad_line(
+    path: &Path,
+    line: usize,
+    what: &'static str,
+    source: Option<serde_json::Error>,
+) -> Error {
+    let path = path.to_owned();
+    Error::BadLine {
+        path,
+        line,
+        what,
+        source,
+    }
 }
 
 #[derive(Deserialize)]
@@ -389,7 +389,7 @@ impl Format {
             Some("jsonl") => Ok(Self::JsonLines),
             Some("bin") => Ok(Self::Tokens),
             _ => Err(Error::UnknownFormat {
-                path: PathBuf::from(path),
+                path: path.to_owned(),
                 expected: ".txt, .jsonl or .bin",
             }),
         }

@@ -10,7 +10,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The configuration is not valid TOML, or has a key that does not exist.
-    #[error("config: {path} cannot be read as a training configuration", path = path.display())]
+    #[error("config: {path} cannot be read as a training configuration")]
     Config {
         /// The file.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum Error {
         rank: usize,
     },
     /// A file or folder could not be read or written.
-    #[error("{action} {path} failed", path = path.display())]
+    #[error("{action} {path} failed")]
     Io {
         /// What was being done, such as `writing`.
         action: &'static str,
@@ -66,68 +66,34 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A line of a text is not UTF-8.
-    #[error("data: {path} line {line} is not UTF-8", path = path.display())]
-    NotUtf8 {
+    /// A line of a data file that cannot be used: it is not UTF-8, not the JSON object that is
+    /// needed, or holds the mask token, which training could not tell from its own masks.
+    #[error("data: {path} line {line} {what}")]
+    BadLine {
         /// The file.
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
-    },
-    /// A line of a JSONL file is not an object with a string `text`.
-    #[error("data: {path} line {line} is not a JSON object with a string \"text\"", path = path.display())]
-    BadJsonLine {
-        /// The file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: usize,
-        /// What the parser found.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// A line of a JSONL file is no pair of a prompt and an answer.
-    #[error(
-        "data: {path} line {line} is no pair for fine-tuning: expected \"messages\" (role, content), \
-         \"conversations\" (from, value), or \"prompt\" and \"completion\"",
-        path = path.display()
-    )]
-    BadPair {
-        /// The file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: usize,
+        /// What is wrong with it.
+        what: &'static str,
         /// What the parser found, if the line is no JSON or has fields of another kind.
         #[source]
         source: Option<serde_json::Error>,
     },
-    /// A conversation that has nothing to learn.
-    #[error("data: {path} line {line}: {what}", path = path.display())]
+    /// A conversation that has nothing to learn, or a turn that nobody known speaks.
+    #[error("data: {path} line {line}: {what}")]
     BadConversation {
         /// The file.
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
         /// What is wrong.
-        what: &'static str,
-    },
-    /// A turn of a `ShareGPT` conversation that nobody known speaks.
-    #[error(
-        "data: {path} line {line}: a turn is from {from:?}; expected human, gpt or system",
-        path = path.display()
-    )]
-    UnknownSpeaker {
-        /// The file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: usize,
-        /// Who speaks.
-        from: String,
+        what: String,
     },
     /// Every pair of a file is longer than a sequence may be.
     #[error(
         "data: all pairs of {path} are longer than data.sequence_length = {sequence_length}; raise \
-         it as far as the model allows, or cut them (sft.too_long = \"cut\")",
-        path = path.display()
+         it as far as the model allows, or cut them (sft.too_long = \"cut\")"
     )]
     AllTooLong {
         /// The file.
@@ -138,16 +104,8 @@ pub enum Error {
     /// The configuration asks for a chat template, which the model lacks.
     #[error("config: sft.chat = \"always\", but the model has no chat template")]
     NoChatTemplate,
-    /// A document holds the mask token, which training could not tell from its own masks.
-    #[error("data: {path} line {line} holds the mask token", path = path.display())]
-    MaskInText {
-        /// The file.
-        path: PathBuf,
-        /// Line number, from 1.
-        line: usize,
-    },
     /// The extension of a file tells no known format.
-    #[error("data: {path} has an unknown format; expected {expected}", path = path.display())]
+    #[error("data: {path} has an unknown format; expected {expected}")]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -156,8 +114,7 @@ pub enum Error {
     },
     /// A pre-tokenized file ends amid an id.
     #[error(
-        "data: {path} has {bytes} bytes, no multiple of {width}; ids have 2 bytes with a vocabulary of at most 65536 entries, else 4",
-        path = path.display()
+        "data: {path} has {bytes} bytes, no multiple of {width}; ids have 2 bytes with a vocabulary of at most 65536 entries, else 4"
     )]
     BrokenTokens {
         /// The file.
@@ -169,8 +126,7 @@ pub enum Error {
     },
     /// A pre-tokenized file holds an id that no text has.
     #[error(
-        "data: {path}: id {id} at index {index} is the mask, or outside of the vocabulary of {vocab_size}; was the file made with this tokenizer?",
-        path = path.display()
+        "data: {path}: id {id} at index {index} is the mask, or outside of the vocabulary of {vocab_size}; was the file made with this tokenizer?"
     )]
     BadToken {
         /// The file.
@@ -183,7 +139,7 @@ pub enum Error {
         vocab_size: usize,
     },
     /// A file has no documents.
-    #[error("data: {path} has no documents", path = path.display())]
+    #[error("data: {path} has no documents")]
     NoDocuments {
         /// The file.
         path: PathBuf,
@@ -205,22 +161,19 @@ pub enum Error {
         model: usize,
     },
     /// Another process trains in this run folder.
-    #[error("run folder {path} is in use by another process", path = path.display())]
+    #[error("run folder {path} is in use by another process")]
     InUse {
         /// The folder.
         path: PathBuf,
     },
     /// The folder holds a model, but no training state.
-    #[error(
-        "run folder {path} holds a model but no training state; it would be overwritten",
-        path = path.display()
-    )]
+    #[error("run folder {path} holds a model but no training state; it would be overwritten")]
     Occupied {
         /// The folder.
         path: PathBuf,
     },
     /// There are checkpoints, but none is whole.
-    #[error("resume: no checkpoint in {path} is whole: {reason}", path = path.display())]
+    #[error("resume: no checkpoint in {path} is whole: {reason}")]
     NoWholeCheckpoint {
         /// The folder of the checkpoints.
         path: PathBuf,
@@ -228,7 +181,7 @@ pub enum Error {
         reason: String,
     },
     /// A checkpoint does not belong to this model.
-    #[error("resume: {path} does not fit the model: parameter {parameter}", path = path.display())]
+    #[error("resume: {path} does not fit the model: parameter {parameter}")]
     ForeignCheckpoint {
         /// The file.
         path: PathBuf,

@@ -5,7 +5,7 @@ use std::path::Path;
 use llada_text::{ChatTemplate, Message, Tokenizer};
 use serde::Deserialize;
 
-use crate::data::for_each_line;
+use crate::data::{HOLDS_MASK, bad_line, for_each_line};
 use crate::{ChatUse, Data, Error, Result, Source, SpecialIds, TooLong, TrainConfig};
 
 /// A line of a file; what else it holds is not read.
@@ -61,17 +61,7 @@ impl Data {
             chat: sft.chat,
             too_long: sft.too_long,
         };
-        let train = config.train_files();
-        let train = train
-            .iter()
-            .map(|file| reader.load(&file.name, file.weight));
-        let validation = config.data.validation.iter();
-        let validation = validation.map(|name| reader.load(name, None));
-        Ok(Self {
-            train: train.collect::<Result<_>>()?,
-            validation: validation.collect::<Result<_>>()?,
-            tokenizer_json: tokenizer.to_json().to_vec(),
-        })
+        Self::load_files(config, tokenizer, |name, weight| reader.load(name, weight))
     }
 }
 
@@ -87,10 +77,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn load(&self, name: &str, weight: Option<f64>) -> Result<Source> {
         let path = self.config.resolve(name);
-        if path
-            .extension()
-            .is_none_or(|extension| extension != "jsonl")
-        {
+        if path.extension() != Some("jsonl".as_ref()) {
             let expected = ".jsonl";
             return Err(Error::UnknownFormat { path, expected });
         }
@@ -123,8 +110,7 @@ impl Reader<'_> {
         answer.push(self.special.eos_token_id);
         let all = || prompt.iter().chain(&answer);
         if all().any(|&id| id == self.special.mask_token_id) {
-            let path = path.to_owned();
-            return Err(Error::MaskInText { path, line });
+            return Err(bad_line(path, line, HOLDS_MASK, None));
         }
         if prompt.len() + answer.len() > limit {
             if self.too_long == TooLong::Drop || prompt.len() >= limit {
@@ -157,35 +143,23 @@ impl Reader<'_> {
 
 /// The pairs of a line, at least one.
 fn pairs(path: &Path, line: usize, text: &str) -> Result<Vec<Pair>> {
-    let bad = |source| Error::BadPair {
-        path: path.to_owned(),
-        line,
-        source,
+    const EXPECTED: &str = "is no pair for fine-tuning: expected \"messages\" (role, content), \
+        \"conversations\" (from, value), or \"prompt\" and \"completion\"";
+    let bad = |source| bad_line(path, line, EXPECTED, source);
+    let bad_conversation = |what: String| {
+        let path = path.to_owned();
+        Error::BadConversation { path, line, what }
     };
     let parsed: Line = serde_json::from_str(text).map_err(|error| bad(Some(error)))?;
-    let found = match parsed {
-        Line {
-            messages: Some(messages),
-            ..
-        } => of_conversation(&messages),
-        Line {
-            conversations: Some(turns),
-            ..
-        } => {
+    let pair = parsed.prompt.zip(parsed.completion);
+    let found = match (parsed.messages, parsed.conversations, pair) {
+        (Some(messages), ..) => of_conversation(&messages),
+        (None, Some(turns), _) => {
             let messages = turns.into_iter().map(Turn::into_message);
             let messages = messages.collect::<std::result::Result<Vec<_>, String>>();
-            let unknown = |from| Error::UnknownSpeaker {
-                path: path.to_owned(),
-                line,
-                from,
-            };
-            of_conversation(&messages.map_err(unknown)?)
+            of_conversation(&messages.map_err(bad_conversation)?)
         }
-        Line {
-            prompt: Some(prompt),
-            completion: Some(answer),
-            ..
-        } => vec![Pair {
+        (None, None, Some((prompt, answer))) => vec![Pair {
             prompt: vec![Message::user(prompt)],
             answer,
             is_conversation: false,
@@ -199,8 +173,7 @@ fn pairs(path: &Path, line: usize, text: &str) -> Result<Vec<Pair>> {
     } else {
         return Ok(found);
     };
-    let path = path.to_owned();
-    Err(Error::BadConversation { path, line, what })
+    Err(bad_conversation(what.to_owned()))
 }
 
 /// A pair for each message of the assistant.
@@ -216,13 +189,17 @@ fn of_conversation(messages: &[Message]) -> Vec<Pair> {
 }
 
 impl Turn {
-    /// The turn under the names of chat templates; who speaks, if that is unknown.
+    /// The turn under the names of chat templates; what is wrong, if it is unknown who speaks.
     fn into_message(self) -> std::result::Result<Message, String> {
         let role = match self.from.as_str() {
             "human" | "user" => "user",
             "gpt" | "assistant" => "assistant",
             "system" => "system",
-            _ => return Err(self.from),
+            from => {
+                return Err(format!(
+                    "a turn is from {from:?}; expected human, gpt or system"
+                ));
+            }
         };
         Ok(Message {
             role: role.to_owned(),

@@ -1,9 +1,10 @@
 //! The picture of the loss.
 
 use plotters::coord::Shift;
+use plotters::drawing::DrawingAreaErrorKind;
 use plotters::prelude::{
     ChartBuilder, Circle, DrawingArea, IntoDrawingArea, LineSeries, PathElement, RGBColor,
-    SVGBackend, SeriesLabelPosition, ShapeStyle,
+    SVGBackend, SeriesLabelPosition,
 };
 use plotters::style::{BLACK, Color, WHITE};
 
@@ -26,7 +27,9 @@ type Point = (f64, f64);
 pub fn loss_svg(lines: &[MetricsLine]) -> Result<String> {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    draw(&root, lines).map_err(|reason| Error::Plot { reason })?;
+    draw(&root, lines).map_err(|error| Error::Plot {
+        reason: error.to_string(),
+    })?;
     drop(root);
     Ok(svg)
 }
@@ -34,7 +37,7 @@ pub fn loss_svg(lines: &[MetricsLine]) -> Result<String> {
 fn draw(
     root: &DrawingArea<SVGBackend<'_>, Shift>,
     lines: &[MetricsLine],
-) -> std::result::Result<(), String> {
+) -> std::result::Result<(), DrawingAreaErrorKind<std::io::Error>> {
     let raw: Vec<Point> = lines
         .iter()
         .map(|line| (line.step as f64, line.loss))
@@ -44,15 +47,13 @@ fn draw(
     let held_out = thinned(lines.iter().filter_map(held_out_point).collect(), MAX_DOTS);
     let (low, high) = y_range(&raw, &smooth, &held_out);
     let last_step = raw.last().map_or(1.0, |point| point.0).max(1.0);
-    let text = |error: &dyn std::fmt::Display| error.to_string();
 
-    root.fill(&WHITE).map_err(|e| text(&e))?;
+    root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(root)
         .margin(16)
         .x_label_area_size(48)
         .y_label_area_size(64)
-        .build_cartesian_2d(0.0..last_step, low..high)
-        .map_err(|e| text(&e))?;
+        .build_cartesian_2d(0.0..last_step, low..high)?;
     chart
         .configure_mesh()
         .x_desc("optimizer step")
@@ -63,36 +64,28 @@ fn draw(
         .y_label_formatter(&|loss| format!("{loss:.2}"))
         .light_line_style(BLACK.mix(0.03))
         .bold_line_style(BLACK.mix(0.12))
-        .draw()
-        .map_err(|e| text(&e))?;
+        .draw()?;
 
-    let clip = |&(x, y): &Point| (x, y.clamp(low, high));
-    chart
-        .draw_series(LineSeries::new(raw.iter().map(clip), RAW.stroke_width(1)))
-        .map_err(|e| text(&e))?
-        .label("training loss")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 24, y)], RAW.stroke_width(2)));
-    chart
-        .draw_series(LineSeries::new(
-            smooth.iter().map(clip),
-            SMOOTH.stroke_width(2),
-        ))
-        .map_err(|e| text(&e))?
-        .label("training loss, smoothed")
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 24, y)], SMOOTH.stroke_width(2)));
+    for (points, label, color, width) in [
+        (&raw, "training loss", RAW, 1),
+        (&smooth, "training loss, smoothed", SMOOTH, 2),
+    ] {
+        let clipped = points.iter().map(|&(x, y)| (x, y.clamp(low, high)));
+        chart
+            .draw_series(LineSeries::new(clipped, color.stroke_width(width)))?
+            .label(label)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 24, y)], color.stroke_width(2)));
+    }
     if !held_out.is_empty() {
         let bars = held_out.iter().map(|&((x, y), error)| {
             PathElement::new([(x, y - error), (x, y + error)], HELD_OUT.stroke_width(1))
         });
-        chart.draw_series(bars).map_err(|e| text(&e))?;
-        let dots = held_out
-            .iter()
-            .map(|&(point, _)| Circle::new(point, 4, filled()));
+        chart.draw_series(bars)?;
+        let dot = |center| Circle::new(center, 4, HELD_OUT.filled());
         chart
-            .draw_series(dots)
-            .map_err(|e| text(&e))?
+            .draw_series(held_out.iter().map(|&(point, _)| dot(point)))?
             .label("held-out bound ± standard error")
-            .legend(|(x, y)| Circle::new((x + 12, y), 4, filled()));
+            .legend(|(x, y)| Circle::new((x + 12, y), 4, HELD_OUT.filled()));
     }
     chart
         .configure_series_labels()
@@ -100,13 +93,8 @@ fn draw(
         .label_font(("sans-serif", 15))
         .background_style(WHITE.mix(0.9))
         .border_style(BLACK.mix(0.3))
-        .draw()
-        .map_err(|e| text(&e))?;
-    root.present().map_err(|e| text(&e))
-}
-
-fn filled() -> ShapeStyle {
-    HELD_OUT.filled()
+        .draw()?;
+    root.present()
 }
 
 fn held_out_point(line: &MetricsLine) -> Option<(Point, f64)> {

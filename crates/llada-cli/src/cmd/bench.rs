@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::args::{BenchArgs, BenchCommand, Format};
 use crate::output::print;
 
-use measure::{Peak, Timing};
+use measure::Timing;
 use subject::Subject;
 
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
@@ -30,7 +30,6 @@ struct Outcome<'a> {
     /// What was run: fields of the result.
     settings: Value,
     timing: Timing,
-    peak: Peak,
     /// Tokens that count in a pass.
     tokens: usize,
     /// FLOPs of a pass.
@@ -42,7 +41,7 @@ impl Outcome<'_> {
     fn print(&self, format: Format) -> Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "rates")]
         let per_second = |n: u64| n as f64 / self.timing.seconds;
-        let (gops, peak_gops) = (per_second(self.flops) / 1e9, self.peak.gops);
+        let (gops, peak_gops) = (per_second(self.flops) / 1e9, self.timing.peak_gops);
         let mut result = self.subject.describe();
         let of_device = self.subject.device.backend().peak_bytes();
         let peak_memory_bytes = of_device.or_else(memory::peak_bytes);

@@ -16,7 +16,7 @@ use llada::eval::Figure;
 use serde_json::{Value, json};
 
 use crate::args::{EvalArgs, EvalCommand};
-use crate::output::note;
+use crate::output::{note, print};
 
 pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     match &args.task {
@@ -52,6 +52,13 @@ impl Progress {
 
     fn seconds(&self) -> f64 {
         self.start.elapsed().as_secs_f64()
+    }
+
+    /// Prints a result as JSON, with how the evaluation ended.
+    fn print(&self, mut result: Value) -> Result<()> {
+        result["interrupted"] = json!(self.is_stopped());
+        result["seconds"] = json!(self.seconds());
+        print(&format!("{result}\n"))
     }
 
     /// An observer that draws a bar and ends the evaluation at Ctrl-C, saying where.

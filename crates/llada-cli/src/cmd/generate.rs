@@ -144,11 +144,8 @@ pub(super) fn read_prompts(path: &Path) -> Result<Vec<(Option<String>, Prompt<'s
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
     let mut prompts = Vec::new();
-    for (number, line) in text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.trim().is_empty())
-    {
+    let lines = text.lines().enumerate();
+    for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
         let place = format!("{name}, line {}", number + 1);
         let line: Line = serde_json::from_str(line).with_context(|| place.clone())?;
         let prompt = match (line.prompt, line.prompt_ids) {

@@ -35,10 +35,8 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
             "an autoregressive model has no probability for a first token: give a --prompt",
         ));
     }
-    let (n, limit) = (
-        prompt.len() + target.len(),
-        llada.info().max_sequence_length,
-    );
+    let n = prompt.len() + target.len();
+    let limit = llada.info().max_sequence_length;
     if n > limit {
         return Err(Misuse::of(format!(
             "{n} tokens exceed the context of {limit}"

@@ -3,16 +3,15 @@
 use std::path::Path;
 
 use anyhow::Result;
-use llada::diffusion::{MaskPredictor as _, PredictorInfo, Trainable as _};
+use llada::diffusion::{MaskPredictor as _, Trainable as _};
 use llada::model::LoraConfig;
 use llada::text::{ChatTemplate, Error as TextError};
 use llada::train::{
-    Communicator, Data, LoraSection, SpecialIds, Summary, TrainConfig, parameters_checksum,
-    sft_config_help,
+    Communicator, Data, SpecialIds, Summary, TrainConfig, parameters_checksum, sft_config_help,
 };
-use llada::{Checkpoint, Llada, LladaModel, LoadError};
+use llada::{Checkpoint, Llada, LoadError};
 
-use super::train::{Job, of_all_ranks, open, paths};
+use super::train::{Job, of_all_ranks, open};
 use crate::args::SftArgs;
 use crate::output::{note, print};
 
@@ -20,8 +19,7 @@ pub(crate) fn run(args: &SftArgs) -> Result<()> {
     if args.train.help_config {
         return print(&sft_config_help());
     }
-    let (run_dir, config_path) = paths(&args.train)?;
-    of_all_ranks(&args.train, |communicator| {
+    of_all_ranks(&args.train, |communicator, run_dir, config_path| {
         sft_as(communicator, args, run_dir, config_path)
     })
 }
@@ -34,7 +32,11 @@ fn sft_as(
     config_path: &Path,
 ) -> Result<Summary> {
     let mut config = TrainConfig::sft_from_file(config_path)?;
-    let lora = config.lora.as_ref().map(lora_config);
+    let lora = config.lora.as_ref().map(|section| LoraConfig {
+        rank: section.rank,
+        alpha: section.alpha,
+        targets: section.targets.clone(),
+    });
     lora.as_ref().map(LoraConfig::check).transpose()?;
     let run = open(communicator, run_dir)?;
     let device = crate::config::device(&args.train.run)?;
@@ -44,21 +46,20 @@ fn sft_as(
         model, tokenizer, ..
     } = checkpoint.trainable(&device, precision)?;
     let template = chat_template(&checkpoint)?;
-    let PredictorInfo {
-        eos_token_id,
-        mask_token_id,
-        ..
-    } = model.info();
+    let info = model.info();
     let special = SpecialIds {
-        eos_token_id,
-        mask_token_id,
+        eos_token_id: info.eos_token_id,
+        mask_token_id: info.mask_token_id,
     };
     let data = Data::load_pairs(&config, &tokenizer, template.as_ref(), special)?;
     // A run goes on from the model that it began with.
     let checksum = parameters_checksum(model.parameters())?;
     config.model.insert("checksum".to_owned(), checksum.into());
     let config_json = model.config().to_json();
-    let model = adapted(model, lora.as_ref(), config.seed)?;
+    let model = match &lora {
+        Some(lora) => model.with_lora(lora, config.seed)?,
+        None => model,
+    };
     let mut model = model.checkpoint_activations(config.train.activation_checkpointing);
 
     if communicator.rank() == 0 {
@@ -83,21 +84,6 @@ fn sft_as(
     job.run(&mut model)
 }
 
-fn lora_config(section: &LoraSection) -> LoraConfig {
-    LoraConfig {
-        rank: section.rank,
-        alpha: section.alpha,
-        targets: section.targets.clone(),
-    }
-}
-
-fn adapted(model: LladaModel, lora: Option<&LoraConfig>, seed: u64) -> Result<LladaModel> {
-    Ok(match lora {
-        Some(lora) => model.with_lora(lora, seed)?,
-        None => model,
-    })
-}
-
 /// The chat template of a model, if it has one.
 fn chat_template(checkpoint: &Checkpoint) -> Result<Option<ChatTemplate>> {
     match checkpoint.template() {
@@ -110,20 +96,19 @@ fn chat_template(checkpoint: &Checkpoint) -> Result<Option<ChatTemplate>> {
 /// Tells what the data have that is not learned as it is.
 fn tell(data: &Data) {
     for source in data.train.iter().chain(&data.validation) {
-        let n_pairs = source.n_documents + source.n_dropped;
-        for (what, n, of, things) in [
-            ("too long and left out", source.n_dropped, n_pairs, "pairs"),
-            ("too long and cut", source.n_cut, n_pairs, "pairs"),
-            (
-                "unknown to the tokenizer",
-                source.n_unknown,
-                source.n_tokens(),
-                "tokens",
-            ),
-        ] {
+        let tell = |what: &str, n: usize, all: usize, things: &str| {
             if n > 0 {
-                note(&format!("{}: {what}: {n} of {of} {things}", source.name));
+                note(&format!("{}: {what}: {n} of {all} {things}", source.name));
             }
-        }
+        };
+        let (n_pairs, n_tokens) = (source.n_documents + source.n_dropped, source.n_tokens());
+        tell("too long and left out", source.n_dropped, n_pairs, "pairs");
+        tell("too long and cut", source.n_cut, n_pairs, "pairs");
+        tell(
+            "unknown to the tokenizer",
+            source.n_unknown,
+            n_tokens,
+            "tokens",
+        );
     }
 }

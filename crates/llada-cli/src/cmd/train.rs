@@ -23,31 +23,25 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     if args.help_config {
         return print(&config_help());
     }
-    let (run_dir, config_path) = paths(args)?;
-    of_all_ranks(args, |communicator| {
+    of_all_ranks(args, |communicator, run_dir, config_path| {
         train_as(communicator, args, run_dir, config_path)
     })
 }
 
-/// Folder of the run and file of its configuration.
-pub(super) fn paths(args: &TrainArgs) -> Result<(&Path, &Path)> {
-    match (&args.run_dir, &args.config) {
-        (Some(run_dir), Some(config)) => Ok((run_dir, config)),
-        _ => anyhow::bail!("RUN_DIR and --config are needed"),
-    }
-}
-
-/// Joins the job that this process belongs to, runs its part, and prints the result once; an error
-/// of one rank ends all.
+/// Joins the job that this process belongs to, runs its part with the folder of the run and the file
+/// of its configuration, and prints the result once; an error of one rank ends all.
 pub(super) fn of_all_ranks(
     args: &TrainArgs,
-    run: impl FnOnce(&dyn Communicator) -> Result<Summary>,
+    run: impl FnOnce(&dyn Communicator, &Path, &Path) -> Result<Summary>,
 ) -> Result<()> {
+    let (Some(run_dir), Some(config_path)) = (&args.run_dir, &args.config) else {
+        anyhow::bail!("RUN_DIR and --config are needed");
+    };
     let communicator = ranks::join()?;
     let communicator = &*communicator;
-    match run(communicator) {
+    match run(communicator, run_dir, config_path) {
         Err(error) if communicator.size() > 1 => ranks::give_up(communicator, &error),
-        Ok(summary) if communicator.rank() == 0 => report(args, &summary),
+        Ok(summary) if communicator.rank() == 0 => report(run_dir, args.run.format, &summary),
         done => done.map(|_| ()),
     }
 }
@@ -146,15 +140,18 @@ impl Job<'_> {
         if self.communicator.rank() != 0 {
             return Ok(train(model, &setup, &mut Silent)?);
         }
-        let mut observer = Bar::default();
+        let mut observer = Bar {
+            bar: ProgressBar::hidden(),
+            loss: None,
+            bound: None,
+        };
         let summary = train(model, &setup, &mut observer)?;
         observer.bar.finish();
         Ok(summary)
     }
 }
 
-fn report(args: &TrainArgs, summary: &Summary) -> Result<()> {
-    let (run_dir, _) = paths(args)?;
+fn report(run_dir: &Path, format: Format, summary: &Summary) -> Result<()> {
     let result = serde_json::json!({
         "run_dir": run_dir,
         "step": summary.step,
@@ -168,7 +165,7 @@ fn report(args: &TrainArgs, summary: &Summary) -> Result<()> {
         "validation_bound": summary.validation_bound,
         "validation_standard_error": summary.validation_standard_error,
     });
-    match args.run.format {
+    match format {
         Format::Json => print(&format!("{result}\n")),
         Format::Text if summary.finished => print(&format!(
             "step {}, {} tokens, {:.0} tokens/s: the model is in {}\n",
@@ -232,16 +229,6 @@ struct Bar {
     bar: ProgressBar,
     loss: Option<f64>,
     bound: Option<f64>,
-}
-
-impl Default for Bar {
-    fn default() -> Self {
-        Self {
-            bar: ProgressBar::hidden(),
-            loss: None,
-            bound: None,
-        }
-    }
 }
 
 impl Observer for Bar {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow};
 use indicatif::ProgressBar;
 use sha1::Sha1;
+use sha2::digest::DynDigest;
 use sha2::{Digest as _, Sha256};
 use ureq::http::StatusCode;
 
@@ -126,9 +127,9 @@ struct Partial {
     file: File,
     /// In bytes.
     len: u64,
-    hasher: Hasher,
+    hasher: Box<dyn DynDigest>,
     /// The hasher of no bytes.
-    fresh: Hasher,
+    fresh: Box<dyn DynDigest>,
 }
 
 impl Partial {
@@ -139,7 +140,7 @@ impl Partial {
             options.open(path)
         });
         let file = opened.with_context(|| format!("writing {}", path.display()))?;
-        let fresh = Hasher::new(entry);
+        let fresh = hasher(entry);
         let mut partial = Self {
             path: path.to_owned(),
             len: 0,
@@ -196,7 +197,7 @@ impl Partial {
 
     /// Makes a blob of it, if the checksum is right.
     fn finish(self, blob: &Path, entry: &Entry) -> Result<()> {
-        let (expected, got) = (&entry.etag, self.hasher.clone().finish());
+        let (expected, got) = (&entry.etag, hex(&self.hasher.clone().finalize()));
         if got != *expected {
             self.remove()?;
             anyhow::bail!(
@@ -208,34 +209,12 @@ impl Partial {
     }
 }
 
-/// The checksum that the length of an `ETag` tells.
-#[derive(Clone)]
-enum Hasher {
-    Sha256(Sha256),
-    /// Of `blob`, the size and the bytes, as git names a file.
-    GitSha1(Sha1),
-}
-
-impl Hasher {
-    fn new(entry: &Entry) -> Self {
-        if entry.etag.len() == 64 {
-            return Self::Sha256(Sha256::new());
-        }
-        Self::GitSha1(Sha1::new_with_prefix(format!("blob {}\0", entry.size)))
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Self::Sha256(hasher) => hasher.update(bytes),
-            Self::GitSha1(hasher) => hasher.update(bytes),
-        }
-    }
-
-    fn finish(self) -> String {
-        match self {
-            Self::Sha256(hasher) => hex(&hasher.finalize()),
-            Self::GitSha1(hasher) => hex(&hasher.finalize()),
-        }
+/// The checksum that the length of an `ETag` tells: SHA-256, or as git names a file, SHA-1 of
+/// `blob`, the size and the bytes.
+fn hasher(entry: &Entry) -> Box<dyn DynDigest> {
+    match entry.etag.len() {
+        64 => Box::new(Sha256::new()),
+        _ => Box::new(Sha1::new_with_prefix(format!("blob {}\0", entry.size))),
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use crate::weights::words;
+use crate::stored::words;
 
 /// An element type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

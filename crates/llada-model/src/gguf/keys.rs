@@ -1,8 +1,9 @@
 //! The keys of a GGUF file as a configuration, and the tensors that it needs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
+use memmap2::Mmap;
 use serde_json::json;
 
 use super::header::{self, Header, Reader, Value};
@@ -33,70 +34,78 @@ const DEFAULT_ROPE_BASE: f64 = 10_000.0;
 /// Tables for the positions are built at loading, so their number is limited.
 const MAX_CONTEXT: usize = 1 << 20;
 
-/// Typed access to the keys of a header.
-#[derive(Clone, Copy)]
-pub(super) struct Keys<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) path: &'a Path,
-    pub(super) header: &'a Header,
+/// What numbers are expected to be.
+const NUMBER: &str = "a number from 0 to 2^28";
+
+fn number(value: &Value) -> Option<u32> {
+    match *value {
+        Value::Integer(value @ 0..=0x1000_0000) => u32::try_from(value).ok(),
+        _ => None,
+    }
 }
 
-impl<'a> Keys<'a> {
-    fn fault(self, key: &str, got: impl Into<String>, expected: impl Into<String>) -> Error {
-        fault(self.path, format!("key {key}"), got, expected)
+/// A mapped file with typed access to the keys of its header.
+#[derive(Debug)]
+pub(super) struct Keys {
+    pub(super) map: Mmap,
+    pub(super) path: PathBuf,
+    pub(super) header: Header,
+}
+
+impl Keys {
+    fn fault(&self, key: &str, got: impl Into<String>, expected: impl Into<String>) -> Error {
+        fault(&self.path, format!("key {key}"), got, expected)
     }
 
-    pub(super) fn missing(self, key: &str) -> Error {
+    pub(super) fn missing(&self, key: &str) -> Error {
         self.fault(key, "missing", "its value in the file")
     }
 
-    fn required<T>(self, key: &str, value: Option<T>) -> Result<T> {
+    fn required<T>(&self, key: &str, value: Option<T>) -> Result<T> {
         value.ok_or_else(|| self.missing(key))
     }
 
-    pub(super) fn text(self, key: &str) -> Result<Option<&'a str>> {
-        match self.header.values.get(key) {
-            None => Ok(None),
-            Some(Value::Text(bytes)) => {
-                let text = std::str::from_utf8(&self.bytes[bytes.clone()]);
-                Ok(Some(text.expect("checked when the header was read")))
-            }
-            Some(other) => Err(self.fault(key, other.describe(), "a text")),
-        }
+    /// What `read` makes of the value of a key, if the file has the key.
+    fn value<'a, T>(
+        &'a self,
+        key: &str,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.header.values.get(key) else {
+            return Ok(None);
+        };
+        let error = || self.fault(key, value.describe(), expected);
+        read(value).map(Some).ok_or_else(error)
     }
 
-    fn flag(self, key: &str) -> Result<Option<bool>> {
-        match self.header.values.get(key) {
-            None => Ok(None),
-            Some(Value::Flag(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(self.fault(key, other.describe(), "true or false")),
-        }
+    pub(super) fn text(&self, key: &str) -> Result<Option<&str>> {
+        self.value(key, "a text", |value| match value {
+            Value::Text(bytes) => std::str::from_utf8(&self.map[bytes.clone()]).ok(),
+            _ => None,
+        })
     }
 
-    fn real(self, key: &str) -> Result<Option<f64>> {
-        match self.header.values.get(key) {
-            None => Ok(None),
-            Some(&Value::Real(value)) if value.is_finite() && value > 0.0 => Ok(Some(value)),
-            Some(other) => Err(self.fault(key, other.describe(), "a real number above 0")),
-        }
+    fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.value(key, "true or false", |value| match value {
+            Value::Flag(flag) => Some(*flag),
+            _ => None,
+        })
     }
 
-    pub(super) fn number(self, key: &str) -> Result<Option<u32>> {
-        let value = self.header.values.get(key);
-        value.map(|value| self.in_range(key, value)).transpose()
+    fn real(&self, key: &str) -> Result<Option<f64>> {
+        self.value(key, "a real number above 0", |value| match *value {
+            Value::Real(value) => (value.is_finite() && value > 0.0).then_some(value),
+            _ => None,
+        })
     }
 
-    fn in_range(self, key: &str, value: &Value) -> Result<u32> {
-        match value {
-            &Value::Integer(value @ 0..=0x1000_0000) => {
-                Ok(u32::try_from(value).expect("at most 2^28"))
-            }
-            other => Err(self.fault(key, other.describe(), "a number from 0 to 2^28")),
-        }
+    pub(super) fn number(&self, key: &str) -> Result<Option<u32>> {
+        self.value(key, NUMBER, number)
     }
 
     /// A reader of the values of a key's array, with their type and number.
-    fn array(self, key: &str) -> Result<(Reader<'a>, u32, u64)> {
+    fn array(&self, key: &str) -> Result<(Reader<'_>, u32, u64)> {
         match self.header.values.get(key) {
             None => Err(self.missing(key)),
             Some(Value::Array {
@@ -104,15 +113,15 @@ impl<'a> Keys<'a> {
                 length,
                 bytes,
             }) => {
-                let within = &self.bytes[..bytes.end];
-                let reader = Reader::new(within, bytes.start, self.path, format!("key {key}"));
+                let within = &self.map[..bytes.end];
+                let reader = Reader::new(within, bytes.start, &self.path, format!("key {key}"));
                 Ok((reader, *kind, *length))
             }
             Some(other) => Err(self.fault(key, other.describe(), "an array")),
         }
     }
 
-    pub(super) fn texts(self, key: &str) -> Result<Vec<&'a str>> {
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<&str>> {
         let (mut reader, kind, length) = self.array(key)?;
         if kind != header::TEXT {
             return Err(self.fault(key, format!("an array of type {kind}"), "texts"));
@@ -120,18 +129,20 @@ impl<'a> Keys<'a> {
         (0..length).map(|_| reader.text()).collect()
     }
 
-    pub(super) fn numbers(self, key: &str) -> Result<Vec<u32>> {
+    pub(super) fn numbers(&self, key: &str) -> Result<Vec<u32>> {
         let (mut reader, kind, length) = self.array(key)?;
         if kind == header::TEXT {
             return Err(self.fault(key, "an array of texts", "numbers"));
         }
-        (0..length)
-            .map(|_| self.in_range(key, &reader.scalar(kind)?))
-            .collect()
+        let next = |_| {
+            let value = reader.scalar(kind)?;
+            number(&value).ok_or_else(|| self.fault(key, value.describe(), NUMBER))
+        };
+        (0..length).map(next).collect()
     }
 
     /// Checks what has one supported value, where the key is there at all.
-    fn supported(self, head_dim: usize) -> Result<()> {
+    fn supported(&self, head_dim: usize) -> Result<()> {
         for key in ["llada.attention.causal", "diffusion.shift_logits"] {
             if self.flag(key)? == Some(true) {
                 return Err(self.fault(key, "true", "false"));
@@ -162,7 +173,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub(super) fn config(self) -> Result<ModelConfig> {
+    pub(super) fn config(&self) -> Result<ModelConfig> {
         let key = "general.architecture";
         let architecture = self.required(key, self.text(key)?)?;
         if architecture != ARCHITECTURE {
@@ -170,7 +181,7 @@ impl<'a> Keys<'a> {
         }
         let epsilon = self.required(EPSILON, self.real(EPSILON)?)?;
         let tensors = &self.header.tensors;
-        let (name, path) = ("token_embd.weight".to_owned(), self.path.to_owned());
+        let (name, path) = ("token_embd.weight".to_owned(), self.path.clone());
         let embedding = tensors.get(&name);
         let embedding = embedding.ok_or(Error::MissingTensor { name, path })?;
         let rows = embedding.shape.first().copied().unwrap_or(0);
@@ -205,7 +216,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The error about a field of `config.json` as one about the key.
-    fn name_key(self, error: Error) -> Error {
+    fn name_key(&self, error: Error) -> Error {
         let Error::UnsupportedField {
             field,
             value,
@@ -223,7 +234,7 @@ impl<'a> Keys<'a> {
     }
 
     /// All tensors are there, of the right shapes, and no others.
-    pub(super) fn check_tensors(self, config: &ModelConfig) -> Result<()> {
+    pub(super) fn check_tensors(&self, config: &ModelConfig) -> Result<()> {
         let tensors = &self.header.tensors;
         // No list of names that is longer than the file.
         if config.n_layers > tensors.len() {
@@ -231,27 +242,23 @@ impl<'a> Keys<'a> {
             let expected = format!("blocks of the file's {} tensors", tensors.len());
             return Err(self.fault("llada.block_count", got, expected));
         }
-        let mut needed = BTreeMap::new();
-        for (parameter, shape) in config.parameter_shapes() {
-            needed.insert(tensor_name(&parameter), shape);
-        }
+        let named = |(parameter, shape): (String, _)| (tensor_name(&parameter), shape);
+        let needed: BTreeMap<_, _> = config.parameter_shapes().into_iter().map(named).collect();
+        let wrong = |name: &str, got: String, expected: &str| {
+            Err(fault(&self.path, format!("tensor {name}"), got, expected))
+        };
         for (name, shape) in &needed {
             let Some(entry) = tensors.get(name) else {
-                let (name, path) = (name.clone(), self.path.to_owned());
+                let (name, path) = (name.clone(), self.path.clone());
                 return Err(Error::MissingTensor { name, path });
             };
             if entry.shape != *shape {
-                let (got, expected) = (format!("shape {:?}", entry.shape), format!("{shape:?}"));
-                return Err(fault(self.path, format!("tensor {name}"), got, expected));
+                let got = format!("shape {:?}", entry.shape);
+                return wrong(name, got, &format!("{shape:?}"));
             }
         }
         match tensors.keys().find(|name| !needed.contains_key(*name)) {
-            Some(name) => Err(fault(
-                self.path,
-                format!("tensor {name}"),
-                "there",
-                "the tensors of the model only",
-            )),
+            Some(name) => wrong(name, "there".to_owned(), "the tensors of the model only"),
             None => Ok(()),
         }
     }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use llada::diffusion::{Choice, MaskPredictor as _, Query};
 use serde_json::json;
 
-use super::measure::{Peak, Timing};
+use super::measure::Timing;
 use super::{Outcome, Subject};
 use crate::args::BenchForwardArgs;
 use crate::config::Misuse;
@@ -30,14 +30,12 @@ pub(super) fn run(args: &BenchForwardArgs) -> Result<()> {
         batch.ids_mut()[position] = subject.config.mask_token_id;
     }
     let pass = || Ok(model.candidates(Query::new(&batch, &positions), &Choice::GREEDY)?);
-    let time = || Timing::of(args.subject.rounds, pass);
-    let (peak, (timing, _)) = Peak::around(&subject.device, subject.precision, time)?;
+    let (timing, _) = Timing::of(&subject, args.subject.rounds, pass)?;
     let tokens = batch.n_tokens();
     Outcome {
         subject: &subject,
         settings: json!({ "length": length, "masked": masked }),
         timing,
-        peak,
         tokens,
         flops: subject.config.forward_flops(tokens, positions.len()),
         weights_bytes: model.bytes(),

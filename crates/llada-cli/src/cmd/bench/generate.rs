@@ -11,11 +11,11 @@ use llada::diffusion::{
 use llada::sample::{CacheMode, Output, Process, Request, SampleConfig, sample};
 use serde_json::json;
 
-use super::measure::{Peak, Timing};
+use super::measure::Timing;
 use super::{Outcome, Subject};
 use crate::args::BenchGenerateArgs;
 use crate::cmd::observe::of_sampler;
-use crate::config::Misuse;
+use crate::config::{Misuse, check_counts};
 
 pub(super) fn run(args: &BenchGenerateArgs) -> Result<()> {
     let subject = Subject::new(&args.subject, 1, None)?;
@@ -34,9 +34,7 @@ pub(super) fn run(args: &BenchGenerateArgs) -> Result<()> {
         let outputs = sample(&counting, &requests, &mut |_| ControlFlow::Continue(()));
         Ok((counting.flops.get(), outputs.map_err(of_sampler)?))
     };
-    let time = || Timing::of(args.subject.rounds, pass);
-    let (peak, (timing, (flops, outputs))) =
-        Peak::around(&subject.device, subject.precision, time)?;
+    let (timing, (flops, outputs)) = Timing::of(&subject, args.subject.rounds, pass)?;
     let most = |of: fn(&Output) -> usize| outputs.iter().map(of).max();
     Outcome {
         subject: &subject,
@@ -49,7 +47,6 @@ pub(super) fn run(args: &BenchGenerateArgs) -> Result<()> {
             "nfe": most(|output| output.nfe),
         }),
         timing,
-        peak,
         tokens: subject.batch * gen_length,
         flops,
         weights_bytes: model.bytes(),
@@ -76,16 +73,12 @@ fn lengths(args: &BenchGenerateArgs) -> Result<(usize, usize)> {
 
 fn sample_config(args: &BenchGenerateArgs, gen_length: usize) -> Result<SampleConfig> {
     let steps = args.steps.unwrap_or(gen_length);
-    for (flag, value) in [
-        ("--prompt-length", args.prompt_length.unwrap_or(1)),
-        ("--gen-length", gen_length),
-        ("--steps", steps),
-        ("--block-length", args.block_length.unwrap_or(1)),
-    ] {
-        if value == 0 {
-            return Err(Misuse::of(format!("{flag} must be at least 1")));
-        }
-    }
+    check_counts(&[
+        ("--prompt-length", args.prompt_length),
+        ("--gen-length", Some(gen_length)),
+        ("--steps", Some(steps)),
+        ("--block-length", args.block_length),
+    ])?;
     let cache: Result<CacheMode, _> = args.cache.parse();
     Ok(SampleConfig {
         steps,

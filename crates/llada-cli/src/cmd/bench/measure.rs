@@ -6,6 +6,8 @@ use std::time::Instant;
 use anyhow::Result;
 use llada::{Device, Precision};
 
+use super::Subject;
+
 /// Seconds that the timed passes take at least if their number is not given.
 const BUDGET: f64 = 3.0;
 /// Passes at most, if their number is not given.
@@ -18,11 +20,15 @@ pub(super) struct Timing {
     /// The median.
     pub(super) seconds: f64,
     pub(super) seconds_min: f64,
+    /// The most that the machine does, in 10^9 operations a second.
+    pub(super) peak_gops: f64,
 }
 
 impl Timing {
-    /// Runs `pass` once to warm up and then `rounds` times. Gives what the last one gave.
+    /// Runs `pass` once to warm up and then `rounds` times. Gives what the last one gave. The peak is
+    /// the larger of those before and after, for the machine's speed changes with time.
     pub(super) fn of<T>(
+        subject: &Subject,
         rounds: Option<NonZeroUsize>,
         mut pass: impl FnMut() -> Result<T>,
     ) -> Result<(Self, T)> {
@@ -31,6 +37,7 @@ impl Timing {
             let last = std::hint::black_box(pass()?);
             Ok((start.elapsed().as_secs_f64(), last))
         };
+        let before = peak_gops(&subject.device, subject.precision)?;
         let (first, mut last) = timed()?;
         #[expect(
             clippy::cast_possible_truncation,
@@ -46,8 +53,10 @@ impl Timing {
             last = given;
         }
         all.sort_by(f64::total_cmp);
+        let after = peak_gops(&subject.device, subject.precision)?;
         let timing = Self {
             rounds,
+            peak_gops: before.max(after),
             seconds: f64::midpoint(all[(rounds - 1) / 2], all[rounds / 2]),
             seconds_min: all[0],
         };
@@ -55,44 +64,24 @@ impl Timing {
     }
 }
 
-/// The most that the machine does, in 10^9 operations a second.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peak {
-    pub(super) gops: f64,
-}
-
-impl Peak {
-    /// The best of many short runs: one that nothing disturbed.
-    fn now(device: &Device, precision: Precision) -> Result<Self> {
-        /// Some milliseconds on a fast machine.
-        const ROUNDS: usize = 1_000;
-        const RUNS: usize = 20;
-        /// Enough, on a slow machine.
-        const SECONDS: f64 = 0.2;
-        let (start, mut gops) = (Instant::now(), 0.0);
-        for _ in 0..RUNS {
-            let run = Instant::now();
-            let flops = device.backend().gemm_peak(precision, ROUNDS)?;
-            #[expect(clippy::cast_precision_loss, reason = "a rate")]
-            let rate = flops as f64 / run.elapsed().as_secs_f64() / 1e9;
-            gops = f64::max(gops, rate);
-            if start.elapsed().as_secs_f64() > SECONDS {
-                break;
-            }
+/// The most that the machine does, in 10^9 operations a second: the best of many short runs, one
+/// that nothing disturbed.
+fn peak_gops(device: &Device, precision: Precision) -> Result<f64> {
+    /// Some milliseconds on a fast machine.
+    const ROUNDS: usize = 1_000;
+    const RUNS: usize = 20;
+    /// Enough, on a slow machine.
+    const SECONDS: f64 = 0.2;
+    let (start, mut gops) = (Instant::now(), 0.0);
+    for _ in 0..RUNS {
+        let run = Instant::now();
+        let flops = device.backend().gemm_peak(precision, ROUNDS)?;
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let rate = flops as f64 / run.elapsed().as_secs_f64() / 1e9;
+        gops = f64::max(gops, rate);
+        if start.elapsed().as_secs_f64() > SECONDS {
+            break;
         }
-        Ok(Self { gops })
     }
-
-    /// Measures before and after `work`, for the machine's speed changes with time: the larger.
-    pub(super) fn around<T>(
-        device: &Device,
-        precision: Precision,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Result<(Self, T)> {
-        let before = Self::now(device, precision)?;
-        let result = work()?;
-        let after = Self::now(device, precision)?;
-        let gops = before.gops.max(after.gops);
-        Ok((Self { gops }, result))
-    }
+    Ok(gops)
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::memory::check_room;
 use crate::args::SubjectArgs;
-use crate::config::{Misuse, device, precision, preset};
+use crate::config::{Misuse, check_counts, device, precision, preset};
 
 const CONFIG: &str = "config.json";
 
@@ -95,11 +95,7 @@ impl Subject {
     /// batch of them.
     pub(super) fn check_length(&self, flag: &str, length: usize) -> Result<()> {
         let limit = self.config.max_sequence_length;
-        for (flag, value) in [(flag, length), ("--batch", self.batch)] {
-            if value == 0 {
-                return Err(Misuse::of(format!("{flag} must be at least 1")));
-            }
-        }
+        check_counts(&[(flag, Some(length)), ("--batch", Some(self.batch))])?;
         if length > limit {
             return Err(Misuse::of(format!(
                 "{flag}: {length} positions exceed the context of {limit}"

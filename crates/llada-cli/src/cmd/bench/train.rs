@@ -7,7 +7,7 @@ use llada::diffusion::Trainable as _;
 use llada::train::{Batch, Optimizer, TrainConfig, train_step};
 use serde_json::json;
 
-use super::measure::{Peak, Timing};
+use super::measure::Timing;
 use super::{Outcome, Subject};
 use crate::args::BenchTrainArgs;
 use crate::config::Misuse;
@@ -28,8 +28,8 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
     let mut optimizer = Optimizer::new(model.parameters())?;
     // Always the first step, so that every round masks the same tokens.
     let pass = || Ok(train_step(&mut model, &mut optimizer, &batch, &config, 0)?);
-    let time = || Timing::of(args.steps.or(args.subject.rounds), pass);
-    let (peak, (timing, report)) = Peak::around(&subject.device, subject.precision, time)?;
+    let rounds = args.steps.or(args.subject.rounds);
+    let (timing, report) = Timing::of(&subject, rounds, pass)?;
     let tokens = batch.tokens.n_tokens();
     let bytes = |x: &llada::tensor::Tensor| x.numel() * x.dtype().size_bytes();
     Outcome {
@@ -39,7 +39,6 @@ pub(super) fn run(args: &BenchTrainArgs) -> Result<()> {
             "activation_checkpointing": args.activation_checkpointing,
         }),
         timing,
-        peak,
         tokens,
         // The gradients of the inputs and of the weights are a product each.
         flops: 3 * subject.config.forward_flops(tokens, report.predicted),

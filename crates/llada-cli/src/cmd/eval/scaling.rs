@@ -15,11 +15,8 @@ use crate::output::{print, save};
 pub(super) fn run(args: &ScalingArgs) -> Result<()> {
     let text = read(&args.data)?;
     // What is missing in a folder is said before hours of work.
-    let tokens: Vec<u64> = args
-        .runs
-        .iter()
-        .map(|run| seen(run))
-        .collect::<Result<_>>()?;
+    let tokens = args.runs.iter().map(|run| seen(run));
+    let tokens: Vec<u64> = tokens.collect::<Result<_>>()?;
     let progress = Progress::new()?;
     let mut points = Vec::new();
     for (run, &n_tokens) in args.runs.iter().zip(&tokens) {

@@ -8,7 +8,6 @@ use llada::diffusion::LikelihoodConfig;
 use llada::eval::{
     Figure, GenerationConfig, choose, exact_matches, read_choices, read_generations,
 };
-use serde_json::json;
 
 use super::{Progress, figure_json, percent, read};
 use crate::args::{Format, GenerationArgs, LikelihoodArgs};
@@ -27,12 +26,8 @@ pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
         ..LikelihoodConfig::default()
     };
     let progress = Progress::new()?;
-    let chosen = choose(
-        &subject,
-        &tasks,
-        &config,
-        &mut progress.observe("tasks".into()),
-    )?;
+    let observer = &mut progress.observe("tasks".into());
+    let chosen = choose(&subject, &tasks, &config, observer)?;
     let of = |of: fn(&llada::eval::Chosen) -> bool| {
         Figure::accuracy(&chosen.iter().map(of).collect::<Vec<bool>>())
     };
@@ -41,9 +36,7 @@ pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
         Format::Json => {
             let mut result = figure_json(sum);
             result["per_token"] = figure_json(per_token);
-            result["interrupted"] = json!(progress.is_stopped());
-            result["seconds"] = json!(progress.seconds());
-            print(&format!("{result}\n"))
+            progress.print(result)
         }
         Format::Text => print(&format!(
             "{} right by likelihood, {} by likelihood per token ({} tasks)\n",
@@ -70,12 +63,7 @@ pub(super) fn generation(args: &GenerationArgs) -> Result<()> {
         exact_matches(&subject, &tasks, config, observer).with_context(|| name(&args.data))?;
     let figure = Figure::accuracy(&right);
     match args.model.run.format {
-        Format::Json => {
-            let mut result = figure_json(figure);
-            result["interrupted"] = json!(progress.is_stopped());
-            result["seconds"] = json!(progress.seconds());
-            print(&format!("{result}\n"))
-        }
+        Format::Json => progress.print(figure_json(figure)),
         Format::Text => print(&format!(
             "{} right ({} tasks)\n",
             percent(figure),

@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Entry, Hasher, Partial};
+use super::{Entry, Partial, hasher, hex};
 
 const EMPTY_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 /// What `git hash-object` says about `hello\n`.
@@ -22,11 +22,12 @@ fn open(path: &Path, entry: &Entry) -> Partial {
 
 #[test]
 fn checksums_are_those_of_sha256sum_and_git() {
-    assert_eq!(Hasher::new(&entry(EMPTY_SHA256, 0)).finish(), EMPTY_SHA256);
-    let mut hasher = Hasher::new(&entry(HELLO_GIT, 6));
+    let empty = hasher(&entry(EMPTY_SHA256, 0)).finalize();
+    assert_eq!(hex(&empty), EMPTY_SHA256);
+    let mut hasher = hasher(&entry(HELLO_GIT, 6));
     hasher.update(b"hel");
     hasher.update(b"lo\n");
-    assert_eq!(hasher.finish(), HELLO_GIT);
+    assert_eq!(hex(&hasher.finalize()), HELLO_GIT);
 }
 
 #[test]
