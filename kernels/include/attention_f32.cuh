@@ -221,9 +221,12 @@ __device__ __forceinline__ void attention_fwd_f32(const LladaAttentionArgs& args
   Work work{left, right};
 
   float out[kChunks][4][4], row_max[4], row_sum[4];
+  // Of each row: a quotient, which the loop must not compute anew.
+  int seen[4];
   clear(out);
 #pragma unroll
   for (int a = 0; a < 4; a++) {
+    seen[a] = place.seen(first + Work::row(a));
     row_max[a] = -CUDART_INF_F;
     row_sum[a] = 0.0f;
   }
@@ -233,11 +236,10 @@ __device__ __forceinline__ void attention_fwd_f32(const LladaAttentionArgs& args
     work.products(s, q, first, k, first_key);
 #pragma unroll
     for (int a = 0; a < 4; a++) {
-      const int seen = place.seen(first + Work::row(a)) - first_key;
       float max = row_max[a];
 #pragma unroll
       for (int b = 0; b < 4; b++) {
-        if (Work::column(b) >= seen) s[a][b] = -CUDART_INF_F;
+        if (first_key + Work::column(b) >= seen[a]) s[a][b] = -CUDART_INF_F;
         max = fmaxf(max, s[a][b]);
       }
       max = reduce_row<Max>(max);
