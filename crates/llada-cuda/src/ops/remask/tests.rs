@@ -1,4 +1,5 @@
 //! Remasking against a plain form of the sampler's rules.
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::cmp::Ordering;
 
