@@ -20,7 +20,11 @@ struct Recorder {
 
 impl MaskPredictor for Recorder {
     fn info(&self) -> PredictorInfo {
-        self.model.info()
+        // Every call is counted: none for several steps.
+        PredictorInfo {
+            steps_at_once: 1,
+            ..self.model.info()
+        }
     }
     fn logits(&self, query: Query<'_>) -> Result<Vec<f32>> {
         self.model.logits(query)
