@@ -74,7 +74,7 @@ pub(crate) fn evaluate(
 
 /// One call of the predictor.
 fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Result<()> {
-    let info = predictor.info();
+    let info = runs[0].info;
     let batch = TokenBatch::new(&runs.iter().map(|run| run.seen()).collect::<Vec<_>>())?;
     let unconditional = match rule.cfg_scale > 0.0 {
         true => {

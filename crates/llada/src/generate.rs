@@ -90,8 +90,9 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Fixes words of an answer (an infill has its own): offsets from its start, in tokens, and texts. A word is encoded as
-    /// after a space, as in the reference's demo; a character vocabulary has no words.
+    /// Fixes words of an answer: offsets from its start, in tokens, and texts. A word is encoded as
+    /// after a space, as in the reference's demo; a character vocabulary has no words. An infill
+    /// has its words in its text, and does not read these.
     #[must_use]
     pub fn constrained(self, constraints: &'a [(usize, String)]) -> Self {
         Self {
@@ -158,6 +159,7 @@ impl<M: MaskPredictor> Llada<M> {
     /// rest is checked when the request is submitted.
     pub fn request(&self, task: &Task<'_>, overrides: &Overrides) -> Result<Request> {
         let info = self.info();
+        // Before its text is looked at: an autoregressive model can fill in none.
         if task.is_infill && info.is_autoregressive() {
             let (request, what) = (0, "infill");
             return Err(llada_sample::Error::NotAutoregressive { request, what }.into());
@@ -255,12 +257,10 @@ impl<M: MaskPredictor> Llada<M> {
     /// # Errors
     /// If the tokenizer rejects the tokens.
     pub fn answer(&self, output: Output) -> Result<Answer> {
-        let (answer, eos) = (output.answer(), self.info().eos_token_id);
-        let is_end = |id: &u32| *id == eos && !output.is_infill;
-        let end = answer.iter().position(is_end).unwrap_or(answer.len());
-        let whole = &output.tokens[..output.prompt_len + end];
+        let answer = self.up_to_end(output.answer(), output.is_infill);
+        let whole = &output.tokens[..output.prompt_len + answer.len()];
         Ok(Answer {
-            text: self.tokenizer.decode(&answer[..end], true)?,
+            text: self.tokenizer.decode(answer, true)?,
             whole_text: self.tokenizer.decode(whole, true)?,
             output,
         })
@@ -277,16 +277,11 @@ impl<M: MaskPredictor> Llada<M> {
         stretches.map(text).collect()
     }
 
-    /// The text of settled tokens, up to an EOS that ends the answer.
-    fn settled_text(&self, settled: &[u32], is_infill: bool) -> String {
-        let is_end = |id: &u32| *id == self.info().eos_token_id && !is_infill;
-        let end = settled.iter().position(is_end).unwrap_or(settled.len());
-        let text = self
-            .tokenizer
-            .decode(&settled[..end], true)
-            .unwrap_or_default();
-        text.trim_end_matches(char::REPLACEMENT_CHARACTER)
-            .to_owned()
+    /// The tokens of an answer before its EOS. One in an infill was given, and ends nothing.
+    fn up_to_end<'t>(&self, answer: &'t [u32], is_infill: bool) -> &'t [u32] {
+        let eos = self.info().eos_token_id;
+        let end = answer.iter().position(|&id| id == eos && !is_infill);
+        &answer[..end.unwrap_or(answer.len())]
     }
 
     /// The tokens of a prompt and of the text after it. Two texts are encoded as one, as in the
@@ -358,7 +353,7 @@ impl<M: MaskPredictor> Llada<M> {
 pub struct Step {
     /// Which one, from 0.
     pub step: usize,
-    /// All steps, at most.
+    /// All steps, see [`llada_sample::StepEvent::steps`].
     pub steps: usize,
     /// The text after this step, with □ for masks.
     pub text: String,
@@ -395,12 +390,14 @@ impl<M: MaskPredictor> Iterator for Stream<'_, M> {
         let (llada, is_infill, mut step) = (self.llada, self.is_infill, None);
         let ended = self.session.step(&mut |event| {
             let settled = &event.canvas[event.settled.clone()];
-            let settled = llada.settled_text(settled, is_infill);
+            let settled = llada.up_to_end(settled, is_infill);
+            let settled = llada.tokenizer.decode(settled, true).unwrap_or_default();
+            let whole = settled.trim_end_matches(char::REPLACEMENT_CHARACTER);
             step = Some(Step {
                 step: event.step,
                 steps: event.steps,
                 text: llada.canvas_text(event.canvas),
-                settled,
+                settled: whole.to_owned(),
                 revealed: event.revealed.to_vec(),
                 canvas: event.canvas.to_vec(),
             });

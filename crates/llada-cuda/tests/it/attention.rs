@@ -102,21 +102,7 @@ impl Case {
         if !self.has_gradient(precision) {
             return [y, lse].map(|x| x.to_vec_f32().unwrap()).to_vec();
         }
-        let (mut dq, mut dk, mut dv) = (empty(&q_shape), empty(&k_shape), empty(&k_shape));
-        let args = AttentionBackwardArgs {
-            q: &q,
-            k: &k,
-            v: &v,
-            shape,
-            precision,
-            y: &y,
-            lse: &lse,
-            dy: &dy,
-            dq: &mut dq,
-            dk: &mut dk,
-            dv: &mut dv,
-        };
-        device.backend().attention_backward(args).unwrap();
+        let [dq, dk, dv] = backward([&q, &k, &v], [&y, &lse, &dy], shape, precision);
         [y, lse, dq, dk, dv]
             .map(|x| x.to_vec_f32().unwrap())
             .to_vec()
@@ -440,6 +426,32 @@ fn heads_of_more_than_256_columns_are_an_error() {
     );
 }
 
+/// The gradients of `q`, `k` and `v`.
+fn backward(
+    [q, k, v]: [&Tensor; 3],
+    [y, lse, dy]: [&Tensor; 3],
+    shape: AttentionShape<'_>,
+    precision: Precision,
+) -> [Tensor; 3] {
+    let empty = |x: &Tensor| Tensor::empty(x.device(), DType::F32, x.shape()).unwrap();
+    let [mut dq, mut dk, mut dv] = [q, k, v].map(empty);
+    let args = AttentionBackwardArgs {
+        q,
+        k,
+        v,
+        shape,
+        precision,
+        y,
+        lse,
+        dy,
+        dq: &mut dq,
+        dk: &mut dk,
+        dv: &mut dv,
+    };
+    q.device().backend().attention_backward(args).unwrap();
+    [dq, dk, dv]
+}
+
 /// Seventy queries of three query heads and one of keys, behind a sequence of nine; returns `dq`,
 /// `dk` and `dv`.
 fn gradient(
@@ -472,22 +484,8 @@ fn gradient(
         lse: &mut lse,
     };
     device.backend().attention(args).unwrap();
-    let (mut dq, mut dk, mut dv) = (empty(q.shape()), empty(k.shape()), empty(k.shape()));
-    let args = AttentionBackwardArgs {
-        q: &q,
-        k: &k,
-        v: &v,
-        shape,
-        precision,
-        y: &y,
-        lse: &lse,
-        dy: &dy,
-        dq: &mut dq,
-        dk: &mut dk,
-        dv: &mut dv,
-    };
-    device.backend().attention_backward(args).unwrap();
-    [dq, dk, dv].map(|x| x.to_vec_f32().unwrap())
+    let gradient = backward([&q, &k, &v], [&y, &lse, &dy], shape, precision);
+    gradient.map(|x| x.to_vec_f32().unwrap())
 }
 
 /// Five roundings stand between an input and a gradient: of two operands for each of two products,
