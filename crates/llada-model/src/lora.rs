@@ -4,6 +4,7 @@
 //! Source: Hu et al. 2021 (arXiv 2106.09685); names, initial values and files as in PEFT.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,8 +17,11 @@ use serde_json::json;
 use crate::files::write_file;
 use crate::{Error, ModelConfig, Result};
 
-/// File of the adapters, as PEFT names it.
-pub(crate) const ADAPTERS: &str = "adapter_model.safetensors";
+/// File of the adapters in the folder of a run. It has a folder of its own, since transformers lays
+/// adapters that it finds beside merged weights on top of these once more.
+pub(crate) const ADAPTERS: &str = "adapter/adapter_model.safetensors";
+const FOLDER: &str = "adapter";
+const WEIGHTS: &str = "adapter_model.safetensors";
 const CONFIG: &str = "adapter_config.json";
 /// How PEFT's names of the parameters begin.
 const PREFIX: &str = "base_model.model.";
@@ -76,18 +80,29 @@ impl LoraConfig {
         }
     }
 
-    /// Writes `adapter_config.json`, as PEFT reads it, into the folder `dir`; `base` is what PEFT
-    /// is told of the model that the adapters belong to.
+    /// Writes `adapter/adapter_config.json`, as PEFT reads it, into the folder `dir` of a run, where
+    /// [`Trainable::export`](llada_diffusion::Trainable::export) puts the adapters; `base` is what
+    /// PEFT is told of the model that they belong to, and `revision` which of its versions. Files
+    /// of adapters that earlier versions wrote into `dir` itself are moved.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn save(&self, dir: &Path, base: Option<&str>) -> Result<()> {
+    pub fn save(&self, dir: &Path, base: Option<&str>, revision: Option<&str>) -> Result<()> {
+        let folder = dir.join(FOLDER);
+        fs::create_dir_all(&folder).map_err(Error::io("creating", &folder))?;
+        for name in [WEIGHTS, CONFIG] {
+            let old = dir.join(name);
+            if old.is_file() {
+                fs::rename(&old, folder.join(name)).map_err(Error::io("moving", &old))?;
+            }
+        }
         // A pattern, since `ff_out` is the name of the head as well.
         let targets = self.targets.join("|");
         let config = json!({
             "peft_type": "LORA",
             "task_type": null,
             "base_model_name_or_path": base,
+            "revision": revision,
             "r": self.rank,
             "lora_alpha": self.alpha,
             "lora_dropout": 0.0,
@@ -97,7 +112,7 @@ impl LoraConfig {
             "init_lora_weights": true,
             "inference_mode": true,
         });
-        write_file(&dir.join(CONFIG), format!("{config:#}").as_bytes())
+        write_file(&folder.join(CONFIG), format!("{config:#}").as_bytes())
     }
 }
 

@@ -118,7 +118,10 @@ impl RunFolder {
             let entry = |(name, tensor): &(String, Tensor)| (name.clone(), tensor.shape().to_vec());
             let entries: Vec<Entry> = tensors.iter().map(entry).collect();
             let values = |index: usize| Ok(tensors[index].1.to_vec_f32()?);
-            write_tensors(&self.path.join(file), &entries, dtype, values)?;
+            let path = self.path.join(file);
+            let folder = path.parent().unwrap_or(&self.path);
+            fs::create_dir_all(folder).map_err(io("creating", folder))?;
+            write_tensors(&path, &entries, dtype, values)?;
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, Trainable as _};
-use llada::model::LoraConfig;
+use llada::model::companions::carry_along;
+use llada::model::{LoraConfig, ModelSource};
 use llada::text::{ChatTemplate, Error as TextError};
 use llada::train::{
     Communicator, Data, SpecialIds, Summary, TrainConfig, parameters_checksum, sft_config_help,
@@ -55,7 +56,7 @@ fn sft_as(
     // A run goes on from the model that it began with.
     let checksum = parameters_checksum(model.parameters())?;
     config.model.insert("checksum".to_owned(), checksum.into());
-    let config_json = model.config().to_json();
+    let mut model_config = model.config().clone();
     let model = match &lora {
         Some(lora) => model.with_lora(lora, config.seed)?,
         None => model,
@@ -64,15 +65,27 @@ fn sft_as(
 
     if communicator.rank() == 0 {
         tell(&data);
+        let folder = match checkpoint.source() {
+            ModelSource::Folder { path, .. } => Some(path.as_path()),
+            ModelSource::Gguf(_) | ModelSource::Memory(_) => None,
+        };
+        let missing = carry_along(folder, run.path(), &mut model_config)?;
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            note(&format!(
+                "auto_map of config.json is left out: its code is not beside the model ({missing})"
+            ));
+        }
         tokenizer.save(run.path())?;
-        if let Some(template) = &template {
+        if let Some(template) = template.as_ref().filter(|_| folder.is_none()) {
             template.save(run.path())?;
         }
         if let Some(lora) = &lora {
-            let base = args.model.as_deref().map(Path::to_string_lossy);
-            lora.save(run.path(), base.as_deref())?;
+            let (base, revision) = base_of(args.model.as_deref());
+            lora.save(run.path(), base.as_deref(), revision.as_deref())?;
         }
     }
+    let config_json = model_config.to_json();
     let job = Job {
         config: &config,
         data: &data,
@@ -82,6 +95,23 @@ fn sft_as(
         allow_changes: args.train.allow_changes,
     };
     job.run(&mut model)
+}
+
+/// What PEFT calls the model that `--model` names: a folder by its whole path, as the adapter may
+/// be loaded from anywhere, or a name on the Hub and a revision.
+fn base_of(model: Option<&Path>) -> (Option<String>, Option<String>) {
+    let Some(model) = model else {
+        return (None, None);
+    };
+    let text = |path: &Path| Some(path.to_string_lossy().into_owned());
+    match (
+        model.canonicalize(),
+        model.to_str().and_then(|name| name.split_once('@')),
+    ) {
+        (Ok(path), _) => (text(&path), None),
+        (Err(_), Some((name, revision))) => (Some(name.to_owned()), Some(revision.to_owned())),
+        (Err(_), None) => (text(model), None),
+    }
 }
 
 /// The chat template of a model, if it has one.

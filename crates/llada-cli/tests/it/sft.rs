@@ -84,8 +84,8 @@ fn adapters_are_trained_resumed_and_merged() {
                  targets = [\"q_proj\", \"v_proj\", \"ff_proj\", \"up_proj\", \"ff_out\"]";
     let files = [
         "model.safetensors",
-        "adapter_model.safetensors",
-        "adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "adapter/adapter_config.json",
     ];
     check(lines, &files);
 }
@@ -93,7 +93,10 @@ fn adapters_are_trained_resumed_and_merged() {
 #[test]
 fn adapters_of_muon_resume_too() {
     let lines = "optimizer = \"muon\"\n[lora]\ntargets = [\"attn_out\", \"ff_out\"]";
-    check(lines, &["model.safetensors", "adapter_model.safetensors"]);
+    check(
+        lines,
+        &["model.safetensors", "adapter/adapter_model.safetensors"],
+    );
 }
 
 #[test]

@@ -167,8 +167,30 @@ fn adapters_have_the_names_and_shapes_of_peft() {
         .collect();
     assert_eq!(found, expected);
     let files = model.export().expect("fits");
-    assert_eq!(files[1].file, "adapter_model.safetensors");
+    assert_eq!(files[1].file, "adapter/adapter_model.safetensors");
     assert_eq!(files[1].tensors.len(), 8);
+}
+
+#[test]
+fn the_adapter_has_a_folder_of_its_own_and_old_files_are_moved_there() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let at = |name: &str| dir.path().join(name);
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        std::fs::write(at(name), "old").expect("writable");
+    }
+    let config = config(&["q_proj", "ff_out"]);
+    config
+        .save(dir.path(), Some("a/b"), Some("v2"))
+        .expect("writable");
+    assert!(!at("adapter_config.json").exists() && !at("adapter_model.safetensors").exists());
+    let read = |name: &str| std::fs::read_to_string(at(name)).expect("written");
+    assert_eq!(read("adapter/adapter_model.safetensors"), "old");
+    let json: serde_json::Value =
+        serde_json::from_str(&read("adapter/adapter_config.json")).expect("JSON");
+    assert_eq!(json["base_model_name_or_path"], "a/b");
+    assert_eq!(json["revision"], "v2");
+    // Of the head, whose name is ff_out too, nothing is adapted.
+    assert_eq!(json["target_modules"], r".*\.blocks\.\d+\.(q_proj|ff_out)");
 }
 
 #[test]
