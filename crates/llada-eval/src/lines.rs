@@ -4,8 +4,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
 
-/// Lines that are not blank, with their numbers from 1.
+/// Lines that are not blank, with their numbers from 1; a byte order mark is no part of them.
 pub(crate) fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = text.lines().enumerate();
     let lines = lines.map(|(at, line)| (at + 1, line.trim()));
     lines.filter(|(_, line)| !line.is_empty())

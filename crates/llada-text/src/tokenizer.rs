@@ -19,12 +19,6 @@ const FILE_NAME: &str = "tokenizer.json";
 /// Characters that stand for a mask in a user's text, besides the mask token itself.
 const MASK_CHARACTERS: [char; 2] = ['□', '_'];
 
-/// Texts under which published models keep their mask token.
-const MASK_TOKENS: [&str; 4] = [characters::MASK, "<|mdm_mask|>", "<|mask|>", "<mask>"];
-
-/// Texts under which published models keep their end-of-text token.
-const EOS_TOKENS: [&str; 4] = [characters::EOS, "<|endoftext|>", "</s>", "<eos>"];
-
 /// A tokenizer in the Hugging Face `tokenizer.json` format.
 ///
 /// It is kept with the bytes that it was read from, so [`Tokenizer::save`] writes the same file
@@ -36,6 +30,12 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
+    /// Texts under which published models keep their mask token.
+    pub const MASK_TOKENS: [&str; 4] = [characters::MASK, "<|mdm_mask|>", "<|mask|>", "<mask>"];
+
+    /// Texts under which published models keep their end-of-text token.
+    pub const EOS_TOKENS: [&str; 4] = [characters::EOS, "<|endoftext|>", "</s>", "<eos>"];
+
     /// Reads the content of a `tokenizer.json`.
     ///
     /// # Errors
@@ -244,14 +244,14 @@ impl Tokenizer {
     /// overrules it.
     #[must_use]
     pub fn mask_token_id(&self) -> Option<u32> {
-        self.first_special(&MASK_TOKENS)
+        self.first_special(&Self::MASK_TOKENS)
     }
 
     /// Id of the end-of-text token, found by the names that published models use; a model's config
     /// overrules it.
     #[must_use]
     pub fn eos_token_id(&self) -> Option<u32> {
-        self.first_special(&EOS_TOKENS)
+        self.first_special(&Self::EOS_TOKENS)
     }
 
     /// Id of the unknown token of the tokenizer's model, if it has one.

@@ -18,8 +18,8 @@ use serde_json::{Map, Value};
 
 use self::keys::{AT_LEAST_0, Key, check_range, key, require, section, value};
 pub use self::names::{
-    ChatUse, DecayShape, ExportDType, LossWeight, Objective, OptimizerName, Packing, PrecisionName,
-    TSampler, TooLong,
+    AnswerUse, ChatUse, DecayShape, ExportDType, LossWeight, Objective, OptimizerName, Packing,
+    PrecisionName, TSampler, TokenDType, TooLong,
 };
 use self::sft::{GivenLora, GivenSft};
 pub use self::sft::{LoraSection, SftConfig};
@@ -78,9 +78,9 @@ section! {
     /// Section `[data]`.
     "struct DataConfig" DataConfig, GivenData, "data" {
         train: Vec<String>,
-            "required: files; .txt (a document a line), .jsonl (field \"text\") or .bin (ids \
-             alone, of 2 bytes if the vocabulary has at most 65536 entries, else of 4; read as \
-             they are needed); \"a.txt:0.7\" draws 70 % of the sequences from a.txt; without \
+            "required: files; .txt (a document a line), .jsonl (field \"text\"), or ids, which are \
+             read as they are needed: .bin (ids alone, or with llm.c's header, or Megatron-LM's \
+             with its .idx beside it) or .npy; \"a.txt:0.7\" draws 70 % of the sequences from a.txt; without \
              weights every sequence is as likely";
         validation: Vec<String> = "[]", "held-out files, for the bound of eq. 6";
         tokenizer: String = "\"char\"",
@@ -88,6 +88,10 @@ section! {
              tokenizer.json";
         min_character_count: usize = "1",
             "with \"char\": rarer characters become the unknown token";
+        token_dtype: TokenDType = "\"auto\"",
+            "type of the ids of a .bin without a header: \"uint16\", \"uint32\", \"int32\" or \
+             \"int64\"; \"auto\": uint16 if the vocabulary has at most 65536 entries, else \
+             uint32";
         sequence_length: usize where POSITIVE, "required: longest training sequence, in tokens";
         packing: Packing = "\"packed\"",
             "\"packed\": documents joined with EOS between them and cut; \"documents\": each \
@@ -278,8 +282,23 @@ impl Given {
     }
 }
 
+/// The text of a file, without a byte order mark.
 fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(io("reading", path))
+    let text = fs::read_to_string(path).map_err(io("reading", path))?;
+    Ok(text
+        .strip_prefix('\u{feff}')
+        .map(str::to_owned)
+        .unwrap_or(text))
+}
+
+/// The default of a key by its name with its section.
+pub(crate) fn default_of(name: &str) -> Option<Value> {
+    let sections = help::SECTIONS.iter().flat_map(|(_, keys)| *keys);
+    let mut keys = sections.chain(SftConfig::KEYS).chain(LoraSection::KEYS);
+    let is_named =
+        |key: &&Key| name.rsplit_once('.').unwrap_or(("", name)) == (key.section, key.name);
+    let key = keys.find(is_named).filter(|key| !key.default.is_empty())?;
+    Some(value(key.default))
 }
 
 fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T> {

@@ -1,19 +1,20 @@
 //! Training text: read, tokenized once, cut into sequences.
 
+mod layout;
+mod lines;
 mod token_file;
 
 use std::borrow::Cow;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::collections::BTreeMap;
 
 use llada_text::Tokenizer;
-use serde::Deserialize;
 
-use crate::durable::{Crc32, io};
+use crate::durable::Crc32;
 use crate::{Error, Packing, Result, TrainConfig};
 
-use token_file::TokenFile;
+use self::lines::{Format, for_each_document};
+pub(crate) use self::lines::{HOLDS_MASK, bad_line, for_each_line};
+use self::token_file::TokenFile;
 
 /// Ids with a meaning for training; a model's configuration has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +31,15 @@ impl SpecialIds {
     /// # Errors
     /// [`Error::MissingSpecial`] if it names none.
     pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
-        let missing = |what| Error::MissingSpecial { what };
+        let missing = |what, names: &[&str]| Error::MissingSpecial {
+            what,
+            names: names.join(", "),
+        };
+        let eos = || missing("end-of-text", &Tokenizer::EOS_TOKENS);
+        let mask = || missing("mask", &Tokenizer::MASK_TOKENS);
         Ok(Self {
-            eos_token_id: tokenizer.eos_token_id().ok_or(missing("end-of-text"))?,
-            mask_token_id: tokenizer.mask_token_id().ok_or(missing("mask"))?,
+            eos_token_id: tokenizer.eos_token_id().ok_or_else(eos)?,
+            mask_token_id: tokenizer.mask_token_id().ok_or_else(mask)?,
         })
     }
 }
@@ -75,6 +81,10 @@ pub struct Source {
     pub n_cut: usize,
     /// Pairs of fine-tuning that were too long and left out.
     pub n_dropped: usize,
+    /// Lines of fine-tuning of which every answer is marked as not to be learned.
+    pub n_unlearned: usize,
+    /// Fields that are not used, and how many lines have each.
+    pub unused: BTreeMap<String, usize>,
     ids: Vec<u32>,
     /// Has the ids in the place of `ids`.
     file: Option<TokenFile>,
@@ -118,11 +128,18 @@ impl Source {
             n_unknown: 0,
             n_cut: 0,
             n_dropped: 0,
+            n_unlearned: 0,
+            unused: BTreeMap::new(),
             ids: Vec::new(),
             file: None,
             offsets: vec![0],
             prompt_lens: Vec::new(),
         }
+    }
+
+    /// Takes note that lines have a field that is not used.
+    pub(crate) fn unused(&mut self, field: String, n_lines: usize) {
+        *self.unused.entry(field).or_default() += n_lines;
     }
 
     /// Adds a document and its EOS.
@@ -237,10 +254,15 @@ pub fn tokenizer_for(config: &TrainConfig) -> Result<Tokenizer> {
     }
     let mut documents = Vec::new();
     for file in config.train_files() {
-        for_each_document(&config.resolve(&file.name), |_, text| {
-            documents.push(text.to_owned());
+        let path = config.resolve(&file.name);
+        let before = documents.len();
+        for_each_document(&path, |document| {
+            documents.push(document.text.to_owned());
             Ok(())
         })?;
+        if documents.len() == before {
+            return Err(Error::NoDocuments { path });
+        }
     }
     let texts = documents.iter().map(String::as_str);
     let min_count = config.data.min_character_count;
@@ -267,11 +289,21 @@ impl Data {
         let train = train.iter().map(|file| load(&file.name, file.weight));
         let validation = config.data.validation.iter();
         let validation = validation.map(|name| load(name, None));
-        Ok(Self {
+        let data = Self {
             train: train.collect::<Result<_>>()?,
             validation: validation.collect::<Result<_>>()?,
             tokenizer_json: tokenizer.to_json().to_vec(),
-        })
+        };
+        let mut sources = data.train.iter().chain(&data.validation);
+        let is_foreign = |source: &&Source| 2 * source.n_unknown > source.n_tokens();
+        match sources.find(is_foreign) {
+            Some(source) => Err(Error::MostlyUnknown {
+                path: config.resolve(&source.name),
+                n_unknown: source.n_unknown,
+                n_tokens: source.n_tokens(),
+            }),
+            None => Ok(data),
+        }
     }
 }
 
@@ -289,15 +321,23 @@ fn load_file(
         eos_token_id: special.eos_token_id,
     };
     if let Format::Tokens = Format::of(&path)? {
-        let file = TokenFile::open(&path, tokenizer.vocab_size(), special)?;
+        let file = TokenFile::open(
+            &path,
+            config.data.token_dtype,
+            tokenizer.vocab_size(),
+            special,
+        )?;
         return Source::of_tokens(name, weight, file, cut);
     }
     let unknown = tokenizer.unk_token_id();
     let mut source = Source::empty(name, weight);
-    for_each_document(&path, |line, text| {
-        let ids = tokenizer.encode(text)?;
+    for_each_document(&path, |document| {
+        let ids = tokenizer.encode(document.text)?;
         if ids.contains(&special.mask_token_id) {
-            return Err(bad_line(&path, line, HOLDS_MASK, None));
+            return Err(bad_line(&path, document.line, HOLDS_MASK, None));
+        }
+        for field in document.unused {
+            source.unused(field, 1);
         }
         source.n_unknown += ids.iter().filter(|&&id| Some(id) == unknown).count();
         source.push(&ids, cut);
@@ -308,92 +348,6 @@ fn load_file(
         return Err(Error::NoDocuments { path });
     }
     Ok(source)
-}
-
-/// Calls `each` with line number and text of every document that is not blank.
-fn for_each_document(path: &Path, mut each: impl FnMut(usize, &str) -> Result<()>) -> Result<()> {
-    let format = Format::of(path)?;
-    for_each_line(path, |line, text| match format {
-        Format::Text => each(line, text),
-        Format::Tokens => Err(Error::UnknownFormat {
-            path: path.to_owned(),
-            expected: ".txt or .jsonl to make a tokenizer of",
-        }),
-        Format::JsonLines => {
-            let what = "is not a JSON object with a string \"text\"";
-            let bad = |source| bad_line(path, line, what, Some(source));
-            let document: JsonDocument = serde_json::from_str(text).map_err(bad)?;
-            each(line, &document.text)
-        }
-    })
-}
-
-/// Calls `each` with number and text of every line that is not blank.
-pub(crate) fn for_each_line(
-    path: &Path,
-    mut each: impl FnMut(usize, &str) -> Result<()>,
-) -> Result<()> {
-    let file = File::open(path).map_err(io("opening", path))?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let mut bytes = Vec::new();
-    for line in 1.. {
-        bytes.clear();
-        let read = reader.read_until(b'\n', &mut bytes);
-        if read.map_err(io("reading", path))? == 0 {
-            break;
-        }
-        let text = std::str::from_utf8(&bytes);
-        let text = text.map_err(|_| bad_line(path, line, "is not UTF-8", None))?;
-        let text = text.trim_end_matches(['\n', '\r']);
-        if !text.trim().is_empty() {
-            each(line, text)?;
-        }
-    }
-    Ok(())
-}
-
-/// What is wrong with a line that holds the mask token.
-pub(crate) const HOLDS_MASK: &str = "holds the mask token";
-
-pub(crate) fn bad_line(
-    path: &Path,
-    line: usize,
-    what: &'static str,
-    source: Option<serde_json::Error>,
-) -> Error {
-    let path = path.to_owned();
-    Error::BadLine {
-        path,
-        line,
-        what,
-        source,
-    }
-}
-
-#[derive(Deserialize)]
-struct JsonDocument {
-    text: String,
-}
-
-#[derive(Clone, Copy)]
-enum Format {
-    Text,
-    JsonLines,
-    Tokens,
-}
-
-impl Format {
-    fn of(path: &Path) -> Result<Self> {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("txt") => Ok(Self::Text),
-            Some("jsonl") => Ok(Self::JsonLines),
-            Some("bin") => Ok(Self::Tokens),
-            _ => Err(Error::UnknownFormat {
-                path: path.to_owned(),
-                expected: ".txt, .jsonl or .bin",
-            }),
-        }
-    }
 }
 
 #[cfg(test)]

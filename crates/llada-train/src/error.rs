@@ -1,6 +1,6 @@
 //! What can go wrong in training.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Result of a training operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -105,16 +105,99 @@ pub enum Error {
     #[error("config: sft.chat = \"always\", but the model has no chat template")]
     NoChatTemplate,
     /// The extension of a file tells no known format.
-    #[error("data: {path} has an unknown format; expected {expected}")]
+    #[error("data: {path} has an unknown format; expected {expected}{hint}")]
     UnknownFormat {
         /// The file.
         path: PathBuf,
         /// What is known.
         expected: &'static str,
+        /// How to make a file of a known format of it, if there is a usual way.
+        hint: &'static str,
+    },
+    /// A JSON array where a line for each object is needed.
+    #[error(
+        "data: {path} is one JSON array; one object a line is needed: `jq -c '.[]' IN > OUT.jsonl`"
+    )]
+    JsonArray {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A chat template refuses a conversation.
+    #[error("data: {path} line {line}: the chat template refuses the conversation")]
+    Unrendered {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What the template says.
+        #[source]
+        source: llada_text::Error,
+    },
+    /// Every answer of a file is marked as not to be learned.
+    #[error("data: {path}: no answer is learned, all have \"weight\": 0 or \"train\": false")]
+    NothingToLearn {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tokenizer that does not know the text.
+    #[error(
+        "data: {path}: {n_unknown} of {n_tokens} tokens are unknown to the tokenizer, more than \
+         half; the model cannot learn this text, take one whose tokenizer knows it"
+    )]
+    MostlyUnknown {
+        /// The file.
+        path: PathBuf,
+        /// Unknown tokens.
+        n_unknown: usize,
+        /// All tokens, EOS counted.
+        n_tokens: usize,
+    },
+    /// A tokenizer is to be made of a file that has no text.
+    #[error(
+        "data: {path} has ids, of which data.tokenizer = \"char\" can make no tokenizer; name the \
+         tokenizer.json that made the ids"
+    )]
+    NoText {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The header of a pre-tokenized file, or the index beside it, is wrong or not supported.
+    #[error("data: {path} {what}")]
+    TokenHeader {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        what: String,
+    },
+    /// The ids of a pre-tokenized file have another width than expected.
+    #[error(
+        "data: {path}: with a vocabulary of {vocab_size} ids of {width} bytes are expected, but \
+         these look like ids of {found} bytes; say so with data.token_dtype = \"{dtype}\""
+    )]
+    TokenWidth {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of an id as expected.
+        width: usize,
+        /// Bytes of an id as it seems.
+        found: usize,
+        /// Name of that type.
+        dtype: &'static str,
+        /// Entries of the vocabulary.
+        vocab_size: usize,
+    },
+    /// The documents of a pre-tokenized file have no end.
+    #[error(
+        "data: {path}: a document does not end with the end-of-text token of the tokenizer; make \
+         the file with it (Megatron-LM: preprocess_data.py --append-eod)"
+    )]
+    NoEos {
+        /// The file.
+        path: PathBuf,
     },
     /// A pre-tokenized file ends amid an id.
     #[error(
-        "data: {path} has {bytes} bytes, no multiple of {width}; ids have 2 bytes with a vocabulary of at most 65536 entries, else 4"
+        "data: {path} has {bytes} bytes, no multiple of {width}; ids have 2 bytes with a vocabulary of at most 65536 entries, else 4, unless data.token_dtype says otherwise"
     )]
     BrokenTokens {
         /// The file.
@@ -145,10 +228,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// The tokenizer has no token for a special purpose.
-    #[error("data: the tokenizer has no {what} token")]
+    #[error("data: the tokenizer has no {what} token; add one of {names} to its special tokens")]
     MissingSpecial {
         /// Which token.
         what: &'static str,
+        /// Its usual names.
+        names: String,
     },
     /// The model and the data do not fit.
     #[error("train: {what} of the data is {data}, the model has {model}")]
@@ -227,4 +312,31 @@ pub enum Error {
     /// The model or the diffusion mathematics failed.
     #[error("model")]
     Diffusion(#[from] llada_diffusion::Error),
+}
+
+impl Error {
+    /// An error about the extension of a data file.
+    pub(crate) fn unknown_format(path: &Path, expected: &'static str) -> Self {
+        let hint = match path.extension().and_then(|end| end.to_str()) {
+            Some("json") => "; of a JSON array: `jq -c '.[]' IN.json > OUT.jsonl`",
+            Some("parquet") => {
+                "; in Python: datasets.Dataset.from_parquet(\"IN.parquet\").to_json(\"OUT.jsonl\")"
+            }
+            Some("arrow") => {
+                "; in Python: datasets.Dataset.from_file(\"IN.arrow\").to_json(\"OUT.jsonl\")"
+            }
+            Some("csv") => {
+                "; in Python: datasets.Dataset.from_csv(\"IN.csv\").to_json(\"OUT.jsonl\")"
+            }
+            Some("gz" | "zst" | "xz" | "bz2") => "; unpack it first",
+            Some("idx") => "; of Megatron-LM name the .bin, the .idx is found beside it",
+            _ => "",
+        };
+        let path = path.to_owned();
+        Self::UnknownFormat {
+            path,
+            expected,
+            hint,
+        }
+    }
 }

@@ -7,6 +7,7 @@ use llada_diffusion::Trainable;
 
 use crate::checkpoint::{self, Interval, State};
 use crate::communicator::{Communicator, any};
+use crate::config::default_of;
 use crate::durable::{Crc32, replace};
 use crate::eval::evaluate_shared;
 use crate::guard::{Guard, Verdict};
@@ -419,7 +420,9 @@ impl State {
         let keys = self.config.keys().chain(now.config.keys());
         for key in keys.filter(|key| !may_change(key)) {
             let (was, is) = (self.config.get(key), now.config.get(key));
-            if was != is {
+            // A key that the version before did not have was what its default says.
+            let is_new = was.is_none() && is.is_some() && default_of(key).as_ref() == is;
+            if was != is && !is_new {
                 let text = |value: Option<&serde_json::Value>| {
                     value.map_or_else(|| "absent".to_owned(), ToString::to_string)
                 };

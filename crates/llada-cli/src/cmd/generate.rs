@@ -143,6 +143,7 @@ struct Line {
 pub(super) fn read_prompts(path: &Path) -> Result<Vec<(Option<String>, Prompt<'static>)>> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut prompts = Vec::new();
     let lines = text.lines().enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {

@@ -115,3 +115,29 @@ pub enum TooLong {
     /// left out.
     Cut,
 }
+
+/// Type of the ids of a pre-tokenized file without a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenDType {
+    /// 2 bytes if the vocabulary has at most 65,536 entries, else 4.
+    Auto,
+    /// 2 bytes.
+    Uint16,
+    /// 4 bytes.
+    Uint32,
+    /// 4 bytes.
+    Int32,
+    /// 8 bytes.
+    Int64,
+}
+
+/// Which answers of a conversation are learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnswerUse {
+    /// Each.
+    All,
+    /// The last.
+    Last,
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Key, key, require, section, value};
-use super::{ChatUse, Given, Objective, Packing, TooLong, TrainConfig, parse};
+use super::{AnswerUse, ChatUse, Given, Objective, Packing, TooLong, TrainConfig, parse};
 use crate::Result;
 
 section! {
@@ -14,6 +14,10 @@ section! {
         chat: ChatUse = "\"auto\"",
             "prompts that go through the model's chat template: \"auto\": those of conversations, \
              if it has one; \"always\" or \"never\"";
+        answers: AnswerUse = "\"all\"",
+            "answers of a conversation of several turns that are learned, each with all before it \
+             as its prompt: \"all\", or the \"last\" one; messages with \"weight\": 0 or \
+             \"train\": false never are";
         too_long: TooLong = "\"drop\"",
             "pairs longer than sequence_length: \"drop\" leaves them out; \"cut\" cuts the end of \
              the answer off, its EOS with it; both are counted";
@@ -65,8 +69,9 @@ pub(crate) const OTHER_KEYS: &[Key] = &[
         "train",
         "",
         "required: files of pairs, .jsonl; of each line \"messages\" (role, content), or \
-         \"conversations\" (from, value), or \"prompt\" and \"completion\"; weights as \
-         \"a.jsonl:0.7\"; without them every pair is as likely",
+         \"conversations\" (from, value), or \"prompt\" and \"completion\", or \"instruction\", \
+         \"input\" and \"output\"; weights as \"a.jsonl:0.7\"; without them every pair is as \
+         likely",
     ),
     key(
         "data",
@@ -105,6 +110,7 @@ pub(crate) const OTHER_KEYS: &[Key] = &[
 pub(crate) const UNUSED_KEYS: &[&str] = &[
     "data.tokenizer",
     "data.min_character_count",
+    "data.token_dtype",
     "data.packing",
     "train.batch_tokens",
     "train.random_length_probability",

@@ -1,5 +1,5 @@
-//! Pre-tokenized files: ids one after the other and nothing else, little-endian, of 2 bytes if the
-//! vocabulary has at most 65,536 entries, else of 4, as nanoGPT's `prepare.py` writes them.
+//! Pre-tokenized files: ids one after the other, of 2 bytes if the vocabulary has at most 65,536
+//! entries, else of 4, as nanoGPT's `prepare.py` writes them; or as a header says.
 //!
 //! They may be larger than memory: a sequence is read when it is needed, and the system's cache of
 //! files keeps what is read often.
@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::SpecialIds;
+use super::layout::Layout;
+use crate::config::TokenDType;
 use crate::durable::{Crc32, io};
 use crate::{Error, Result};
 
@@ -19,47 +21,55 @@ const CHUNK: usize = 1 << 18;
 /// Places of a file that its checksum looks at, and ids at each.
 const PROBES: usize = 64;
 const PROBE: usize = 1 << 14;
+/// Documents of which the last id is looked at.
+const CHECKED_ENDS: usize = 1000;
 
 /// A file of ids.
 #[derive(Debug)]
 pub(crate) struct TokenFile {
     path: PathBuf,
     file: Mutex<File>,
-    /// Bytes of an id.
-    width: usize,
-    /// Ids in the file.
-    len: usize,
+    layout: Layout,
     vocab_size: usize,
-    mask_token_id: u32,
+    special: SpecialIds,
 }
 
 impl TokenFile {
     /// # Errors
-    /// [`Error::Io`]; [`Error::NoDocuments`] if it is empty; [`Error::BrokenTokens`] if it ends
-    /// amid an id.
-    pub(crate) fn open(path: &Path, vocab_size: usize, special: SpecialIds) -> Result<Self> {
-        let file = File::open(path).map_err(io("opening", path))?;
-        let bytes = file.metadata().map_err(io("reading", path))?.len();
-        let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
-        let path = path.to_owned();
-        if bytes == 0 {
-            return Err(Error::NoDocuments { path });
-        }
-        if bytes % width as u64 != 0 {
-            return Err(Error::BrokenTokens { path, bytes, width });
-        }
-        Ok(Self {
-            path,
+    /// [`Error::Io`]; as [`Layout::of`]; [`Error::NoEos`] if documents have no EOS.
+    pub(crate) fn open(
+        path: &Path,
+        dtype: TokenDType,
+        vocab_size: usize,
+        special: SpecialIds,
+    ) -> Result<Self> {
+        let mut file = File::open(path).map_err(io("opening", path))?;
+        let mut layout = Layout::of(path, &mut file, dtype, vocab_size)?;
+        let ends = layout.ends.take();
+        let begins_with_eos = layout.begins_with_eos;
+        let mut opened = Self {
+            path: path.to_owned(),
             file: Mutex::new(file),
-            width,
-            len: usize::try_from(bytes).unwrap_or(usize::MAX) / width,
+            layout,
             vocab_size,
-            mask_token_id: special.mask_token_id,
-        })
+            special,
+        };
+        for end in ends.into_iter().flatten().take(CHECKED_ENDS) {
+            if opened.read(end - 1..end)? != [special.eos_token_id] {
+                let path = path.to_owned();
+                return Err(Error::NoEos { path });
+            }
+        }
+        if begins_with_eos && opened.read(0..1)? == [special.eos_token_id] {
+            // From there on an EOS is between documents, as everywhere.
+            opened.layout.offset += opened.layout.width as u64;
+            opened.layout.len -= 1;
+        }
+        Ok(opened)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.layout.len
     }
 
     /// Some of the ids.
@@ -67,23 +77,29 @@ impl TokenFile {
     /// # Errors
     /// [`Error::Io`]; [`Error::BadToken`] for an id that is none of the vocabulary, or the mask.
     pub(crate) fn read(&self, range: Range<usize>) -> Result<Vec<u32>> {
-        let mut bytes = vec![0; range.len() * self.width];
+        let width = self.layout.width;
+        let mut bytes = vec![0; range.len() * width];
         {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            let start = SeekFrom::Start((range.start * self.width) as u64);
+            let start = SeekFrom::Start(self.layout.offset + (range.start * width) as u64);
             file.seek(start)
                 .and_then(|_| file.read_exact(&mut bytes))
                 .map_err(io("reading", &self.path))?;
         }
-        let ids: Vec<u32> = match self.width {
-            2 => (bytes.chunks_exact(2))
-                .map(|id| u32::from(u16::from_le_bytes([id[0], id[1]])))
+        let ids: Vec<u32> = match width {
+            2 => (bytes.as_chunks::<2>().0.iter())
+                .map(|id| u32::from(u16::from_le_bytes(*id)))
                 .collect(),
-            _ => (bytes.chunks_exact(4))
-                .map(|id| u32::from_le_bytes([id[0], id[1], id[2], id[3]]))
+            4 => (bytes.as_chunks::<4>().0.iter())
+                .map(|id| u32::from_le_bytes(*id))
+                .collect(),
+            // Negative or huge ones are no ids either.
+            _ => (bytes.as_chunks::<8>().0.iter())
+                .map(|id| u32::try_from(u64::from_le_bytes(*id)).unwrap_or(u32::MAX))
                 .collect(),
         };
-        let is_bad = |id: &u32| *id as usize >= self.vocab_size || *id == self.mask_token_id;
+        let is_bad =
+            |id: &u32| *id as usize >= self.vocab_size || *id == self.special.mask_token_id;
         match ids.iter().position(is_bad) {
             None => Ok(ids),
             Some(at) => Err(Error::BadToken {
@@ -101,8 +117,8 @@ impl TokenFile {
     /// As [`Self::read`].
     pub(crate) fn document_ends(&self, eos_token_id: u32) -> Result<Vec<usize>> {
         let mut ends = Vec::new();
-        for start in (0..self.len).step_by(CHUNK) {
-            let ids = self.read(start..self.len.min(start + CHUNK))?;
+        for start in (0..self.layout.len).step_by(CHUNK) {
+            let ids = self.read(start..self.layout.len.min(start + CHUNK))?;
             let is_end = |&(_, &id): &(usize, &u32)| id == eos_token_id;
             ends.extend(
                 ids.iter()
@@ -111,8 +127,8 @@ impl TokenFile {
                     .map(|(at, _)| start + at + 1),
             );
         }
-        if ends.last() != Some(&self.len) {
-            ends.push(self.len);
+        if ends.last() != Some(&self.layout.len) {
+            ends.push(self.layout.len);
         }
         Ok(ends)
     }
@@ -123,10 +139,10 @@ impl TokenFile {
     /// As [`Self::read`].
     pub(crate) fn fingerprint(&self) -> Result<u32> {
         let mut crc = Crc32::new();
-        crc.update(&(self.len as u64).to_le_bytes());
+        crc.update(&(self.layout.len as u64).to_le_bytes());
         for probe in 0..PROBES {
-            let start = self.len.saturating_sub(PROBE) / (PROBES - 1) * probe;
-            let ids = self.read(start..self.len.min(start + PROBE))?;
+            let start = self.layout.len.saturating_sub(PROBE) / (PROBES - 1) * probe;
+            let ids = self.read(start..self.layout.len.min(start + PROBE))?;
             crc.update(bytemuck::cast_slice(&ids));
         }
         Ok(crc.value())
