@@ -28,6 +28,16 @@ pub enum Error {
         /// The file that is not there.
         missing: &'static str,
     },
+    /// A file is something else than weights that can be read.
+    #[error("{} is {what}: {advice}", path.display())]
+    OtherFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
     /// A JSON file is malformed.
     #[error("{} is not valid", path.display())]
     Json {

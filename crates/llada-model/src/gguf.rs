@@ -19,6 +19,7 @@ use header::{Entry, Header};
 use keys::Keys;
 
 use crate::files::map_file;
+use crate::looks_like::{self, other_than};
 use crate::stored::{Fill, Stored};
 use crate::{Error, ModelConfig, Result};
 
@@ -37,7 +38,8 @@ impl Gguf {
     /// One that names the file and the key or tensor.
     pub fn open(path: &Path) -> Result<Self> {
         let map = map_file(path)?;
-        let header = Header::parse(&map, path)?;
+        let header = Header::parse(&map, path)
+            .map_err(|error| other_than(looks_like::GGUF, path, &map).unwrap_or(error))?;
         let path = path.to_owned();
         let keys = Keys { map, path, header };
         let config = keys.config()?;

@@ -9,6 +9,7 @@ mod files;
 mod frozen;
 mod gguf;
 mod init;
+mod looks_like;
 mod lora;
 mod model;
 mod network;

@@ -69,7 +69,11 @@ fn u64s(value: u64) -> [u8; 8] {
 fn what_is_no_gguf() {
     fails(b"", &["header", "truncated"]);
     fails(b"{}", &["header", "truncated"]);
-    fails(b"PK\x03\x04 something else", &["header", "GGUF"]);
+    fails(b"PX\x03\x04 something else", &["header", "GGUF"]);
+    fails(
+        b"PK\x03\x04 something else",
+        &["a zip archive", "safetensors"],
+    );
     let mut version = good();
     version[4..8].copy_from_slice(&u32s(1));
     fails(&version, &["version 1", "2 or 3"]);
