@@ -43,8 +43,10 @@ pub(super) enum Value {
 pub(super) struct Entry {
     /// Rows first: the reverse of the file's order.
     pub(super) shape: Vec<usize>,
-    pub(super) kind: Kind,
+    pub(super) kind: &'static Kind,
     pub(super) bytes: Range<usize>,
+    /// In which of the files of a model it is; a header knows one.
+    pub(super) file: usize,
 }
 
 #[derive(Debug)]
@@ -229,11 +231,13 @@ fn read_tensors(
             shape.insert(0, length);
         }
         let (kind, offset) = (reader.u32()?, reader.u64()?);
-        let kind =
-            Kind::of(kind).ok_or_else(|| reader.fault(format!("type {kind}"), Kind::SUPPORTED))?;
+        let kind = Kind::of(kind).ok_or_else(|| {
+            let (got, expected) = Kind::unknown(kind);
+            reader.fault(got, expected)
+        })?;
         let size = kind.size_bytes(&shape).ok_or_else(|| {
-            let expected = format!("rows of whole blocks of {}", kind.block_length());
-            reader.fault(format!("shape {shape:?} of {}", kind.name()), expected)
+            let expected = format!("rows of whole blocks of {}", kind.length);
+            reader.fault(format!("shape {shape:?} of {}", kind.name), expected)
         })?;
         if offset != end as u64 {
             let expected = format!("{end}, where {previous} ends");
@@ -241,7 +245,12 @@ fn read_tensors(
         }
         let bytes = end..end.saturating_add(size);
         end = bytes.end.saturating_add(alignment - 1) & !(alignment - 1);
-        let entry = Entry { shape, kind, bytes };
+        let entry = Entry {
+            shape,
+            kind,
+            bytes,
+            file: 0,
+        };
         previous.clone_from(&name);
         if tensors.insert(name, entry).is_some() {
             return Err(reader.fault("there twice", "each tensor once"));
