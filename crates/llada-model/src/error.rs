@@ -74,10 +74,10 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A model is not converted into a folder that holds one.
-    #[error("{} holds a model already: choose another folder or remove it", path.display())]
+    /// A model is not converted into a folder or file that holds one.
+    #[error("{} holds a model already: choose another target or remove it", path.display())]
     Exists {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
     },
     /// A safetensors file is truncated or malformed.

@@ -8,15 +8,19 @@
 //! Source: `conversion/llada.py` and `src/llama-model.cpp` of llama.cpp.
 
 mod blocks;
+mod encode;
 mod header;
 mod keys;
 mod shards;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use encode::GgufType;
 use header::Entry;
 use keys::Keys;
+pub use write::{GgufValue, convert_to_gguf};
 
 use crate::stored::{Fill, Stored};
 use crate::{Error, ModelConfig, Result};

@@ -23,7 +23,7 @@ mod window;
 pub use config::ModelConfig;
 pub use error::{Error, Result};
 pub use frozen::FrozenModel;
-pub use gguf::Gguf;
+pub use gguf::{Gguf, GgufType, GgufValue};
 pub use lora::{LoraConfig, TARGETS as LORA_TARGETS};
 pub use model::LladaModel;
 pub use presets::{PRESETS, preset};

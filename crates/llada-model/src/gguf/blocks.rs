@@ -162,4 +162,4 @@ fn nibble(bytes: &[u8], index: usize) -> u8 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
