@@ -89,6 +89,18 @@ impl ChatTemplate {
         }
     }
 
+    /// The Jinja source.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The names and texts of special tokens such as `bos_token`.
+    #[must_use]
+    pub fn special(&self) -> &[(String, String)] {
+        &self.special
+    }
+
     /// Writes the template and its special tokens into the folder `dir`, as `tokenizer_config.json`:
     /// to a temporary sibling, synced, renamed.
     ///
@@ -100,6 +112,9 @@ impl ChatTemplate {
             .map(|(name, token)| (name.clone(), token.as_str().into()))
             .collect();
         config.insert("chat_template".to_owned(), self.source.as_str().into());
+        // transformers does not know it by the model's type.
+        let class = "PreTrainedTokenizerFast";
+        config.insert("tokenizer_class".to_owned(), class.into());
         let json = format!("{:#}", Value::Object(config));
         write_file(dir, CONFIG, json.as_bytes())
     }
