@@ -28,7 +28,7 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Complete a prompt
     Generate(GenerateArgs),
-    /// Fill every □, _ or mask token of a text and keep the rest
+    /// Fill the holes of a text (□, or _) and keep the rest
     Infill(InfillArgs),
     /// Estimate the likelihood of an answer
     Score(ScoreArgs),
@@ -47,6 +47,13 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Measure the speed of a model or of a shape, beside the machine's limit
     Bench(BenchArgs),
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
 }
 
 /// How results are printed.
@@ -133,7 +140,12 @@ pub(crate) struct RunArgs {
 pub(crate) struct ModelArgs {
     /// Folder of a checkpoint (config.json, safetensors, tokenizer.json), a GGUF file, or a model
     /// of the Hugging Face Hub, which is downloaded once [default: the embedded poem model]
-    #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]", display_order = 900)]
+    #[arg(
+        short,
+        long,
+        value_name = "DIR|FILE.gguf|ORG/NAME[@REV]",
+        display_order = 900
+    )]
     pub(crate) model: Option<PathBuf>,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and bf16 for
     /// more than a billion parameters
@@ -147,7 +159,8 @@ pub(crate) struct ModelArgs {
 #[derive(Debug, ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct SamplerArgs {
-    /// Denoising steps in all [default: one token a step]
+    /// Denoising steps in all [default: one token a step]; beside --threshold, --factor and
+    /// --eb-gamma, which decide by themselves how many they take, the most that are allowed
     #[arg(long, alias = "diffusion-steps")]
     pub(crate) steps: Option<usize>,
     /// Tokens per semi-autoregressive block [default: one block]
@@ -160,8 +173,19 @@ pub(crate) struct SamplerArgs {
     )]
     pub(crate) block_length: Option<usize>,
     /// Gumbel temperature; 0 takes the most likely token
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(
+        long,
+        visible_alias = "temp",
+        default_value_t = 0.0,
+        allow_negative_numbers = true
+    )]
     pub(crate) temperature: f64,
+    /// Draw among the K most likely tokens; with a --temperature
+    #[arg(long, alias = "top_k", value_name = "K")]
+    pub(crate) top_k: Option<usize>,
+    /// Draw among the most likely tokens whose probabilities add up to P; with a --temperature
+    #[arg(long, alias = "top_p", value_name = "P")]
+    pub(crate) top_p: Option<f64>,
     /// Scale of classifier-free guidance
     #[arg(long, alias = "cfg_scale", default_value_t = 0.0)]
     pub(crate) cfg_scale: f32,
@@ -188,15 +212,14 @@ pub(crate) struct SamplerArgs {
     /// Compute new tokens for N more calls; with --cache activity [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) keep_active: Option<usize>,
-    /// Reveal every token that is this sure, at least one a step; --steps is not used
-    #[arg(long, value_name = "P", conflicts_with_all = ["factor", "steps"])]
+    /// Reveal every token that is this sure, at least one a step
+    #[arg(long, value_name = "P", conflicts_with = "factor")]
     pub(crate) threshold: Option<f32>,
-    /// Reveal the k surest tokens as long as the k-th is surer than 1 - FACTOR / (k + 1); --steps
-    /// is not used
-    #[arg(long, conflicts_with = "steps", allow_negative_numbers = true)]
+    /// Reveal the k surest tokens as long as the k-th is surer than 1 - FACTOR / (k + 1)
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) factor: Option<f32>,
     /// Reveal the most tokens, the surest first, whose entropies without the largest add up to no
-    /// more nats than this; 0 is one a step; --steps is not used
+    /// more nats than this; 0 is one a step
     #[arg(long, value_name = "NATS", allow_negative_numbers = true)]
     pub(crate) eb_gamma: Option<f32>,
     /// Reveal what --steps says, and every token of an entropy below this
@@ -226,6 +249,17 @@ pub(crate) struct SamplerArgs {
     /// Reveal the end-of-document token last
     #[arg(long, alias = "confidence_eos_eot_inf")]
     pub(crate) confidence_eos_eot_inf: bool,
+    /// Write so many samples of each prompt, with the seeds SEED, SEED + 1, ..; with a --temperature
+    #[arg(
+        long = "n",
+        visible_alias = "num-samples",
+        value_name = "N",
+        default_value_t = 1
+    )]
+    pub(crate) n_samples: u32,
+    /// Refuse texts with characters that the model does not know
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Write every step to a file, one JSON object a line
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) trace: Option<PathBuf>,
@@ -236,21 +270,32 @@ pub(crate) struct SamplerArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct GenerateArgs {
-    /// Text to complete
+    /// Text to complete; - reads it from standard input
     #[arg(required_unless_present_any = ["prompt_ids", "input"])]
     pub(crate) prompt: Option<String>,
     /// Token ids to complete, used as they are
     #[arg(long, alias = "prompt_ids", value_delimiter = ',', conflicts_with_all = ["prompt", "input"])]
     pub(crate) prompt_ids: Option<Vec<u32>>,
-    /// Many prompts: lines with `prompt` or `prompt_ids`
+    /// Many prompts: lines with `prompt`, `prompt_ids` or `messages`
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "prompt")]
     pub(crate) input: Option<PathBuf>,
     /// Apply the chat template of the model to the prompt
     #[arg(long, conflicts_with = "prompt_ids")]
     pub(crate) chat: bool,
-    /// Tokens to generate [default: 64, or what the context has room for; poem model: three times
-    /// the prompt]
+    /// The chat template: its name, of several in the model's folder, or a file; implies --chat
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "prompt_ids")]
+    pub(crate) chat_template: Option<String>,
+    /// What the system says before the prompt; implies --chat
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_ids")]
+    pub(crate) system: Option<String>,
+    /// End an answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Tokens of the answer: a canvas that is filled as a whole, not a limit, so that another length
+    /// gives another text [default: 64, or what the context has room for; models of characters:
+    /// three times the prompt]
     #[arg(
+        short = 'n',
         long,
         alias = "gen_length",
         visible_alias = "max-new-tokens",
@@ -277,9 +322,13 @@ fn constraint(text: &str) -> Result<(usize, String), String> {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct InfillArgs {
-    /// Texts with holes
+    /// Texts with holes: every □ or mask token, or in a text without any every _; - reads one from
+    /// standard input
     #[arg(required_unless_present = "input")]
     pub(crate) text: Vec<String>,
+    /// What marks a hole, in place of these
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) mask: Option<String>,
     /// Many texts: lines with `prompt` or `prompt_ids`
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "text")]
     pub(crate) input: Option<PathBuf>,

@@ -7,7 +7,9 @@ mod generate;
 mod infill;
 mod inspect;
 mod logits;
+mod manual;
 mod observe;
+mod prompts;
 mod score;
 mod sft;
 mod train;
@@ -28,5 +30,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions { shell } => manual::completions(*shell),
+        Command::Man => manual::page(),
     }
 }

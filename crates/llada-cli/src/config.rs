@@ -91,6 +91,15 @@ pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
     }
 }
 
+/// The model without its tokenizer, whose ids are given and told as numbers.
+pub(crate) fn load_for_ids(args: &ModelArgs) -> Result<Llada> {
+    let device = device(&args.run)?;
+    let checkpoint = open(args.model.as_deref())?;
+    let precision = precision(args.dtype);
+    let precision = precision.unwrap_or_else(|| checkpoint.config().default_precision());
+    Ok(checkpoint.frozen_for_ids(&device, precision)?)
+}
+
 /// What `--model` names, brought from the Hub if need be, or the embedded poem model.
 pub(crate) fn open(model: Option<&Path>) -> Result<Checkpoint> {
     Ok(match model {
@@ -257,6 +266,8 @@ pub(crate) fn overrides(args: &SamplerArgs, gen_length: Option<usize>) -> Result
         steps: args.steps,
         block_length: args.block_length,
         temperature: args.temperature,
+        top_k: args.top_k,
+        top_p: args.top_p,
         cfg_scale: args.cfg_scale,
         remasking: args.remasking.parse().map_err(Misuse::from_error)?,
         cache: args.cache.parse().map_err(Misuse::from_error)?,

@@ -34,7 +34,8 @@ pub use predictor::{
     expect_targets, losses_by_logits,
 };
 pub use query::{
-    Cached, Candidates, Choice, Guidance, KvCache, Query, RowPlan, cross_entropies, guide_all,
+    Cached, Candidates, Choice, Guidance, KvCache, Nucleus, Query, RowPlan, cross_entropies,
+    guide_all,
 };
 pub use ratio::nats_per_token;
 pub use reverse::{StepKey, reveal_probability};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use llada_tensor::Tensor;
 use llada_tensor::backend::{Candidate, Noise};
-use llada_tensor::ops::candidates::{CandidateRule, guide, reduce_logits};
+use llada_tensor::ops::candidates::{CandidateRule, RowReducer, guide, reduce_logits};
 
 use crate::{DenoisingStep, Error, MaskPredictor, Result, TokenBatch};
 
@@ -119,6 +119,80 @@ impl Choice<'_> {
         let rows = logits.chunks_exact(vocab_size).enumerate();
         let best = |(row, logits): (usize, &[f32])| reduce_logits(logits, row, &rule, &self.noise);
         Ok(rows.map(best).collect::<Vec<_>>().into())
+    }
+}
+
+/// Which tokens may be drawn beside the most likely one.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Nucleus {
+    /// The most likely ones, so many of them.
+    pub top_k: Option<usize>,
+    /// The fewest of these whose probabilities, at the temperature, reach this sum
+    /// (arXiv 1904.09751).
+    pub top_p: Option<f64>,
+}
+
+impl Nucleus {
+    /// Whether every token may be drawn.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The tokens of a row of logits `[V]` that may be drawn, ascending. Those of `rule.suppress`
+    /// are none of them.
+    fn tokens(&self, logits: &[f32], rule: &CandidateRule<'_>) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..logits.len()).collect();
+        order.retain(|&at| !rule.suppress.iter().any(|&id| id as usize == at));
+        // Of equals the one with the lower id.
+        order.sort_by(|&left, &right| logits[right].total_cmp(&logits[left]));
+        order.truncate(self.top_k.unwrap_or(usize::MAX));
+        if let Some(top_p) = self.top_p
+            && let Some(&first) = order.first()
+        {
+            let weight =
+                |at: usize| (f64::from(logits[at] - logits[first]) / rule.temperature).exp();
+            let whole: f64 = order.iter().map(|&at| weight(at)).sum();
+            let mut sum = 0.0;
+            let reached = order.iter().position(|&at| {
+                sum += weight(at);
+                sum >= top_p * whole
+            });
+            order.truncate(reached.map_or(order.len(), |at| at + 1));
+        }
+        order.sort_unstable();
+        order
+    }
+}
+
+impl Choice<'_> {
+    /// As a predictor chooses, but only among the tokens of a nucleus, over which the probabilities
+    /// are taken too. Without a temperature the nucleus changes nothing but these.
+    ///
+    /// # Errors
+    /// As [`MaskPredictor::logits`].
+    pub fn among(
+        &self,
+        nucleus: &Nucleus,
+        predictor: &(impl MaskPredictor + ?Sized),
+        query: Query<'_>,
+    ) -> Result<Candidates> {
+        self.noise.check()?;
+        let (vocab_size, mut rule) = (predictor.info().vocab_size, self.rule(0.0));
+        // The most likely token is in every nucleus.
+        rule.temperature = rule.temperature.max(f64::MIN_POSITIVE);
+        let logits = predictor.logits(query)?;
+        let rows = logits.chunks_exact(vocab_size).enumerate();
+        let choose = |(row, logits): (usize, &[f32])| {
+            let tokens = nucleus.tokens(logits, &rule);
+            let rule = self.rule(0.0);
+            let mut reducer = RowReducer::default();
+            for at in tokens {
+                reducer.push(&logits[at..=at], at, row, vocab_size, &rule, &self.noise);
+            }
+            reducer.finish()
+        };
+        Ok(rows.map(choose).collect::<Vec<_>>().into())
     }
 }
 

@@ -41,10 +41,13 @@ impl Subject<'_> {
         self.policy.info
     }
 
-    /// The ids of a text of a data file; characters outside the vocabulary are errors.
+    /// The ids of a text of a data file; what the vocabulary lacks is unknown to the model, and a
+    /// text of which it has nothing is an error.
     pub(crate) fn encode(&self, line: usize, text: &str) -> Result<Vec<u32>> {
-        let ids = self.tokenizer.encode_strict(text);
-        ids.map_err(|source| Error::BadText { line, source })
+        let encoded = self.tokenizer.encode_keeping(text);
+        let encoded = encoded.and_then(llada_text::Encoded::check);
+        let encoded = encoded.map_err(|source| Error::BadText { line, source })?;
+        Ok(encoded.ids)
     }
 
     /// Checks that so many tokens, which a line of a data file needs, fit into the context.

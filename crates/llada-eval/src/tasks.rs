@@ -67,8 +67,14 @@ fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<
         if prompt.is_empty() {
             return Err(bad("the prompt is empty"));
         }
-        if end.is_empty() {
+        if end.is_empty() && choice.is_empty() {
             return Err(bad("a choice is empty"));
+        }
+        if end.is_empty() {
+            return Err(bad(
+                "a choice merges with the end of the prompt into one token, so that nothing of it is \
+                 left to score; end the prompt before the word that the choice ends",
+            ));
         }
         let mut tokens = [&prompt[..], &end].concat();
         let end_of_document = subject.policy.whole_documents;

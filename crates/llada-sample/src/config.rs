@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use llada_diffusion::Nucleus;
+
 use crate::{Error, RefreshPolicy, Result};
 
 /// Which of the predicted tokens stay; the others are masked again.
@@ -251,6 +253,9 @@ impl FromStr for CacheMode {
 pub struct SampleConfig {
     /// Steps, all blocks together.
     pub steps: usize,
+    /// Whether a rule of [`Process::is_parallel`] takes no more than these steps: the last step of a
+    /// block then reveals the rest of it.
+    pub caps_steps: bool,
     /// Length of the answer. An infill has its length already and does not read it.
     pub gen_length: usize,
     /// Length of the blocks that are filled one after the other (semi-autoregressive remasking).
@@ -258,6 +263,8 @@ pub struct SampleConfig {
     pub block_length: Option<usize>,
     /// Temperature of the Gumbel noise; 0 takes the most likely token.
     pub temperature: f64,
+    /// Among which tokens it draws; without a temperature it is not read.
+    pub nucleus: Nucleus,
     /// Scale of classifier-free guidance (eq. 16); 0 is none.
     pub cfg_scale: f32,
     /// Which predicted tokens stay.
@@ -290,7 +297,9 @@ impl Default for SampleConfig {
             steps: 128,
             gen_length: 128,
             block_length: Some(128),
+            caps_steps: false,
             temperature: 0.0,
+            nucleus: Nucleus::default(),
             cfg_scale: 0.0,
             remasking: Remasking::LowConfidence,
             process: Process::Quota,
@@ -348,6 +357,10 @@ impl SampleConfig {
         check("steps", self.steps <= MAX_STEPS, "at most 1048576", steps)?;
         at_least_one("block_length", self.block_length.unwrap_or(1))?;
         scale("temperature", self.temperature)?;
+        at_least_one("top_k", self.nucleus.top_k.unwrap_or(1))?;
+        let top_p = self.nucleus.top_p.unwrap_or(1.0);
+        let is_share = top_p > 0.0 && top_p <= 1.0;
+        check("top_p", is_share, "above 0 and at most 1", top_p)?;
         scale("cfg_scale", f64::from(self.cfg_scale))?;
         for (what, bounds, x) in self.process.numbers() {
             check(what, bounds.contains(x), bounds.expected(), f64::from(x))?;

@@ -1,7 +1,8 @@
 //! Questions to the predictor: runs that choose tokens in the same way share a call.
 
 use llada_diffusion::{
-    Cached, Choice, Error, Guidance, KvCache, MaskPredictor, Noise, Query, RowPlan, TokenBatch,
+    Cached, Choice, Error, Guidance, KvCache, MaskPredictor, Noise, Nucleus, Query, RowPlan,
+    TokenBatch,
 };
 
 use crate::ahead::{self, ComingSteps};
@@ -12,6 +13,7 @@ use crate::{Draws, Request, Result};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rule {
     temperature: f64,
+    nucleus: Nucleus,
     cfg_scale: f32,
     suppress_mask: bool,
     logits_eos_inf: Vec<u32>,
@@ -25,6 +27,10 @@ impl Rule {
         let config = &request.config;
         Self {
             temperature: config.temperature,
+            nucleus: match config.temperature > 0.0 {
+                true => config.nucleus,
+                false => Nucleus::default(),
+            },
             cfg_scale: config.cfg_scale,
             suppress_mask: config.suppress_mask,
             logits_eos_inf: config.logits_eos_inf.clone(),
@@ -97,7 +103,12 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
     let mut suppress = rule.logits_eos_inf.clone();
     suppress.extend(rule.suppress_mask.then_some(info.mask_token_id));
     let draws = GumbelDraws::new(rule, runs, 0);
-    let coming = ComingSteps::new(rule, runs, info.steps_at_once);
+    let steps_at_once = if rule.nucleus.is_all() {
+        info.steps_at_once
+    } else {
+        1
+    };
+    let coming = ComingSteps::new(rule, runs, steps_at_once);
     let choice = Choice {
         temperature: rule.temperature,
         suppress: &suppress,
@@ -117,7 +128,10 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
         }),
         ..Query::new(&batch, &positions)
     };
-    let candidates = predictor.candidates(query, &choice)?;
+    let candidates = match rule.nucleus.is_all() {
+        true => predictor.candidates(query, &choice)?,
+        false => choice.among(&rule.nucleus, predictor, query)?,
+    };
 
     for step in std::iter::once(&candidates.now).chain(&candidates.ahead) {
         expect_candidates(positions.len(), step.len())?;

@@ -1,7 +1,7 @@
 //! What a request of a model is by default: one policy for the command line, the library and the
 //! evaluations.
 
-use llada_diffusion::PredictorInfo;
+use llada_diffusion::{Nucleus, PredictorInfo};
 
 use crate::{
     CacheMode, Error, Process, RefreshPolicy, Remasking, Request, Result, SampleConfig, Task,
@@ -51,6 +51,10 @@ pub struct Overrides {
     pub block_length: Option<usize>,
     /// Gumbel temperature, 0 or more.
     pub temperature: f64,
+    /// See [`Nucleus::top_k`].
+    pub top_k: Option<usize>,
+    /// See [`Nucleus::top_p`].
+    pub top_p: Option<f64>,
     /// Scale of classifier-free guidance, 0 or more; 0 is none.
     pub cfg_scale: f32,
     /// Which predicted tokens stay.
@@ -157,7 +161,13 @@ impl Policy {
             steps: overrides.steps.unwrap_or(n_masks.max(1)),
             gen_length: n_masks,
             block_length: overrides.block_length,
+            // A rule that counts no steps takes as many as it needs, or as are allowed.
+            caps_steps: overrides.steps.is_some(),
             temperature: overrides.temperature,
+            nucleus: Nucleus {
+                top_k: overrides.top_k,
+                top_p: overrides.top_p,
+            },
             cfg_scale: overrides.cfg_scale,
             remasking: overrides.remasking,
             process: overrides.process.unwrap_or(process),

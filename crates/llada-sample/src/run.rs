@@ -90,7 +90,7 @@ impl Run {
         }
         let blocks = blocks(&is_masked, span, block_length, steps);
         let is_parallel = request.config.process.is_parallel();
-        if steps < blocks.len() && !is_parallel {
+        if steps < blocks.len() && (!is_parallel || request.config.caps_steps) {
             return Err(Error::TooFewSteps {
                 request: index,
                 steps,
@@ -349,6 +349,10 @@ impl Run {
             mask_ratio: self.n_masks(block) as f32 / self.block_masks.max(1) as f32,
         };
         let mut order = committed(config.process, &step);
+        let is_last = self.block_step + 1 >= self.blocks[self.block].steps;
+        if config.caps_steps && config.process.is_parallel() && is_last {
+            order = step.order.to_vec();
+        }
         order.sort_unstable();
         self.revealed.clear();
         for i in order {

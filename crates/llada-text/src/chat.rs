@@ -144,6 +144,14 @@ impl ChatTemplate {
         })
     }
 
+    /// The names and texts of special tokens of the checkpoint folder `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Read`] or [`Error::Config`] if a file cannot be read.
+    pub fn special_of(dir: &Path) -> Result<Vec<(String, String)>> {
+        Ok(SideFiles::read(dir)?.named)
+    }
+
     /// The template in the file `path`, with the special tokens of this one.
     ///
     /// # Errors

@@ -112,6 +112,15 @@ pub enum Error {
         /// Its place in the text, counted in characters from 1.
         position: usize,
     },
+    /// A text of which the vocabulary has nothing.
+    #[error(
+        "encode: the vocabulary has no character of the text ({text}..); the model was trained on \
+         another language or writing"
+    )]
+    UnknownText {
+        /// How the text begins.
+        text: String,
+    },
     /// A file beside the tokenizer is not JSON.
     #[error("tokenizer: {path} is not valid JSON", path = path.display())]
     Config {

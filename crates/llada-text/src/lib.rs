@@ -15,5 +15,5 @@ mod vocabulary;
 
 pub use chat::{ChatInputs, ChatTemplate, Message};
 pub use error::{Error, Result};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Encoded, Tokenizer, Unknown};
 pub use vocabulary::Vocabulary;

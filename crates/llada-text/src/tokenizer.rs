@@ -24,8 +24,65 @@ const FILE_NAME: &str = "tokenizer.json";
 /// skipped, at twice as much with the patterns of published models.
 const LONGEST_RUN: usize = 200_000;
 
-/// Characters that stand for a mask in a user's text, besides the mask token itself.
-const MASK_CHARACTERS: [char; 2] = ['□', '_'];
+/// Stands for a mask in a user's text, besides the mask token itself.
+const MASK_CHARACTER: &str = "□";
+
+/// Stands for a mask in a text that has no other.
+const ASCII_MASK: &str = "_";
+
+/// The ids of a text, and what of it the vocabulary lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Encoded {
+    /// The ids.
+    pub ids: Vec<u32>,
+    /// Those of them that stand for something unknown, ascending.
+    pub unknown: Vec<Unknown>,
+}
+
+/// A part of a text that is not in the vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unknown {
+    /// Index of its token.
+    pub at: usize,
+    /// Its place in the text, counted in characters from 1.
+    pub position: usize,
+    /// What stands there.
+    pub text: String,
+}
+
+impl Encoded {
+    /// The ids, if all of the text is known.
+    ///
+    /// # Errors
+    /// [`Error::UnknownCharacter`] with the first character that is not.
+    pub fn strict(self) -> Result<Vec<u32>> {
+        match self.unknown.first() {
+            Some(unknown) => Err(Error::UnknownCharacter {
+                character: unknown.text.chars().next().unwrap_or_default(),
+                position: unknown.position,
+            }),
+            None => Ok(self.ids),
+        }
+    }
+
+    /// Checks that something of the text is known.
+    ///
+    /// # Errors
+    /// [`Error::UnknownText`] if nothing is.
+    pub fn check(self) -> Result<Self> {
+        match self.unknown.len() == self.ids.len() && !self.ids.is_empty() {
+            true => Err(Error::UnknownText {
+                text: self
+                    .unknown
+                    .iter()
+                    .map(|unknown| &*unknown.text)
+                    .take(12)
+                    .collect(),
+            }),
+            false => Ok(self),
+        }
+    }
+}
 
 /// A tokenizer in the Hugging Face `tokenizer.json` format.
 ///
@@ -144,6 +201,35 @@ impl Tokenizer {
         )
     }
 
+    /// Numbers in place of a text: token 5 is `5`. For models without a tokenizer, of which ids are
+    /// asked and told.
+    #[must_use]
+    pub fn of_numbers(vocab_size: usize) -> Self {
+        let vocab: serde_json::Map<String, Value> = (0..vocab_size)
+            .map(|id| (id.to_string(), id.into()))
+            .collect();
+        let file = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [],
+            "normalizer": null, "pre_tokenizer": { "type": "WhitespaceSplit" },
+            "post_processor": null, "decoder": null,
+            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "" },
+        });
+        Self::from_bytes(file.to_string().as_bytes()).expect("a tokenizer of words")
+    }
+
+    /// Whether it is a model of characters: an id for each, one for all that it does not know, and
+    /// nothing that joins or splits them. `llada train` makes such tokenizers.
+    #[must_use]
+    pub fn is_character_level(&self) -> bool {
+        if self.unk_token_id().is_none() || self.inner.get_pre_tokenizer().is_some() {
+            return false;
+        }
+        let added = self.inner.get_added_vocabulary();
+        let is_character = |token: &String| token.chars().nth(1).is_none();
+        let mut tokens = self.inner.get_vocab(false).into_keys();
+        tokens.all(|token| is_character(&token) || added.is_special_token(&token))
+    }
+
     /// Writes `tokenizer.json` into the folder `dir`: to a temporary sibling, synced, renamed.
     ///
     /// # Errors
@@ -203,8 +289,12 @@ impl Tokenizer {
         let json = self.inner.to_string(false);
         let json = json.map_err(|source| Error::Encode { source })?;
         let mut file: Value = serde_json::from_str(&json).map_err(failed)?;
-        if let Some(tokens) = file.get_mut("added_tokens").and_then(Value::as_array_mut) {
-            tokens.retain(|token| token.get("content").and_then(Value::as_str) != Some(mask));
+        // It keeps its place, as the ids of others depend on it, under a name that no text has.
+        let tokens = file.get_mut("added_tokens").and_then(Value::as_array_mut);
+        for token in tokens.into_iter().flatten() {
+            if token.get("content").and_then(Value::as_str) == Some(mask) {
+                token["content"] = "\u{10fffd}mask\u{10fffd}".into();
+            }
         }
         let tokenizer = tokenizers::Tokenizer::from_bytes(file.to_string());
         let tokenizer = tokenizer.map_err(|source| Error::Encode { source })?;
@@ -215,7 +305,7 @@ impl Tokenizer {
     /// gives up after a million steps: the rest of the text would become one piece, and its ids
     /// others than in Python.
     fn check_runs(&self, text: &str) -> Result<()> {
-        if text.len() < LONGEST_RUN || !matches!(self.inner.get_model(), ModelWrapper::BPE(_)) {
+        if text.len() < LONGEST_RUN || self.inner.get_pre_tokenizer().is_none() {
             return Ok(());
         }
         let (mut line, mut length) = (1, 0);
@@ -242,36 +332,61 @@ impl Tokenizer {
     /// [`Error::UnknownCharacter`] with the first such character and its position,
     /// [`Error::Encode`] if the tokenizer rejects the text.
     pub fn encode_strict(&self, text: &str) -> Result<Vec<u32>> {
-        self.encode_known(text, 0)
+        self.encode_keeping(text)?.strict()
     }
 
-    /// The ids of a text with holes: every □, every `_` and every mask token written out becomes
-    /// `mask_token_id`; the text between them is encoded as by [`Tokenizer::encode_strict`], each
-    /// stretch by itself.
+    /// As [`Tokenizer::encode_text`], with what of the text became the unknown token.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode_strict`].
-    pub fn encode_with_masks(&self, text: &str, mask_token_id: u32) -> Result<Vec<u32>> {
+    /// As [`Tokenizer::encode`].
+    pub fn encode_keeping(&self, text: &str) -> Result<Encoded> {
+        let mut encoded = Encoded::default();
+        self.push_text(&mut encoded, text, 0)?;
+        Ok(encoded)
+    }
+
+    /// The ids of a text with holes, each of which becomes `mask_token_id`; the text between them is
+    /// encoded as by [`Tokenizer::encode_keeping`], each stretch by itself.
+    ///
+    /// A hole is every `mark`; without one every □ and every mask token written out, and in a text
+    /// that has neither every `_`.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode_keeping`].
+    pub fn encode_with_masks(
+        &self,
+        text: &str,
+        mask_token_id: u32,
+        mark: Option<&str>,
+    ) -> Result<Encoded> {
         let mask_token = self.token(mask_token_id).filter(|token| !token.is_empty());
-        let mut ids = Vec::new();
-        let mut start = 0;
-        let mut end = 0;
+        let mut marks: Vec<&str> = match mark {
+            Some(mark) => vec![mark],
+            None => std::iter::once(MASK_CHARACTER)
+                .chain(mask_token.as_deref())
+                .collect(),
+        };
+        if mark.is_none() && !marks.iter().any(|mark| text.contains(mark)) {
+            marks = vec![ASCII_MASK];
+        }
+        marks.retain(|mark| !mark.is_empty());
+        let mut encoded = Encoded::default();
+        let (mut start, mut end) = (0, 0);
         while end < text.len() {
             let rest = &text[end..];
-            match mask_length(rest, mask_token.as_deref()) {
-                Some(length) => {
-                    ids.extend(
-                        self.encode_known(&text[start..end], text[..start].chars().count())?,
-                    );
-                    ids.push(mask_token_id);
-                    end += length;
+            match marks.iter().find(|mark| rest.starts_with(**mark)) {
+                Some(mark) => {
+                    let skipped = text[..start].chars().count();
+                    self.push_text(&mut encoded, &text[start..end], skipped)?;
+                    encoded.ids.push(mask_token_id);
+                    end += mark.len();
                     start = end;
                 }
                 None => end += rest.chars().next().map_or(1, char::len_utf8),
             }
         }
-        ids.extend(self.encode_known(&text[start..], text[..start].chars().count())?);
-        Ok(ids)
+        self.push_text(&mut encoded, &text[start..], text[..start].chars().count())?;
+        Ok(encoded)
     }
 
     /// The text of `ids`; ids that the tokenizer lacks are dropped (a head may be padded), special
@@ -430,33 +545,33 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// [`Tokenizer::encode_strict`] for a stretch that `skipped` characters precede.
-    fn encode_known(&self, text: &str, skipped: usize) -> Result<Vec<u32>> {
+    /// Adds a stretch of a text that `skipped` characters precede.
+    fn push_text(&self, encoded: &mut Encoded, text: &str, skipped: usize) -> Result<()> {
         self.check_runs(text)?;
-        let encoding = self
-            .for_text(text)?
-            .encode_char_offsets(text, false)
-            .map_err(|source| Error::Encode { source })?;
-        let ids = encoding.get_ids();
+        let tokenizer = self.for_text(text)?;
+        let encoding = tokenizer.encode_char_offsets(text, false);
+        let encoding = encoding.map_err(|source| Error::Encode { source })?;
+        let first = encoded.ids.len();
+        encoded.ids.extend(encoding.get_ids());
         let Some(unk) = self.unk_token_id() else {
-            return Ok(ids.to_vec());
+            return Ok(());
         };
         let unk_token = self.token(unk).unwrap_or_default();
-        for (_, &(start, end)) in ids
-            .iter()
-            .zip(encoding.get_offsets())
-            .filter(|&(&id, _)| id == unk)
-        {
-            let unknown: String = text.chars().skip(start).take(end - start).collect();
+        for (at, &(start, end)) in encoding.get_offsets().iter().enumerate() {
+            if encoding.get_ids()[at] != unk {
+                continue;
+            }
+            let text: String = text.chars().skip(start).take(end - start).collect();
             // The unknown token itself may be written out in the text.
-            if let Some(character) = unknown.chars().next().filter(|_| unknown != unk_token) {
-                return Err(Error::UnknownCharacter {
-                    character,
+            if text != unk_token && !text.is_empty() {
+                encoded.unknown.push(Unknown {
+                    at: first + at,
                     position: skipped + start + 1,
+                    text,
                 });
             }
         }
-        Ok(ids.to_vec())
+        Ok(())
     }
 
     fn first_special(&self, names: &[&str]) -> Option<u32> {
@@ -472,14 +587,4 @@ impl Tokenizer {
 pub(crate) fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<()> {
     let path = dir.join(name);
     llada_files::write(&path, bytes).map_err(|source| Error::Write { path, source })
-}
-
-/// Length in bytes of the mask that `text` begins with.
-fn mask_length(text: &str, mask_token: Option<&str>) -> Option<usize> {
-    let character = MASK_CHARACTERS.iter().find(|&&mask| text.starts_with(mask));
-    character.map(|mask| mask.len_utf8()).or_else(|| {
-        mask_token
-            .filter(|token| text.starts_with(token))
-            .map(str::len)
-    })
 }

@@ -9,15 +9,20 @@ fn main() -> anyhow::Result<()> {
     let device = Device::cpu(CpuConfig::default())?;
     let llada = Checkpoint::embedded()?.frozen(&device, Precision::F32)?;
     let mut session = llada.session();
+    let mut tasks = Vec::new();
     let mut waiting = ["床前明月光，", "白日依山尽，", "春眠不觉晓，"].into_iter();
     for time in 0.. {
         if time % 5 == 0
             && let Some(prompt) = waiting.next()
         {
-            session.submit(llada.request(&Task::generate(prompt), &Overrides::default())?)?;
+            let task = Task::generate(prompt);
+            session.submit(llada.request(&task, &Overrides::default())?)?;
+            tasks.push(task);
         }
         for ended in session.step(&mut |_| std::ops::ControlFlow::Continue(())) {
-            let text = llada.answer(ended.result?)?.whole_text;
+            let text = llada
+                .answer(&tasks[ended.request], ended.result?)?
+                .whole_text;
             println!("after step {time}: request {}: {text}", ended.request);
         }
         if session.n_requests() == 0 && waiting.len() == 0 {

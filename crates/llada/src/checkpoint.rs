@@ -1,6 +1,6 @@
 //! A model with what belongs to its text, wherever it comes from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use llada_model::convert::{Report, convert, convert_to_gguf};
 use llada_model::{GgufType, LladaModel, ModelConfig, ModelSource};
@@ -65,12 +65,22 @@ impl Checkpoint {
         }
     }
 
-    /// Length of an answer if none is asked for.
-    fn answer_length(&self) -> AnswerLength {
-        match &self.source {
-            // The first line of a quatrain has three more.
-            ModelSource::Memory(_) => AnswerLength::Prompts(3),
-            ModelSource::Folder { .. } | ModelSource::Gguf(_) => AnswerLength::default(),
+    /// A model with a tokenizer, and what its requests are by default.
+    fn with<M>(&self, model: M, tokenizer: Tokenizer) -> Llada<M> {
+        let is_character_level = tokenizer.is_character_level();
+        let said = self.config().other.get("whole_documents");
+        Llada {
+            model,
+            answer_length: match is_character_level {
+                // The first line of a quatrain has three more.
+                true => AnswerLength::Prompts(3),
+                false => AnswerLength::default(),
+            },
+            // What `llada train` makes of characters has seen the ends of its documents.
+            whole_documents: said
+                .and_then(|said| said.as_bool())
+                .unwrap_or(is_character_level),
+            tokenizer,
         }
     }
 
@@ -90,6 +100,45 @@ impl Checkpoint {
         }
     }
 
+    /// The chat template of this name, of several in a folder.
+    ///
+    /// # Errors
+    /// As [`Self::template`]; if there is none of this name.
+    pub fn named_template(&self, name: &str) -> Result<ChatTemplate, LoadError> {
+        match &self.source {
+            ModelSource::Folder { path, .. } => Ok(ChatTemplate::named(path, name)?),
+            _ => Err(TextError::NoSuchTemplate {
+                path: self.name(),
+                name: name.to_owned(),
+                names: "one without a name at most".to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// A template that writes nothing, with the special tokens that another one of this model may
+    /// write.
+    #[must_use]
+    pub fn template_without_source(&self) -> ChatTemplate {
+        let special = match &self.source {
+            ModelSource::Folder { path, .. } => ChatTemplate::special_of(path).unwrap_or_default(),
+            _ => self
+                .template()
+                .map(|template| template.special().to_vec())
+                .unwrap_or_default(),
+        };
+        ChatTemplate::new("", special, &self.name())
+    }
+
+    /// What the model is called in messages.
+    fn name(&self) -> PathBuf {
+        match &self.source {
+            ModelSource::Folder { path, .. } => path.clone(),
+            ModelSource::Gguf(file) => file.path().to_owned(),
+            ModelSource::Memory(_) => "the embedded poem model".into(),
+        }
+    }
+
     /// The model for inference, with its tokenizer.
     ///
     /// # Errors
@@ -98,11 +147,21 @@ impl Checkpoint {
         // The vocabulary first: it is quick to fail.
         let tokenizer = self.tokenizer()?;
         let model = self.source.frozen(device, precision)?;
-        Ok(Llada {
-            model,
-            tokenizer,
-            answer_length: self.answer_length(),
-        })
+        Ok(self.with(model, tokenizer))
+    }
+
+    /// The model for inference without its tokenizer: its texts are numbers of tokens.
+    ///
+    /// # Errors
+    /// As [`ModelSource::frozen`].
+    pub fn frozen_for_ids(
+        &self,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Llada, LoadError> {
+        let tokenizer = Tokenizer::of_numbers(self.config().vocab_size);
+        let model = self.source.frozen(device, precision)?;
+        Ok(self.with(model, tokenizer))
     }
 
     /// The model to be trained, with its tokenizer.
@@ -116,11 +175,7 @@ impl Checkpoint {
     ) -> Result<Llada<LladaModel>, LoadError> {
         let tokenizer = self.tokenizer()?;
         let model = self.source.trainable(device, precision)?;
-        Ok(Llada {
-            model,
-            tokenizer,
-            answer_length: self.answer_length(),
-        })
+        Ok(self.with(model, tokenizer))
     }
 
     /// Writes the model in another type into the folder `target` in the HF layout, see

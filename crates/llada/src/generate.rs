@@ -12,6 +12,8 @@ use llada_sample::{
     Session, sample,
 };
 
+use llada_text::{Encoded, Unknown};
+
 use crate::Llada;
 
 /// Errors of generation and of scoring.
@@ -21,6 +23,15 @@ pub enum GenerateError {
     /// A text can't be encoded or decoded.
     #[error(transparent)]
     Text(#[from] llada_text::Error),
+    /// Nothing of a target is left to score.
+    #[error(
+        "the target {target:?} merges with the end of the prompt into one token, so that nothing of \
+         it is left to score; end the prompt before the word that the target ends, or give ids"
+    )]
+    Merged {
+        /// The target.
+        target: String,
+    },
     /// A request can't be run, or failed.
     #[error(transparent)]
     Sample(#[from] llada_sample::Error),
@@ -69,6 +80,8 @@ impl From<Vec<u32>> for Prompt<'_> {
 pub struct Task<'a> {
     prompt: Prompt<'a>,
     is_infill: bool,
+    is_strict: bool,
+    mark: Option<&'a str>,
     constraints: &'a [(usize, String)],
 }
 
@@ -78,16 +91,32 @@ impl<'a> Task<'a> {
         Self {
             prompt: prompt.into(),
             is_infill: false,
+            is_strict: false,
+            mark: None,
             constraints: &[],
         }
     }
 
-    /// The holes of a text: every □, every `_` and every mask token written out.
+    /// The holes of a text: every □ and every mask token written out, or in a text that has neither
+    /// every `_`.
     pub fn infill(text: impl Into<Prompt<'a>>) -> Self {
         Self {
             is_infill: true,
             ..Self::generate(text)
         }
+    }
+
+    /// Takes `mark` for the holes of an infill, and nothing else.
+    #[must_use]
+    pub fn marked(self, mark: Option<&'a str>) -> Self {
+        Self { mark, ..self }
+    }
+
+    /// Refuses a text with characters that the vocabulary lacks. Otherwise they are given to the
+    /// model as unknown, and stay in the text.
+    #[must_use]
+    pub fn strict(self, is_strict: bool) -> Self {
+        Self { is_strict, ..self }
     }
 
     /// Fixes words of an answer: offsets from its start, in tokens, and texts. A word is encoded as
@@ -134,8 +163,7 @@ impl<M: MaskPredictor> Llada<M> {
         Policy {
             unk_token_id,
             eot_token_id: self.tokenizer.token_to_id("<|eot_id|>"),
-            // Those of `llada train` have an unknown token, those of published models have none.
-            whole_documents: unk_token_id.is_some(),
+            whole_documents: self.whole_documents,
             answer_length: self.answer_length,
             ..Policy::new(self.info())
         }
@@ -164,13 +192,8 @@ impl<M: MaskPredictor> Llada<M> {
             let (request, what) = (0, "infill");
             return Err(llada_sample::Error::NotAutoregressive { request, what }.into());
         }
-        let mask = info.mask_token_id;
         let is_document = matches!(task.prompt, Prompt::Text(_));
-        let ids = match &task.prompt {
-            Prompt::Ids(ids) => ids.to_vec(),
-            Prompt::Text(text) if task.is_infill => self.tokenizer.encode_with_masks(text, mask)?,
-            Prompt::Text(text) => self.tokenizer.encode_strict(text)?,
-        };
+        let ids = self.encode(task)?.ids;
         let policy = self.policy();
         let space = if policy.whole_documents { "" } else { " " };
         let mut constraints = Vec::new();
@@ -192,6 +215,31 @@ impl<M: MaskPredictor> Llada<M> {
             },
         };
         Ok(policy.request(task, is_document, overrides)?)
+    }
+
+    /// The ids of a task's text, and what of it the vocabulary lacks.
+    ///
+    /// # Errors
+    /// [`GenerateError::Text`] if the vocabulary lacks all of it, or anything of a strict task.
+    pub fn encode(&self, task: &Task<'_>) -> Result<Encoded> {
+        let mask = self.info().mask_token_id;
+        let text = match &task.prompt {
+            Prompt::Ids(ids) => {
+                let (ids, unknown) = (ids.to_vec(), Vec::new());
+                return Ok(Encoded { ids, unknown });
+            }
+            Prompt::Text(text) => text,
+        };
+        let encoded = match task.is_infill {
+            true => self.tokenizer.encode_with_masks(text, mask, task.mark)?,
+            false => self.tokenizer.encode_keeping(text)?,
+        };
+        if task.is_strict {
+            let ids = encoded.strict()?;
+            let unknown = Vec::new();
+            return Ok(Encoded { ids, unknown });
+        }
+        Ok(encoded.check()?)
     }
 
     /// Completes a prompt.
@@ -217,7 +265,7 @@ impl<M: MaskPredictor> Llada<M> {
     fn run(&self, task: &Task<'_>, overrides: &Overrides) -> Result<Answer> {
         let request = self.request(task, overrides)?;
         let mut outputs = self.sample(&[request], &mut |_| ControlFlow::Continue(()))?;
-        self.answer(outputs.remove(0))
+        self.answer(task, outputs.remove(0))
     }
 
     /// Runs requests, see [`sample`].
@@ -241,29 +289,47 @@ impl<M: MaskPredictor> Llada<M> {
     ///
     /// # Errors
     /// As [`Self::request`]; if the request can't be run.
-    pub fn stream(&self, task: &Task<'_>, overrides: &Overrides) -> Result<Stream<'_, M>> {
+    pub fn stream<'a>(&'a self, task: &Task<'a>, overrides: &Overrides) -> Result<Stream<'a, M>> {
         let mut session = self.session();
         session.submit(self.request(task, overrides)?)?;
         Ok(Stream {
             llada: self,
             session,
-            is_infill: task.is_infill,
+            task: task.clone(),
             answer: None,
         })
     }
 
-    /// The text of what was written.
+    /// The text of what was written for a task; characters of its text that the vocabulary lacks
+    /// stay.
     ///
     /// # Errors
     /// If the tokenizer rejects the tokens.
-    pub fn answer(&self, output: Output) -> Result<Answer> {
+    pub fn answer(&self, task: &Task<'_>, output: Output) -> Result<Answer> {
         let answer = self.up_to_end(output.answer(), output.is_infill);
         let whole = &output.tokens[..output.prompt_len + answer.len()];
+        let unknown = self.encode(task)?.unknown;
+        let whole_text = self.text(whole, &unknown)?;
+        let text = match output.is_infill {
+            true => whole_text.clone(),
+            false => self.tokenizer.decode(answer, true)?,
+        };
         Ok(Answer {
-            text: self.tokenizer.decode(answer, true)?,
-            whole_text: self.tokenizer.decode(whole, true)?,
+            text,
+            whole_text,
             output,
         })
+    }
+
+    /// The text of tokens of which some stand for what the vocabulary lacks.
+    fn text(&self, tokens: &[u32], unknown: &[Unknown]) -> Result<String> {
+        let (mut text, mut start) = (String::new(), 0);
+        for unknown in unknown.iter().filter(|unknown| unknown.at < tokens.len()) {
+            text.push_str(&self.tokenizer.decode(&tokens[start..unknown.at], true)?);
+            text.push_str(&unknown.text);
+            start = unknown.at + 1;
+        }
+        Ok(text + &self.tokenizer.decode(&tokens[start..], true)?)
     }
 
     /// The text of a canvas, with □ for masks.
@@ -295,13 +361,21 @@ impl<M: MaskPredictor> Llada<M> {
         prompt: &Prompt<'_>,
         target: &Prompt<'_>,
     ) -> Result<(Vec<u32>, Vec<u32>)> {
-        let ids = |prompt: &Prompt<'_>| match prompt {
-            Prompt::Ids(ids) => Ok(ids.to_vec()),
-            Prompt::Text(text) => self.tokenizer.encode_strict(text),
+        let ids = |prompt: &Prompt<'_>| -> Result<Vec<u32>> {
+            match prompt {
+                Prompt::Ids(ids) => Ok(ids.to_vec()),
+                Prompt::Text(text) => Ok(self.tokenizer.encode_keeping(text)?.check()?.ids),
+            }
         };
         let (mut prompt_ids, mut target_ids) = (ids(prompt)?, ids(target)?);
         if let (Prompt::Text(prompt), Prompt::Text(target)) = (prompt, target) {
+            let is_empty = target_ids.is_empty();
             (prompt_ids, target_ids) = self.tokenizer.encode_pair(prompt, target)?;
+            if target_ids.is_empty() && !is_empty {
+                return Err(GenerateError::Merged {
+                    target: target.to_string(),
+                });
+            }
         }
         if matches!(target, Prompt::Text(_)) && !target_ids.is_empty() {
             let length = prompt_ids.len() + target_ids.len();
@@ -371,7 +445,7 @@ pub struct Step {
 pub struct Stream<'a, M> {
     llada: &'a Llada<M>,
     session: Session<'a>,
-    is_infill: bool,
+    task: Task<'a>,
     answer: Option<Answer>,
 }
 
@@ -387,7 +461,7 @@ impl<M: MaskPredictor> Iterator for Stream<'_, M> {
     type Item = Result<Step>;
 
     fn next(&mut self) -> Option<Result<Step>> {
-        let (llada, is_infill, mut step) = (self.llada, self.is_infill, None);
+        let (llada, is_infill, mut step) = (self.llada, self.task.is_infill, None);
         let ended = self.session.step(&mut |event| {
             let settled = &event.canvas[event.settled.clone()];
             let settled = llada.up_to_end(settled, is_infill);
@@ -406,7 +480,7 @@ impl<M: MaskPredictor> Iterator for Stream<'_, M> {
         for Ended { result, .. } in ended {
             match result
                 .map_err(GenerateError::from)
-                .and_then(|output| llada.answer(output))
+                .and_then(|output| llada.answer(&self.task, output))
             {
                 Ok(answer) => self.answer = Some(answer),
                 Err(error) => return Some(Err(error)),

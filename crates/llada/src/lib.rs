@@ -64,6 +64,8 @@ pub struct Llada<M = FrozenModel> {
     pub tokenizer: Tokenizer,
     /// Length of an answer if none is asked for.
     pub answer_length: AnswerLength,
+    /// Whether the model was trained on whole documents, so that a text is shown with its end.
+    pub whole_documents: bool,
 }
 
 /// Errors of loading.

@@ -2,48 +2,112 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use llada::sample::{Request, Task as TokenTask};
+use anyhow::Result;
+use llada::sample::Task as TokenTask;
 use llada::text::{ChatTemplate, Message};
 use llada::{Checkpoint, GenerateError, Llada, Overrides, Prompt, Task};
 
-use super::observe::of_sampler;
+use super::observe::{Job, of_sampler};
+use super::prompts::{self, Given};
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, check_flags, load_checkpoint, overrides};
+use crate::config::{Misuse, check_flags, load_checkpoint, load_for_ids, open, overrides};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, args.gen_length)?;
-    let (llada, checkpoint) = load_checkpoint(&args.model)?;
-    let mut requests = Vec::new();
-    for (place, prompt) in prompts(args, &checkpoint)? {
-        let task = Task::generate(prompt).constrained(&args.constraints);
-        requests.push(request(&llada, &task, &overrides, place)?);
+    check_template_flags(args)?;
+    let given = match (&args.prompt_ids, &args.input) {
+        (Some(ids), _) => vec![Given::of(Prompt::from(ids.clone()))],
+        (None, Some(path)) => prompts::read(path)?,
+        (None, None) => vec![prompts::of_argument(args.prompt.as_deref().unwrap_or(""))?],
+    };
+    // Ids need no tokenizer.
+    let only_ids = given.iter().all(Given::is_ids) && args.constraints.is_empty();
+    let has_tokenizer =
+        || Ok::<_, anyhow::Error>(open(args.model.model.as_deref())?.tokenizer().is_ok());
+    let (llada, checkpoint) = match only_ids && args.stop.is_empty() && !has_tokenizer()? {
+        true => (load_for_ids(&args.model)?, None),
+        false => {
+            let (llada, checkpoint) = load_checkpoint(&args.model)?;
+            (llada, Some(checkpoint))
+        }
+    };
+    let template = match &checkpoint {
+        Some(checkpoint) => chat_template(args, &given, checkpoint)?,
+        None => None,
+    };
+    let mut jobs = Vec::new();
+    for Given {
+        place,
+        prompt,
+        messages,
+    } in given
+    {
+        let prompt = match (&template, prompt, messages) {
+            (Some(template), _, Some(messages)) => render(args, template, messages)?,
+            (Some(template), Some(Prompt::Text(text)), None) => {
+                render(args, template, vec![Message::user(text)])?
+            }
+            (_, Some(prompt), _) => prompt,
+            (..) => Vec::new().into(),
+        };
+        let task = Task::generate(prompt)
+            .constrained(&args.constraints)
+            .strict(args.sampler.strict);
+        jobs.extend(jobs_of(
+            &llada,
+            task,
+            &overrides,
+            place,
+            args.sampler.n_samples,
+            check,
+        )?);
     }
-    for request in &requests {
-        check(request, &llada)?;
-    }
+    super::observe::warn_of_unknown(&llada, &jobs, args.model.model.is_none())?;
     check_flags(&args.sampler, args.gen_length)?;
-    super::observe::run_all(&llada, &requests, &args.sampler, args.model.run.format)
+    super::observe::run_all(
+        &llada,
+        &jobs,
+        &args.sampler,
+        &args.stop,
+        args.model.run.format,
+    )
 }
 
-/// The request of a task; `place` is where its text comes from, if not from the command line.
-pub(super) fn request(
+/// The samples of a task; `place` is where its text comes from, if not from the command line.
+pub(super) fn jobs_of<'a>(
     llada: &Llada,
-    task: &Task<'_>,
+    task: Task<'a>,
     overrides: &Overrides,
     place: Option<String>,
-) -> Result<Request> {
-    let request = llada.request(task, overrides);
-    match place {
-        Some(place) => request.map_err(inner).context(place),
-        None => request.map_err(of_text),
+    n_samples: u32,
+    check: impl Fn(&llada::sample::Request, &Llada) -> Result<()>,
+) -> Result<Vec<Job<'a>>> {
+    let mut jobs = Vec::new();
+    for sample in 0..n_samples {
+        let overrides = Overrides {
+            seed: overrides.seed.wrapping_add(sample.into()),
+            ..overrides.clone()
+        };
+        let request = match llada.request(&task, &overrides) {
+            Ok(request) => check(&request, llada).map(|()| request),
+            Err(error) if place.is_some() => Err(inner(error)),
+            Err(error) => Err(of_text(error)),
+        };
+        let request = match &place {
+            Some(place) => request.map_err(|error| error.context(place.clone()))?,
+            None => request?,
+        };
+        let task = task.clone();
+        jobs.push(Job { task, request });
     }
+    Ok(jobs)
 }
 
 /// What the user wrote and can't be encoded is a wrong use of the command.
 pub(super) fn of_text(error: GenerateError) -> anyhow::Error {
     match error {
         GenerateError::Text(error) => Misuse::from_error(error),
+        error @ GenerateError::Merged { .. } => Misuse::from_error(error),
         error => inner(error),
     }
 }
@@ -58,39 +122,58 @@ pub(super) fn inner(error: GenerateError) -> anyhow::Error {
     }
 }
 
-fn prompts(
+fn render(
     args: &GenerateArgs,
+    template: &ChatTemplate,
+    mut messages: Vec<Message>,
+) -> Result<Prompt<'static>> {
+    if let Some(system) = &args.system {
+        messages.insert(0, Message::new("system", system.as_str()));
+    }
+    Ok(template.render(&messages, true)?.into())
+}
+
+/// The flags that ask for a template ask it of a model that can have one.
+fn check_template_flags(args: &GenerateArgs) -> Result<()> {
+    let flags = [
+        ("--chat", args.chat),
+        ("--chat-template", args.chat_template.is_some()),
+        ("--system", args.system.is_some()),
+    ];
+    let is_file = args
+        .chat_template
+        .as_deref()
+        .is_some_and(|name| Path::new(name).is_file());
+    match flags.iter().find(|(_, is_set)| *is_set) {
+        Some((flag, _)) if args.model.model.is_none() && !is_file => Err(Misuse::of(format!(
+            "{flag}: the embedded poem model has no chat template; give a --model that has one"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The template, if one is asked for or messages are given.
+fn chat_template(
+    args: &GenerateArgs,
+    given: &[Given],
     checkpoint: &Checkpoint,
-) -> Result<Vec<(Option<String>, Prompt<'static>)>> {
-    if let Some(ids) = &args.prompt_ids {
-        return Ok(vec![(None, ids.clone().into())]);
+) -> Result<Option<ChatTemplate>> {
+    let has_messages = given.iter().any(|given| given.messages.is_some());
+    let is_asked = args.chat || args.chat_template.is_some() || args.system.is_some();
+    if !is_asked && !has_messages {
+        return Ok(None);
     }
-    let template = match args.chat {
-        true => Some(chat_template(args, checkpoint)?),
-        false => None,
+    let template = match args.chat_template.as_deref() {
+        None => checkpoint.template()?,
+        Some(file) if Path::new(file).is_file() => checkpoint
+            .template_without_source()
+            .with_file(Path::new(file))?,
+        Some(name) => checkpoint.named_template(name)?,
     };
-    let mut prompts = match &args.input {
-        Some(path) => read_prompts(path)?,
-        None => vec![(None, args.prompt.clone().unwrap_or_default().into())],
-    };
-    for (_, prompt) in &mut prompts {
-        if let (Some(template), Prompt::Text(text)) = (&template, &mut *prompt) {
-            *prompt = template.render(&[Message::user(&**text)], true)?.into();
-        }
-    }
-    Ok(prompts)
+    Ok(Some(template))
 }
 
-fn chat_template(args: &GenerateArgs, checkpoint: &Checkpoint) -> Result<ChatTemplate> {
-    if args.model.model.is_none() {
-        return Err(Misuse::of(
-            "--chat: the embedded poem model has no chat template; give a --model that has one",
-        ));
-    }
-    Ok(checkpoint.template()?)
-}
-
-fn check(request: &Request, llada: &Llada) -> Result<()> {
+fn check(request: &llada::sample::Request, llada: &Llada) -> Result<()> {
     let (info, gen_length) = (llada.info(), request.config.gen_length);
     let (prompt, constraints) = match &request.task {
         TokenTask::Generate {
@@ -130,32 +213,4 @@ pub(super) fn check_ids(ids: &[u32], llada: &Llada) -> Result<()> {
         ))),
         None => Ok(()),
     }
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    prompt: Option<String>,
-    prompt_ids: Option<Vec<u32>>,
-}
-
-/// The prompts of a file of JSON lines, each with its place.
-pub(super) fn read_prompts(path: &Path) -> Result<Vec<(Option<String>, Prompt<'static>)>> {
-    let name = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut prompts = Vec::new();
-    let lines = text.lines().enumerate();
-    for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let place = format!("{name}, line {}", number + 1);
-        let line: Line = serde_json::from_str(line).with_context(|| place.clone())?;
-        let prompt = match (line.prompt, line.prompt_ids) {
-            (Some(text), None) => text.into(),
-            (None, Some(ids)) => ids.into(),
-            _ => anyhow::bail!("{place}: needs either prompt or prompt_ids"),
-        };
-        prompts.push((Some(place), prompt));
-    }
-    anyhow::ensure!(!prompts.is_empty(), "{name} holds no prompts");
-    Ok(prompts)
 }

@@ -1,38 +1,69 @@
 //! `llada infill`.
 
 use anyhow::Result;
-use llada::Task;
+use llada::sample::Request;
+use llada::{Llada, Prompt, Task};
 
-use super::generate::{read_prompts, request};
+use super::generate::jobs_of;
+use super::prompts::{self, Given};
 use crate::args::InfillArgs;
-use crate::config::{Misuse, check_flags, load, overrides};
+use crate::config::{Misuse, check_flags, load, load_for_ids, open, overrides};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, None)?;
-    let llada = load(&args.model)?;
-    let texts = match &args.input {
-        Some(path) => read_prompts(path)?,
-        None => args
-            .text
-            .iter()
-            .map(|text| (None, text.clone().into()))
-            .collect(),
+    if args.mask.as_deref() == Some("") {
+        return Err(Misuse::of("--mask: give at least one character"));
+    }
+    let given = match &args.input {
+        Some(path) => prompts::read(path)?,
+        None => {
+            let texts = args.text.iter().map(|text| prompts::of_argument(text));
+            texts.collect::<Result<Vec<_>>>()?
+        }
     };
-    let mut requests = Vec::new();
-    for (place, text) in texts {
-        requests.push(request(&llada, &Task::infill(text), &overrides, place)?);
+    let only_ids = given.iter().all(Given::is_ids);
+    let llada = match only_ids && open(args.model.model.as_deref())?.tokenizer().is_err() {
+        true => load_for_ids(&args.model)?,
+        false => load(&args.model)?,
+    };
+    let mut jobs = Vec::new();
+    for Given { place, prompt, .. } in given {
+        let Some(prompt) = prompt else {
+            let place = place.unwrap_or_default();
+            anyhow::bail!("{place}: messages have no holes; give a prompt with □");
+        };
+        let check = |request: &Request, llada: &Llada| check(request, llada, &prompt);
+        let task = Task::infill(prompt.clone())
+            .marked(args.mask.as_deref())
+            .strict(args.sampler.strict);
+        jobs.extend(jobs_of(
+            &llada,
+            task,
+            &overrides,
+            place,
+            args.sampler.n_samples,
+            check,
+        )?);
     }
-    for request in &requests {
-        if request.config.gen_length == 0 {
-            return Err(Misuse::of("the text has no mask: mark holes with □ or _"));
-        }
-        let (length, limit) = (request.length(), llada.info().max_sequence_length);
-        if length > limit {
-            return Err(Misuse::of(format!(
-                "a text of {length} tokens exceeds the context of {limit}"
-            )));
-        }
-    }
+    super::observe::warn_of_unknown(&llada, &jobs, args.model.model.is_none())?;
     check_flags(&args.sampler, None)?;
-    super::observe::run_all(&llada, &requests, &args.sampler, args.model.run.format)
+    super::observe::run_all(&llada, &jobs, &args.sampler, &[], args.model.run.format)
+}
+
+fn check(request: &Request, llada: &Llada, prompt: &Prompt<'_>) -> Result<()> {
+    if request.config.gen_length == 0 {
+        return Err(Misuse::of(
+            "the text has no mask: mark holes with □ or _, or name the mark by --mask",
+        ));
+    }
+    let (length, limit) = (request.length(), llada.info().max_sequence_length);
+    if length > limit {
+        return Err(Misuse::of(format!(
+            "a text of {length} tokens exceeds the context of {limit}"
+        )));
+    }
+    match prompt {
+        Prompt::Ids(ids) => super::generate::check_ids(ids, llada),
+        Prompt::Text(_) => Ok(()),
+    }
 }

@@ -1,5 +1,6 @@
 //! What is shown and written while the sampler works, and how its results are reported.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use console::{Term, measure_text_width, style};
-use llada::Llada;
 use llada::sample::{Error as SampleError, Request, Revealed, StepEvent};
+use llada::{Answer, Llada, Task};
 use serde_json::json;
 
 use crate::args::{Format, SamplerArgs};
@@ -21,28 +22,81 @@ const BATCH: usize = 64;
 /// Pause after a step that is watched in a terminal.
 const PAUSE: Duration = Duration::from_millis(80);
 
-/// Runs all requests and prints the results.
-pub(crate) fn run_all(
+/// A task and its request.
+#[derive(Debug)]
+pub(super) struct Job<'a> {
+    pub(super) task: Task<'a>,
+    pub(super) request: Request,
+}
+
+/// One warning of the characters that the model does not know.
+pub(super) fn warn_of_unknown(llada: &Llada, jobs: &[Job<'_>], is_embedded: bool) -> Result<()> {
+    let mut unknown = BTreeSet::new();
+    for job in jobs {
+        unknown.extend(
+            llada
+                .encode(&job.task)?
+                .unknown
+                .into_iter()
+                .map(|unknown| unknown.text),
+        );
+    }
+    let hint = match is_embedded {
+        true => {
+            "; the embedded model knows classical Chinese poems, give a --model for other texts"
+        }
+        false => "",
+    };
+    note_unknown(&unknown, hint);
+    Ok(())
+}
+
+/// A warning of texts that the vocabulary lacks, if there are any.
+pub(super) fn note_unknown(unknown: &BTreeSet<String>, hint: &str) {
+    if unknown.is_empty() {
+        return;
+    }
+    let shown: Vec<String> = unknown
+        .iter()
+        .take(10)
+        .map(|text| format!("{text:?}"))
+        .collect();
+    let more = if unknown.len() > shown.len() {
+        ", .."
+    } else {
+        ""
+    };
+    note(&format!(
+        "warning: not in the vocabulary, and unknown to the model: {}{more}{hint}",
+        shown.join(", ")
+    ));
+}
+
+/// Runs all requests and prints the results; answers end before the `stops`.
+pub(super) fn run_all(
     llada: &Llada,
-    requests: &[Request],
+    jobs: &[Job<'_>],
     sampler: &SamplerArgs,
+    stops: &[String],
     format: Format,
 ) -> Result<()> {
     let mut observer = Observer::new(llada, sampler)?;
     let start = Instant::now();
     let mut outputs = Vec::new();
+    let requests: Vec<Request> = jobs.iter().map(|job| job.request.clone()).collect();
     for (chunk, requests) in requests.chunks(BATCH).enumerate() {
         observer.first_request = chunk * BATCH;
         let sampled = llada.sample(requests, &mut |event| observer.step(event));
         outputs.extend(sampled.map_err(of_sampler)?);
         observer.finish()?;
     }
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds = (start.elapsed() - observer.paused).as_secs_f64();
     let mut results = Vec::new();
     let mut n_tokens = 0;
     let nfe: usize = outputs.iter().map(|output| output.nfe).sum();
-    for output in outputs {
-        let answer = llada.answer(output)?;
+    for (job, output) in jobs.iter().zip(outputs) {
+        let mut answer = llada.answer(&job.task, output)?;
+        end_before(&mut answer, stops);
         if format == Format::Text {
             print(&format!("{}\n", answer.whole_text))?;
         }
@@ -70,6 +124,22 @@ pub(crate) fn run_all(
     Ok(())
 }
 
+/// Leaves out of an answer the first stop and what comes after it.
+fn end_before(answer: &mut Answer, stops: &[String]) {
+    let text = &answer.text;
+    let ends = stops
+        .iter()
+        .filter(|stop| !stop.is_empty())
+        .filter_map(|stop| text.find(&**stop));
+    if let Some(end) = ends.min() {
+        let left_out = text.len() - end;
+        answer
+            .whole_text
+            .truncate(answer.whole_text.len() - left_out);
+        answer.text.truncate(end);
+    }
+}
+
 /// All but a failing model is a wrong setting.
 pub(super) fn of_sampler(error: SampleError) -> anyhow::Error {
     match error {
@@ -89,6 +159,8 @@ struct Observer<'a> {
     terminal: Term,
     /// Lines of the picture that the next step draws over.
     drawn_lines: usize,
+    /// Time in which nothing was computed, for the eye to follow.
+    paused: Duration,
     first_request: usize,
 }
 
@@ -106,6 +178,7 @@ impl<'a> Observer<'a> {
             watch: args.watch,
             terminal: Term::stderr(),
             drawn_lines: 0,
+            paused: Duration::ZERO,
             first_request: 0,
         })
     }
@@ -147,6 +220,7 @@ impl<'a> Observer<'a> {
         let _ = self.terminal.write_line(&lines.join("\n"));
         self.drawn_lines = if event.masked == 0 { 0 } else { lines.len() };
         std::thread::sleep(PAUSE);
+        self.paused += PAUSE;
     }
 
     /// Everything is written, or the error says what was not.

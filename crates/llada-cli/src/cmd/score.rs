@@ -9,11 +9,15 @@ use serde_json::json;
 
 use super::generate::{check_ids, inner, of_text};
 use crate::args::{EstimatorName, Format, ScoreArgs};
-use crate::config::{Misuse, load};
+use crate::config::{Misuse, load, load_for_ids, open};
 use crate::output::print;
 
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
-    let llada = load(&args.model)?;
+    let is_ids = args.prompt.is_none() && args.target.is_none();
+    let llada = match is_ids && open(args.model.model.as_deref())?.tokenizer().is_err() {
+        true => load_for_ids(&args.model)?,
+        false => load(&args.model)?,
+    };
     let (prompt, target) = (
         source(args.prompt.as_deref(), args.prompt_ids.as_deref()),
         source(args.target.as_deref(), args.target_ids.as_deref()),

@@ -41,13 +41,19 @@ impl HubConfig {
             std::fs::read_to_string(file).ok()
         });
         let token = token.map(|token| token.trim().to_owned());
-        let offline = text("HF_HUB_OFFLINE").unwrap_or_default();
+        let is_on = |name| {
+            let value = text(name).unwrap_or_default().to_lowercase();
+            ["1", "on", "yes", "true"].contains(&&*value)
+        };
+        let older = ["HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"];
         let backoff = text("LLADA_HUB_BACKOFF_MS").and_then(|ms| ms.parse().ok());
         Self {
-            cache: path("HF_HUB_CACHE").unwrap_or_else(|| hf_home.join("hub")),
+            cache: path("HF_HUB_CACHE")
+                .or_else(|| older.into_iter().find_map(path))
+                .unwrap_or_else(|| hf_home.join("hub")),
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             token: token.filter(|token| !token.is_empty()),
-            offline: ["1", "on", "yes", "true"].contains(&&*offline.to_lowercase()),
+            offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
             backoff: backoff.map_or(BACKOFF, Duration::from_millis),
         }
     }

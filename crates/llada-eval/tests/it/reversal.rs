@@ -110,7 +110,12 @@ fn lines_that_are_no_couplets_are_named() {
     ] {
         check(text, "expected a couplet such as");
     }
-    check("春风夏雨，秋月冬龘。", "'龘'");
+    // A character that the model does not know ends nothing.
+    let unknown = read_couplets("春风夏雨，秋月冬龘。", None, &poet.subject()).unwrap();
+    assert_eq!(
+        unknown[0].second.last(),
+        poet.subject().tokenizer.unk_token_id().as_ref()
+    );
     let long = "春".repeat(30);
     check(
         &format!("{long}，秋。"),

@@ -98,7 +98,10 @@ fn bad_lines_are_named() {
     let empty = r#"{"prompt": "春", "choices": ["风", ""], "answer": 0}"#;
     check(choices(empty), "line 2: a choice is empty");
     let unknown = r#"{"prompt": "春", "choices": ["风", "龘"], "answer": 0}"#;
-    check(choices(unknown), "'龘'");
+    check(
+        choices(unknown),
+        "the vocabulary has no character of the text (龘..)",
+    );
     let long = "春".repeat(24);
     let long = format!(r#"{{"prompt": "{long}", "choices": ["风", "雨"], "answer": 0}}"#);
     check(choices(&long), "line 2: 26 tokens exceed the context of 24");

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use llada_diffusion::Nucleus;
 use llada_sample::{
     CacheMode, Output, Process, RefreshPolicy, Remasking, Request, SampleConfig, Task, sample,
 };
@@ -56,7 +57,9 @@ fn config() -> impl Strategy<Value = SampleConfig> {
         steps: numbers.0,
         gen_length: numbers.1,
         block_length: numbers.2,
+        caps_steps: false,
         temperature: kinds.2,
+        nucleus: Nucleus::default(),
         cfg_scale: kinds.3,
         remasking: kinds.0,
         process: kinds.1,

@@ -10,6 +10,7 @@ mod distribution;
 mod errors;
 mod goldens;
 mod guidance;
+mod nucleus;
 mod observer;
 mod policy;
 mod session;

@@ -1,6 +1,6 @@
 use std::fs;
 
-use super::Tokenizer;
+use super::{LONGEST_RUN, Tokenizer};
 use crate::Error;
 
 const MASK: u32 = 0;
@@ -43,7 +43,8 @@ fn subwords() -> Tokenizer {
 #[track_caller]
 fn check_masks(tokenizer: &Tokenizer, text: &str, expected: &[u32]) {
     let mask = tokenizer.mask_token_id().unwrap();
-    assert_eq!(tokenizer.encode_with_masks(text, mask).unwrap(), expected);
+    let encoded = tokenizer.encode_with_masks(text, mask, None).unwrap();
+    assert_eq!(encoded.ids, expected);
 }
 
 #[track_caller]
@@ -106,7 +107,8 @@ fn unknown_characters_become_unk_one_by_one() {
 fn an_unknown_character_is_named_with_its_position() {
     check_unknown(poems().encode_strict("山。雲水"), ('水', 4));
     check_unknown(poems().encode_strict("\n"), ('\n', 1));
-    check_unknown(poems().encode_with_masks("山□□。[MASK]é", MASK), ('é', 11));
+    let encoded = poems().encode_with_masks("山□□。[MASK]é", MASK, None);
+    check_unknown(encoded.unwrap().strict(), ('é', 11));
     assert_eq!(poems().encode_strict("山[UNK]云").unwrap(), [5, UNK, 4]);
     let message = poems().encode_strict("山水").unwrap_err().to_string();
     assert_eq!(
@@ -125,7 +127,8 @@ fn the_fold_changes_only_what_the_vocabulary_lacks() {
 
 #[test]
 fn every_form_of_mask_becomes_the_mask() {
-    check_masks(&poems(), "山□_[MASK]云", &[5, MASK, MASK, MASK, 4]);
+    check_masks(&poems(), "山□[MASK]云", &[5, MASK, MASK, 4]);
+    check_masks(&poems(), "山_云", &[5, MASK, 4]);
     check_masks(&poems(), "□山□", &[MASK, 5, MASK]);
     check_masks(&poems(), "山云", &[5, 4]);
     check_masks(&poems(), "", &[]);
@@ -136,7 +139,7 @@ fn stretches_between_masks_are_encoded_by_themselves() {
     let tokenizer = subwords();
     assert_eq!(tokenizer.encode("hello").unwrap(), [0, 1, 4, 3]);
     check_masks(&tokenizer, "hel□lo", &[0, 1, 2, 5, 2, 3]);
-    check_masks(&tokenizer, "he<|mdm_mask|>_llo", &[0, 1, 5, 5, 4, 3]);
+    check_masks(&tokenizer, "he<|mdm_mask|>□llo", &[0, 1, 5, 5, 4, 3]);
 }
 
 #[test]
@@ -202,4 +205,89 @@ fn errors_name_the_file() {
 
     let nowhere = dir.path().join("absent");
     assert!(matches!(poems().save(&nowhere), Err(Error::Write { .. })));
+}
+
+#[test]
+fn an_underscore_is_a_mask_only_where_nothing_else_marks_one() {
+    check_masks(&poems(), "山_□", &[5, UNK, MASK]);
+    check_masks(&poems(), "山_[MASK]", &[5, UNK, MASK]);
+    let marked = poems()
+        .encode_with_masks("山??□_", MASK, Some("??"))
+        .unwrap();
+    assert_eq!(marked.ids, [5, MASK, UNK, UNK]);
+    let texts: Vec<&str> = marked
+        .unknown
+        .iter()
+        .map(|unknown| &*unknown.text)
+        .collect();
+    assert_eq!(texts, ["□", "_"]);
+}
+
+#[test]
+fn somebody_who_writes_about_the_mask_token_means_its_text() {
+    let tokenizer = poems();
+    assert_eq!(tokenizer.encode("山[MASK]").unwrap(), [5, MASK]);
+    assert_eq!(
+        tokenizer.encode_text("山[MASK]").unwrap(),
+        [[5].as_slice(), &[UNK; 6]].concat()
+    );
+    // Other special tokens are what templates write.
+    assert_eq!(tokenizer.encode_text("山[EOS]").unwrap(), [5, EOS]);
+}
+
+#[test]
+fn a_text_of_which_nothing_is_known_is_an_error() {
+    let check = |text: &str| poems().encode_keeping(text).unwrap().check();
+    assert!(matches!(check("once upon"), Err(Error::UnknownText { .. })));
+    assert_eq!(check("once 山").unwrap().unknown.len(), 5);
+    assert!(check("").unwrap().ids.is_empty());
+}
+
+#[test]
+fn what_is_a_model_of_characters_is_seen_in_its_vocabulary() {
+    assert!(poems().is_character_level());
+    assert!(!subwords().is_character_level());
+    let words = Tokenizer::of_numbers(12);
+    assert!(!words.is_character_level());
+    assert_eq!(words.decode(&[11, 0, 5], true).unwrap(), "11 0 5");
+}
+
+#[test]
+fn long_runs_of_white_space_are_refused_and_not_misread() {
+    let text = format!("a\nb{}c", " ".repeat(LONGEST_RUN + 1));
+    let error = subwords().encode(&text).unwrap_err();
+    assert!(matches!(error, Error::LongRun { line: 2, .. }), "{error}");
+    assert!(poems().encode(&text).is_ok());
+}
+
+/// Right values: `AutoTokenizer` of transformers 5.24 on the same files.
+#[test]
+fn the_files_beside_a_tokenizer_declare_special_tokens() {
+    let ids = |files: &[(&str, &str)], text: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        subwords().save(dir.path()).unwrap();
+        for (name, content) in files {
+            fs::write(dir.path().join(name), content).unwrap();
+        }
+        let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+        // A saved tokenizer needs the files no longer.
+        let again = Tokenizer::from_bytes(tokenizer.to_json()).unwrap();
+        let ids = tokenizer.encode(text).unwrap();
+        assert_eq!(again.encode(text).unwrap(), ids);
+        (ids.clone(), tokenizer.decode(&ids, true).unwrap())
+    };
+    let text = "h<x>e";
+    let config = r#"{"added_tokens_decoder": {"7": {"content": "<x>", "special": true}}}"#;
+    let declared = (vec![0, 7, 1], "he".to_owned());
+    assert_eq!(ids(&[("tokenizer_config.json", config)], text), declared);
+    let config = r#"{"additional_special_tokens": ["<x>"]}"#;
+    assert_eq!(ids(&[("tokenizer_config.json", config)], text), declared);
+    let map = (
+        "special_tokens_map.json",
+        r#"{"eos_token": {"content": "<x>"}}"#,
+    );
+    assert_eq!(ids(&[map], text), declared);
+    let added = ("added_tokens.json", r#"{"<x>": 7}"#);
+    assert_eq!(ids(&[added, map], text), declared);
+    assert_eq!(ids(&[added], text), (vec![0, 7, 1], "h<x>e".to_owned()));
 }

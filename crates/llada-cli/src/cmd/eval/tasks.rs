@@ -9,7 +9,7 @@ use llada::eval::{
     Figure, GenerationConfig, choose, exact_matches, read_choices, read_generations,
 };
 
-use super::{Progress, figure_json, percent, read};
+use super::{Progress, figure_json, percent, read, warn_of_unknown};
 use crate::args::{Format, GenerationArgs, LikelihoodArgs};
 use crate::config::load;
 use crate::output::print;
@@ -17,6 +17,7 @@ use crate::output::print;
 pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
     let text = read(&args.data)?;
     let llada = load(&args.model)?;
+    warn_of_unknown(&llada, &text)?;
     let subject = llada.subject();
     let limit = args.limit.map(NonZeroUsize::get);
     let tasks = read_choices(&text, limit, &subject).with_context(|| name(&args.data))?;
@@ -50,6 +51,7 @@ pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
 pub(super) fn generation(args: &GenerationArgs) -> Result<()> {
     let text = read(&args.data)?;
     let llada = load(&args.model)?;
+    warn_of_unknown(&llada, &text)?;
     let subject = llada.subject();
     let limit = args.limit.map(NonZeroUsize::get);
     let tasks = read_generations(&text, limit, &subject).with_context(|| name(&args.data))?;
