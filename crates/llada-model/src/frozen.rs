@@ -58,7 +58,7 @@ impl FrozenModel {
         let mut weights = Vec::with_capacity(tensors.len());
         for (index, (tensor, (name, shape))) in tensors.iter().zip(&shapes).enumerate() {
             let forms = network.forms(index, kind(name, shape));
-            let read = || tensor.read_as_stored(device);
+            let read = || tensor.read_in(device, precision);
             let pack = || tensor.pack(device, precision);
             weights.push(FrozenWeight {
                 tensor: forms.tensor.then(read).transpose()?,
