@@ -105,6 +105,9 @@ pub(crate) enum Dtype {
     reason = "the names of the types, as they are written"
 )]
 pub(crate) enum StoredType {
+    /// Of other commands; nothing to write.
+    #[value(hide = true)]
+    auto,
     f32,
     f16,
     bf16,
@@ -135,8 +138,9 @@ pub(crate) struct ModelArgs {
     /// of the Hugging Face Hub, which is downloaded once [default: the embedded poem model]
     #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]", display_order = 900)]
     pub(crate) model: Option<PathBuf>,
-    /// Precision of the matrix products; auto: that of a converted model, else f32, and bf16 for
-    /// more than a billion parameters
+    /// Precision of the matrix products; auto: that of a converted model, else f32, and for more than
+    /// a billion parameters bf16; of a GGUF file so large the first of bf16, int8 and int4 that takes
+    /// little more memory than the file
     #[arg(long, value_enum, default_value = "auto", display_order = 902)]
     pub(crate) dtype: Dtype,
     #[command(flatten)]

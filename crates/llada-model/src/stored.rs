@@ -113,6 +113,22 @@ impl Stored<'_> {
         Ok(packed)
     }
 
+    /// Looks at all values without keeping them.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        const ROWS: usize = 256;
+        let row = self.shape.iter().skip(1).product::<usize>();
+        let mut values = vec![0.0; ROWS * row];
+        for start in (0..self.rows()).step_by(ROWS) {
+            let rows = start..(start + ROWS).min(self.rows());
+            let values = &mut values[..rows.len() * row];
+            self.expect_finite(self.fill_once(rows, values))?;
+        }
+        Ok(())
+    }
+
     /// Values of some rows, and whether all are finite.
     pub(crate) fn fill_once(&self, rows: Range<usize>, out: &mut [f32]) -> bool {
         (self.fill)(rows.clone(), out);
