@@ -109,13 +109,8 @@ impl Gguf {
         }
         let entries = self.keys.header.tensors.values();
         let in_file: usize = entries.map(|entry| entry.bytes.len()).sum();
-        let fits = |&precision: &Precision| {
-            let has_table = self.embedding(precision).is_none();
-            // What a process needs beside the weights shall fit into a quarter of the file too.
-            self.config.frozen_bytes(precision, has_table) <= in_file + in_file / 7
-        };
-        let smaller = [usual, Precision::Int8].into_iter().find(fits);
-        smaller.unwrap_or(Precision::Int4)
+        let has_table = self.embedding(usual).is_none();
+        precision_for(&self.config, usual, in_file, has_table)
     }
 
     /// Path and bytes of the file that holds a tensor.
@@ -224,6 +219,21 @@ impl Gguf {
     }
 }
 
+/// The most exact of `usual`, int8 and int4 whose weights take little more room than `in_file` bytes,
+/// with an embedding in memory or without; int4 if none does.
+fn precision_for(
+    config: &ModelConfig,
+    usual: Precision,
+    in_file: usize,
+    has_table: bool,
+) -> Precision {
+    // A seventh, since what a process needs beside the weights shall fit into a quarter.
+    let fits =
+        |&precision: &Precision| config.frozen_bytes(precision, has_table) <= in_file + in_file / 7;
+    let exact = [usual, Precision::Int8].into_iter().find(fits);
+    exact.unwrap_or(Precision::Int4)
+}
+
 /// An error about a part of a file.
 fn fault(
     path: &Path,
@@ -275,3 +285,6 @@ fn interleaved_row(row: usize, head_dim: usize) -> usize {
     let (half, i) = (at / (head_dim / 2), at % (head_dim / 2));
     head * head_dim + 2 * i + half
 }
+
+#[cfg(test)]
+mod tests;
