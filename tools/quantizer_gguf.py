@@ -5,7 +5,7 @@ Types are those that llama.cpp's quantizer writes for Q4_K_M, fallbacks included
 matrices. The vocabulary has as many tokens as that of LLaDA, and one merge.
 
     python -m venv venv && venv/bin/pip install gguf==0.19.0 numpy safetensors
-    venv/bin/python tools/random_gguf.py out.gguf [Q4_K_M|Q8_0|Q6_K|...] [MLP_WIDTH]
+    venv/bin/python tools/quantizer_gguf.py out.gguf [Q4_K_M|Q8_0|Q6_K|...] [MLP_WIDTH]
 """
 
 import sys
