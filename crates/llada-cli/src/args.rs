@@ -112,6 +112,9 @@ pub(crate) enum Dtype {
     reason = "the names of the types, as they are written"
 )]
 pub(crate) enum StoredType {
+    /// Of other commands; nothing to write.
+    #[value(hide = true)]
+    auto,
     f32,
     f16,
     bf16,
@@ -147,8 +150,9 @@ pub(crate) struct ModelArgs {
         display_order = 900
     )]
     pub(crate) model: Option<PathBuf>,
-    /// Precision of the matrix products; auto: that of a converted model, else f32, and bf16 for
-    /// more than a billion parameters
+    /// Precision of the matrix products; auto: that of a converted model, else f32, and for more than
+    /// a billion parameters bf16; of a GGUF file so large the first of bf16, int8 and int4 that takes
+    /// little more memory than the file
     #[arg(long, value_enum, default_value = "auto", display_order = 902)]
     pub(crate) dtype: Dtype,
     #[command(flatten)]

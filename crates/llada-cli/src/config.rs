@@ -114,7 +114,7 @@ pub(crate) fn load_checkpoint(args: &ModelArgs) -> Result<(Llada, Checkpoint)> {
     // All that the flags alone can be wrong in was found before anything is downloaded.
     let checkpoint = open(args.model.as_deref())?;
     let precision = precision(args.dtype);
-    let precision = precision.unwrap_or_else(|| checkpoint.config().default_precision());
+    let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision());
     Ok((checkpoint.frozen(&device, precision)?, checkpoint))
 }
 

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use llada_tensor::Precision;
+use llada_tensor::quantize::{groups, padded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -170,6 +171,30 @@ impl ModelConfig {
             _ if self.total_parameters() > LARGE => Precision::Bf16,
             _ => Precision::F32,
         }
+    }
+
+    /// Bytes of the weights of a [`crate::FrozenModel`], with its embedding or without.
+    pub(crate) fn frozen_bytes(&self, precision: Precision, has_embedding: bool) -> usize {
+        let packed = |n: usize, k: usize| match precision {
+            Precision::F32 => 4 * n * k,
+            Precision::Bf16 => 2 * n * k,
+            Precision::Int8 => n * (padded(k) + 4),
+            Precision::Int4 => n * (padded(k) / 2 + groups(precision, k) + 4),
+        };
+        let table = 2 * self.embedding_rows() * self.d_model;
+        let shapes = self.parameter_shapes().into_iter();
+        shapes.fold(0, |bytes, (name, shape)| {
+            bytes
+                + match *shape {
+                    [n, k] if !name.ends_with("wte.weight") => packed(n, k),
+                    [n, k] => {
+                        let of_table = if has_embedding { table } else { 0 };
+                        let of_head = if self.weight_tying { packed(n, k) } else { 0 };
+                        of_table + of_head
+                    }
+                    _ => 4 * shape.iter().product::<usize>(),
+                }
+        })
     }
 
     /// Key and value heads.

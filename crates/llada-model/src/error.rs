@@ -29,12 +29,14 @@ pub enum Error {
         missing: &'static str,
     },
     /// A file is something else than weights that can be read.
-    #[error("{} is {what}: {advice}", path.display())]
+    #[error("{} is {what}, not {expected}: {advice}", path.display())]
     OtherFile {
         /// The file.
         path: PathBuf,
         /// What it is.
         what: &'static str,
+        /// What it should be.
+        expected: &'static str,
         /// What to do.
         advice: &'static str,
     },

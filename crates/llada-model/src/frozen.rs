@@ -13,6 +13,7 @@ use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
+use crate::gguf::MappedTable;
 use crate::init::uniform_parameters;
 use crate::network::{FrozenWeight, Network, Parameters, Pass, kind};
 use crate::stored::Stored;
@@ -46,23 +47,34 @@ impl FrozenModel {
         }
     }
 
-    /// The model of tensors in the order of [`ModelConfig::parameter_shapes`], read one by one.
+    /// The model of tensors in the order of [`ModelConfig::parameter_shapes`], read one by one. On a
+    /// device that does not look rows up by itself, the embedding stays where `mapped` has it.
     pub(crate) fn read(
         config: ModelConfig,
         tensors: &[Stored<'_>],
+        mapped: Option<MappedTable>,
         device: &Device,
         precision: Precision,
     ) -> Result<Self> {
         let shapes = config.parameter_shapes();
         let network = Arc::new(Network::new(config, device, precision)?);
+        let looks_up = device.backend().recorder().is_some() || denoiser(device).is_some();
+        let mapped = mapped.filter(|_| !looks_up);
         let mut weights = Vec::with_capacity(tensors.len());
         for (index, (tensor, (name, shape))) in tensors.iter().zip(&shapes).enumerate() {
             let forms = network.forms(index, kind(name, shape));
-            let read = || tensor.read_as_stored(device);
+            // Of the matrices the embedding alone is used as it is.
+            let is_table = forms.tensor && shape.len() == 2;
+            let mapped = mapped.clone().filter(|_| is_table);
+            if mapped.is_some() {
+                tensor.check_finite()?;
+            }
+            let read = || tensor.read_in(device, precision);
             let pack = || tensor.pack(device, precision);
             weights.push(FrozenWeight {
-                tensor: forms.tensor.then(read).transpose()?,
+                tensor: (forms.tensor && mapped.is_none()).then(read).transpose()?,
                 packed: forms.packed.then(pack).transpose()?,
+                mapped,
             });
         }
         Ok(Self::new(network, weights))
@@ -81,7 +93,7 @@ impl FrozenModel {
     ) -> Result<Self> {
         config.check()?;
         let tensors = uniform_parameters(&config, seed);
-        Self::read(config, &tensors, device, precision)
+        Self::read(config, &tensors, None, device, precision)
     }
 
     /// The configuration.

@@ -12,14 +12,20 @@ mod encode;
 mod header;
 mod keys;
 mod shards;
+mod table;
 mod write;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+
+use llada_tensor::Precision;
+use memmap2::Mmap;
 
 pub use encode::GgufType;
 use header::Entry;
 use keys::Keys;
+pub(crate) use table::MappedTable;
 pub use write::{GgufValue, convert_to_gguf};
 
 use crate::stored::{Fill, Stored};
@@ -82,6 +88,39 @@ impl Gguf {
         shapes.map(|(name, _)| self.tensor(&name)).collect()
     }
 
+    /// The embedding, if it is quantised: to be read row by row, for products of a precision.
+    pub(crate) fn embedding(&self, precision: Precision) -> Option<MappedTable> {
+        let entry = self.keys.header.tensors.get("token_embd.weight")?;
+        entry.kind.is_quantized().then(|| MappedTable {
+            map: Arc::clone(self.file(entry).1),
+            bytes: entry.bytes.clone(),
+            kind: entry.kind,
+            width: self.config.d_model,
+            is_rounded: precision != Precision::F32,
+        })
+    }
+
+    /// The precision for who has no wish. A model that is computed in f32 by its size is; of a
+    /// larger one, the most exact precision whose weights take little more room than the file.
+    pub(crate) fn default_precision(&self) -> Precision {
+        let usual = self.config.default_precision();
+        if usual == Precision::F32 {
+            return usual;
+        }
+        let entries = self.keys.header.tensors.values();
+        let in_file: usize = entries.map(|entry| entry.bytes.len()).sum();
+        let has_table = self.embedding(usual).is_none();
+        precision_for(&self.config, usual, in_file, has_table)
+    }
+
+    /// Path and bytes of the file that holds a tensor.
+    fn file(&self, entry: &Entry) -> (&Path, &Arc<Mmap>) {
+        match entry.file.checked_sub(1) {
+            None => (&self.keys.path, &self.keys.map),
+            Some(at) => (&self.others[at].path, &self.others[at].map),
+        }
+    }
+
     fn tensor(&self, parameter: &str) -> Result<Stored<'_>> {
         let name = tensor_name(parameter);
         let keys = &self.keys;
@@ -92,10 +131,7 @@ impl Gguf {
         let Entry {
             shape, kind, bytes, ..
         } = entry;
-        let (path, map) = match entry.file.checked_sub(1) {
-            None => (&keys.path, &keys.map),
-            Some(at) => (&self.others[at].path, &self.others[at].map),
-        };
+        let (path, map) = self.file(entry);
         let (kind, row) = (*kind, shape.get(1).copied().unwrap_or(1));
         let data = &map[bytes.clone()];
         let rotated = parameter.contains(".q_proj.") || parameter.contains(".k_proj.");
@@ -183,6 +219,21 @@ impl Gguf {
     }
 }
 
+/// The most exact of `usual`, int8 and int4 whose weights take little more room than `in_file` bytes,
+/// with an embedding in memory or without; int4 if none does.
+fn precision_for(
+    config: &ModelConfig,
+    usual: Precision,
+    in_file: usize,
+    has_table: bool,
+) -> Precision {
+    // A seventh, since what a process needs beside the weights shall fit into a quarter.
+    let fits =
+        |&precision: &Precision| config.frozen_bytes(precision, has_table) <= in_file + in_file / 7;
+    let exact = [usual, Precision::Int8].into_iter().find(fits);
+    exact.unwrap_or(Precision::Int4)
+}
+
 /// An error about a part of a file.
 fn fault(
     path: &Path,
@@ -234,3 +285,6 @@ fn interleaved_row(row: usize, head_dim: usize) -> usize {
     let (half, i) = (at / (head_dim / 2), at % (head_dim / 2));
     head * head_dim + 2 * i + half
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,11 +18,12 @@ const HEAD: usize = 512;
 /// its name and its first bytes; nothing if it cannot be told.
 ///
 /// For readers that have failed: a file that they can read is what it should be.
-pub(crate) fn other_than(expected: &str, path: &Path, bytes: &[u8]) -> Option<Error> {
+pub(crate) fn other_than(expected: &'static str, path: &Path, bytes: &[u8]) -> Option<Error> {
     let (what, advice) = by_name(path).or_else(|| by_content(bytes))?;
     (what != expected).then(|| Error::OtherFile {
         path: path.to_owned(),
         what,
+        expected,
         advice,
     })
 }

@@ -145,6 +145,7 @@ impl LladaModel {
             Ok(FrozenWeight {
                 tensor: forms.tensor.then(|| value.clone()),
                 packed: forms.packed.then(packed).transpose()?,
+                mapped: None,
             })
         };
         let weights = self.parameters.iter().enumerate().map(freeze);

@@ -15,6 +15,7 @@ use llada_tensor::layers::{Adapter, Linear, Norm, Weight};
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
+use crate::gguf::MappedTable;
 use crate::lora::Lora;
 use crate::window::{Input, attend_cached, index_u32};
 use crate::{ModelConfig, Result};
@@ -104,6 +105,8 @@ pub(crate) struct FrozenWeight {
     pub(crate) tensor: Option<Tensor>,
     /// The weight of a linear layer, in the backend's layout.
     pub(crate) packed: Option<Arc<dyn PackedWeight>>,
+    /// A table that stays in its file, in place of the tensor.
+    pub(crate) mapped: Option<MappedTable>,
 }
 
 /// In which forms inference uses a parameter.
@@ -261,8 +264,7 @@ impl Network {
     /// rows of all plans.
     pub(crate) fn hidden(&self, pass: &mut Pass<'_, '_>, input: &Input) -> TensorVar {
         let rope = self.rope(input.n_places())?;
-        let wte = pass.parameter(self.wte.weight);
-        let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
+        let mut x = pass.lookup(self.wte.weight, &input.ids)?; // [T, D]
         for layer in 0..self.blocks.len() {
             if let Some(states) = &mut pass.states {
                 states.push(x.value().clone());
@@ -282,8 +284,7 @@ impl Network {
     ) -> TensorVar {
         let rope = self.rope(input.n_places())?;
         let mut pass = Pass::new(tape, Parameters::Trained(trained));
-        let wte = pass.parameter(self.wte.weight);
-        let mut x = pass.tape.embedding(&wte, &input.ids)?; // [T, D]
+        let mut x = pass.lookup(self.wte.weight, &input.ids)?; // [T, D]
         let input = Arc::new(input);
         for layer in 0..self.blocks.len() {
             let (network, trained) = (Arc::clone(self), Arc::clone(trained));
@@ -395,6 +396,19 @@ impl<'a> Pass<'a, '_> {
                 Var::constant(tensor.expect("`Network::forms` says that it is used as a tensor"))
             }
         }
+    }
+
+    /// The rows of a table.
+    fn lookup(&mut self, index: usize, ids: &[u32]) -> TensorVar {
+        if let Parameters::Frozen(all) = self.parameters
+            && let Some(mapped) = &all[index].mapped
+        {
+            let (shape, rows) = ([ids.len(), mapped.width()], mapped.rows(ids));
+            let rows = Tensor::from_f32(self.tape.device(), &shape, &rows)?;
+            return Ok(Var::constant(rows));
+        }
+        let table = self.parameter(index);
+        self.tape.embedding(&table, ids)
     }
 
     pub(crate) fn linear(&mut self, x: &Var, slot: Slot) -> TensorVar {

@@ -59,13 +59,30 @@ impl ModelSource {
         }
     }
 
+    /// The precision for who has no wish: [`ModelConfig::default_precision`]; of a large GGUF file the
+    /// most exact of bf16, int8 and int4 whose weights take about as much memory as the file.
+    #[must_use]
+    pub fn default_precision(&self) -> Precision {
+        match self {
+            Self::Folder { weights, .. } | Self::Memory(weights) => {
+                weights.config.default_precision()
+            }
+            Self::Gguf(file) => file.default_precision(),
+        }
+    }
+
     /// The model for inference, one tensor after another: each is converted and packed straight
     /// from the mapped file, so that memory holds little more than the packed weights at any time.
     ///
     /// # Errors
     /// [`crate::Error::NotFinite`] and others that name the file and the tensor.
     pub fn frozen(&self, device: &Device, precision: Precision) -> Result<FrozenModel> {
-        FrozenModel::read(self.config().clone(), &self.tensors()?, device, precision)
+        let mapped = match self {
+            Self::Gguf(file) => file.embedding(precision),
+            Self::Folder { .. } | Self::Memory(_) => None,
+        };
+        let tensors = self.tensors()?;
+        FrozenModel::read(self.config().clone(), &tensors, mapped, device, precision)
     }
 
     /// The model to be trained; of a quantised one, the values that its codes stand for.

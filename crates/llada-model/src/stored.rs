@@ -50,14 +50,24 @@ impl Stored<'_> {
         Ok(Tensor::from_f32(device, &self.shape, &values)?)
     }
 
-    /// All values, as bf16 if they are.
+    /// All values as a checkpoint of this precision holds them: a matrix as bf16 where they are, or
+    /// where products are not of f32; a vector in f32, rounded first for products of bf16.
     ///
     /// # Errors
     /// [`Error::NotFinite`].
-    pub(crate) fn read_as_stored(&self, device: &Device) -> Result<Tensor> {
+    pub(crate) fn read_in(&self, device: &Device, precision: Precision) -> Result<Tensor> {
         /// Rows that are wide at once.
         const ROWS: usize = 256;
-        if !self.is_bf16 || self.shape.len() < 2 {
+        if self.shape.len() < 2 {
+            let values = self.read(device)?;
+            if precision != Precision::Bf16 || self.is_bf16 {
+                return Ok(values);
+            }
+            let rounded = |x: f32| bf16::from_f32(x).to_f32();
+            let values: Vec<f32> = values.to_vec_f32()?.into_iter().map(rounded).collect();
+            return Ok(Tensor::from_f32(device, &self.shape, &values)?);
+        }
+        if precision == Precision::F32 && !self.is_bf16 {
             return self.read(device);
         }
         let (n, numel) = (self.rows(), self.shape.iter().product());
@@ -101,6 +111,22 @@ impl Stored<'_> {
         let packed = device.backend().pack([n, k], precision, &fill)?;
         self.expect_finite(all_finite.into_inner())?;
         Ok(packed)
+    }
+
+    /// Looks at all values without keeping them.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        const ROWS: usize = 256;
+        let row = self.shape.iter().skip(1).product::<usize>();
+        let mut values = vec![0.0; ROWS * row];
+        for start in (0..self.rows()).step_by(ROWS) {
+            let rows = start..(start + ROWS).min(self.rows());
+            let values = &mut values[..rows.len() * row];
+            self.expect_finite(self.fill_once(rows, values))?;
+        }
+        Ok(())
     }
 
     /// Values of some rows, and whether all are finite.

@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     });
     if args.compare > 0 {
         note("comparing logits with the source");
-        let usual = source.config().default_precision();
+        let usual = source.source().default_precision();
         let of_source = logits(source.source(), usual, args.compare, &device)
             .context("comparing with the source (the model was converted; --compare 0 skips it)")?;
         let target = ModelSource::open(&args.target)?;
@@ -88,6 +88,14 @@ fn stored(dtype: StoredType, target: &Path) -> Result<Stored> {
         .extension()
         .is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
     Ok(match (dtype, is_gguf) {
+        (StoredType::auto, false) => {
+            let hint = "--dtype: choose f32, bf16, int8 or int4 to convert to";
+            return Err(Misuse::of(hint));
+        }
+        (StoredType::auto, true) => {
+            let hint = "--dtype: choose f32, f16, bf16, q8_0 or q4_0 to convert to";
+            return Err(Misuse::of(hint));
+        }
         (StoredType::f32, false) => Stored::Folder(Precision::F32),
         (StoredType::bf16, false) => Stored::Folder(Precision::Bf16),
         (StoredType::int8, false) => Stored::Folder(Precision::Int8),

@@ -68,6 +68,32 @@ fn a_converted_model_is_the_model_that_is_converted_on_load() {
     }
 }
 
+/// The whole model is in one file, with its tokenizer, although that has no words in GGUF.
+#[test]
+fn a_gguf_file_generates_as_its_folder() {
+    let dir = model();
+    let out = tempfile::tempdir().expect("a temporary folder");
+    let file = out.path().join("model.gguf");
+    let report = convert(dir.path(), &file, "f32");
+    assert!(file.is_file());
+    assert_eq!(report["mean_logit_error"], 0.0);
+    let tokens = |model: &Path| {
+        let made = run(model, "generate", &["春", "--gen-length", "6"]);
+        made["outputs"][0]["tokens"].clone()
+    };
+    assert_eq!(tokens(&file), tokens(dir.path()));
+    for (dtype, bounds) in [("Q8_0", 0.0..0.02), ("q4_0", 0.02..0.2)] {
+        let file = out.path().join(format!("{dtype}.gguf"));
+        let report = convert(dir.path(), &file, dtype);
+        assert_eq!(report["dtype"], dtype.to_lowercase());
+        let error = report["relative_error"].as_f64().expect("a number");
+        assert!(bounds.contains(&error), "{dtype}: {error}");
+        let folder = out.path().join(dtype);
+        convert(&file, &folder, "f32");
+        assert_eq!(tokens(&file), tokens(&folder), "{dtype}");
+    }
+}
+
 /// An interrupted conversion leaves no configuration, and perhaps a file that it was writing.
 #[test]
 fn a_conversion_starts_again() {
@@ -103,6 +129,15 @@ fn bad_targets_and_types() {
     );
     let out = tempfile::tempdir().expect("a temporary folder");
     fails(&mut convert(out.path(), "auto"), 2, &["--dtype", "int8"]);
+    let gguf = out.path().join("new.gguf");
+    for dtype in ["int8", "int4"] {
+        fails(&mut convert(&gguf, dtype), 2, &["q8_0 or q4_0", "GGUF"]);
+    }
+    let folder = out.path().join("new");
+    for dtype in ["f16", "q8_0", "q4_0"] {
+        fails(&mut convert(&folder, dtype), 2, &["int8 or int4", ".gguf"]);
+    }
+    assert!(!gguf.exists() && !folder.exists());
     let file = out.path().join("file");
     fs::write(&file, "x").expect("a writable folder");
     fails(&mut convert(&file.join("model"), "int8"), 1, &["creating"]);

@@ -120,6 +120,11 @@ impl Kind {
         self.number == BF16
     }
 
+    /// Whether values share scales.
+    pub(super) fn is_quantized(&self) -> bool {
+        self.length > 1
+    }
+
     /// Bytes of a tensor, if its rows are whole blocks and it is not too large to be.
     pub(super) fn size_bytes(&self, shape: &[usize]) -> Option<usize> {
         let row = shape.last().copied().unwrap_or(1);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use serde_json::json;
@@ -47,7 +48,7 @@ fn number(value: &Value) -> Option<u32> {
 /// A mapped file with typed access to the keys of its header.
 #[derive(Debug)]
 pub(super) struct Keys {
-    pub(super) map: Mmap,
+    pub(super) map: Arc<Mmap>,
     pub(super) path: PathBuf,
     pub(super) header: Header,
 }

@@ -4,6 +4,7 @@
 //! Source: `llama_split_path` of llama.cpp, `gguf_writer.py` of the `gguf` package.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 
@@ -22,7 +23,7 @@ const N_TENSORS: &str = "split.tensors.count";
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) path: PathBuf,
-    pub(super) map: Mmap,
+    pub(super) map: Arc<Mmap>,
 }
 
 /// Opens the files of a model of which one is given: the first with the tensors of all, and those
@@ -68,7 +69,7 @@ pub(super) fn open(path: &Path) -> Result<(Keys, Vec<File>)> {
 }
 
 fn open_one(path: &Path) -> Result<Keys> {
-    let map = map_file(path)?;
+    let map = Arc::new(map_file(path)?);
     let header = Header::parse(&map, path)
         .map_err(|error| other_than(looks_like::GGUF, path, &map).unwrap_or(error))?;
     let path = path.to_owned();

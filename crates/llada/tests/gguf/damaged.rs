@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use llada::{Gguf, LoadError, Precision};
+use llada::model::Error;
+use llada::{Gguf, LoadError, ModelSource, Precision};
 use proptest::prelude::*;
 
 use crate::{device, file};
@@ -189,6 +190,17 @@ fn tensors_that_do_not_fit() {
     let at = nan.len() - 64;
     nan[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     fails(&nan, &["tensor output.weight", "not finite"]);
+    // A scale that is infinite, in an embedding that is read when its tokens are asked for.
+    let mut infinite = fs::read(file("mixed.gguf")).unwrap();
+    let at = after(&infinite, "output.weight") + 4 + 2 * 8 + 4 + 8;
+    let start = at.next_multiple_of(32);
+    infinite[start..start + 2].copy_from_slice(&[0, 0x7c]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("infinite.gguf");
+    fs::write(&path, infinite).unwrap();
+    let source = ModelSource::open(&path).unwrap();
+    let error = source.frozen(&device(), Precision::F32).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { name, .. } if name == "token_embd.weight"));
 }
 
 /// Opens a copy of the split model with another one of its files; `change` gets the files' bytes.

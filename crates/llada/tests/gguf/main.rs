@@ -154,6 +154,35 @@ fn any_file_of_a_split_model_stands_for_all() {
     }
 }
 
+/// An embedding that stays in its file gives what one in memory does.
+#[test]
+fn quantised_files_run_as_the_folders_that_they_become() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["quants", "mixed"] {
+        let checkpoint = Checkpoint::open(&file(&format!("{name}.gguf"))).unwrap();
+        let target = dir.path().join(name);
+        let report = checkpoint.convert(&target, Precision::F32, &device(), &mut |_, _| {});
+        report.unwrap();
+        let folder = ModelSource::open(&target).unwrap();
+        let batch = TokenBatch::new(&[[3, 5, 5, 2, 31]]).unwrap();
+        let query = || Query::new(&batch, &[1, 2, 4]);
+        for precision in [
+            Precision::F32,
+            Precision::Bf16,
+            Precision::Int8,
+            Precision::Int4,
+        ] {
+            let ours = checkpoint.source().frozen(&device(), precision).unwrap();
+            let theirs = folder.frozen(&device(), precision).unwrap();
+            assert_eq!(
+                ours.logits(query()).unwrap(),
+                theirs.logits(query()).unwrap()
+            );
+            assert!(ours.bytes() < theirs.bytes(), "{name}");
+        }
+    }
+}
+
 /// The same ids and texts as the HF tokenizer's.
 #[track_caller]
 fn check_tokenizer(ours: &Tokenizer, theirs: &Tokenizer) {

@@ -4,4 +4,5 @@
 
 mod autoregressive;
 mod batches;
+mod convert;
 mod plans;
