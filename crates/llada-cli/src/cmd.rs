@@ -7,6 +7,7 @@ mod generate;
 mod infill;
 mod inspect;
 mod logits;
+mod memory;
 mod observe;
 mod score;
 mod sft;

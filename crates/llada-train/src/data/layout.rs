@@ -110,7 +110,7 @@ fn plain(
         TokenDType::Uint16 => 2,
         TokenDType::Int64 => 8,
     };
-    if bytes % width as u64 != 0 {
+    if !bytes.is_multiple_of(width as u64) {
         let path = path.to_owned();
         return Err(Error::BrokenTokens { path, bytes, width });
     }

@@ -20,7 +20,7 @@ pub(super) struct Turn {
     pub(super) is_learned: bool,
 }
 
-/// Flags of a message that say whether it is learned: of axolotl, of ms-swift, and of OpenAI, where
+/// Flags of a message that say whether it is learned: of axolotl, of ms-swift, and of `OpenAI`, where
 /// it is a number.
 const FLAGS: [&str; 4] = ["train", "training", "loss", "weight"];
 
@@ -139,7 +139,7 @@ pub(super) fn content(message: &Message) -> &str {
     message.get("content").and_then(Value::as_str).unwrap_or("")
 }
 
-/// Fields with tool calls: of OpenAI's current format, a list, and of the old one.
+/// Fields with tool calls: of `OpenAI`'s current format, a list, and of the old one.
 pub(super) const CALLS: [&str; 2] = ["tool_calls", "function_call"];
 
 /// The tool calls of a message.
@@ -149,7 +149,7 @@ pub(super) fn tool_calls(message: &Message) -> Vec<&Value> {
     calls.into_iter().flatten().chain(old).collect()
 }
 
-/// A list of messages, in the names of OpenAI (`role`, `content`) or of `ShareGPT` (`from`,
+/// A list of messages, in the names of `OpenAI` (`role`, `content`) or of `ShareGPT` (`from`,
 /// `value`).
 fn turns(list: Value, name: &str) -> Result<Vec<Turn>, String> {
     let Value::Array(list) = list else {
