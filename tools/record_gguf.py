@@ -2,8 +2,9 @@
 
 Three tiny random models: `float` as F32, F16 and BF16 (its weights are numbers that all three
 hold), `tied` with biases and without a head of its own, both beside the same model in the HF
-layout; and `quants`, whose tensors are of all quantised types, with the values that the package
-reads out of them. Keys, names, the order of rows of `attn_q` and `attn_k` and the vocabulary are
+layout; and two of quantised tensors with the values that the package reads out of them: `quants`
+has blocks of 256, and `mixed` is what llama.cpp's quantizer writes where rows are no multiple of
+256, once as one file and once as several. Keys, names, the order of rows of `attn_q` and `attn_k` and the vocabulary are
 those of llama.cpp's converter; the tokenizer is that of the recorded checkpoints.
 
     python -m venv venv && venv/bin/pip install gguf numpy safetensors
@@ -85,8 +86,9 @@ def halved(x, n_heads):
     return x.reshape(n_heads, -1, 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
 
 
-def writer(path, c):
-    w = GGUFWriter(path, "llada")
+def writer(path, c, shift_logits=False, **how):
+    """Without the key of the shift if that is none."""
+    w = GGUFWriter(path, "llada", **how)
     w.add_context_length(c["max_sequence_length"])
     w.add_embedding_length(c["d_model"])
     w.add_block_count(c["n_layers"])
@@ -98,7 +100,8 @@ def writer(path, c):
     w.add_vocab_size(c["vocab_size"])
     w.add_rope_dimension_count(c["d_model"] // c["n_heads"])
     w.add_causal_attention(False)
-    w.add_diffusion_shift_logits(False)
+    if shift_logits is not None:
+        w.add_diffusion_shift_logits(shift_logits)
     w.add_mask_token_id(c["mask_token_id"])
     w.add_eos_token_id(c["eos_token_id"])
     w.add_pad_token_id(c["pad_token_id"])
@@ -157,7 +160,7 @@ def random_blocks(kind, shape, rng):
     """Any bytes but for the scales, which are finite and small."""
     length, size = gguf.GGML_QUANT_SIZES[kind]
     blocks = rng.integers(0, 256, (shape[0], shape[1] // length, size), dtype=np.uint8)
-    scales = {Type.Q4_K: [0, 2], Type.Q6_K: [size - 2]}[kind]
+    scales = {Type.Q4_K: [0, 2], Type.Q6_K: [size - 2], Type.IQ4_NL: [0]}[kind]
     for at in scales:
         scale = rng.uniform(1e-4, 1e-3, blocks.shape[:2]).astype("<f2")
         blocks[..., at : at + 2] = scale[..., None].view(np.uint8)
@@ -172,17 +175,12 @@ def fnv(data):
     return f"{digest:016x}"
 
 
-def record_quants(c, rng):
-    kinds = {
-        "wte": Type.Q8_0, "ln_f": Type.F32, "attn_norm": Type.F32, "ff_norm": Type.F32,
-        "q_proj": Type.Q4_K, "k_proj": Type.Q8_0, "v_proj": Type.Q6_K, "attn_out": Type.Q4_0,
-        "ff_proj": Type.Q6_K, "up_proj": Type.Q4_K, "ff_out": Type.Q4_0,
-    }  # fmt: skip
-    w = writer(OUT / "quants.gguf", c)
+def record_quants(name, c, kinds, rng, **how):
+    w = writer(OUT / f"{name}.gguf", c, **how)
     expected = {}
     for key, shape in parameters(c).items():
         kind = kinds[key.split(".")[-2]]
-        if kind in (Type.Q4_K, Type.Q6_K):
+        if kind in (Type.Q4_K, Type.Q6_K, Type.IQ4_NL):
             data = random_blocks(kind, shape, rng)
         else:
             data = quantize(rng.normal(0, 0.1, shape).astype(np.float32), kind)
@@ -193,7 +191,7 @@ def record_quants(c, rng):
         first = [float(x) for x in values.flat[:FIRST]]
         expected[key] = {"type": kind.name, "fnv1a": fnv(data), "first": first}
     finish(w)
-    (OUT / "quants.json").write_text(json.dumps(expected, indent=1) + "\n")
+    (OUT / f"{name}.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 
 def main():
@@ -207,7 +205,22 @@ def main():
     record_floats("tied", c, [Type.F32], "bailingmoe", rng)
     shape = {"n_heads": 4, "n_kv_heads": 1, "n_layers": 1, "mlp_hidden_size": 32}
     ids = {"mask_token_id": 5, "eos_token_id": 1, "pad_token_id": 1}
-    record_quants(config(d_model=256, vocab_size=32, embedding_size=32, **shape, **ids), rng)
+    norms = {"ln_f": Type.F32, "attn_norm": Type.F32, "ff_norm": Type.F32}
+    kinds = {
+        "wte": Type.Q8_0, "q_proj": Type.Q4_K, "k_proj": Type.Q8_0, "v_proj": Type.Q6_K,
+        "attn_out": Type.Q4_0, "ff_proj": Type.Q6_K, "up_proj": Type.Q4_K, "ff_out": Type.Q4_0,
+    }  # fmt: skip
+    c = config(d_model=256, vocab_size=32, embedding_size=32, **shape, **ids)
+    record_quants("quants", c, norms | kinds, rng)
+    kinds = {
+        "wte": Type.Q5_0, "q_proj": Type.Q4_1, "k_proj": Type.IQ4_NL, "v_proj": Type.Q8_0,
+        "attn_out": Type.Q5_1, "ff_proj": Type.MXFP4, "up_proj": Type.Q4_0, "ff_out": Type.F16,
+    }  # fmt: skip
+    # Rows of 40 numbers of the MLP are no multiple of 32.
+    c = config(d_model=32, vocab_size=32, embedding_size=32, **shape | {"mlp_hidden_size": 40}, **ids)
+    for how in {}, {"split_max_tensors": 5}:
+        rng = np.random.default_rng(8)
+        record_quants("mixed", c, norms | kinds, rng, shift_logits=None, **how)
 
 
 if __name__ == "__main__":

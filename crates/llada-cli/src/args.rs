@@ -42,7 +42,8 @@ pub(crate) enum Command {
     Logits(LogitsArgs),
     /// Show what a checkpoint or a preset is
     Inspect(InspectArgs),
-    /// Write a model in another type: f32, bf16, int8 or int4
+    /// Write a model in another type, as a folder (f32, bf16, int8, int4) or a GGUF file (f32, f16,
+    /// bf16, `q8_0`, `q4_0`)
     Convert(ConvertArgs),
     /// Measure the speed of a model or of a shape, beside the machine's limit
     Bench(BenchArgs),
@@ -94,6 +95,23 @@ pub(crate) enum Dtype {
     Int8,
     /// Weights of 4-bit integers in groups.
     Int4,
+}
+
+/// What weights are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "verbatim")]
+#[expect(
+    non_camel_case_types,
+    reason = "the names of the types, as they are written"
+)]
+pub(crate) enum StoredType {
+    f32,
+    f16,
+    bf16,
+    int8,
+    int4,
+    q8_0,
+    q4_0,
 }
 
 /// Flags of every command that computes. They come last in the help, and `--dtype` among them.
@@ -352,11 +370,12 @@ pub(crate) struct InspectArgs {
 pub(crate) struct ConvertArgs {
     /// Folder of a checkpoint, GGUF file, or ORG/NAME[@REV] of the Hugging Face Hub
     pub(crate) source: PathBuf,
-    /// Folder that gets the model; it must not hold one
+    /// Folder that gets the model, or a GGUF file, if it ends in .gguf; it must not hold one
     pub(crate) target: PathBuf,
-    /// Type of the weights; int8 and int4 for the matrices but the embedding
-    #[arg(long, value_enum)]
-    pub(crate) dtype: Dtype,
+    /// Type of the weights. Of a folder: f32, bf16, int8 or int4 (the matrices but the embedding);
+    /// of a GGUF file: f32, f16, bf16, `q8_0` or `q4_0` (all matrices)
+    #[arg(long, value_enum, ignore_case = true)]
+    pub(crate) dtype: StoredType,
     /// Compare the logits of so many random positions with those of the source; 0: don't
     #[arg(long, default_value_t = 32)]
     pub(crate) compare: usize,

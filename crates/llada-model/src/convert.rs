@@ -1,4 +1,4 @@
-//! Writes a checkpoint in another type: f32, bf16, or integers with scales.
+//! Writes a checkpoint in another type: f32, bf16, or integers with scales; or as a GGUF file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +9,14 @@ use llada_files::remove_leftovers;
 use llada_tensor::quantize::{RowCodes, dequantize_row, groups, padded, quantize_rows};
 use llada_tensor::{DType, Device, Precision};
 use safetensors::tensor::Dtype;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::files::{INDEX, Part, SINGLE, encode, stored_dtype, write_file, write_safetensors};
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::{Error, ModelSource, Result};
+use crate::{Error, ModelConfig, ModelSource, Result};
+
+pub use crate::gguf::convert_to_gguf;
 
 /// Bytes of a shard, if it has more than one tensor; twice as many are in memory while it is written.
 const SHARD_BYTES: usize = 1 << 30;
@@ -38,8 +40,9 @@ pub struct Report {
 }
 
 /// Converts a model into the folder `target` in the HF layout: weights, and `config.json` last, so
-/// that a conversion that was interrupted leaves nothing that looks like a model. Other small files
-/// of a folder, such as the tokenizer, are copied; those of a GGUF file are up to the caller.
+/// that a conversion that was interrupted leaves nothing that looks like a model. What else a reader
+/// of a folder needs, such as the tokenizer, is copied (see [`copy_others`]); of a GGUF file that is
+/// up to the caller.
 ///
 /// To integers, the matrices are quantised as [`ModelSource::frozen`] does it, so that loading the
 /// result gives the same model, and sooner. The embedding stays in bf16, and biases and norms as
@@ -65,10 +68,16 @@ pub fn convert(
     fs::create_dir_all(target).map_err(Error::io("creating", target))?;
     // Of an interrupted conversion.
     remove_leftovers(target).map_err(Error::io("cleaning", target))?;
-    if let ModelSource::Folder { path, .. } = source {
-        copy_others(path, target)?;
+    match source {
+        ModelSource::Folder { path, .. } => {
+            copy_others(path, target)?;
+            drop_missing_code(&mut config, target);
+        }
+        ModelSource::Gguf(_) | ModelSource::Memory(_) => say_architecture(&mut config),
     }
-    let shards = plan(&tensors, precision);
+    // A GGUF file has names of its own.
+    let names = config.parameter_shapes();
+    let shards = plan(&names, precision);
     let mut report = Report {
         source_bytes: 0,
         bytes: 0,
@@ -82,9 +91,10 @@ pub fn convert(
             n => format!("model-{:05}-of-{n:05}.safetensors", at + 1),
         };
         let mut parts = Vec::new();
-        for tensor in &tensors[shard.clone()] {
+        for at in shard.clone() {
+            let (name, tensor) = (&names[at].0, &tensors[at]);
             report.source_bytes += tensor.bytes();
-            parts.extend(converted(tensor, precision, device, &mut squares)?);
+            parts.extend(converted(name, tensor, precision, device, &mut squares)?);
             done += 1;
             progress(done, tensors.len());
         }
@@ -110,19 +120,19 @@ pub fn convert(
 }
 
 /// Whether a tensor becomes integers: the matrices but for the embedding, of which rows are taken.
-fn becomes_integers(tensor: &Stored<'_>, precision: Precision) -> bool {
-    let is_embedding = tensor.name == "model.transformer.wte.weight";
-    precision.is_integer() && tensor.shape.len() == 2 && !is_embedding
+fn becomes_integers(name: &str, shape: &[usize], precision: Precision) -> bool {
+    let is_embedding = name == "model.transformer.wte.weight";
+    precision.is_integer() && shape.len() == 2 && !is_embedding
 }
 
 /// Consecutive tensors for each file.
-fn plan(tensors: &[Stored<'_>], precision: Precision) -> Vec<Range<usize>> {
+fn plan(tensors: &[(String, Vec<usize>)], precision: Precision) -> Vec<Range<usize>> {
     let (mut shards, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (at, tensor) in tensors.iter().enumerate() {
-        let numel: usize = tensor.shape.iter().product();
+    for (at, (name, shape)) in tensors.iter().enumerate() {
+        let numel: usize = shape.iter().product();
         let of_tensor = match precision {
             Precision::F32 => 4 * numel,
-            _ if !becomes_integers(tensor, precision) => 2 * numel,
+            _ if !becomes_integers(name, shape, precision) => 2 * numel,
             Precision::Int4 => numel * 9 / 16,
             _ => numel,
         };
@@ -139,6 +149,7 @@ fn plan(tensors: &[Stored<'_>], precision: Precision) -> Vec<Range<usize>> {
 /// The tensors that one tensor becomes; adds the squared errors and the squares of the rows that
 /// are compared.
 fn converted(
+    name: &str,
     tensor: &Stored<'_>,
     precision: Precision,
     device: &Device,
@@ -149,6 +160,7 @@ fn converted(
     let chunk = (CHUNK / k.max(1)).clamp(1, n.max(1));
     let mut values = vec![0.0; chunk * k];
     let mut parts = Parts::default();
+    let becomes_integers = becomes_integers(name, &tensor.shape, precision);
     let is_f32 = precision == Precision::F32
         || (precision.is_integer() && !tensor.is_bf16 && tensor.shape.len() < 2);
     let dtype = if is_f32 { DType::F32 } else { DType::Bf16 };
@@ -156,21 +168,21 @@ fn converted(
         let rows = start..(start + chunk).min(n);
         let values = &mut values[..rows.len() * k];
         tensor.expect_finite(tensor.fill_once(rows.clone(), values))?;
-        if becomes_integers(tensor, precision) {
+        if becomes_integers {
             parts.quantize(values, [rows.len(), k], precision, device, squares)?;
         } else {
             parts.data.extend(encode(values, dtype));
         }
     }
     let part = |end: &str, dtype, shape: &[usize], data| Part {
-        name: format!("{}{end}", tensor.name),
+        name: format!("{name}{end}"),
         dtype,
         shape: shape.to_vec(),
         data,
     };
     let (width, groups) = (padded(k), groups(precision, k));
     let data = parts.data;
-    if !becomes_integers(tensor, precision) {
+    if !becomes_integers {
         return Ok(vec![part("", stored_dtype(dtype), &tensor.shape, data)]);
     }
     let scales = part(SCALE, Dtype::F32, &[n], parts.scales);
@@ -231,19 +243,72 @@ impl Parts {
     }
 }
 
-/// Copies the files that are neither weights nor the configuration.
-fn copy_others(source: &Path, target: &Path) -> Result<()> {
+/// Copies what a reader of a folder may need beside the weights and `config.json`: the texts in it,
+/// such as the tokenizer, templates, `generation_config.json` and code, and the folder of further
+/// templates. Indexes of weights stay.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn copy_others(source: &Path, target: &Path) -> Result<()> {
+    const TEXTS: [&str; 6] = ["json", "jinja", "txt", "model", "md", "py"];
+    const TEMPLATES: &str = "additional_chat_templates";
     for entry in fs::read_dir(source).map_err(Error::io("reading", source))? {
         let path = entry.map_err(Error::io("reading", source))?.path();
         let name = path.file_name().unwrap_or_default();
-        let end = path.extension().unwrap_or_default();
-        let mut texts = ["json", "jinja", "txt", "model", "md"].iter();
-        let is_text = texts.any(|x| end == *x);
-        let is_ours = name == "config.json" || name == INDEX;
-        if path.is_file() && is_text && !is_ours {
-            let to = target.join(name);
+        let to = target.join(name);
+        if path.is_dir() && name == TEMPLATES {
+            fs::create_dir_all(&to).map_err(Error::io("creating", &to))?;
+            copy_others(&path, &to)?;
+        }
+        let is_text = TEXTS
+            .iter()
+            .any(|end| path.extension().unwrap_or_default() == *end);
+        let is_index = name.to_string_lossy().ends_with(".index.json");
+        if path.is_file() && is_text && !is_index && name != "config.json" {
             fs::copy(&path, &to).map_err(Error::io("writing", &to))?;
         }
     }
     Ok(())
+}
+
+/// Leaves out `auto_map`, the classes of transformers' remote code, if a file that it names is not
+/// in the folder. Names such as `ORG/NAME--module.Class` are of code that lies elsewhere.
+pub fn drop_missing_code(config: &mut ModelConfig, folder: &Path) {
+    let is_there = |class: &Value| {
+        let class = class.as_str().unwrap_or_default();
+        let module = class.split_once('.').map_or(class, |(module, _)| module);
+        class.contains("--") || folder.join(format!("{module}.py")).is_file()
+    };
+    if let Some(classes) = config.other.get("auto_map")
+        && !classes
+            .as_object()
+            .is_some_and(|classes| classes.values().all(is_there))
+    {
+        config.other.remove("auto_map");
+    }
+}
+
+/// Adds the fields that say what this implementation computes: the reference's own defaults are
+/// those of another architecture.
+fn say_architecture(config: &mut ModelConfig) {
+    let fields = json!({
+        "activation_type": "silu",
+        "alibi": false,
+        "attention_dropout": 0.0,
+        "attention_layer_norm": false,
+        "block_group_size": 1,
+        "block_type": "llama",
+        "embedding_dropout": 0.0,
+        "flash_attention": false,
+        "input_emb_norm": false,
+        "layer_norm_type": "rms",
+        "layer_norm_with_affine": true,
+        "residual_dropout": 0.0,
+        "rope": true,
+        "rope_full_precision": true,
+        "scale_logits": false,
+    });
+    for (field, value) in fields.as_object().into_iter().flatten() {
+        config.other.entry(field).or_insert_with(|| value.clone());
+    }
 }

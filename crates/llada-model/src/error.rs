@@ -28,6 +28,16 @@ pub enum Error {
         /// The file that is not there.
         missing: &'static str,
     },
+    /// A file is something else than weights that can be read.
+    #[error("{} is {what}: {advice}", path.display())]
+    OtherFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
     /// A JSON file is malformed.
     #[error("{} is not valid", path.display())]
     Json {
@@ -64,10 +74,10 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A model is not converted into a folder that holds one.
-    #[error("{} holds a model already: choose another folder or remove it", path.display())]
+    /// A model is not converted into a folder or file that holds one.
+    #[error("{} holds a model already: choose another target or remove it", path.display())]
     Exists {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
     },
     /// A safetensors file is truncated or malformed.

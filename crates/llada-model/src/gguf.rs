@@ -8,41 +8,49 @@
 //! Source: `conversion/llada.py` and `src/llama-model.cpp` of llama.cpp.
 
 mod blocks;
+mod encode;
 mod header;
 mod keys;
+mod shards;
+mod write;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use blocks::Kind;
-use header::{Entry, Header};
+pub use encode::GgufType;
+use header::Entry;
 use keys::Keys;
+pub use write::{GgufValue, convert_to_gguf};
 
-use crate::files::map_file;
 use crate::stored::{Fill, Stored};
 use crate::{Error, ModelConfig, Result};
 
-/// A GGUF file, mapped: its header is checked, its weights are read when they are asked for.
+/// A GGUF file, or the files that one was split into, mapped: the headers are checked, the weights
+/// are read when they are asked for.
 #[derive(Debug)]
 pub struct Gguf {
     keys: Keys,
+    /// The files behind the first, of a model that was split.
+    others: Vec<shards::File>,
     config: ModelConfig,
 }
 
 impl Gguf {
     /// Opens a file and checks its header: it describes a model that is supported, and holds the
-    /// tensors of that model and no others.
+    /// tensors of that model and no others. Any of the files of a model that was split
+    /// (`NAME-00001-of-00003.gguf`) stands for all of them.
     ///
     /// # Errors
     /// One that names the file and the key or tensor.
     pub fn open(path: &Path) -> Result<Self> {
-        let map = map_file(path)?;
-        let header = Header::parse(&map, path)?;
-        let path = path.to_owned();
-        let keys = Keys { map, path, header };
+        let (keys, others) = shards::open(path)?;
         let config = keys.config()?;
         keys.check_tensors(&config)?;
-        Ok(Self { keys, config })
+        Ok(Self {
+            keys,
+            others,
+            config,
+        })
     }
 
     /// The configuration, with the fields of `config.json`.
@@ -51,7 +59,7 @@ impl Gguf {
         &self.config
     }
 
-    /// The file.
+    /// The file; of several, the first.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.keys.path
@@ -62,7 +70,7 @@ impl Gguf {
     pub fn tensor_types(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = BTreeMap::new();
         for entry in self.keys.header.tensors.values() {
-            *counts.entry(entry.kind.name()).or_default() += 1;
+            *counts.entry(entry.kind.name).or_default() += 1;
         }
         counts
     }
@@ -76,39 +84,48 @@ impl Gguf {
 
     fn tensor(&self, parameter: &str) -> Result<Stored<'_>> {
         let name = tensor_name(parameter);
-        let Keys { map, path, header } = &self.keys;
-        let Some(entry) = header.tensors.get(&name) else {
-            let path = path.clone();
+        let keys = &self.keys;
+        let Some(entry) = keys.header.tensors.get(&name) else {
+            let path = keys.path.clone();
             return Err(Error::MissingTensor { name, path });
         };
-        let Entry { shape, kind, bytes } = entry;
+        let Entry {
+            shape, kind, bytes, ..
+        } = entry;
+        let (path, map) = match entry.file.checked_sub(1) {
+            None => (&keys.path, &keys.map),
+            Some(at) => (&self.others[at].path, &self.others[at].map),
+        };
         let (kind, row) = (*kind, shape.get(1).copied().unwrap_or(1));
         let data = &map[bytes.clone()];
         let rotated = parameter.contains(".q_proj.") || parameter.contains(".k_proj.");
         let head_dim = self.config.head_dim();
-        let is_vector = shape.len() < 2;
+        let (is_vector, n_rows) = (shape.len() < 2, shape.first().copied().unwrap_or(1));
         let fill: Fill<'_> = Box::new(move |rows, out| {
-            let read = |start, n| kind.values(&data[kind.bytes_of(start * row, n * row)]);
+            let read = |start: usize, n: usize, out: &mut [f32]| {
+                kind.values(&data[kind.bytes_of(start * row, n * row)], out);
+            };
             if !rotated {
-                return out.copy_from_slice(&read(rows.start, rows.len()));
+                return read(rows.start, rows.len(), out);
             }
             if is_vector {
                 // A block may hold the values of several rows.
-                let all = kind.values(data);
+                let mut all = vec![0.0; n_rows];
+                kind.values(data, &mut all);
                 for (at, out) in rows.zip(out) {
                     *out = all[interleaved_row(at, head_dim)];
                 }
                 return;
             }
             for (at, out) in rows.zip(out.chunks_exact_mut(row)) {
-                out.copy_from_slice(&read(interleaved_row(at, head_dim), 1));
+                read(interleaved_row(at, head_dim), 1, out);
             }
         });
         Ok(Stored {
             name,
             path,
             shape: shape.clone(),
-            is_bf16: kind == Kind::Bf16,
+            is_bf16: kind.is_bf16(),
             fill,
             codes: None,
             range: Some((map, bytes.clone())),

@@ -32,7 +32,8 @@ impl ModelSource {
     /// # Errors
     /// One that names the file and the field or the tensor; no value of a tensor was looked at.
     pub fn open(path: &Path) -> Result<Self> {
-        if path.is_file() || path.extension().is_some_and(|end| end == "gguf") {
+        let is_named = path.extension().is_some_and(|end| end == "gguf");
+        if path.is_file() || (is_named && !path.is_dir()) {
             return Ok(Self::Gguf(Gguf::open(path)?));
         }
         let weights = Safetensors::open(path)?;

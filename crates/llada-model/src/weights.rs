@@ -13,6 +13,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::files::{
     INDEX, Part, SINGLE, encode, map_file, stored_dtype, write_file, write_safetensors,
 };
+use crate::looks_like::{self, other_than};
 use crate::quantized::StoredCodes;
 use crate::stored::{Stored, words};
 use crate::{Error, LladaModel, ModelConfig, Result};
@@ -123,7 +124,10 @@ fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Store
     let mut found: BTreeMap<String, (TensorView<'a>, &'a File)> = BTreeMap::new();
     for file in files {
         let read = SafeTensors::deserialize(file.bytes());
-        let read = read.map_err(Error::safetensors(&file.path))?;
+        let read = read.map_err(|source| {
+            let other = other_than(looks_like::SAFETENSORS, &file.path, file.bytes());
+            other.unwrap_or_else(|| Error::safetensors(&file.path)(source))
+        })?;
         for (name, view) in read.tensors() {
             if let Some((_, other)) = found.insert(name.clone(), (view, file)) {
                 let (first, second) = (other.path.clone(), file.path.clone());

@@ -1,37 +1,94 @@
 //! Chat templates: a conversation as one text.
 
+mod arguments;
+mod environment;
+mod filters;
+mod methods;
+mod python;
+mod source;
+
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use minijinja::{Environment, context};
+use jiff::Zoned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::side_files::{CONFIG, SideFiles, read};
 use crate::tokenizer::write_file;
 
-const CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
+const MORE_TEMPLATES: &str = "additional_chat_templates";
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
+/// Names under which a message may hold its reasoning, the one that templates read first.
+const REASONING: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+
+/// One turn of a conversation: `role`, `content`, and whatever else the template reads, such as
+/// `tool_calls`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Message(pub Map<String, Value>);
 
 impl Message {
+    /// A turn of `system`, `user` or `assistant`.
+    #[must_use]
+    pub fn new(role: &str, content: impl Into<String>) -> Self {
+        let mut fields = Map::new();
+        fields.insert("role".to_owned(), role.into());
+        fields.insert("content".to_owned(), content.into().into());
+        Self(fields)
+    }
+
     /// A turn of the user.
     #[must_use]
     pub fn user(content: impl Into<String>) -> Self {
-        Self {
-            role: "user".to_owned(),
-            content: content.into(),
-        }
+        Self::new("user", content)
     }
+
+    /// Who speaks; empty if the message does not say it.
+    #[must_use]
+    pub fn role(&self) -> &str {
+        self.0.get("role").and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// What is said, if it is a text.
+    #[must_use]
+    pub fn content(&self) -> Option<&str> {
+        self.0.get("content").and_then(Value::as_str)
+    }
+
+    /// The message as transformers hands it to a template: without fields that are null, and
+    /// reasoning under the names that templates read.
+    fn normalized(&self) -> Value {
+        let fields = self.0.iter().filter(|(_, value)| !value.is_null());
+        let mut fields: Map<String, Value> = fields
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        let reasoning = REASONING.iter().find_map(|name| fields.get(*name)).cloned();
+        if let Some(reasoning) = reasoning {
+            if !fields.contains_key("thinking") {
+                fields.shift_insert(0, "thinking".to_owned(), reasoning.clone());
+            }
+            fields.insert("reasoning_content".to_owned(), reasoning);
+        }
+        Value::Object(fields)
+    }
+}
+
+/// What a template is given beside the messages.
+#[derive(Debug, Clone, Default)]
+pub struct ChatInputs {
+    /// Opens the assistant's next turn.
+    pub add_generation_prompt: bool,
+    /// JSON schemas of functions that the model may call.
+    pub tools: Option<Vec<Value>>,
+    /// Documents that the answer is to rest on, with `title` and `text`.
+    pub documents: Option<Vec<Value>>,
+    /// Further variables, such as `enable_thinking`.
+    pub variables: Map<String, Value>,
+    /// The time that `strftime_now` tells; now, if there is none.
+    pub now: Option<Zoned>,
 }
 
 /// The template of a checkpoint, in Jinja, with the special tokens that it may write.
@@ -44,37 +101,62 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
-    /// The template in the checkpoint folder `dir`: `chat_template` of `tokenizer_config.json`
-    /// (of several, the one named `default`), or `chat_template.jinja`.
+    /// The template in the checkpoint folder `dir`: `chat_template.jinja`, else `chat_template` of
+    /// `tokenizer_config.json`; of several the one named `default`.
     ///
     /// # Errors
-    /// [`Error::NoChatTemplate`] if there is none, [`Error::Read`] or [`Error::Config`] if a file
-    /// cannot be read.
+    /// [`Error::NoChatTemplate`] if there is none, [`Error::NoSuchTemplate`] if there are only
+    /// others, [`Error::Read`] or [`Error::Config`] if a file cannot be read.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        let path = dir.join(CONFIG);
-        let config: Value = match read(&path)? {
-            Some(text) => serde_json::from_str(&text).map_err(|source| Error::Config {
-                path: path.clone(),
-                source,
-            })?,
-            None => Value::Null,
-        };
-        let special = special_tokens(&config);
-        if let Some(source) = template_of(&config) {
-            return Ok(Self {
-                source,
-                path,
-                special,
-            });
+        Self::named(dir, "default")
+    }
+
+    /// The template `name` of the checkpoint folder `dir`: a file of `additional_chat_templates`,
+    /// or an entry of `tokenizer_config.json`.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::from_dir`].
+    pub fn named(dir: &Path, name: &str) -> Result<Self> {
+        let files = SideFiles::read(dir)?;
+        let mut templates = template_files(dir)?;
+        // As in transformers: the files replace the field.
+        if templates.is_empty() {
+            templates = template_fields(dir, files.chat_template.as_ref());
         }
-        let path = dir.join(TEMPLATE);
-        let source = read(&path)?.ok_or_else(|| Error::NoChatTemplate {
+        if templates.is_empty() {
+            let path = dir.to_owned();
+            return Err(Error::NoChatTemplate { path });
+        }
+        let names: Vec<String> = templates
+            .iter()
+            .map(|template| template.name.clone())
+            .collect();
+        let found = templates.into_iter().find(|template| template.name == name);
+        let template = found.ok_or_else(|| Error::NoSuchTemplate {
             path: dir.to_owned(),
+            name: name.to_owned(),
+            names: names.join(", "),
+        })?;
+        Ok(Self {
+            source: template.source,
+            path: template.path,
+            special: files.named,
+        })
+    }
+
+    /// The template in the file `path`, with the special tokens of this one.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if it cannot be read.
+    pub fn with_file(self, path: &Path) -> Result<Self> {
+        let source = fs::read_to_string(path).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
         })?;
         Ok(Self {
             source,
-            path,
-            special,
+            path: path.to_owned(),
+            special: self.special,
         })
     }
 
@@ -89,6 +171,18 @@ impl ChatTemplate {
         }
     }
 
+    /// The Jinja source.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The names and texts of special tokens such as `bos_token`.
+    #[must_use]
+    pub fn special(&self) -> &[(String, String)] {
+        &self.special
+    }
+
     /// Writes the template and its special tokens into the folder `dir`, as `tokenizer_config.json`:
     /// to a temporary sibling, synced, renamed.
     ///
@@ -100,6 +194,9 @@ impl ChatTemplate {
             .map(|(name, token)| (name.clone(), token.as_str().into()))
             .collect();
         config.insert("chat_template".to_owned(), self.source.as_str().into());
+        // transformers does not know it by the model's type.
+        let class = "PreTrainedTokenizerFast";
+        config.insert("tokenizer_class".to_owned(), class.into());
         let json = format!("{:#}", Value::Object(config));
         write_file(dir, CONFIG, json.as_bytes())
     }
@@ -108,70 +205,108 @@ impl ChatTemplate {
     /// assistant's next turn.
     ///
     /// # Errors
-    /// [`Error::Template`] if the template is broken or refuses the messages.
+    /// As [`ChatTemplate::render_with`].
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        let inputs = ChatInputs {
+            add_generation_prompt,
+            ..ChatInputs::default()
+        };
+        self.render_with(messages, &inputs)
+    }
+
+    /// The conversation as a text, special tokens written out.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if the template is broken, takes too long, or refuses the messages.
     ///
     /// Source: `apply_chat_template` of Hugging Face's transformers.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let failed = |source| Error::Template {
-            path: self.path.clone(),
-            source: Box::new(source),
-        };
-        let mut environment = Environment::new();
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", refuse);
-        for (name, token) in &self.special {
-            environment.add_global(name, token);
+    pub fn render_with(&self, messages: &[Message], inputs: &ChatInputs) -> Result<String> {
+        self.render_raw(messages, inputs)
+            .map_err(|source| Error::Template {
+                path: self.path.clone(),
+                source: Box::new(source),
+            })
+    }
+
+    fn render_raw(
+        &self,
+        messages: &[Message],
+        inputs: &ChatInputs,
+    ) -> std::result::Result<String, minijinja::Error> {
+        let environment = environment::environment(&inputs.now.clone().unwrap_or_else(Zoned::now))?;
+        let source = source::prepare(&self.source, &environment::syntax()?);
+        let list = |list: &Option<Vec<Value>>| list.clone().map_or(Value::Null, Value::Array);
+        let mut variables: Map<String, Value> = self
+            .special
+            .iter()
+            .map(|(name, text)| (name.clone(), text.as_str().into()))
+            .collect();
+        variables.extend(inputs.variables.clone());
+        let messages = messages.iter().map(Message::normalized).collect();
+        variables.insert("messages".to_owned(), Value::Array(messages));
+        variables.insert("tools".to_owned(), list(&inputs.tools));
+        variables.insert("documents".to_owned(), list(&inputs.documents));
+        let prompt = inputs.add_generation_prompt;
+        variables.insert("add_generation_prompt".to_owned(), prompt.into());
+        environment.render_str(&source, environment::value(&Value::Object(variables)))
+    }
+}
+
+/// One of the templates of a folder.
+#[derive(Debug)]
+struct Named {
+    name: String,
+    source: String,
+    path: PathBuf,
+}
+
+/// `chat_template.jinja`, named `default`, and the files of `additional_chat_templates`.
+fn template_files(dir: &Path) -> Result<Vec<Named>> {
+    let mut templates = Vec::new();
+    let path = dir.join(TEMPLATE);
+    if let Some(source) = read(&path)? {
+        let name = "default".to_owned();
+        templates.push(Named { name, source, path });
+    }
+    let more = fs::read_dir(dir.join(MORE_TEMPLATES)).into_iter().flatten();
+    for path in more.filter_map(|entry| Some(entry.ok()?.path())) {
+        let is_template = path.extension().is_some_and(|end| end == "jinja");
+        let name = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .filter(|_| is_template);
+        if let (Some(name), Some(source)) = (name, read(&path)?) {
+            let name = name.to_owned();
+            templates.push(Named { name, source, path });
         }
-        environment
-            .render_str(&self.source, context! { messages, add_generation_prompt })
-            .map_err(failed)
     }
+    templates.sort_by(|left, right| left.name.cmp(&right.name));
+    Ok(templates)
 }
 
-/// What templates call on messages that they do not support.
-fn refuse(message: String) -> std::result::Result<String, minijinja::Error> {
-    let kind = minijinja::ErrorKind::InvalidOperation;
-    Err(minijinja::Error::new(kind, message))
-}
-
-/// The content of a file, if it exists.
-fn read(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Error::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
-fn template_of(config: &Value) -> Option<String> {
-    let template = config.get("chat_template")?;
-    if let Some(source) = template.as_str() {
-        return Some(source.to_owned());
-    }
-    let named = |name: &str| {
-        let found = template.as_array()?.iter();
-        let mut found =
-            found.filter(|entry| entry.get("name").and_then(Value::as_str) == Some(name));
-        Some(found.next()?.get("template")?.as_str()?.to_owned())
+/// The templates in `chat_template` of `tokenizer_config.json`: one, a list with names, or an
+/// object of them.
+fn template_fields(dir: &Path, field: Option<&Value>) -> Vec<Named> {
+    let template = |name: &str, source: &str| Named {
+        name: name.to_owned(),
+        source: source.to_owned(),
+        path: dir.join(CONFIG),
     };
-    named("default")
-}
-
-/// Entries such as `bos_token`, written as a text or as an object with `content`.
-fn special_tokens(config: &Value) -> Vec<(String, String)> {
-    let entries = config.as_object().into_iter().flatten();
-    let of = |(name, value): (&String, &Value)| {
-        let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
-        name.ends_with("_token")
-            .then(|| (name.clone(), text.to_owned()))
-    };
-    entries.filter_map(of).collect()
+    match field {
+        Some(Value::String(source)) => vec![template("default", source)],
+        Some(Value::Array(entries)) => {
+            let entry = |entry: &Value| {
+                let name = entry.get("name")?.as_str()?;
+                Some(template(name, entry.get("template")?.as_str()?))
+            };
+            entries.iter().filter_map(entry).collect()
+        }
+        Some(Value::Object(entries)) => {
+            let entry = |(name, source): (&String, &Value)| Some(template(name, source.as_str()?));
+            entries.iter().filter_map(entry).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]

@@ -61,6 +61,33 @@ pub enum Error {
         /// What is supported.
         expected: &'static str,
     },
+    /// A file says another id of a token than it gets.
+    #[error(
+        "tokenizer: the files beside {path} give {token:?} the id {expected}, and it would get \
+         {got}; add the tokens to tokenizer.json itself, in the order of their ids",
+        path = path.display()
+    )]
+    TokenId {
+        /// The `tokenizer.json`.
+        path: PathBuf,
+        /// The token.
+        token: String,
+        /// The id in the file.
+        expected: u32,
+        /// The id that is free.
+        got: u32,
+    },
+    /// White space goes on for so long that the text can't be split as in Python.
+    #[error(
+        "encode: more than {length} characters of white space in a row, at line {line} of the \
+         text; shorten them: ids after such a run would differ from those of other tokenizers"
+    )]
+    LongRun {
+        /// The longest run that is encoded.
+        length: usize,
+        /// The line in which it is too long, from 1.
+        line: usize,
+    },
     /// A text could not be encoded.
     #[error("encode: the tokenizer rejected the text")]
     Encode {
@@ -103,6 +130,20 @@ pub enum Error {
     NoChatTemplate {
         /// The checkpoint folder.
         path: PathBuf,
+    },
+    /// A checkpoint has chat templates, but not the one that was asked for.
+    #[error(
+        "chat: {path} has no chat template {name:?}; it has {names}; choose one of them, or give a \
+         file",
+        path = path.display()
+    )]
+    NoSuchTemplate {
+        /// The checkpoint folder.
+        path: PathBuf,
+        /// The name that was asked for.
+        name: String,
+        /// The names that there are.
+        names: String,
     },
     /// A chat template could not be rendered.
     #[error("chat: the template in {path} cannot be rendered", path = path.display())]

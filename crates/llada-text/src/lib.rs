@@ -9,10 +9,11 @@ mod characters;
 mod charsmap;
 mod chat;
 mod error;
+mod side_files;
 mod tokenizer;
 mod vocabulary;
 
-pub use chat::{ChatTemplate, Message};
+pub use chat::{ChatInputs, ChatTemplate, Message};
 pub use error::{Error, Result};
 pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;

@@ -6,15 +6,23 @@ mod tests;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
+use serde_json::Value;
+use tokenizers::AddedToken;
 use tokenizers::models::ModelWrapper;
 
 use crate::characters;
 use crate::error::{Error, Result};
+use crate::side_files::SideFiles;
 use crate::vocabulary::Vocabulary;
 
 /// Name of the file in a checkpoint folder.
 const FILE_NAME: &str = "tokenizer.json";
+
+/// White space in a row, in characters, that is encoded as in Python; at a million a step of it is
+/// skipped, at twice as much with the patterns of published models.
+const LONGEST_RUN: usize = 200_000;
 
 /// Characters that stand for a mask in a user's text, besides the mask token itself.
 const MASK_CHARACTERS: [char; 2] = ['□', '_'];
@@ -27,6 +35,10 @@ const MASK_CHARACTERS: [char; 2] = ['□', '_'];
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     json: Vec<u8>,
+    /// Text of the mask token, which a text may hold without meaning a mask.
+    mask_token: Option<String>,
+    /// The tokenizer without its mask token, made for the first text that holds it.
+    without_mask: OnceLock<Box<tokenizers::Tokenizer>>,
 }
 
 impl Tokenizer {
@@ -44,13 +56,29 @@ impl Tokenizer {
         Self::parse(json.to_vec(), Path::new(FILE_NAME))
     }
 
-    /// Reads `tokenizer.json` in the checkpoint folder `dir`.
+    /// Reads `tokenizer.json` in the checkpoint folder `dir`, and what `tokenizer_config.json`,
+    /// `special_tokens_map.json` and `added_tokens.json` beside it say of special tokens.
     ///
     /// # Errors
-    /// [`Error::Missing`] if the folder has none, [`Error::Read`] if it cannot be read,
-    /// [`Error::Parse`] if it is not a tokenizer.
+    /// [`Error::Missing`] if the folder has none, [`Error::Read`] if one cannot be read,
+    /// [`Error::Parse`] or [`Error::Config`] if it is not what it should be,
+    /// [`Error::TokenId`] if a token would get another id than the files say.
     pub fn from_dir(dir: &Path) -> Result<Self> {
-        Self::from_file(&dir.join(FILE_NAME))
+        let path = dir.join(FILE_NAME);
+        let mut tokenizer = Self::from_file(&path)?;
+        tokenizer.add(SideFiles::read(dir)?, &path)?;
+        Ok(tokenizer)
+    }
+
+    /// The same tokenizer with another mask token, as the configuration of a model names it.
+    #[must_use]
+    pub fn with_mask_token_id(mut self, id: u32) -> Self {
+        let token = self.token(id).filter(|token| !token.is_empty());
+        if token != self.mask_token {
+            self.mask_token = token;
+            self.without_mask = OnceLock::new();
+        }
+        self
     }
 
     /// Reads a `tokenizer.json` under any name.
@@ -135,16 +163,80 @@ impl Tokenizer {
     /// A character outside the vocabulary becomes the unknown token where the tokenizer has one.
     ///
     /// # Errors
-    /// [`Error::Encode`] if the tokenizer rejects the text.
+    /// [`Error::LongRun`] if white space goes on for too long, [`Error::Encode`] if the tokenizer
+    /// rejects the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|source| Error::Encode { source })?;
+        self.ids(&self.inner, text)
+    }
+
+    /// As [`Tokenizer::encode`], for what people write: the mask token written out is a text like
+    /// any other, never a mask.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>> {
+        self.ids(self.for_text(text)?, text)
+    }
+
+    fn ids(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>> {
+        self.check_runs(text)?;
+        let encoding = tokenizer.encode_fast(text, false);
+        let encoding = encoding.map_err(|source| Error::Encode { source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
-    /// As [`Tokenizer::encode`], but a character outside the vocabulary is an error.
+    /// What encodes `text`: without the mask token if its text is there.
+    fn for_text(&self, text: &str) -> Result<&tokenizers::Tokenizer> {
+        let mask = self
+            .mask_token
+            .as_deref()
+            .filter(|mask| text.contains(mask));
+        let Some(mask) = mask else {
+            return Ok(&self.inner);
+        };
+        if let Some(tokenizer) = self.without_mask.get() {
+            return Ok(tokenizer);
+        }
+        let failed = |source: serde_json::Error| Error::Encode {
+            source: source.into(),
+        };
+        let json = self.inner.to_string(false);
+        let json = json.map_err(|source| Error::Encode { source })?;
+        let mut file: Value = serde_json::from_str(&json).map_err(failed)?;
+        if let Some(tokens) = file.get_mut("added_tokens").and_then(Value::as_array_mut) {
+            tokens.retain(|token| token.get("content").and_then(Value::as_str) != Some(mask));
+        }
+        let tokenizer = tokenizers::Tokenizer::from_bytes(file.to_string());
+        let tokenizer = tokenizer.map_err(|source| Error::Encode { source })?;
+        Ok(self.without_mask.get_or_init(|| Box::new(tokenizer)))
+    }
+
+    /// Refuses runs of white space at which `fancy-regex`, which splits texts for byte-level BPE,
+    /// gives up after a million steps: the rest of the text would become one piece, and its ids
+    /// others than in Python.
+    fn check_runs(&self, text: &str) -> Result<()> {
+        if text.len() < LONGEST_RUN || !matches!(self.inner.get_model(), ModelWrapper::BPE(_)) {
+            return Ok(());
+        }
+        let (mut line, mut length) = (1, 0);
+        for character in text.chars() {
+            length = if character.is_whitespace() {
+                length + 1
+            } else {
+                0
+            };
+            line += usize::from(character == '\n');
+            if length > LONGEST_RUN {
+                return Err(Error::LongRun {
+                    length: LONGEST_RUN,
+                    line,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Tokenizer::encode_text`], but a character outside the vocabulary is an error.
     ///
     /// # Errors
     /// [`Error::UnknownCharacter`] with the first such character and its position,
@@ -202,8 +294,8 @@ impl Tokenizer {
     /// Source: `_encode_pair` of the reference's `eval_llada.py`.
     pub fn encode_pair(&self, context: &str, continuation: &str) -> Result<(Vec<u32>, Vec<u32>)> {
         let trimmed = context.trim_end();
-        let whole = self.encode(&format!("{context}{continuation}"))?;
-        let context = self.encode(trimmed)?;
+        let whole = self.encode_text(&format!("{context}{continuation}"))?;
+        let context = self.encode_text(trimmed)?;
         let tail = whole.get(context.len()..).unwrap_or(&[]).to_vec();
         Ok((context, tail))
     }
@@ -240,11 +332,11 @@ impl Tokenizer {
         self.inner.get_vocab_size(true)
     }
 
-    /// Id of the mask token, found by the names that published models use; a model's config
-    /// overrules it.
+    /// Id of the mask token: `mask_token` of the files beside the tokenizer, or the first of
+    /// [`Self::MASK_TOKENS`] that is a special token; a model's config overrules it.
     #[must_use]
     pub fn mask_token_id(&self) -> Option<u32> {
-        self.first_special(&Self::MASK_TOKENS)
+        self.token_to_id(self.mask_token.as_deref()?)
     }
 
     /// Id of the end-of-text token, found by the names that published models use; a model's config
@@ -271,13 +363,78 @@ impl Tokenizer {
             path: PathBuf::from(path),
             source,
         })?;
-        Ok(Self { inner, json })
+        // As in a plain call in Python, where both are off whatever the file says.
+        let mut inner = inner;
+        inner.with_padding(None);
+        let _ = inner.with_truncation(None);
+        let mut tokenizer = Self {
+            inner,
+            json,
+            mask_token: None,
+            without_mask: OnceLock::new(),
+        };
+        let mask = tokenizer.first_special(&Self::MASK_TOKENS);
+        tokenizer.mask_token = mask.and_then(|id| tokenizer.token(id));
+        Ok(tokenizer)
+    }
+
+    /// Adds the tokens that the files beside the tokenizer declare.
+    fn add(&mut self, files: SideFiles, path: &Path) -> Result<()> {
+        let known = self.inner.get_added_tokens_decoder();
+        let known = |token: &AddedToken| {
+            known
+                .values()
+                .any(|other| other.content == token.content && (other.special || !token.special))
+        };
+        let added: Vec<_> = files
+            .tokens
+            .into_iter()
+            .filter(|(token, _)| !known(token))
+            .collect();
+        for (token, id) in &added {
+            let failed = |source| Error::Parse {
+                path: path.to_owned(),
+                source,
+            };
+            match token.special {
+                true => self.inner.add_special_tokens([token.clone()]),
+                false => self.inner.add_tokens([token.clone()]),
+            }
+            .map_err(failed)?;
+            let got = self.token_to_id(&token.content);
+            if let (Some(expected), Some(got)) = (*id, got)
+                && expected != got
+            {
+                return Err(Error::TokenId {
+                    path: path.to_owned(),
+                    token: token.content.clone(),
+                    expected,
+                    got,
+                });
+            }
+        }
+        if !added.is_empty() {
+            let failed = |source| Error::Parse {
+                path: path.to_owned(),
+                source,
+            };
+            self.json = self.inner.to_string(false).map_err(failed)?.into_bytes();
+        }
+        let named = files
+            .named
+            .into_iter()
+            .find(|(name, _)| name == "mask_token");
+        let id = named.and_then(|(_, token)| self.token_to_id(&token));
+        let id = id.or_else(|| self.first_special(&Self::MASK_TOKENS));
+        self.mask_token = id.and_then(|id| self.token(id));
+        Ok(())
     }
 
     /// [`Tokenizer::encode_strict`] for a stretch that `skipped` characters precede.
     fn encode_known(&self, text: &str, skipped: usize) -> Result<Vec<u32>> {
+        self.check_runs(text)?;
         let encoding = self
-            .inner
+            .for_text(text)?
             .encode_char_offsets(text, false)
             .map_err(|source| Error::Encode { source })?;
         let ids = encoding.get_ids();

@@ -6,6 +6,9 @@
 //!
 //! Source: `conversion/base.py` and `src/llama-vocab.cpp` of llama.cpp.
 
+mod export;
+
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -27,15 +30,15 @@ const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{
 #[derive(Debug, Clone)]
 pub struct Vocabulary<'a> {
     /// `model`: `gpt2` is supported.
-    pub model: &'a str,
+    pub model: Cow<'a, str>,
     /// `pre`: how a text is split before the merges; `bailingmoe` in published LLaDA files.
-    pub pre: &'a str,
+    pub pre: Cow<'a, str>,
     /// `tokens`, in the order of their ids.
-    pub tokens: Vec<&'a str>,
+    pub tokens: Vec<Cow<'a, str>>,
     /// `token_type` of each token.
     pub token_types: Vec<u32>,
     /// `merges`: pairs with a space between them, the first to be applied first.
-    pub merges: Vec<&'a str>,
+    pub merges: Vec<Cow<'a, str>>,
 }
 
 impl Vocabulary<'_> {
@@ -51,7 +54,7 @@ impl Vocabulary<'_> {
             return Err(fault("model", format!("{:?}", self.model), "\"gpt2\""));
         }
         // Words that are tokens as they stand are not merged in Llama 3.
-        let (split, ignore_merges) = match self.pre {
+        let (split, ignore_merges) = match &*self.pre {
             "bailingmoe" | "bailingmoe2" | "llada-moe" => (Some(BAILING), false),
             "llama-bpe" | "llama3" | "llama-v3" => (Some(LLAMA3), true),
             "gpt-2" => (None, false),
@@ -66,12 +69,12 @@ impl Vocabulary<'_> {
         }
         let mut vocab = Map::new();
         let mut added = Vec::new();
-        for (id, (&token, &kind)) in self.tokens.iter().zip(&self.token_types).enumerate() {
+        for (id, (token, &kind)) in self.tokens.iter().zip(&self.token_types).enumerate() {
             // Rows of the embedding that no token stands for.
             if kind == UNUSED {
                 continue;
             }
-            if vocab.insert(token.to_owned(), json!(id)).is_some() {
+            if vocab.insert(token.to_string(), json!(id)).is_some() {
                 return Err(fault("tokens", format!("{token:?} twice"), "each once"));
             }
             if kind == CONTROL || kind == USER_DEFINED {

@@ -341,7 +341,7 @@ fn load_file(
     let unknown = tokenizer.unk_token_id();
     let mut source = Source::empty(name, weight);
     for_each_document(&path, |document| {
-        let ids = tokenizer.encode(document.text)?;
+        let ids = tokenizer.encode_text(document.text)?;
         if ids.contains(&special.mask_token_id) {
             return Err(bad_line(&path, document.line, HOLDS_MASK, None));
         }

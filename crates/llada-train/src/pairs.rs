@@ -172,8 +172,8 @@ impl Reader<'_> {
         place: Place<'_>,
     ) -> Result<()> {
         let limit = self.config.data.sequence_length;
-        let prompt = self.tokenizer.encode(prompt)?;
-        let mut answer = self.tokenizer.encode(answer)?;
+        let prompt = self.tokenizer.encode_text(prompt)?;
+        let mut answer = self.tokenizer.encode_text(answer)?;
         answer.push(self.special.eos_token_id);
         let all = || prompt.iter().chain(&answer);
         if all().any(|&id| id == self.special.mask_token_id) {
@@ -321,11 +321,7 @@ fn render(
     messages: &[Message],
     add_generation_prompt: bool,
 ) -> llada_text::Result<String> {
-    let message = |message: &Message| TextMessage {
-        role: role(message).to_owned(),
-        content: content(message).to_owned(),
-    };
-    let messages: Vec<TextMessage> = messages.iter().map(message).collect();
+    let messages: Vec<TextMessage> = messages.iter().cloned().map(TextMessage).collect();
     template.render(&messages, add_generation_prompt)
 }
 

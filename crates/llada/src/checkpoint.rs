@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use llada_model::convert::{Report, convert};
-use llada_model::{LladaModel, ModelConfig, ModelSource};
+use llada_model::convert::{Report, convert, convert_to_gguf};
+use llada_model::{GgufType, LladaModel, ModelConfig, ModelSource};
 use llada_sample::AnswerLength;
 use llada_tensor::{Device, Precision};
 use llada_text::{ChatTemplate, Error as TextError, Tokenizer};
@@ -125,7 +125,7 @@ impl Checkpoint {
 
     /// Writes the model in another type into the folder `target` in the HF layout, see
     /// [`llada_model::convert::convert`]. The vocabulary of a GGUF file becomes a
-    /// `tokenizer.json`; its chat template is left out.
+    /// `tokenizer.json`, its chat template a `tokenizer_config.json`.
     ///
     /// # Errors
     /// As [`Self::frozen`]; if `target` holds a model already.
@@ -138,11 +138,56 @@ impl Checkpoint {
     ) -> Result<Report, LoadError> {
         // The files of a folder are copied as they are.
         let is_folder = matches!(self.source, ModelSource::Folder { .. });
-        let tokenizer = (!is_folder).then(|| self.tokenizer()).transpose()?;
+        let (tokenizer, template) = match is_folder {
+            true => (None, None),
+            false => self.text()?,
+        };
         let report = convert(&self.source, target, precision, device, progress)?;
         if let Some(tokenizer) = tokenizer {
             tokenizer.save(target)?;
         }
+        if let Some(template) = template {
+            template.save(target)?;
+        }
         Ok(report)
+    }
+
+    /// Writes the model as the GGUF file `target`, with its tokenizer and chat template, see
+    /// [`llada_model::convert::convert_to_gguf`].
+    ///
+    /// # Errors
+    /// As [`Self::tokenizer`] and [`llada_model::convert::convert_to_gguf`].
+    pub fn convert_to_gguf(
+        &self,
+        target: &Path,
+        kind: GgufType,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Report, LoadError> {
+        let (tokenizer, template) = self.text()?;
+        let rows = self.config().embedding_rows();
+        let keys = gguf::keys(tokenizer.as_ref(), template.as_ref(), rows);
+        Ok(convert_to_gguf(
+            &self.source,
+            target,
+            kind,
+            &keys,
+            progress,
+        )?)
+    }
+
+    /// The tokenizer and the chat template, where they are there: weights can do without.
+    fn text(&self) -> Result<(Option<Tokenizer>, Option<ChatTemplate>), LoadError> {
+        let tokenizer = match &self.source {
+            ModelSource::Gguf(file) if !gguf::has_tokenizer(file)? => return Ok((None, None)),
+            _ => match self.tokenizer() {
+                Err(LoadError::Text(TextError::Missing { .. })) => None,
+                other => Some(other?),
+            },
+        };
+        let template = match self.template() {
+            Err(LoadError::Text(TextError::NoChatTemplate { .. })) => None,
+            other => Some(other?),
+        };
+        Ok((tokenizer, template))
     }
 }

@@ -49,7 +49,7 @@ pub use llada_text as text;
 pub use llada_train as train;
 
 pub use generate::{Answer, GenerateError, Prompt, Score, Step, Stream, Task};
-pub use llada_model::{FrozenModel, Gguf, LladaModel, ModelConfig, ModelSource};
+pub use llada_model::{FrozenModel, Gguf, GgufType, LladaModel, ModelConfig, ModelSource};
 use llada_sample::AnswerLength;
 pub use llada_sample::Overrides;
 pub use llada_tensor::{CpuConfig, CpuLevel, Device, Precision};

@@ -1,21 +1,22 @@
 //! `llada convert`.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
 use llada::diffusion::{MaskPredictor as _, Query, TokenBatch};
 use llada::tensor::{Philox, Stream};
-use llada::{Device, ModelSource, Precision};
+use llada::{Device, GgufType, ModelSource, Precision};
 use serde_json::{Value, json};
 
-use crate::args::{ConvertArgs, Format};
-use crate::config::{Misuse, cpu, open, precision};
+use crate::args::{ConvertArgs, Format, StoredType};
+use crate::config::{Misuse, cpu, open};
 use crate::output::{note, print};
 
 pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
-    let precision = precision(args.dtype)
-        .ok_or_else(|| Misuse::of("--dtype: choose f32, bf16, int8 or int4 to convert to"))?;
+    let stored = stored(args.dtype, &args.target)?;
     let device = cpu(args.threads)?;
     let source = open(Some(&args.source))?;
     let start = Instant::now();
@@ -26,9 +27,14 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
             let _ = write!(stderr, "\r{done} of {of} tensors{end}");
         }
     };
-    let report = source.convert(&args.target, precision, &device, &mut progress)?;
+    let report = match stored {
+        Stored::Folder(precision) => {
+            source.convert(&args.target, precision, &device, &mut progress)
+        }
+        Stored::Gguf(kind) => source.convert_to_gguf(&args.target, kind, &mut progress),
+    }?;
     let mut result = json!({
-        "dtype": precision.name(),
+        "dtype": args.dtype.to_possible_value().map(|value| value.get_name().to_owned()),
         "source_bytes": report.source_bytes,
         "bytes": report.bytes,
         "files": report.files,
@@ -41,6 +47,12 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
         let of_source = logits(source.source(), usual, args.compare, &device)
             .context("comparing with the source (the model was converted; --compare 0 skips it)")?;
         let target = ModelSource::open(&args.target)?;
+        let precision = match stored {
+            Stored::Folder(precision) => precision,
+            // What the file holds, as exactly as the source is computed.
+            Stored::Gguf(_) if usual.is_integer() => Precision::F32,
+            Stored::Gguf(_) => usual,
+        };
         let converted = logits(&target, precision, args.compare, &device)?;
         let (error, top) = compare(&of_source, &converted);
         result["compared_positions"] = json!(of_source.len());
@@ -61,6 +73,41 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// How a target holds its weights.
+#[derive(Clone, Copy)]
+enum Stored {
+    Folder(Precision),
+    Gguf(GgufType),
+}
+
+/// The type that is asked for, if the target can hold it.
+fn stored(dtype: StoredType, target: &Path) -> Result<Stored> {
+    let is_gguf = target
+        .extension()
+        .is_some_and(|end| end.eq_ignore_ascii_case("gguf"));
+    Ok(match (dtype, is_gguf) {
+        (StoredType::f32, false) => Stored::Folder(Precision::F32),
+        (StoredType::bf16, false) => Stored::Folder(Precision::Bf16),
+        (StoredType::int8, false) => Stored::Folder(Precision::Int8),
+        (StoredType::int4, false) => Stored::Folder(Precision::Int4),
+        (StoredType::f32, true) => Stored::Gguf(GgufType::F32),
+        (StoredType::f16, true) => Stored::Gguf(GgufType::F16),
+        (StoredType::bf16, true) => Stored::Gguf(GgufType::Bf16),
+        (StoredType::q8_0, true) => Stored::Gguf(GgufType::Q8_0),
+        (StoredType::q4_0, true) => Stored::Gguf(GgufType::Q4_0),
+        (StoredType::int8 | StoredType::int4, true) => {
+            let hint = "--dtype: a GGUF file has no int8 or int4; choose q8_0 or q4_0, or a target \
+                        that does not end in .gguf";
+            return Err(Misuse::of(hint));
+        }
+        (StoredType::f16 | StoredType::q8_0 | StoredType::q4_0, false) => {
+            let hint = "--dtype: f16, q8_0 and q4_0 are for a target that ends in .gguf; a folder \
+                        holds f32, bf16, int8 or int4";
+            return Err(Misuse::of(hint));
+        }
+    })
 }
 
 /// Logits of each of `n` random tokens, every second one masked.

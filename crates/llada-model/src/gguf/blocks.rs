@@ -1,165 +1,165 @@
 //! Element types of GGUF tensors, and their values in `f32`.
 //!
 //! Quantised values lie in blocks that share scales. All products and differences are rounded to
-//! `f32` one by one, so the values are those of the public `gguf` Python package, bit by bit.
+//! `f32` one by one, in the order of the public `gguf` Python package (0.19), so the values are its
+//! values, bit by bit. What it cannot read is not read here either, but named.
 //!
-//! Source: `ggml-quants.c` and `ggml-common.h` of ggml, `quants.py` of the `gguf` package.
+//! Source: `ggml.h`, `ggml-quants.c` and `ggml-common.h` of ggml, `quants.py` of the package.
+
+mod floats;
+mod grids;
+mod k;
+mod offsets;
+mod ternary;
 
 use std::ops::Range;
 
-use half::{bf16, f16};
+use half::f16;
 
-use crate::stored::words;
+/// Writes the values of a block; of blocks of one value any number at once.
+type Widen = fn(block: &[u8], out: &mut [f32]);
 
-/// An element type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    F32,
-    F16,
-    Bf16,
-    Q8_0,
-    Q4_0,
-    Q4K,
-    Q6K,
+/// An element type that can be read.
+#[derive(Debug)]
+pub(super) struct Kind {
+    /// Its number in `ggml_type`.
+    number: u32,
+    pub(super) name: &'static str,
+    /// Values of a block.
+    pub(super) length: usize,
+    /// Bytes of a block.
+    bytes: usize,
+    widen: Widen,
 }
 
+const fn kind(number: u32, name: &'static str, length: usize, bytes: usize, widen: Widen) -> Kind {
+    Kind {
+        number,
+        name,
+        length,
+        bytes,
+        widen,
+    }
+}
+
+/// Numbers of the types that are written here too.
+pub(super) const F32: u32 = 0;
+pub(super) const F16: u32 = 1;
+pub(super) const Q4_0: u32 = 2;
+pub(super) const Q8_0: u32 = 8;
+pub(super) const BF16: u32 = 30;
+
+static KINDS: [Kind; 26] = [
+    kind(F32, "F32", 1, 4, floats::f32),
+    kind(F16, "F16", 1, 2, floats::f16),
+    kind(Q4_0, "Q4_0", 32, 18, offsets::q4_0),
+    kind(3, "Q4_1", 32, 20, offsets::q4_1),
+    kind(6, "Q5_0", 32, 22, offsets::q5_0),
+    kind(7, "Q5_1", 32, 24, offsets::q5_1),
+    kind(Q8_0, "Q8_0", 32, 34, offsets::q8_0),
+    kind(10, "Q2_K", 256, 84, k::q2_k),
+    kind(11, "Q3_K", 256, 110, k::q3_k),
+    kind(12, "Q4_K", 256, 144, k::q4_k),
+    kind(13, "Q5_K", 256, 176, k::q5_k),
+    kind(14, "Q6_K", 256, 210, k::q6_k),
+    kind(16, "IQ2_XXS", 256, 66, grids::iq2_xxs),
+    kind(17, "IQ2_XS", 256, 74, grids::iq2_xs),
+    kind(18, "IQ3_XXS", 256, 98, grids::iq3_xxs),
+    kind(19, "IQ1_S", 256, 50, grids::iq1_s),
+    kind(20, "IQ4_NL", 32, 18, floats::iq4_nl),
+    kind(21, "IQ3_S", 256, 110, grids::iq3_s),
+    kind(22, "IQ2_S", 256, 82, grids::iq2_s),
+    kind(23, "IQ4_XS", 256, 136, floats::iq4_xs),
+    kind(29, "IQ1_M", 256, 56, grids::iq1_m),
+    kind(BF16, "BF16", 1, 2, floats::bf16),
+    kind(34, "TQ1_0", 256, 54, ternary::tq1_0),
+    kind(35, "TQ2_0", 256, 66, ternary::tq2_0),
+    kind(39, "MXFP4", 32, 17, floats::mxfp4),
+    kind(40, "NVFP4", 64, 36, floats::nvfp4),
+];
+
+/// The types of `ggml_type` that no reader of files needs, or that are gone from ggml.
+const OTHERS: [(u32, &str); 16] = [
+    (4, "Q4_2"),
+    (5, "Q4_3"),
+    (9, "Q8_1"),
+    (15, "Q8_K"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (31, "Q4_0_4_4"),
+    (32, "Q4_0_4_8"),
+    (33, "Q4_0_8_8"),
+    (36, "IQ4_NL_4_4"),
+    (37, "IQ4_NL_4_8"),
+    (38, "IQ4_NL_8_8"),
+    (41, "Q1_0"),
+];
+
 impl Kind {
-    pub(super) const SUPPORTED: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_K or Q6_K";
-
     /// The type with a number of `ggml_type`.
-    pub(super) fn of(number: u32) -> Option<Self> {
-        Some(match number {
-            0 => Self::F32,
-            1 => Self::F16,
-            2 => Self::Q4_0,
-            8 => Self::Q8_0,
-            12 => Self::Q4K,
-            14 => Self::Q6K,
-            30 => Self::Bf16,
-            _ => return None,
-        })
+    pub(super) fn of(number: u32) -> Option<&'static Self> {
+        KINDS.iter().find(|kind| kind.number == number)
     }
 
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::Bf16 => "BF16",
-            Self::Q8_0 => "Q8_0",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4K => "Q4_K",
-            Self::Q6K => "Q6_K",
-        }
+    /// What a number that is not read stands for, and what is read, for messages.
+    pub(super) fn unknown(number: u32) -> (String, String) {
+        let named = OTHERS.iter().find(|(other, _)| *other == number);
+        let got = match named {
+            Some((_, name)) => format!("type {name}"),
+            None => format!("type {number}, which the ggml of gguf 0.19 does not know"),
+        };
+        let names: Vec<_> = KINDS.iter().map(|kind| kind.name).collect();
+        (got, format!("one of {}", names.join(", ")))
     }
 
-    /// Values and bytes of a block.
-    fn block(self) -> (usize, usize) {
-        match self {
-            Self::F32 => (1, 4),
-            Self::F16 | Self::Bf16 => (1, 2),
-            Self::Q8_0 => (32, 34),
-            Self::Q4_0 => (32, 18),
-            Self::Q4K => (256, 144),
-            Self::Q6K => (256, 210),
-        }
-    }
-
-    pub(super) fn block_length(self) -> usize {
-        self.block().0
+    /// Whether the values are bf16 as they are.
+    pub(super) fn is_bf16(&self) -> bool {
+        self.number == BF16
     }
 
     /// Bytes of a tensor, if its rows are whole blocks and it is not too large to be.
-    pub(super) fn size_bytes(self, shape: &[usize]) -> Option<usize> {
-        let (length, bytes) = self.block();
+    pub(super) fn size_bytes(&self, shape: &[usize]) -> Option<usize> {
         let row = shape.last().copied().unwrap_or(1);
         let product = |product: usize, &n: &usize| product.checked_mul(n);
         let numel = shape.iter().try_fold(1, product)?;
-        let size = (numel / length).checked_mul(bytes)?;
-        row.is_multiple_of(length).then_some(size)
+        let size = (numel / self.length).checked_mul(self.bytes)?;
+        row.is_multiple_of(self.length).then_some(size)
     }
 
     /// The bytes of `n` values from `start` on, both in whole blocks.
-    pub(super) fn bytes_of(self, start: usize, n: usize) -> Range<usize> {
-        let (length, bytes) = self.block();
-        start / length * bytes..(start + n) / length * bytes
+    pub(super) fn bytes_of(&self, start: usize, n: usize) -> Range<usize> {
+        start / self.length * self.bytes..(start + n) / self.length * self.bytes
     }
 
-    /// The values of a tensor's bytes.
-    pub(super) fn values(self, bytes: &[u8]) -> Vec<f32> {
-        let (length, block_bytes) = self.block();
-        let blocks = bytes.chunks_exact(block_bytes);
-        let mut values = Vec::with_capacity(blocks.len() * length);
-        match self {
-            Self::F32 => values.extend(words(bytes).map(f32::from_le_bytes)),
-            Self::F16 => values.extend(words(bytes).map(|x| f16::from_le_bytes(x).to_f32())),
-            Self::Bf16 => values.extend(words(bytes).map(|x| bf16::from_le_bytes(x).to_f32())),
-            Self::Q8_0 => blocks.for_each(|block| q8_0(block, &mut values)),
-            Self::Q4_0 => blocks.for_each(|block| q4_0(block, &mut values)),
-            Self::Q4K => blocks.for_each(|block| q4_k(block, &mut values)),
-            Self::Q6K => blocks.for_each(|block| q6_k(block, &mut values)),
+    /// Writes the values of a tensor's bytes, which are as many whole blocks as `out` is.
+    pub(super) fn values(&self, bytes: &[u8], out: &mut [f32]) {
+        if self.length == 1 {
+            return (self.widen)(bytes, out);
         }
-        values
+        let blocks = bytes.chunks_exact(self.bytes);
+        for (block, out) in blocks.zip(out.chunks_exact_mut(self.length)) {
+            (self.widen)(block, out);
+        }
     }
 }
 
-fn scale(bytes: &[u8]) -> f32 {
-    f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()
+/// The 16-bit word at a byte.
+fn u16_at(block: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([block[at], block[at + 1]])
 }
 
-/// A scale and 32 signed bytes.
-fn q8_0(block: &[u8], values: &mut Vec<f32>) {
-    let d = scale(block);
-    values.extend(block[2..].iter().map(|&q| f32::from(q.cast_signed()) * d));
+/// The half-precision number at a byte.
+fn half_at(block: &[u8], at: usize) -> f32 {
+    f16::from_bits(u16_at(block, at)).to_f32()
 }
 
-/// A scale and 32 numbers of 4 bits with an offset of 8; the low halves of the bytes come first.
-fn q4_0(block: &[u8], values: &mut Vec<f32>) {
-    let d = scale(block);
-    let value = |q: u8| d * (f32::from(q) - 8.0);
-    values.extend(block[2..].iter().map(|&q| value(q & 15)));
-    values.extend(block[2..].iter().map(|&q| value(q >> 4)));
+/// The lower 4 bits of a byte, or the upper ones where `index` is odd.
+fn nibble(bytes: &[u8], index: usize) -> u8 {
+    bytes[index / 2] >> (index % 2 * 4) & 15
 }
 
-/// Two scales, then 6-bit factors of both for each of 8 groups, then 8 groups of 32 numbers of
-/// 4 bits: `d * factor * q - dmin * other_factor`.
-fn q4_k(block: &[u8], values: &mut Vec<f32>) {
-    let (d, dmin) = (scale(block), scale(&block[2..]));
-    let (factors, numbers) = block[4..].split_at(12);
-    let group = |index: usize| {
-        // The first four groups have bytes of their own; the others share four bytes, and their
-        // two highest bits lie above the factors of the first four.
-        let (factor, other) = if index < 4 {
-            (factors[index] & 63, factors[index + 4] & 63)
-        } else {
-            let shared = factors[index + 4];
-            let (high, other_high) = (factors[index - 4] >> 6, factors[index] >> 6);
-            ((shared & 15) | high << 4, (shared >> 4) | other_high << 4)
-        };
-        (d * f32::from(factor), dmin * f32::from(other))
-    };
-    for (pair, bytes) in numbers.chunks_exact(32).enumerate() {
-        let (factor, minimum) = group(2 * pair);
-        let low = |&q: &u8| factor * f32::from(q & 15) - minimum;
-        values.extend(bytes.iter().map(low));
-        let (factor, minimum) = group(2 * pair + 1);
-        let high = |&q: &u8| factor * f32::from(q >> 4) - minimum;
-        values.extend(bytes.iter().map(high));
-    }
-}
-
-/// 16 groups of 16 numbers of 6 bits with an offset of 32: the low 4 bits, the high 2 bits, a
-/// signed byte for each group, and a scale.
-fn q6_k(block: &[u8], values: &mut Vec<f32>) {
-    let (low, rest) = block.split_at(128);
-    let (high, rest) = rest.split_at(64);
-    let (factors, d) = rest.split_at(16);
-    let d = scale(d);
-    for at in 0..256 {
-        // Halves of 128 numbers, in each of them four stretches of 32.
-        let (half, stretch, lane) = (at / 128, at / 32 % 4, at % 32);
-        let low = low[half * 64 + stretch % 2 * 32 + lane] >> (stretch / 2 * 4) & 15;
-        let high = high[half * 32 + lane] >> (stretch * 2) & 3;
-        let factor = d * f32::from(factors[at / 16].cast_signed());
-        values.push(factor * (f32::from(low | high << 4) - 32.0));
-    }
-}
+#[cfg(test)]
+pub(super) mod tests;

@@ -14,13 +14,18 @@ use super::blocks::Kind;
 use super::fault;
 use crate::Result;
 
-const MAGIC: [u8; 4] = *b"GGUF";
+pub(super) const MAGIC: [u8; 4] = *b"GGUF";
 /// Version 3 differs from 2 only in that it may be big-endian.
 const VERSIONS: [u32; 2] = [2, 3];
 const DEFAULT_ALIGNMENT: usize = 32;
 const MAX_DIMENSIONS: u32 = 4;
+// Types of values.
+pub(super) const U32: u32 = 4;
+pub(super) const I32: u32 = 5;
+pub(super) const F32: u32 = 6;
+pub(super) const FLAG: u32 = 7;
 pub(super) const TEXT: u32 = 8;
-const ARRAY: u32 = 9;
+pub(super) const ARRAY: u32 = 9;
 
 /// The value of a key.
 #[derive(Debug, Clone)]
@@ -43,8 +48,10 @@ pub(super) enum Value {
 pub(super) struct Entry {
     /// Rows first: the reverse of the file's order.
     pub(super) shape: Vec<usize>,
-    pub(super) kind: Kind,
+    pub(super) kind: &'static Kind,
     pub(super) bytes: Range<usize>,
+    /// In which of the files of a model it is; a header knows one.
+    pub(super) file: usize,
 }
 
 #[derive(Debug)]
@@ -115,10 +122,10 @@ impl<'a> Reader<'a> {
             1 => Value::Integer(i8::from_le_bytes(self.word()?).into()),
             2 => Value::Integer(u16::from_le_bytes(self.word()?).into()),
             3 => Value::Integer(i16::from_le_bytes(self.word()?).into()),
-            4 => Value::Integer(self.u32()?.into()),
-            5 => Value::Integer(i32::from_le_bytes(self.word()?).into()),
-            6 => Value::Real(f32::from_le_bytes(self.word()?).into()),
-            7 => Value::Flag(self.word::<1>()? != [0]),
+            U32 => Value::Integer(self.u32()?.into()),
+            I32 => Value::Integer(i32::from_le_bytes(self.word()?).into()),
+            F32 => Value::Real(f32::from_le_bytes(self.word()?).into()),
+            FLAG => Value::Flag(self.word::<1>()? != [0]),
             10 => Value::Integer(self.u64()?.into()),
             11 => Value::Integer(i64::from_le_bytes(self.word()?).into()),
             12 => Value::Real(f64::from_le_bytes(self.word()?)),
@@ -229,11 +236,13 @@ fn read_tensors(
             shape.insert(0, length);
         }
         let (kind, offset) = (reader.u32()?, reader.u64()?);
-        let kind =
-            Kind::of(kind).ok_or_else(|| reader.fault(format!("type {kind}"), Kind::SUPPORTED))?;
+        let kind = Kind::of(kind).ok_or_else(|| {
+            let (got, expected) = Kind::unknown(kind);
+            reader.fault(got, expected)
+        })?;
         let size = kind.size_bytes(&shape).ok_or_else(|| {
-            let expected = format!("rows of whole blocks of {}", kind.block_length());
-            reader.fault(format!("shape {shape:?} of {}", kind.name()), expected)
+            let expected = format!("rows of whole blocks of {}", kind.length);
+            reader.fault(format!("shape {shape:?} of {}", kind.name), expected)
         })?;
         if offset != end as u64 {
             let expected = format!("{end}, where {previous} ends");
@@ -241,7 +250,12 @@ fn read_tensors(
         }
         let bytes = end..end.saturating_add(size);
         end = bytes.end.saturating_add(alignment - 1) & !(alignment - 1);
-        let entry = Entry { shape, kind, bytes };
+        let entry = Entry {
+            shape,
+            kind,
+            bytes,
+            file: 0,
+        };
         previous.clone_from(&name);
         if tensors.insert(name, entry).is_some() {
             return Err(reader.fault("there twice", "each tensor once"));

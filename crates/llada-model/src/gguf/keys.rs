@@ -53,7 +53,12 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    fn fault(&self, key: &str, got: impl Into<String>, expected: impl Into<String>) -> Error {
+    pub(super) fn fault(
+        &self,
+        key: &str,
+        got: impl Into<String>,
+        expected: impl Into<String>,
+    ) -> Error {
         fault(&self.path, format!("key {key}"), got, expected)
     }
 
@@ -166,11 +171,7 @@ impl Keys {
         if let Some(scaling) = self.text(key)?.filter(|&scaling| scaling != "none") {
             return Err(self.fault(key, scaling, "none"));
         }
-        let key = "split.count";
-        match self.number(key)? {
-            None | Some(0 | 1) => Ok(()),
-            Some(n) => Err(self.fault(key, format!("{n} files"), "one; merge them first")),
-        }
+        Ok(())
     }
 
     pub(super) fn config(&self) -> Result<ModelConfig> {

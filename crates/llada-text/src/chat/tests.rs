@@ -58,3 +58,113 @@ fn what_is_wrong_is_an_error_that_names_the_file() {
         "chat_template.jinja",
     );
 }
+
+/// Expressions and what transformers 5.24 (jinja2 3.1.6) makes of them, see
+/// `tools/chat_template_goldens.py`.
+#[test]
+fn expressions_are_written_as_in_transformers() {
+    let fixture: Value = serde_json::from_str(include_str!("fixtures/expressions.json")).unwrap();
+    let environment = environment::environment(&Zoned::now()).unwrap();
+    let context = environment::value(&fixture["context"]);
+    let mut differ = Vec::new();
+    for case in fixture["cases"].as_array().unwrap() {
+        let template = case["template"].as_str().unwrap();
+        let source = source::prepare(template, &environment::syntax().unwrap());
+        let ours = environment.render_str(&source, context.clone());
+        let same = match (&ours, case["ok"].as_str()) {
+            (Ok(text), Some(expected)) => text == expected,
+            (Err(_), None) => true,
+            _ => false,
+        };
+        if !same {
+            differ.push(format!("{template}\n  {case}\n  {ours:?}"));
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "{}\n{} differ",
+        differ.join("\n"),
+        differ.len()
+    );
+}
+
+/// Templates and conversations of this project, and what transformers 5.24 makes of them, see
+/// `tools/chat_template_goldens.py`.
+#[test]
+fn conversations_are_rendered_as_in_transformers() {
+    replay(include_str!("fixtures/conversations.json"));
+}
+
+/// Replays another set of the same layout, such as one of all templates that a package ships.
+#[test]
+fn recorded_templates_are_rendered_as_in_transformers() {
+    if let Ok(path) = std::env::var("LLADA_CHAT_TEMPLATES") {
+        replay(&fs::read_to_string(path).unwrap());
+    }
+}
+
+#[track_caller]
+fn replay(recorded: &str) {
+    let recorded: Value = serde_json::from_str(recorded).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let special = recorded["special"].as_object().unwrap();
+    let special: Vec<_> = special
+        .iter()
+        .map(|(name, token)| (name.clone(), text(token)))
+        .collect();
+    let mut differ = Vec::new();
+    for case in recorded["cases"].as_array().unwrap() {
+        let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
+        let list = |name: &str| case.get(name).and_then(Value::as_array).cloned();
+        let known = ["name", "template", "case", "messages", "ok", "err"];
+        let mut variables = case.as_object().unwrap().clone();
+        variables.retain(|name, _| !known.contains(&&**name));
+        let inputs = ChatInputs {
+            add_generation_prompt: case["add_generation_prompt"] == true,
+            tools: list("tools"),
+            documents: list("documents"),
+            variables,
+            now: Some("2026-11-03T14:05:09[UTC]".parse().unwrap()),
+        };
+        let name = text(&case["name"]);
+        let template =
+            ChatTemplate::new(&text(&case["template"]), special.clone(), Path::new(&name));
+        let ours = template.render_with(&messages, &inputs);
+        match (&ours, case["ok"].as_str()) {
+            (Ok(text), Some(expected)) if text == expected => {}
+            // What Jinja2 refuses, such as a loop over none, may be rendered.
+            (_, None) => {}
+            (Ok(text), Some(expected)) => {
+                let same = text
+                    .bytes()
+                    .zip(expected.bytes())
+                    .take_while(|(a, b)| a == b)
+                    .count();
+                let near = |text: &str| {
+                    let part: Vec<u8> = text
+                        .bytes()
+                        .skip(same.saturating_sub(30))
+                        .take(90)
+                        .collect();
+                    String::from_utf8_lossy(&part).into_owned()
+                };
+                differ.push(format!(
+                    "{name} {}\n  {:?}\n  {:?}",
+                    case["case"],
+                    near(expected),
+                    near(text)
+                ));
+            }
+            (Err(error), Some(_)) => {
+                let source = std::error::Error::source(error);
+                differ.push(format!("{name} {}: {}", case["case"], source.unwrap()));
+            }
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "{}\n{} differ",
+        differ.join("\n"),
+        differ.len()
+    );
+}

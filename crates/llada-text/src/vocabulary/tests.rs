@@ -6,11 +6,13 @@ use crate::Tokenizer;
 /// a b c 1 ab, then an added token, a hole, and a special token.
 fn vocabulary() -> Vocabulary<'static> {
     Vocabulary {
-        model: "gpt2",
-        pre: "bailingmoe",
-        tokens: vec!["a", "b", "c", "1", "ab", "<c>", "[PAD6]", "<|mdm_mask|>"],
+        model: "gpt2".into(),
+        pre: "bailingmoe".into(),
+        tokens: ["a", "b", "c", "1", "ab", "<c>", "[PAD6]", "<|mdm_mask|>"]
+            .map(Into::into)
+            .into(),
         token_types: vec![1, 1, 1, 1, 1, USER_DEFINED, UNUSED, CONTROL],
-        merges: vec!["a b"],
+        merges: vec!["a b".into()],
     }
 }
 
@@ -50,10 +52,10 @@ fn digits_are_split_as_pre_says() {
         ("gpt-2", &[5]),
     ] {
         let mut vocabulary = vocabulary();
-        vocabulary.pre = pre;
-        vocabulary.tokens[5] = "11";
+        vocabulary.pre = pre.into();
+        vocabulary.tokens[5] = "11".into();
         vocabulary.token_types[5] = 1;
-        vocabulary.merges.push("1 1");
+        vocabulary.merges.push("1 1".into());
         assert_eq!(
             read(&vocabulary).unwrap().encode("11").unwrap(),
             expected,
@@ -64,11 +66,56 @@ fn digits_are_split_as_pre_says() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    fails(|v| v.model = "llama", &["model", "\"llama\"", "gpt2"]);
-    fails(|v| v.pre = "qwen2", &["pre", "qwen2", "bailingmoe"]);
+    fails(
+        |v| v.model = "llama".into(),
+        &["model", "\"llama\"", "gpt2"],
+    );
+    fails(|v| v.pre = "qwen2".into(), &["pre", "qwen2", "bailingmoe"]);
     fails(|v| v.token_types.truncate(3), &["token_type", "3"]);
-    fails(|v| v.tokens[1] = "a", &["tokens", "\"a\" twice"]);
+    fails(|v| v.tokens[1] = "a".into(), &["tokens", "\"a\" twice"]);
     for merge in ["a", "a c", "a x", ""] {
-        fails(|v| v.merges.push(merge), &["merges", merge]);
+        fails(|v| v.merges.push(merge.into()), &["merges", merge]);
+    }
+}
+
+#[test]
+fn the_vocabulary_of_a_tokenizer_makes_it_again() {
+    for pre in ["bailingmoe", "llama-bpe", "gpt-2"] {
+        let mut first = vocabulary();
+        first.pre = pre.into();
+        let tokenizer = read(&first).unwrap();
+        let second = Vocabulary::of(&tokenizer, 8).unwrap();
+        assert_eq!(first.tokens, second.tokens, "{pre}");
+        assert_eq!(first.token_types, second.token_types, "{pre}");
+        assert_eq!((first.pre, first.merges), (second.pre, second.merges));
+        let longer = Vocabulary::of(&tokenizer, 10).unwrap();
+        assert_eq!(longer.tokens[9], "[PAD9]");
+        assert_eq!(longer.token_types[9], UNUSED);
+        // An id that the model has no row for.
+        assert!(Vocabulary::of(&tokenizer, 7).is_none());
+    }
+}
+
+#[test]
+fn what_has_no_words_in_gguf_makes_no_vocabulary() {
+    let characters = Tokenizer::character_level(["春眠"].into_iter(), 1).unwrap();
+    assert!(Vocabulary::of(&characters, 8).is_none());
+    let good = read(&vocabulary()).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(good.to_json()).unwrap();
+    for (place, value) in [
+        ("/normalizer", serde_json::json!({ "type": "NFC" })),
+        (
+            "/pre_tokenizer",
+            serde_json::json!({ "type": "Whitespace" }),
+        ),
+        ("/decoder", serde_json::json!({ "type": "Fuse" })),
+        ("/model/unk_token", "a".into()),
+        ("/model/byte_fallback", true.into()),
+        ("/pre_tokenizer/pretokenizers/0/pattern/Regex", r"\d".into()),
+    ] {
+        let mut json = json.clone();
+        *json.pointer_mut(place).unwrap() = value;
+        let other = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+        assert!(Vocabulary::of(&other, 8).is_none(), "{place}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use llada::{LoadError, Precision};
+use llada::{Gguf, LoadError, Precision};
 use proptest::prelude::*;
 
 use crate::{device, file};
@@ -69,7 +69,11 @@ fn u64s(value: u64) -> [u8; 8] {
 fn what_is_no_gguf() {
     fails(b"", &["header", "truncated"]);
     fails(b"{}", &["header", "truncated"]);
-    fails(b"PK\x03\x04 something else", &["header", "GGUF"]);
+    fails(b"PX\x03\x04 something else", &["header", "GGUF"]);
+    fails(
+        b"PK\x03\x04 something else",
+        &["a zip archive", "safetensors"],
+    );
     let mut version = good();
     version[4..8].copy_from_slice(&u32s(1));
     fails(&version, &["version 1", "2 or 3"]);
@@ -167,7 +171,9 @@ fn tensors_that_do_not_fit() {
         &u64s(13),
         &["shape [13]", "[12]"],
     );
-    changed(name, 20, &u32s(10), &["type 10", "Q6_K"]);
+    changed(name, 20, &u32s(9), &["type Q8_1", "Q5_K, Q6_K, IQ2_XXS"]);
+    changed(name, 20, &u32s(42), &["type 42,", "Q6_K"]);
+    changed(name, 20, &u32s(10), &["Q2_K", "blocks of 256"]);
     changed(name, 20, &u32s(8), &["Q8_0", "blocks of 32"]);
     changed(name, 24, &u64s(0), &["offset 0"]);
     changed(name, 24, &u64s(u64::MAX - 31), &["offset"]);
@@ -183,6 +189,59 @@ fn tensors_that_do_not_fit() {
     let at = nan.len() - 64;
     nan[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     fails(&nan, &["tensor output.weight", "not finite"]);
+}
+
+/// Opens a copy of the split model with another one of its files; `change` gets the files' bytes.
+#[track_caller]
+fn split(change: impl Fn(&mut [Option<Vec<u8>>; 3]), parts: &[&str]) {
+    let name = |at: usize| format!("mixed-0000{}-of-00003.gguf", at + 1);
+    let mut files = std::array::from_fn(|at| Some(fs::read(file(&name(at))).unwrap()));
+    change(&mut files);
+    let dir = tempfile::tempdir().unwrap();
+    for (at, bytes) in files.iter().enumerate() {
+        bytes
+            .iter()
+            .for_each(|bytes| fs::write(dir.path().join(name(at)), bytes).unwrap());
+    }
+    let given = (0..3).find(|&at| files[at].is_some()).unwrap();
+    let error = Gguf::open(&dir.path().join(name(given))).unwrap_err();
+    let message = format!("{:#}", anyhow::Error::new(error));
+    for part in parts {
+        assert!(message.contains(part), "no {part:?} in {message}");
+    }
+}
+
+#[test]
+fn files_of_a_split_model_that_do_not_fit() {
+    for at in 0..3 {
+        let missing = format!("mixed-0000{}-of-00003.gguf is missing", at + 1);
+        split(|files| files[at] = None, &["split.count", &missing]);
+    }
+    let third = "mixed-00003-of-00003.gguf";
+    split(
+        |files| files[2] = files[1].clone(),
+        &["split.no", third, "1, expected 2"],
+    );
+    split(
+        |files| files[2] = Some(good()),
+        &["split.no", third, "missing"],
+    );
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123\n";
+    split(
+        |files| files[2] = Some(pointer.to_vec()),
+        &[third, "git lfs pull"],
+    );
+    let twice = |files: &mut [Option<Vec<u8>>; 3]| {
+        let bytes = files[1].as_mut().unwrap();
+        let at = find(bytes, "blk.0.ffn_up.weight");
+        bytes[at..at + 19].copy_from_slice(b"blk.0.attn_q.weight");
+    };
+    split(twice, &["blk.0.attn_q.weight", "00001-of", "00002-of"]);
+    let dir = tempfile::tempdir().unwrap();
+    let renamed = dir.path().join("renamed.gguf");
+    fs::copy(file("mixed-00001-of-00003.gguf"), &renamed).unwrap();
+    let error = Gguf::open(&renamed).unwrap_err().to_string();
+    assert!(error.contains("-00001-of-00003.gguf"), "{error}");
 }
 
 proptest! {
