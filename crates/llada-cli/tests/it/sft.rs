@@ -114,6 +114,13 @@ fn what_belongs_to_the_model_goes_along_and_what_is_not_used_is_named() {
     let pairs = PAIRS.replace("\"completion\"", "\"id\": 7, \"completion\"");
     fs::write(dir.path().join("pairs.jsonl"), pairs).expect("writable");
     let run = dir.path().join("run");
+    let mut command = llada(&["sft", "--dry-run", "--format", "json", "--config"]);
+    let command = command.arg(&path).arg(&run).arg("--model").arg(base.path());
+    let output = command.assert().success().get_output().stdout.clone();
+    let plan: Value = serde_json::from_slice(&output).expect("one JSON object");
+    // Of q_proj and v_proj of one block, A and B of rank 8 and width 16.
+    assert_eq!(plan["trained_parameters"], 2 * 2 * 8 * 16);
+    assert!(!run.exists(), "nothing was written");
     let (_, notes) = sft(base.path(), &path, &run);
     let unused = "pairs.jsonl: warning: fields that are not used: id (2 lines)";
     assert!(notes.contains(unused), "{notes}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use llada::train::{Objective, SpecialIds, TrainConfig};
 use llada::{ModelConfig, Tokenizer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// Fields that follow from something else.
 const FOLLOWS: [(&str, &str); 2] = [
@@ -60,6 +60,7 @@ pub(super) fn model_config(
         let is_there = fields.contains_key(needed);
         anyhow::ensure!(is_there, "{needed} is missing, or preset = \"NAME\"");
     }
+    check_types(&config.model)?;
     for (field, value) in [
         ("vocab_size", tokenizer.vocab_size()),
         ("mask_token_id", special.mask_token_id as usize),
@@ -79,8 +80,20 @@ pub(super) fn model_config(
     )?)
 }
 
+/// Names the key whose value has another type.
+fn check_types(fields: &Map<String, Value>) -> Result<()> {
+    let base = serde_json::to_value(crate::config::preset(llada::model::PRESETS[0])?)?;
+    for (field, value) in fields.iter().filter(|(field, _)| *field != "preset") {
+        let mut one = base.clone();
+        one[field] = value.clone();
+        let parsed = serde_json::from_value::<ModelConfig>(one);
+        parsed.with_context(|| format!("{field} = {value}"))?;
+    }
+    Ok(())
+}
+
 /// Refuses keys that would change nothing.
-fn check_names(fields: &serde_json::Map<String, Value>) -> Result<()> {
+fn check_names(fields: &Map<String, Value>) -> Result<()> {
     /// Less alike names are no help.
     const ALIKE: f64 = 0.8;
     for (field, why) in FOLLOWS {
@@ -150,6 +163,8 @@ mod tests {
             "unknown key hidden_size; did you mean d_model?",
         );
         check("zzz = 16", "unknown key zzz");
+        let string = "rope_theta = \"1e4\": invalid type: string \"1e4\", expected f32";
+        check("rope_theta = \"1e4\"", string);
         check(
             "causal = true",
             "causal is no key: objective = \"autoregressive\" makes a causal model",
