@@ -18,7 +18,35 @@ use record::{Origin, Outcome};
 
 const RECORDS: &str = "bench/records";
 
+const HELP: &str = "\
+Runs the benchmarks, prints a table and keeps a record in bench/records.
+
+Usage: cargo xtask bench [FILTER...] [-- CRITERION ARGUMENTS]
+       cargo xtask bench --list [FILTER...]
+
+  FILTER      a part of the name of a benchmark, or a regular expression; those that match any of
+              them run, and the limits of the machine
+  --list      print the names of the benchmarks that match, and run none
+  -- ...      what follows goes to criterion: cargo xtask bench matmul -- --quick
+
+A name is OP/fwd|bwd/TYPE/SHAPE; each module of benches/ has those of the op that it is named after.
+The first run compiles the benchmarks, which takes minutes.
+";
+
 pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
+    if args.iter().any(|arg| arg == "-h" || arg == "--help") {
+        print!("{HELP}");
+        return Ok(());
+    }
+    if let Some((first, filters)) = args.split_first().filter(|(first, _)| *first == "--list") {
+        let filter = (!filters.is_empty()).then(|| filters.join("|"));
+        cmd!(sh, "cargo bench -p llada-benches -- {first} {filter...}").run()?;
+        return Ok(());
+    }
+    let ours = args.iter().take_while(|arg| *arg != "--");
+    if let Some(flag) = ours.into_iter().find(|arg| arg.starts_with('-')) {
+        anyhow::bail!("bench: unknown flag {flag}; see cargo xtask bench --help");
+    }
     let split = args
         .iter()
         .position(|arg| arg == "--")

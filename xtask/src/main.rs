@@ -33,7 +33,8 @@ Commands:
   build               build the release binary and print its path (--cuda: with feature cuda;
                       --arch 80,90a: machine code for these alone)
   bench [FILTER...]   run the benchmarks whose names match a filter, record them in bench/records
-                      (what follows a -- goes to criterion: cargo xtask bench matmul -- --quick)
+                      (what follows a -- goes to criterion: cargo xtask bench matmul -- --quick;
+                      --list: names alone)
   cuda                install CUDA's compiler and libclang into the target folder
   kernels [FILTER]    registers, occupancy and main loops of the CUDA kernels, and their least times
                       (--arch 80,90a; --format json; --stats FILE: counters of the software device;

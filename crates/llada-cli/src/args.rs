@@ -451,6 +451,10 @@ pub(crate) struct TrainArgs {
     /// Explain every key of the configuration
     #[arg(long)]
     pub(crate) help_config: bool,
+    /// Check everything, take a step or two to see how long they take, print the plan, and write
+    /// nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Resume even if a configuration key changed that changes the run
     #[arg(long)]
     pub(crate) allow_changes: bool,

@@ -8,6 +8,7 @@ mod infill;
 mod inspect;
 mod logits;
 mod manual;
+mod memory;
 mod observe;
 mod prompts;
 mod score;

@@ -5,6 +5,7 @@ mod cmd;
 mod config;
 mod hub;
 mod output;
+mod stop;
 
 use std::process::ExitCode;
 

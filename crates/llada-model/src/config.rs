@@ -1,5 +1,7 @@
 //! `config.json` of the published checkpoints, with the field names of the reference.
 
+mod fields;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 

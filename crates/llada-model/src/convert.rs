@@ -11,6 +11,7 @@ use llada_tensor::{DType, Device, Precision};
 use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
+use crate::companions::carry_along;
 use crate::files::{INDEX, Part, SINGLE, encode, stored_dtype, write_file, write_safetensors};
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
@@ -41,7 +42,7 @@ pub struct Report {
 
 /// Converts a model into the folder `target` in the HF layout: weights, and `config.json` last, so
 /// that a conversion that was interrupted leaves nothing that looks like a model. What else a reader
-/// of a folder needs, such as the tokenizer, is copied (see [`copy_others`]); of a GGUF file that is
+/// of a folder needs, such as the tokenizer, is copied (see [`carry_along`]); of a GGUF file that is
 /// up to the caller.
 ///
 /// To integers, the matrices are quantised as [`ModelSource::frozen`] does it, so that loading the
@@ -70,8 +71,7 @@ pub fn convert(
     remove_leftovers(target).map_err(Error::io("cleaning", target))?;
     match source {
         ModelSource::Folder { path, .. } => {
-            copy_others(path, target)?;
-            drop_missing_code(&mut config, target);
+            carry_along(Some(path), target, &mut config)?;
         }
         ModelSource::Gguf(_) | ModelSource::Memory(_) => say_architecture(&mut config),
     }
@@ -240,51 +240,6 @@ impl Parts {
         self.multipliers.extend(multipliers);
         self.scales.extend(encode(&scales, DType::F32));
         Ok(())
-    }
-}
-
-/// Copies what a reader of a folder may need beside the weights and `config.json`: the texts in it,
-/// such as the tokenizer, templates, `generation_config.json` and code, and the folder of further
-/// templates. Indexes of weights stay.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn copy_others(source: &Path, target: &Path) -> Result<()> {
-    const TEXTS: [&str; 6] = ["json", "jinja", "txt", "model", "md", "py"];
-    const TEMPLATES: &str = "additional_chat_templates";
-    for entry in fs::read_dir(source).map_err(Error::io("reading", source))? {
-        let path = entry.map_err(Error::io("reading", source))?.path();
-        let name = path.file_name().unwrap_or_default();
-        let to = target.join(name);
-        if path.is_dir() && name == TEMPLATES {
-            fs::create_dir_all(&to).map_err(Error::io("creating", &to))?;
-            copy_others(&path, &to)?;
-        }
-        let is_text = TEXTS
-            .iter()
-            .any(|end| path.extension().unwrap_or_default() == *end);
-        let is_index = name.to_string_lossy().ends_with(".index.json");
-        if path.is_file() && is_text && !is_index && name != "config.json" {
-            fs::copy(&path, &to).map_err(Error::io("writing", &to))?;
-        }
-    }
-    Ok(())
-}
-
-/// Leaves out `auto_map`, the classes of transformers' remote code, if a file that it names is not
-/// in the folder. Names such as `ORG/NAME--module.Class` are of code that lies elsewhere.
-pub fn drop_missing_code(config: &mut ModelConfig, folder: &Path) {
-    let is_there = |class: &Value| {
-        let class = class.as_str().unwrap_or_default();
-        let module = class.split_once('.').map_or(class, |(module, _)| module);
-        class.contains("--") || folder.join(format!("{module}.py")).is_file()
-    };
-    if let Some(classes) = config.other.get("auto_map")
-        && !classes
-            .as_object()
-            .is_some_and(|classes| classes.values().all(is_there))
-    {
-        config.other.remove("auto_map");
     }
 }
 

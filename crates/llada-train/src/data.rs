@@ -31,15 +31,24 @@ impl SpecialIds {
     /// # Errors
     /// [`Error::MissingSpecial`] if it names none.
     pub fn of(tokenizer: &Tokenizer) -> Result<Self> {
-        let missing = |what, names: &[&str]| Error::MissingSpecial {
+        Self::given(tokenizer, None, None)
+    }
+
+    /// The ids that are given, and as the tokenizer names them where none is.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn given(tokenizer: &Tokenizer, eos: Option<u32>, mask: Option<u32>) -> Result<Self> {
+        let missing = |what, key, names: &[&str]| Error::MissingSpecial {
             what,
+            key,
             names: names.join(", "),
         };
-        let eos = || missing("end-of-text", &Tokenizer::EOS_TOKENS);
-        let mask = || missing("mask", &Tokenizer::MASK_TOKENS);
+        let no_eos = || missing("end-of-text", "eos_token_id", &Tokenizer::EOS_TOKENS);
+        let no_mask = || missing("mask", "mask_token_id", &Tokenizer::MASK_TOKENS);
         Ok(Self {
-            eos_token_id: tokenizer.eos_token_id().ok_or_else(eos)?,
-            mask_token_id: tokenizer.mask_token_id().ok_or_else(mask)?,
+            eos_token_id: eos.or(tokenizer.eos_token_id()).ok_or_else(no_eos)?,
+            mask_token_id: mask.or(tokenizer.mask_token_id()).ok_or_else(no_mask)?,
         })
     }
 }

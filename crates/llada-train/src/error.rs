@@ -30,7 +30,7 @@ pub enum Error {
     },
     /// The configuration of a resumed run differs in a key that must stay.
     #[error(
-        "resume: {key} was {was} and is now {now}; restore it, or ask for changes to be allowed"
+        "resume: {key} was {was} and is now {now}; restore it, or allow changes (--allow-changes)"
     )]
     ConfigChanged {
         /// The key, with its section.
@@ -40,10 +40,21 @@ pub enum Error {
         /// Value of the configuration.
         now: String,
     },
+    /// A run of fine-tuning is resumed from another model.
+    #[error(
+        "resume: this run began with {was}, and what was given is {now} with other weights; give \
+         the model that it began with, or allow changes (--allow-changes)"
+    )]
+    ModelChanged {
+        /// The model that the run began with.
+        was: String,
+        /// The model that was given.
+        now: String,
+    },
     /// The data of a resumed run differ from those of the checkpoint.
     #[error(
-        "resume: {name} is not what the run began with; restore it, or ask for changes to be \
-         allowed"
+        "resume: {name} is not what the run began with; restore it, or allow changes \
+         (--allow-changes)"
     )]
     DataChanged {
         /// The file as the configuration names it, or the tokenizer.
@@ -228,10 +239,15 @@ pub enum Error {
         path: PathBuf,
     },
     /// The tokenizer has no token for a special purpose.
-    #[error("data: the tokenizer has no {what} token; add one of {names} to its special tokens")]
+    #[error(
+        "data: the tokenizer has no {what} token; add one of {names} to its special tokens, or give \
+         the id of another as {key} in [model]"
+    )]
     MissingSpecial {
         /// Which token.
         what: &'static str,
+        /// The key that names it.
+        key: &'static str,
         /// Its usual names.
         names: String,
     },

@@ -19,6 +19,7 @@ mod data;
 mod durable;
 mod error;
 mod eval;
+mod events;
 mod guard;
 mod lr;
 mod metrics;

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::durable::{io, replace};
+use crate::events::Events;
+
+const FILE: &str = "metrics.jsonl";
 
 /// A line of `metrics.jsonl`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -42,19 +45,23 @@ fn is_zero(n: &u64) -> bool {
     *n == 0
 }
 
-/// The metrics of a run, in memory and in their file.
+/// The metrics of a run, in memory and in their files.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     path: PathBuf,
     file: File,
+    events: Events,
     lines: Vec<MetricsLine>,
 }
 
 impl Metrics {
-    /// Opens the file; lines after `step`, which a crash left behind, are dropped.
-    pub(crate) fn open(path: &Path, step: u64) -> Result<Self> {
+    /// Opens the files of a run folder; lines after `step`, which a crash left behind, are dropped.
+    /// `now` is in seconds since 1970.
+    pub(crate) fn open(folder: &Path, step: u64, now: f64) -> Result<Self> {
+        let path = &folder.join(FILE);
         let mut lines = read_lines(path)?;
         lines.retain(|line| line.step <= step);
+        let events = Events::open(folder, step, &lines, now)?;
         replace(path, lines.iter().map(to_json).collect::<String>())?;
         let file = File::options()
             .append(true)
@@ -63,14 +70,17 @@ impl Metrics {
         Ok(Self {
             path: path.to_owned(),
             file,
+            events,
             lines,
         })
     }
 
-    pub(crate) fn push(&mut self, line: MetricsLine) -> Result<()> {
+    /// Adds a line, written at `time`, in seconds since 1970.
+    pub(crate) fn push(&mut self, line: MetricsLine, time: f64) -> Result<()> {
         self.file
             .write_all(to_json(&line).as_bytes())
             .map_err(io("writing", &self.path))?;
+        self.events.push(&line, time)?;
         self.lines.push(line);
         Ok(())
     }
@@ -85,7 +95,7 @@ impl Metrics {
 /// # Errors
 /// [`crate::Error::Io`] if it cannot be read.
 pub fn read_metrics(run_dir: &Path) -> Result<Vec<MetricsLine>> {
-    read_lines(&run_dir.join("metrics.jsonl"))
+    read_lines(&run_dir.join(FILE))
 }
 
 fn to_json(line: &MetricsLine) -> String {

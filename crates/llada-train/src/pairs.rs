@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use llada_text::{ChatTemplate, Message as TextMessage, Tokenizer};
+use llada_text::{ChatInputs, ChatTemplate, Message as TextMessage, Tokenizer};
 use serde_json::{Map, Value};
 
 use self::conversation::{CALLS, Conversation, Message, content, role, tool_calls};
@@ -154,11 +154,15 @@ impl Reader<'_> {
             source.n_unlearned += 1;
             return Ok(());
         };
-        self.look_at_fields(&messages[..last], template);
+        let chat = Chat {
+            template,
+            inputs: &of.inputs,
+        };
+        self.look_at_fields(&messages[..last], chat);
         for at in answers {
-            let prompt = written(template, &messages[..at], true);
+            let prompt = chat.written(&messages[..at]);
             let prompt = prompt.map_err(|error| place.refused(error))?;
-            let answer = self.answer(&messages[..=at], &prompt, template, place)?;
+            let answer = self.answer(&messages[..=at], &prompt, chat, place)?;
             self.push(source, &prompt, &answer, place)?;
         }
         Ok(())
@@ -201,16 +205,20 @@ impl Reader<'_> {
         &self,
         messages: &[Message],
         prompt: &str,
-        template: Option<&ChatTemplate>,
+        chat: Chat<'_>,
         place: Place<'_>,
     ) -> Result<String> {
         let (message, before) = messages.split_last().expect("it has the answer");
         let mut text = content(message).to_owned();
         let names: Vec<&str> = extra_fields(message).collect();
-        if let Some(template) = template.filter(|_| !names.is_empty()) {
+        if let Some(template) = chat.template.filter(|_| !names.is_empty()) {
             let render = |message: Message| {
                 let messages = [before, &[message]].concat();
-                render(template, &messages, false).map_err(|error| place.refused(error))
+                let inputs = ChatInputs {
+                    add_generation_prompt: false,
+                    ..chat.inputs.clone()
+                };
+                render(template, &messages, &inputs).map_err(|error| place.refused(error))
             };
             let mut probe = Message::new();
             probe.insert("role".to_owned(), "assistant".into());
@@ -257,29 +265,61 @@ impl Reader<'_> {
         }
     }
 
-    /// Finds out which fields of the messages of a prompt the template writes.
-    fn look_at_fields(&self, messages: &[Message], template: Option<&ChatTemplate>) {
-        let mut counted = Vec::new();
+    /// Finds out what the template writes of the fields of a prompt's messages, and of the columns
+    /// beside them.
+    fn look_at_fields(&self, messages: &[Message], chat: Chat<'_>) {
+        let inputs = chat.inputs;
+        // What is rendered to find it out: the same without the field or the column.
+        let mut of_line = BTreeMap::new();
+        if inputs.tools.is_some() {
+            let mut without = inputs.clone();
+            without.tools = None;
+            of_line.insert("tools".to_owned(), (messages.to_vec(), without));
+        }
+        if !inputs.variables.is_empty() {
+            let mut without = inputs.clone();
+            without.variables = Map::new();
+            let name = "chat_template_kwargs".to_owned();
+            of_line.insert(name, (messages.to_vec(), without));
+        }
         for (at, message) in messages.iter().enumerate() {
             for name in extra_fields(message) {
                 let key = format!("{name} of messages of the {}", role(message));
-                let mut fields = self.fields.borrow_mut();
-                let field = fields.entry(key.clone()).or_default();
-                if !counted.contains(&key) {
-                    field.n_lines += 1;
-                    counted.push(key);
-                }
-                let Some(template) = template.filter(|_| !field.is_written) else {
-                    continue;
-                };
-                if field.n_tried < TRIES {
-                    field.n_tried += 1;
-                    let mut without = messages.to_vec();
-                    without[at].shift_remove(name);
-                    let text = |messages: &[Message]| render(template, messages, true).ok();
-                    field.is_written = text(messages) != text(&without);
-                }
+                let mut without = messages.to_vec();
+                without[at].shift_remove(name);
+                of_line.entry(key).or_insert((without, inputs.clone()));
             }
+        }
+        let mut fields = self.fields.borrow_mut();
+        for (key, (messages_without, inputs_without)) in of_line {
+            let field = fields.entry(key).or_default();
+            field.n_lines += 1;
+            let Some(template) = chat.template.filter(|_| !field.is_written) else {
+                continue;
+            };
+            if field.n_tried < TRIES {
+                field.n_tried += 1;
+                let with = render(template, messages, inputs).ok();
+                let without = render(template, &messages_without, &inputs_without).ok();
+                field.is_written = with != without;
+            }
+        }
+    }
+}
+
+/// How the messages of a line become a text.
+#[derive(Clone, Copy)]
+struct Chat<'a> {
+    template: Option<&'a ChatTemplate>,
+    inputs: &'a ChatInputs,
+}
+
+impl Chat<'_> {
+    /// As the template writes them, as `llada generate --chat` does it, or one after the other.
+    fn written(self, messages: &[Message]) -> llada_text::Result<String> {
+        match self.template {
+            Some(template) => render(template, messages, self.inputs),
+            None => Ok(messages.iter().map(content).collect()),
         }
     }
 }
@@ -303,26 +343,13 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Messages as a text: as the template writes them, as `llada generate --chat` does it, or one
-/// after the other.
-fn written(
-    template: Option<&ChatTemplate>,
-    messages: &[Message],
-    add_generation_prompt: bool,
-) -> llada_text::Result<String> {
-    match template {
-        Some(template) => render(template, messages, add_generation_prompt),
-        None => Ok(messages.iter().map(content).collect()),
-    }
-}
-
 fn render(
     template: &ChatTemplate,
     messages: &[Message],
-    add_generation_prompt: bool,
+    inputs: &ChatInputs,
 ) -> llada_text::Result<String> {
     let messages: Vec<TextMessage> = messages.iter().cloned().map(TextMessage).collect();
-    template.render(&messages, add_generation_prompt)
+    template.render_with(&messages, inputs)
 }
 
 /// The conversation of a line, which has an answer, and the fields that are not used.

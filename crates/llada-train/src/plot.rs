@@ -8,7 +8,7 @@ use plotters::prelude::{
 };
 use plotters::style::{BLACK, Color, WHITE};
 
-use crate::{Error, MetricsLine, Result};
+use crate::{Error, LossWeight, MetricsLine, Result};
 
 const SIZE: (u32, u32) = (960, 540);
 /// More points than pixels would only make the file larger.
@@ -20,14 +20,15 @@ const HELD_OUT: RGBColor = RGBColor(200, 80, 20);
 
 type Point = (f64, f64);
 
-/// Training loss (raw and smoothed) and held-out bound against optimizer steps, as an SVG.
+/// Training loss (raw and smoothed) and held-out bound against optimizer steps, as an SVG. With
+/// uniform weights the legend says that the two are different sums.
 ///
 /// # Errors
 /// [`Error::Plot`] if the drawing library fails.
-pub fn loss_svg(lines: &[MetricsLine]) -> Result<String> {
+pub fn loss_svg(lines: &[MetricsLine], loss_weight: LossWeight) -> Result<String> {
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    draw(&root, lines).map_err(|error| Error::Plot {
+    draw(&root, lines, loss_weight).map_err(|error| Error::Plot {
         reason: error.to_string(),
     })?;
     drop(root);
@@ -37,6 +38,7 @@ pub fn loss_svg(lines: &[MetricsLine]) -> Result<String> {
 fn draw(
     root: &DrawingArea<SVGBackend<'_>, Shift>,
     lines: &[MetricsLine],
+    loss_weight: LossWeight,
 ) -> std::result::Result<(), DrawingAreaErrorKind<std::io::Error>> {
     let raw: Vec<Point> = lines
         .iter()
@@ -66,9 +68,13 @@ fn draw(
         .bold_line_style(BLACK.mix(0.12))
         .draw()?;
 
+    let smooth_label = match loss_weight {
+        LossWeight::InverseP => "training loss, smoothed",
+        LossWeight::Uniform => "smoothed: mean of masked tokens, another sum than the bound",
+    };
     for (points, label, color, width) in [
         (&raw, "training loss", RAW, 1),
-        (&smooth, "training loss, smoothed", SMOOTH, 2),
+        (&smooth, smooth_label, SMOOTH, 2),
     ] {
         let clipped = points.iter().map(|&(x, y)| (x, y.clamp(low, high)));
         chart

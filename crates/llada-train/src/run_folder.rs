@@ -42,12 +42,8 @@ impl RunFolder {
     /// [`Error::Io`] if the folder cannot be made or written; [`Error::InUse`] if another process
     /// trains in it and does not end in a few seconds; [`Error::Occupied`] if it holds a model that no run of ours made.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::unopened(path)?;
         let state = path.join("state");
-        if path.join(MODEL).exists() && step_folders(&state)?.is_empty() {
-            return Err(Error::Occupied {
-                path: path.to_owned(),
-            });
-        }
         fs::create_dir_all(&state).map_err(io("creating", &state))?;
         let lock_path = state.join("lock");
         let lock = File::create(&lock_path).map_err(io("writing", &lock_path))?;
@@ -68,6 +64,21 @@ impl RunFolder {
             path: path.to_owned(),
             lock: Some(lock),
         })
+    }
+
+    /// A folder that nothing is written into; it need not be there.
+    ///
+    /// # Errors
+    /// [`Error::Occupied`] as [`Self::open`].
+    pub fn unopened(path: &Path) -> Result<Self> {
+        let is_occupied =
+            path.join(MODEL).exists() && step_folders(&path.join("state"))?.is_empty();
+        match is_occupied {
+            true => Err(Error::Occupied {
+                path: path.to_owned(),
+            }),
+            false => Ok(Self::of_rank_0(path)),
+        }
     }
 
     /// The folder that rank 0 has opened, for the other ranks: they neither read nor write it, and

@@ -33,6 +33,8 @@ pub struct Setup<'a> {
     pub config_json: &'a [u8],
     /// Seconds on a clock that never goes back.
     pub clock: &'a dyn Fn() -> f64,
+    /// Seconds since 1970 at which that clock showed 0.
+    pub started_at: f64,
     /// Set to make the run save a checkpoint and return; on any rank.
     pub stop: &'a AtomicBool,
     /// Lets a run be resumed with another configuration or other data.
@@ -134,9 +136,9 @@ pub fn train(
     let mut run_state = RunState::begin_or_resume(model, setup)?;
     observer.started(&run_state.start);
 
-    let metrics_path = run.path().join("metrics.jsonl");
     let writes = communicator.rank() == 0;
-    let metrics = writes.then(|| Metrics::open(&metrics_path, run_state.state.step));
+    let time = || setup.started_at + clock();
+    let metrics = writes.then(|| Metrics::open(run.path(), run_state.state.step, time()));
     let mut metrics = metrics.transpose()?;
     let is_stopped = || any(communicator, setup.stop.load(Ordering::Relaxed));
     while run_state.state.step < config.train.steps && !is_stopped() {
@@ -175,7 +177,9 @@ pub fn train(
         // An interval of harmful steps alone has no loss.
         if (log || evaluated.is_some()) && run_state.state.interval.steps > 0 {
             let line = run_state.state.metrics_line(&report, evaluated.as_ref());
-            metrics.as_mut().map_or(Ok(()), |file| file.push(line))?;
+            metrics
+                .as_mut()
+                .map_or(Ok(()), |file| file.push(line, time()))?;
         }
         if is_due(
             config.train.checkpoint_every,
@@ -343,7 +347,7 @@ impl<'a> RunState<'a> {
         let tokenizer_json = &setup.data.tokenizer_json;
         let dtype = config.train.export_dtype;
         run.export(&model.export()?, dtype, setup.config_json, tokenizer_json)?;
-        let svg = loss_svg(metrics.lines())?;
+        let svg = loss_svg(metrics.lines(), config.train.loss_weight)?;
         replace(&run.path().join("loss.svg"), svg)
     }
 
@@ -422,6 +426,16 @@ impl State {
             let (was, is) = (self.config.get(key), now.config.get(key));
             // A key that the version before did not have was what its default says.
             let is_new = was.is_none() && is.is_some() && default_of(key).as_ref() == is;
+            if key == MODEL_CHECKSUM && was != is {
+                let name = |state: &Self| {
+                    let name = state.config.get(MODEL_NAME);
+                    name.and_then(|name| name.as_str())
+                        .unwrap_or("another model")
+                        .to_owned()
+                };
+                let (was, now) = (name(self), name(now));
+                return Err(Error::ModelChanged { was, now });
+            }
             if was != is && !is_new {
                 let text = |value: Option<&serde_json::Value>| {
                     value.map_or_else(|| "absent".to_owned(), ToString::to_string)
@@ -473,9 +487,14 @@ impl State {
     }
 }
 
+/// Keys of fine-tuning that say which model a run began with.
+const MODEL_CHECKSUM: &str = "model.checksum";
+const MODEL_NAME: &str = "model.name";
+
 /// Keys that a resumed run may change: those that say how long, how fast and how often.
 fn may_change(key: &str) -> bool {
     const KEYS: &[&str] = &[
+        MODEL_NAME,
         "data.validation",
         "train.steps",
         "train.batch_size",

@@ -3,7 +3,6 @@
 mod forward;
 mod generate;
 mod measure;
-mod memory;
 mod subject;
 mod train;
 
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use crate::args::{BenchArgs, BenchCommand, Format};
 use crate::output::print;
 
+use super::memory;
 use measure::Timing;
 use subject::Subject;
 

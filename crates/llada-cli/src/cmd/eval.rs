@@ -68,9 +68,7 @@ struct Progress {
 
 impl Progress {
     fn new() -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let on_interrupt = Arc::clone(&stop);
-        ctrlc::set_handler(move || on_interrupt.store(true, Ordering::Relaxed))?;
+        let stop = crate::stop::on_signal()?;
         let start = Instant::now();
         Ok(Self { stop, start })
     }

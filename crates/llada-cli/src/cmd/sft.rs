@@ -12,7 +12,7 @@ use llada::train::{
 };
 use llada::{Checkpoint, Llada, LoadError};
 
-use super::train::{Job, of_all_ranks, open};
+use super::train::{Job, of_all_ranks, open, tell};
 use crate::args::SftArgs;
 use crate::output::{note, print};
 
@@ -31,7 +31,7 @@ fn sft_as(
     args: &SftArgs,
     run_dir: &Path,
     config_path: &Path,
-) -> Result<Summary> {
+) -> Result<Option<Summary>> {
     let mut config = TrainConfig::sft_from_file(config_path)?;
     let lora = config.lora.as_ref().map(|section| LoraConfig {
         rank: section.rank,
@@ -39,7 +39,7 @@ fn sft_as(
         targets: section.targets.clone(),
     });
     lora.as_ref().map(LoraConfig::check).transpose()?;
-    let run = open(communicator, run_dir)?;
+    let run = open(communicator, run_dir, args.train.dry_run)?;
     let device = crate::config::device(&args.train.run)?;
     let checkpoint = crate::config::open(args.model.as_deref())?;
     let precision = config.train.precision.into();
@@ -56,6 +56,11 @@ fn sft_as(
     // A run goes on from the model that it began with.
     let checksum = parameters_checksum(model.parameters())?;
     config.model.insert("checksum".to_owned(), checksum.into());
+    let name = args
+        .model
+        .as_deref()
+        .map_or("the embedded poem model".into(), Path::to_string_lossy);
+    config.model.insert("name".to_owned(), name.into());
     let mut model_config = model.config().clone();
     let model = match &lora {
         Some(lora) => model.with_lora(lora, config.seed)?,
@@ -65,6 +70,8 @@ fn sft_as(
 
     if communicator.rank() == 0 {
         tell(&data);
+    }
+    if communicator.rank() == 0 && !args.train.dry_run {
         let folder = match checkpoint.source() {
             ModelSource::Folder { path, .. } => Some(path.as_path()),
             ModelSource::Gguf(_) | ModelSource::Memory(_) => None,
@@ -91,8 +98,9 @@ fn sft_as(
         data: &data,
         run: &run,
         communicator,
+        model_config: &model_config,
         config_json: config_json.as_bytes(),
-        allow_changes: args.train.allow_changes,
+        args: &args.train,
     };
     job.run(&mut model)
 }
@@ -120,25 +128,5 @@ fn chat_template(checkpoint: &Checkpoint) -> Result<Option<ChatTemplate>> {
         Ok(template) => Ok(Some(template)),
         Err(LoadError::Text(TextError::NoChatTemplate { .. })) => Ok(None),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Tells what the data have that is not learned as it is.
-fn tell(data: &Data) {
-    for source in data.train.iter().chain(&data.validation) {
-        let tell = |what: &str, n: usize, all: usize, things: &str| {
-            if n > 0 {
-                note(&format!("{}: {what}: {n} of {all} {things}", source.name));
-            }
-        };
-        let (n_pairs, n_tokens) = (source.n_documents + source.n_dropped, source.n_tokens());
-        tell("too long and left out", source.n_dropped, n_pairs, "pairs");
-        tell("too long and cut", source.n_cut, n_pairs, "pairs");
-        tell(
-            "unknown to the tokenizer",
-            source.n_unknown,
-            n_tokens,
-            "tokens",
-        );
     }
 }

@@ -1,20 +1,24 @@
 //! `llada train`.
 
+mod dry_run;
+mod model_section;
+mod plan;
+mod progress;
 mod ranks;
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use indicatif::{ProgressBar, ProgressStyle};
 use llada::diffusion::Trainable;
 use llada::train::{
-    Communicator, Data, Evaluation, Objective, Observer, RunFolder, Setup, Silent, SpecialIds,
-    Start, StepReport, Summary, TrainConfig, config_help, tokenizer_for, train,
+    Communicator, Data, RunFolder, Setup, Silent, Summary, TrainConfig, config_help, tokenizer_for,
+    train,
 };
 use llada::{LladaModel, ModelConfig, Tokenizer};
+
+use self::model_section::{model_config, special_ids};
+use self::plan::Plan;
 
 use crate::args::{Format, TrainArgs};
 use crate::output::{note, print};
@@ -32,16 +36,21 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
 /// of its configuration, and prints the result once; an error of one rank ends all.
 pub(super) fn of_all_ranks(
     args: &TrainArgs,
-    run: impl FnOnce(&dyn Communicator, &Path, &Path) -> Result<Summary>,
+    run: impl FnOnce(&dyn Communicator, &Path, &Path) -> Result<Option<Summary>>,
 ) -> Result<()> {
     let (Some(run_dir), Some(config_path)) = (&args.run_dir, &args.config) else {
         anyhow::bail!("RUN_DIR and --config are needed");
     };
     let communicator = ranks::join()?;
     let communicator = &*communicator;
+    anyhow::ensure!(
+        !args.dry_run || communicator.size() == 1,
+        "--dry-run is for one process: leave mpirun out"
+    );
+    ranks::tell_threads(communicator, args.run.threads);
     match run(communicator, run_dir, config_path) {
         Err(error) if communicator.size() > 1 => ranks::give_up(communicator, &error),
-        Ok(summary) if communicator.rank() == 0 => report(run_dir, args.run.format, &summary),
+        Ok(Some(summary)) if communicator.rank() == 0 => report(run_dir, args.run.format, &summary),
         done => done.map(|_| ()),
     }
 }
@@ -52,36 +61,45 @@ fn train_as(
     args: &TrainArgs,
     run_dir: &Path,
     config_path: &Path,
-) -> Result<Summary> {
+) -> Result<Option<Summary>> {
     let config = TrainConfig::from_file(config_path)?;
-    let run = open(communicator, run_dir)?;
+    let run = open(communicator, run_dir, args.dry_run)?;
     let tokenizer = shared_tokenizer(communicator, &run, &config)?;
-    let special = SpecialIds::of(&tokenizer)?;
+    let of_section = || format!("section [model] of {}", config_path.display());
+    let special = special_ids(&config, &tokenizer)?;
     let data = Data::load(&config, &tokenizer, special)?;
-    let model_config = model_config(&config, &tokenizer, special)
-        .with_context(|| format!("section [model] of {}", config_path.display()))?;
+    let model_config = model_config(&config, &tokenizer, special).with_context(of_section)?;
     let device = crate::config::device(&args.run)?;
     let precision = config.train.precision.into();
     let config_json = model_config.to_json();
-    let model = LladaModel::random(model_config, &device, precision, config.seed)?;
+    let model = LladaModel::random(model_config.clone(), &device, precision, config.seed)?;
     let mut model = model.checkpoint_activations(config.train.activation_checkpointing);
     if communicator.rank() == 0 {
-        tokenizer.save(run.path())?;
+        tell(&data);
+        if !args.dry_run {
+            tokenizer.save(run.path())?;
+        }
     }
     let job = Job {
         config: &config,
         data: &data,
         run: &run,
         communicator,
+        model_config: &model_config,
         config_json: config_json.as_bytes(),
-        allow_changes: args.allow_changes,
+        args,
     };
     job.run(&mut model)
 }
 
-/// The run folder, which rank 0 alone uses.
-pub(super) fn open(communicator: &dyn Communicator, run_dir: &Path) -> Result<RunFolder> {
+/// The run folder, which rank 0 alone uses; one that nothing is written into is not opened.
+pub(super) fn open(
+    communicator: &dyn Communicator,
+    run_dir: &Path,
+    dry_run: bool,
+) -> Result<RunFolder> {
     Ok(match communicator.rank() {
+        0 if dry_run => RunFolder::unopened(run_dir)?,
         0 => RunFolder::open(run_dir)?,
         _ => RunFolder::of_rank_0(run_dir),
     })
@@ -115,39 +133,91 @@ pub(super) struct Job<'a> {
     pub(super) data: &'a Data,
     pub(super) run: &'a RunFolder,
     pub(super) communicator: &'a dyn Communicator,
+    pub(super) model_config: &'a ModelConfig,
     /// Content of the `config.json` beside the model.
     pub(super) config_json: &'a [u8],
-    pub(super) allow_changes: bool,
+    pub(super) args: &'a TrainArgs,
 }
 
 impl Job<'_> {
-    /// Trains until the end or an interrupt; rank 0 draws the progress.
-    pub(super) fn run(&self, model: &mut dyn Trainable) -> Result<Summary> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let on_interrupt = Arc::clone(&stop);
-        ctrlc::set_handler(move || on_interrupt.store(true, Ordering::Relaxed))?;
+    /// Trains until the end or an interrupt; rank 0 draws the progress. Nothing of a dry run.
+    pub(super) fn run(&self, model: &mut dyn Trainable) -> Result<Option<Summary>> {
+        let n_trained = model.parameters().iter().map(|p| p.value.numel()).sum();
+        let plan = Plan {
+            config: self.config,
+            data: self.data,
+            model: self.model_config,
+            n_trained,
+            n_ranks: self.communicator.size(),
+        };
+        // A device with a memory of its own says itself when it is full.
+        if model.device().backend().peak_bytes().is_none() {
+            plan.check_memory()?;
+        }
+        if self.args.dry_run {
+            let resumes = self.run.has_checkpoint()?;
+            dry_run::rehearse(&plan, model, resumes, self.args.run.format)?;
+            return Ok(None);
+        }
+        let stop = crate::stop::on_signal()?;
         let start = Instant::now();
+        #[expect(clippy::disallowed_methods, reason = "here it becomes an argument")]
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let clock = || start.elapsed().as_secs_f64();
         let setup = Setup {
             config: self.config,
             data: self.data,
             run: self.run,
             communicator: self.communicator,
             config_json: self.config_json,
-            clock: &|| start.elapsed().as_secs_f64(),
+            clock: &clock,
+            started_at: since_1970.unwrap_or_default().as_secs_f64(),
             stop: &stop,
-            allow_changes: self.allow_changes,
+            allow_changes: self.args.allow_changes,
         };
         if self.communicator.rank() != 0 {
-            return Ok(train(model, &setup, &mut Silent)?);
+            return Ok(Some(train(model, &setup, &mut Silent)?));
         }
-        let mut observer = Bar {
-            bar: ProgressBar::hidden(),
-            loss: None,
-            bound: None,
+        let mut observer = progress::observer(plan.lines(), &clock);
+        let summary = train(model, &setup, &mut *observer)?;
+        observer.finish(summary.finished);
+        Ok(Some(summary))
+    }
+}
+
+/// Tells what the data have that is not learned as it is.
+pub(super) fn tell(data: &Data) {
+    for source in data.train.iter().chain(&data.validation) {
+        let tell = |what: &str, n: usize, all: usize, things: &str| {
+            if n > 0 {
+                note(&format!("{}: {what}: {n} of {all} {things}", source.name));
+            }
         };
-        let summary = train(model, &setup, &mut observer)?;
-        observer.bar.finish();
-        Ok(summary)
+        let (n_pairs, n_tokens) = (source.n_documents + source.n_dropped, source.n_tokens());
+        tell("too long and left out", source.n_dropped, n_pairs, "pairs");
+        tell("too long and cut", source.n_cut, n_pairs, "pairs");
+        tell(
+            "unknown to the tokenizer",
+            source.n_unknown,
+            n_tokens,
+            "tokens",
+        );
+        if source.n_unlearned > 0 {
+            note(&format!(
+                "{}: lines without an answer to learn (weight 0 or train = false): {}",
+                source.name, source.n_unlearned
+            ));
+        }
+        if !source.unused.is_empty() {
+            let lines = |n: usize| if n == 1 { "line" } else { "lines" };
+            let field = |(name, n): (&String, &usize)| format!("{name} ({n} {})", lines(*n));
+            let fields: Vec<String> = source.unused.iter().map(field).collect();
+            let fields = fields.join(", ");
+            note(&format!(
+                "{}: warning: fields that are not used: {fields}",
+                source.name
+            ));
+        }
     }
 }
 
@@ -178,94 +248,5 @@ fn report(run_dir: &Path, format: Format, summary: &Summary) -> Result<()> {
             "stopped at step {}; run the same command again to go on\n",
             summary.step
         )),
-    }
-}
-
-/// The `[model]` table with what follows from the tokenizer and the data.
-fn model_config(
-    config: &TrainConfig,
-    tokenizer: &Tokenizer,
-    special: SpecialIds,
-) -> Result<ModelConfig> {
-    let mut fields = config.model.clone();
-    if let Some(name) = fields.remove("preset") {
-        let name = name.as_str().unwrap_or_default().to_owned();
-        let preset = llada::model::preset(&name).with_context(|| {
-            format!(
-                "preset {name}: unknown, expected {}",
-                llada::model::PRESETS.join(", ")
-            )
-        })?;
-        let serde_json::Value::Object(mut base) = serde_json::to_value(preset)? else {
-            unreachable!("a configuration is an object")
-        };
-        base.remove("embedding_size");
-        base.extend(fields);
-        fields = base;
-    }
-    for (field, value) in [
-        ("vocab_size", tokenizer.vocab_size()),
-        ("mask_token_id", special.mask_token_id as usize),
-        ("eos_token_id", special.eos_token_id as usize),
-    ] {
-        fields.insert(field.to_owned(), value.into());
-    }
-    if !fields.contains_key("max_sequence_length") {
-        fields.insert(
-            "max_sequence_length".to_owned(),
-            config.data.sequence_length.into(),
-        );
-    }
-    let causal = config.objective == Objective::Autoregressive;
-    fields.insert("causal".to_owned(), causal.into());
-    Ok(ModelConfig::from_json(
-        &serde_json::to_vec(&fields)?,
-        Path::new("[model]"),
-    )?)
-}
-
-/// Draws the progress on standard error.
-struct Bar {
-    bar: ProgressBar,
-    loss: Option<f64>,
-    bound: Option<f64>,
-}
-
-impl Observer for Bar {
-    fn started(&mut self, start: &Start) {
-        let style = "{bar:24} {pos}/{len} steps, {msg}, {elapsed} passed, {eta} left";
-        let style = ProgressStyle::with_template(style).unwrap_or(ProgressStyle::default_bar());
-        self.bar = ProgressBar::new(start.steps).with_style(style);
-        self.bar.set_position(start.resumed_from.unwrap_or(0));
-        self.bar.reset_eta();
-    }
-
-    fn stepped(&mut self, report: &StepReport) {
-        // A running mean over about fifty steps: single losses are noisy.
-        let loss = self
-            .loss
-            .map_or(report.loss, |mean| mean + 0.02 * (report.loss - mean));
-        self.loss = Some(loss);
-        let bound = self
-            .bound
-            .map_or(String::new(), |bound| format!(", held-out {bound:.3}"));
-        #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-        let rate = self.bar.per_sec() * report.tokens as f64;
-        self.bar
-            .set_message(format!("loss {loss:.3}{bound}, {rate:.0} tokens/s"));
-        self.bar.set_position(report.step);
-    }
-
-    fn skipped(&mut self, _report: &StepReport, why: &llada::train::Error) {
-        self.bar.suspend(|| note(&format!("left out: {why}")));
-    }
-
-    fn rolled_back(&mut self, step: u64, to_step: u64) {
-        let text = format!("step {step}: the parameters are those of step {to_step} again");
-        self.bar.suspend(|| note(&text));
-    }
-
-    fn evaluated(&mut self, _step: u64, evaluation: &Evaluation) {
-        self.bound = Some(evaluation.bound);
     }
 }

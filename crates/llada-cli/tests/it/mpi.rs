@@ -146,7 +146,7 @@ fn a_rank_that_dies_ends_the_job_and_the_run_goes_on_with_another_number() {
 
 #[test]
 fn a_signal_to_any_rank_stops_all_with_a_checkpoint() {
-    for (rank, name) in [(0, "-INT"), (1, "-TERM")] {
+    for (rank, name) in [(0, "-INT"), (1, "-TERM"), (1, "-USR1")] {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let run = dir.path().join("run");
         let child = start_long(2, dir.path(), &run);
@@ -156,6 +156,24 @@ fn a_signal_to_any_rank_stops_all_with_a_checkpoint() {
         assert_eq!(result["step"], newest_step(&run));
         goes_on(2, dir.path(), &run);
     }
+}
+
+#[test]
+fn usr1_to_mpirun_stops_all_with_a_checkpoint() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = dir.path().join("run");
+    let child = start_long(2, dir.path(), &run);
+    let pid = child.id().to_string();
+    let status = Command::new("kill").args(["-USR1", &pid]).status();
+    assert!(status.expect("kill").success());
+    let output = child.wait_with_output().expect("a child");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    // One thread each of the ranks, of however many processors there are.
+    assert!(errors.contains("2 ranks, threads of each: 1\n"), "{errors}");
+    let result = result(&output);
+    assert_eq!(result["finished"], false);
+    assert_eq!(result["step"], newest_step(&run));
+    goes_on(2, dir.path(), &run);
 }
 
 #[test]

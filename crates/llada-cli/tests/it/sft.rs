@@ -100,6 +100,56 @@ fn adapters_of_muon_resume_too() {
 }
 
 #[test]
+fn what_belongs_to_the_model_goes_along_and_what_is_not_used_is_named() {
+    let base = model();
+    let at = |name: &str| base.path().join(name);
+    fs::write(at("generation_config.json"), "{\"eos_token_id\": [1]}").expect("writable");
+    fs::write(at("modeling_llada.py"), "# code").expect("writable");
+    let mut fields: Value =
+        serde_json::from_slice(&fs::read(at("config.json")).expect("written")).expect("JSON");
+    fields["auto_map"] = serde_json::json!({"AutoModel": "modeling_llada.LLaDAModelLM"});
+    fs::write(at("config.json"), fields.to_string()).expect("writable");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = config(dir.path(), 1, "[lora]");
+    let pairs = PAIRS.replace("\"completion\"", "\"id\": 7, \"completion\"");
+    fs::write(dir.path().join("pairs.jsonl"), pairs).expect("writable");
+    let run = dir.path().join("run");
+    let mut command = llada(&["sft", "--dry-run", "--format", "json", "--config"]);
+    let command = command.arg(&path).arg(&run).arg("--model").arg(base.path());
+    let output = command.assert().success().get_output().stdout.clone();
+    let plan: Value = serde_json::from_slice(&output).expect("one JSON object");
+    // Of q_proj and v_proj of one block, A and B of rank 8 and width 16.
+    assert_eq!(plan["trained_parameters"], 2 * 2 * 8 * 16);
+    assert!(!run.exists(), "nothing was written");
+    let (_, notes) = sft(base.path(), &path, &run);
+    let unused = "pairs.jsonl: warning: fields that are not used: id (2 lines)";
+    assert!(notes.contains(unused), "{notes}");
+    for file in ["generation_config.json", "modeling_llada.py"] {
+        let [a, b] = [base.path(), &run].map(|folder| fs::read(folder.join(file)).expect(file));
+        assert_eq!(a, b);
+    }
+    let fields = fs::read_to_string(run.join("config.json")).expect("written");
+    assert!(fields.contains("auto_map"), "{fields}");
+    let adapter = fs::read_to_string(run.join("adapter/adapter_config.json")).expect("written");
+    let adapter: Value = serde_json::from_str(&adapter).expect("JSON");
+    let whole = base.path().canonicalize().expect("a folder");
+    assert_eq!(
+        adapter["base_model_name_or_path"],
+        whole.to_str().expect("UTF-8")
+    );
+    // Without its code the name of it goes as well.
+    fs::remove_file(at("modeling_llada.py")).expect("writable");
+    let run = dir.path().join("second");
+    let (_, notes) = sft(base.path(), &path, &run);
+    assert!(
+        notes.contains("auto_map of config.json is left out"),
+        "{notes}"
+    );
+    let fields = fs::read_to_string(run.join("config.json")).expect("written");
+    assert!(!fields.contains("auto_map"), "{fields}");
+}
+
+#[test]
 fn a_run_goes_on_from_the_model_that_it_began_with() {
     let base = model();
     let dir = tempfile::tempdir().expect("a temporary folder");
@@ -117,7 +167,11 @@ fn a_run_goes_on_from_the_model_that_it_began_with() {
     let message = command.assert().code(1).get_output().stderr.clone();
     let message = String::from_utf8_lossy(&message).into_owned();
     assert!(
-        message.contains("error: resume: model.checksum was"),
+        message.contains(&format!(
+            "error: resume: this run began with {}, and what was given is {}",
+            base.path().display(),
+            other.display()
+        )) && message.contains("--allow-changes"),
         "{message}"
     );
 }

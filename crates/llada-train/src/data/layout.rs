@@ -65,7 +65,8 @@ impl Layout {
         let path = path.to_owned();
         let layout = layout.filter(|layout| layout.len > 0);
         let layout = layout.ok_or_else(|| Error::NoDocuments { path: path.clone() })?;
-        let expected = layout.offset + (layout.len * layout.width) as u64;
+        let ids = (layout.len as u64).saturating_mul(layout.width as u64);
+        let expected = ids.saturating_add(layout.offset);
         match bytes.cmp(&expected) {
             std::cmp::Ordering::Less => Err(Error::TokenHeader {
                 path,
@@ -110,7 +111,7 @@ fn plain(
         TokenDType::Uint16 => 2,
         TokenDType::Int64 => 8,
     };
-    if bytes % width as u64 != 0 {
+    if !bytes.is_multiple_of(width as u64) {
         let path = path.to_owned();
         return Err(Error::BrokenTokens { path, bytes, width });
     }

@@ -337,11 +337,6 @@ fn bad_input_is_an_error_that_names_file_and_line() {
     let not_json = "data: a.jsonl line 2 is not a JSON object with a string \"text\"";
     check_error("a.jsonl", b"{\"text\": \"aa\"}\n{\"text\": 3}\n", not_json);
     check_error("a.jsonl", b"{\"text\": \"aa\"}\nplain\n", not_json);
-    check_error(
-        "a.txt",
-        b"aa\naa[MASK]a\n",
-        "data: a.txt line 2 holds the mask token",
-    );
     let unknown_format = "data: a.tsv has an unknown format; expected .txt, .jsonl, .bin or .npy";
     let no_text = "data: a.bin has ids, of which data.tokenizer = \"char\" can make no tokenizer; \
                    name the tokenizer.json that made the ids";
@@ -354,6 +349,28 @@ fn bad_input_is_an_error_that_names_file_and_line() {
     let array = "data: a.jsonl is one JSON array; one object a line is needed: \
                  `jq -c '.[]' IN > OUT.jsonl`";
     check_error("a.jsonl", b"[{\"text\": \"aa\"}]", array);
+}
+
+#[test]
+fn a_mask_written_out_is_text_and_an_id_of_the_mask_is_refused() {
+    let texts = Texts::new("a.txt", b"aaaaaaaaa\naa[MASK]a\n");
+    let data = texts.load("a.txt").unwrap();
+    assert!(sequences(&data.train[0]).concat().iter().all(|&id| id != 0));
+    assert_eq!(data.train[0].n_unknown, 6);
+    // A configuration may make any token the mask.
+    let toml =
+        "[data]\ntrain = [\"a.txt\"]\nsequence_length = 8\n[train]\nsteps = 1\nbatch_size = 1";
+    let config = TrainConfig::from_toml(toml, &texts.folder.path().join("c.toml")).unwrap();
+    let tokenizer = tokenizer_for(&config).unwrap();
+    let a = tokenizer.encode("a").unwrap()[0];
+    let special = SpecialIds::given(&tokenizer, None, Some(a)).unwrap();
+    let error = Data::load(&config, &tokenizer, special).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("a.txt line 1 holds the mask token"),
+        "{error}"
+    );
 }
 
 #[test]

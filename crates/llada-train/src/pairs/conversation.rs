@@ -1,26 +1,29 @@
 //! A line of a data file as a conversation, whatever its format.
 
+use llada_text::ChatInputs;
 use serde_json::{Map, Value};
 
 /// A message of a conversation, with the fields that chat templates read.
 pub(super) type Message = Map<String, Value>;
 
 /// A conversation, and which of its messages are answers to be learned.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct Conversation {
     pub(super) turns: Vec<Turn>,
+    /// What the template is given beside the messages, to open the turn of an answer.
+    pub(super) inputs: ChatInputs,
     /// Whether it is one, and no bare prompt with its completion.
     pub(super) is_chat: bool,
 }
 
 /// A message, and whether it is learned.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct Turn {
     pub(super) message: Message,
     pub(super) is_learned: bool,
 }
 
-/// Flags of a message that say whether it is learned: of axolotl, of ms-swift, and of OpenAI, where
+/// Flags of a message that say whether it is learned: of axolotl, of ms-swift, and of `OpenAI`, where
 /// it is a number.
 const FLAGS: [&str; 4] = ["train", "training", "loss", "weight"];
 
@@ -45,8 +48,13 @@ pub(super) fn of_line(fields: &mut Map<String, Value>) -> Result<Option<Conversa
         match (take(fields, "prompt"), take(fields, "completion")) {
             (Value::String(prompt), Value::String(completion)) => {
                 let turns = vec![said("user", prompt), said("assistant", completion)];
+                let inputs = ChatInputs {
+                    add_generation_prompt: true,
+                    ..ChatInputs::default()
+                };
                 return Ok(Some(Conversation {
                     turns,
+                    inputs,
                     is_chat: false,
                 }));
             }
@@ -66,12 +74,42 @@ pub(super) fn of_line(fields: &mut Map<String, Value>) -> Result<Option<Conversa
     let turns = with_system(take(fields, "system"), turns)?;
     Ok(Some(Conversation {
         turns,
+        inputs: inputs(fields)?,
         is_chat: true,
     }))
 }
 
 fn take(fields: &mut Map<String, Value>, name: &str) -> Value {
     fields.shift_remove(name).unwrap_or_default()
+}
+
+/// What TRL's columns `tools` and `chat_template_kwargs` give a template; tools may be written as a
+/// text, as in LLaMA-Factory's data.
+fn inputs(fields: &mut Map<String, Value>) -> Result<ChatInputs, String> {
+    let mut found = ChatInputs {
+        add_generation_prompt: true,
+        ..ChatInputs::default()
+    };
+    let tools = match take(fields, "tools") {
+        Value::String(text) if text.trim().is_empty() => Value::Null,
+        Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        tools => tools,
+    };
+    match tools {
+        Value::Null => {}
+        Value::Array(tools) => found.tools = Some(tools).filter(|tools| !tools.is_empty()),
+        other => return Err(format!("tools is {other}; expected a list")),
+    }
+    match take(fields, "chat_template_kwargs") {
+        Value::Null => {}
+        Value::Object(variables) => found.variables = variables,
+        other => {
+            return Err(format!(
+                "chat_template_kwargs is {other}; expected an object"
+            ));
+        }
+    }
+    Ok(found)
 }
 
 /// Alpaca's columns, put together as LLaMA-Factory does it.
@@ -139,7 +177,7 @@ pub(super) fn content(message: &Message) -> &str {
     message.get("content").and_then(Value::as_str).unwrap_or("")
 }
 
-/// Fields with tool calls: of OpenAI's current format, a list, and of the old one.
+/// Fields with tool calls: of `OpenAI`'s current format, a list, and of the old one.
 pub(super) const CALLS: [&str; 2] = ["tool_calls", "function_call"];
 
 /// The tool calls of a message.
@@ -149,7 +187,7 @@ pub(super) fn tool_calls(message: &Message) -> Vec<&Value> {
     calls.into_iter().flatten().chain(old).collect()
 }
 
-/// A list of messages, in the names of OpenAI (`role`, `content`) or of `ShareGPT` (`from`,
+/// A list of messages, in the names of `OpenAI` (`role`, `content`) or of `ShareGPT` (`from`,
 /// `value`).
 fn turns(list: Value, name: &str) -> Result<Vec<Turn>, String> {
     let Value::Array(list) = list else {

@@ -276,10 +276,52 @@ fn an_answer_that_calls_a_tool_is_learned_as_written_or_refused() {
             "{error}"
         );
     }
+    let template = "{% for m in messages %}<{{ m.role[0] }}>{{ m.content }}\
+                    {% for c in m.tool_calls %}<{{ c.function.name }}>{% endfor %}>{% endfor %}\
+                    {% if add_generation_prompt %}<a>{% endif %}";
+    check(line, "", Some(template), &[("<u>a><a>", "<f>$")]);
     // Not learned, it is no matter.
     let line = line.replace("\"content\": null,", "\"weight\": 0,");
     let lines = format!("{line}\n{PAIR}\n");
     assert_eq!(check(&lines, "", None, &[("ab", "cd$")]).n_unlearned, 1);
+}
+
+#[test]
+fn fields_and_columns_that_the_template_writes_are_used() {
+    let line = r#"{"tools": [{"name": "f"}], "chat_template_kwargs": {"end": "e"}, "id": 1,
+        "messages": [{"role": "u", "name": "b", "mood": "i", "content": "a"},
+        {"role": "assistant", "content": "c", "reasoning_content": "d"}]}"#;
+    let line = line.replace('\n', "");
+    let template = "{% for t in tools or [] %}<{{ t.name }}>{% endfor %}\
+                    {% for m in messages %}{{ m.name }}{% if m.reasoning_content %}\
+                    <{{ m.reasoning_content }}>{% endif %}{{ m.content }}{{ end }}{% endfor %}";
+    let source = check(&line, "", Some(template), &[("<f>bae", "<d>c$")]);
+    let unused: Vec<&str> = source.unused.keys().map(String::as_str).collect();
+    assert_eq!(unused, ["id", "mood of messages of the u"]);
+    // LLaMA-Factory's data have tools as a text.
+    let text = line.replace(r#"[{"name": "f"}]"#, r#""[{\"name\": \"f\"}]""#);
+    check(&text, "", Some(template), &[("<f>bae", "<d>c$")]);
+    // Without a template nothing of them is used.
+    let source = check(&line, "", None, &[("a", "c$")]);
+    assert_eq!(source.unused.len(), 6);
+    let wrong = line.replace(r#"[{"name": "f"}]"#, "3");
+    let error = load("a.jsonl", &wrong, "", Some(template)).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("line 1: tools is 3; expected a list"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_mask_written_out_is_text() {
+    // Of `[MASK]` the tokenizer knows no character.
+    let line = r#"{"prompt": "abcdefghijabcdef", "completion": "b[MASK]"}"#;
+    let data = load("a.jsonl", line, "", Some(TEMPLATE)).unwrap();
+    let ids = data.train[0].sequence(0).unwrap();
+    assert_eq!(ids.iter().filter(|&&id| id == 0).count(), 0);
+    assert_eq!(data.train[0].n_unknown, 6);
 }
 
 #[test]
@@ -313,8 +355,6 @@ fn what_cannot_be_trained_on_is_an_error() {
     );
     let long = r#"{"prompt": "abcdefgh", "completion": "ab"}"#;
     check("a.jsonl", long, "", "longer than data.sequence_length = 8");
-    let mask = r#"{"prompt": "a", "completion": "b[MASK]"}"#;
-    check("a.jsonl", mask, "", "line 1 holds the mask token");
     let empty = r#"{"prompt": "abc", "completion": " "}"#;
     check("a.jsonl", empty, "", "line 1: an answer is empty");
     check("a.json", PAIR, "", "expected .jsonl; of a JSON array: `jq");

@@ -24,7 +24,7 @@ fn lines(n: u64) -> Vec<MetricsLine> {
 
 #[test]
 fn picture_has_named_axes_and_series() {
-    let svg = loss_svg(&lines(600)).unwrap();
+    let svg = loss_svg(&lines(600), LossWeight::InverseP).unwrap();
     for text in [
         "optimizer step",
         "nats per token",
@@ -37,8 +37,19 @@ fn picture_has_named_axes_and_series() {
 }
 
 #[test]
+fn the_legend_says_where_the_sums_differ() {
+    let svg = loss_svg(&lines(60), LossWeight::Uniform).unwrap();
+    assert!(svg.contains("another sum than the bound"));
+}
+
+#[test]
 fn picture_of_a_long_run_is_small() {
-    assert!(loss_svg(&lines(50_000)).unwrap().len() < 150_000);
+    assert!(
+        loss_svg(&lines(50_000), LossWeight::InverseP)
+            .unwrap()
+            .len()
+            < 150_000
+    );
 }
 
 #[test]
@@ -63,7 +74,12 @@ fn thinned_points_end_with_the_last() {
 #[test]
 fn picture_of_a_short_run_is_drawn() {
     for n in 0..4 {
-        assert!(loss_svg(&lines(n)).unwrap().contains("<svg"), "{n}");
+        assert!(
+            loss_svg(&lines(n), LossWeight::InverseP)
+                .unwrap()
+                .contains("<svg"),
+            "{n}"
+        );
     }
 }
 

@@ -189,6 +189,27 @@ fn changed_text_is_an_error_that_names_the_file() {
 }
 
 #[test]
+fn a_checkpoint_of_a_version_without_a_key_goes_on_with_its_default() {
+    let folder = tempfile::tempdir().unwrap();
+    write_texts(folder.path());
+    let run = folder.path().join("run");
+    let config = config(folder.path(), "diffusion", "steps = 20\nbatch_size = 3");
+    run_until(&config, &run, 7).unwrap();
+    let path = run.join("state/step-7/state.json");
+    let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let keys = state["state"]["config"].as_object_mut().unwrap();
+    assert_eq!(keys.remove("data.token_dtype").unwrap(), "auto");
+    fs::write(&path, state.to_string()).unwrap();
+    let (_, summary, _) = run_until(&config, &run, 9).unwrap();
+    assert_eq!(summary.resumed_from, Some(7));
+    // Another value than the default is a change.
+    let mut other = config;
+    other.data.token_dtype = llada_train::TokenDType::Uint16;
+    let error = run_until(&other, &run, 11).unwrap_err().to_string();
+    assert!(error.contains("data.token_dtype was"), "{error}");
+}
+
+#[test]
 fn changes_can_be_allowed() {
     let folder = tempfile::tempdir().unwrap();
     write_texts(folder.path());

@@ -331,6 +331,7 @@ fn run_toy(
         communicator,
         config_json: b"{}",
         clock: &clock,
+        started_at: 0.0,
         stop: &stop,
         allow_changes,
     };

@@ -9,8 +9,8 @@ use llada::tensor::{Philox, Stream};
 use llada::{Checkpoint, Device, FrozenModel, LladaModel, ModelConfig, ModelSource, Precision};
 use serde_json::{Value, json};
 
-use super::memory::check_room;
 use crate::args::SubjectArgs;
+use crate::cmd::memory::check_room;
 use crate::config::{Misuse, check_counts, device, precision, preset};
 
 const CONFIG: &str = "config.json";

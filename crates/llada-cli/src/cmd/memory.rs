@@ -7,6 +7,14 @@ pub(super) fn peak_bytes() -> Option<u64> {
     read("/proc/self/status", "VmHWM:")
 }
 
+/// The memory of this machine, or of the container that this process is in.
+pub(super) fn total_bytes() -> Option<u64> {
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let limit = limit.and_then(|limit| limit.trim().parse().ok());
+    let all = read("/proc/meminfo", "MemTotal:");
+    all.map(|all| limit.map_or(all, |limit: u64| limit.min(all)))
+}
+
 /// That `bytes` fit: without the check a system that overcommits ends the process without a word.
 pub(super) fn check_room(bytes: u64, what: &str) -> Result<()> {
     let available = read("/proc/meminfo", "MemAvailable:").unwrap_or(u64::MAX);
@@ -19,10 +27,14 @@ pub(super) fn check_room(bytes: u64, what: &str) -> Result<()> {
     Ok(())
 }
 
-fn gigabytes(bytes: u64) -> String {
+/// A number of bytes for people.
+pub(super) fn gigabytes(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
-    let gigabytes = bytes as f64 / 1e9;
-    format!("{gigabytes:.1} GB")
+    let bytes = bytes as f64;
+    match bytes {
+        b if b < 1e8 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.1} GB", b / 1e9),
+    }
 }
 
 /// A field in kB of one of the system's files.
