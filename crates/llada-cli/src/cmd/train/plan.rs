@@ -70,8 +70,8 @@ impl Plan<'_> {
     /// many gradients; with activation checkpointing the input of every block and all of one. The
     /// head's softmax is computed in tiles and small.
     ///
-    /// Held against what processes of 1.3 M parameters and 16,384 tokens held (without their first
-    /// 50 MB): 1.0 GB for 1.1, with activation checkpointing 0.4 GB for 0.5.
+    /// Held against a process of 1.3 M parameters and 16,384 tokens at once: 1.1 GB for 1.1, with
+    /// activation checkpointing 0.4 GB for 0.5.
     pub(super) fn memory_bytes(&self) -> u64 {
         let model = self.model;
         let (d, f) = (model.d_model, model.mlp_width());
