@@ -9,7 +9,7 @@ use llada_files::remove_leftovers;
 use llada_tensor::quantize::{RowCodes, dequantize_row, groups, padded, quantize_rows};
 use llada_tensor::{DType, Device, Precision};
 use safetensors::tensor::Dtype;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::companions::carry_along;
 use crate::files::{INDEX, Part, SINGLE, encode, stored_dtype, write_file, write_safetensors};

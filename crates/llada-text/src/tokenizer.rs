@@ -203,6 +203,9 @@ impl Tokenizer {
 
     /// Numbers in place of a text: token 5 is `5`. For models without a tokenizer, of which ids are
     /// asked and told.
+    ///
+    /// # Panics
+    /// Never: the file is one of a tokenizer.
     #[must_use]
     pub fn of_numbers(vocab_size: usize) -> Self {
         let vocab: serde_json::Map<String, Value> = (0..vocab_size)

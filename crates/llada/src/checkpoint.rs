@@ -67,6 +67,7 @@ impl Checkpoint {
 
     /// A model with a tokenizer, and what its requests are by default.
     fn with<M>(&self, model: M, tokenizer: Tokenizer) -> Llada<M> {
+        let tokenizer = tokenizer.with_mask_token_id(self.config().mask_token_id);
         let is_character_level = tokenizer.is_character_level();
         let said = self.config().other.get("whole_documents");
         Llada {

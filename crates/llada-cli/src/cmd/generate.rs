@@ -55,9 +55,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
             .strict(args.sampler.strict);
         jobs.extend(jobs_of(
             &llada,
-            task,
+            &task,
             &overrides,
-            place,
+            place.as_deref(),
             args.sampler.n_samples,
             check,
         )?);
@@ -76,9 +76,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
 /// The samples of a task; `place` is where its text comes from, if not from the command line.
 pub(super) fn jobs_of<'a>(
     llada: &Llada,
-    task: Task<'a>,
+    task: &Task<'a>,
     overrides: &Overrides,
-    place: Option<String>,
+    place: Option<&str>,
     n_samples: u32,
     check: impl Fn(&llada::sample::Request, &Llada) -> Result<()>,
 ) -> Result<Vec<Job<'a>>> {
@@ -88,13 +88,13 @@ pub(super) fn jobs_of<'a>(
             seed: overrides.seed.wrapping_add(sample.into()),
             ..overrides.clone()
         };
-        let request = match llada.request(&task, &overrides) {
+        let request = match llada.request(task, &overrides) {
             Ok(request) => check(&request, llada).map(|()| request),
             Err(error) if place.is_some() => Err(inner(error)),
             Err(error) => Err(of_text(error)),
         };
-        let request = match &place {
-            Some(place) => request.map_err(|error| error.context(place.clone()))?,
+        let request = match place {
+            Some(place) => request.map_err(|error| error.context(place.to_owned()))?,
             None => request?,
         };
         let task = task.clone();

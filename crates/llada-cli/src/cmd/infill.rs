@@ -38,9 +38,9 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
             .strict(args.sampler.strict);
         jobs.extend(jobs_of(
             &llada,
-            task,
+            &task,
             &overrides,
-            place,
+            place.as_deref(),
             args.sampler.n_samples,
             check,
         )?);

@@ -48,7 +48,10 @@ fn wrong_prompts() {
     fails(&mut generate(dir, &[""]), 2, &["the prompt is empty"]);
     let long = "春".repeat(30);
     fails(&mut generate(dir, &[&long]), 2, &["30", "context of 24"]);
-    fails(&mut generate(dir, &["春龘"]), 2, &["'龘'", "number 2"]);
+    let strict = &mut generate(dir, &["春龘", "--strict"]);
+    fails(strict, 2, &["'龘'", "number 2"]);
+    let unknown = &mut generate(dir, &["once upon"]);
+    fails(unknown, 2, &["no character of the text (once upon..)"]);
     fails(&mut generate(dir, &["--prompt-ids", "3,999"]), 2, &["999"]);
     fails(&mut generate(dir, &["春", "--steps", "0"]), 2, &["--steps"]);
     let mut malformed = generate(dir, &["春", "--constraints", "雪"]);

@@ -34,17 +34,20 @@ fn generate_reports_the_tokens() {
 }
 
 #[test]
-fn the_default_length_fits_the_context() {
+fn the_default_length_of_a_model_of_characters_is_three_times_the_prompt() {
     let dir = model();
     let result = run(dir.path(), "generate", &["春风"]);
     let tokens = result["outputs"][0]["tokens"].as_array().map(Vec::len);
-    assert_eq!(tokens, Some(CONTEXT - 2));
+    assert_eq!(tokens, Some(6));
+    let result = run(dir.path(), "generate", &["春风春风春风春"]);
+    let tokens = result["outputs"][0]["tokens"].as_array().map(Vec::len);
+    assert_eq!(tokens, Some(CONTEXT - 7));
 }
 
 #[test]
 fn infill_keeps_what_is_given() {
     let dir = model();
-    let result = run(dir.path(), "infill", &["春□_月，秋[MASK]雪。", "□山"]);
+    let result = run(dir.path(), "infill", &["春□□月，秋[MASK]雪。", "□山"]);
     let text = result["outputs"][0]["text"].as_str().expect("a text");
     let characters: Vec<char> = text.chars().collect();
     assert_eq!(characters.len(), 9, "{text}");
@@ -202,7 +205,101 @@ fn text_results_are_the_whole_text() {
     let run = run.assert().success();
     let text = String::from_utf8_lossy(&run.get_output().stdout).into_owned();
     assert!(text.starts_with("春风"), "{text}");
-    assert_eq!(text.trim_end().chars().count(), CONTEXT);
+    assert_eq!(text.trim_end().chars().count(), 8);
+}
+
+/// Runs a command and returns standard output and standard error.
+fn texts(args: &[&str]) -> (String, String) {
+    let run = llada(args).assert().success();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        text(&run.get_output().stdout),
+        text(&run.get_output().stderr),
+    )
+}
+
+#[test]
+fn what_a_model_does_not_know_stays_in_the_text_and_is_told() {
+    let dir = model();
+    let path = dir.path().to_str().expect("UTF-8");
+    let (out, err) = texts(&["generate", "春龘風x", "-m", path, "-n", "2"]);
+    assert!(out.starts_with("春龘风x"), "{out}");
+    assert!(
+        err.contains("warning") && err.contains("\"x\", \"龘\""),
+        "{err}"
+    );
+    let (out, _) = texts(&["infill", "龘□x_", "-m", path]);
+    let characters: Vec<char> = out.trim_end().chars().collect();
+    assert_eq!(
+        (characters[0], characters[2], characters[3]),
+        ('龘', 'x', '_'),
+        "{out}"
+    );
+    let (out, _) = texts(&["infill", "春??x□", "--mask", "??", "-m", path]);
+    assert!(out.ends_with("x□\n") && out.chars().count() == 5, "{out}");
+}
+
+#[test]
+fn samples_have_the_seeds_after_the_first() {
+    let dir = model();
+    let flags = ["春风", "--gen-length", "4", "--temperature", "1", "--seed"];
+    let with = |seed: &str, more: &[&str]| {
+        run(
+            dir.path(),
+            "generate",
+            &[&flags[..], &[seed], more].concat(),
+        )
+    };
+    let three = with("3", &["--n", "3"]);
+    for (at, seed) in ["3", "4", "5"].into_iter().enumerate() {
+        assert_eq!(three["outputs"][at], with(seed, &[])["outputs"][0]);
+    }
+}
+
+#[test]
+fn an_answer_ends_before_a_stop() {
+    let dir = model();
+    let flags = ["春风", "--gen-length", "4", "--logits-eos-inf"];
+    let whole = run(dir.path(), "generate", &flags);
+    let whole = whole["outputs"][0]["text"]
+        .as_str()
+        .expect("a text")
+        .to_owned();
+    let stop = whole.chars().nth(2).expect("four characters").to_string();
+    let cut = run(
+        dir.path(),
+        "generate",
+        &[&flags[..], &["--stop", &stop]].concat(),
+    );
+    let end = whole.find(&stop).expect("it is there");
+    assert_eq!(cut["outputs"][0]["text"].as_str(), Some(&whole[..end]));
+}
+
+#[test]
+fn ids_need_no_tokenizer() {
+    let dir = model();
+    let with = |args: &[&str]| run(dir.path(), "generate", args)["outputs"][0]["tokens"].clone();
+    let ids = ["--prompt-ids", "3,4,5", "--gen-length", "4"];
+    let tokens = with(&ids);
+    fs::remove_file(dir.path().join("tokenizer.json")).expect("it is there");
+    assert_eq!(with(&ids), tokens);
+    let path = dir.path().to_str().expect("UTF-8");
+    let (out, _) = texts(&["generate", "--prompt-ids", "3,4,5", "-n", "4", "-m", path]);
+    assert!(out.starts_with("3 4 5 "), "{out}");
+}
+
+#[test]
+fn the_shells_and_man_know_every_command() {
+    for args in [
+        &["completions", "bash"][..],
+        &["completions", "zsh"],
+        &["man"],
+    ] {
+        let (out, _) = texts(args);
+        for word in ["generate", "infill", "convert"] {
+            assert!(out.contains(word), "{args:?}: {word}");
+        }
+    }
 }
 
 #[test]

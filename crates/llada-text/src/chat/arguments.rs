@@ -82,7 +82,7 @@ impl Argument {
         self.int()?.map(length).transpose()
     }
 
-    pub(super) fn is_true(self) -> Option<bool> {
+    pub(super) fn truth(self) -> Option<bool> {
         self.0.map(|value| value.is_true())
     }
 }

@@ -1,4 +1,8 @@
 //! Filters and tests of Jinja2 that minijinja lacks or has with another meaning.
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "minijinja hands arguments to filters by value"
+)]
 
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, Value};
@@ -98,10 +102,10 @@ fn to_json(value: &Value, args: Rest<Value>, named: Kwargs) -> Result<String, Er
         None => (", ".to_owned(), ": ".to_owned()),
     };
     let json = Json {
-        ensure_ascii: ensure_ascii.is_true().unwrap_or(false),
+        ensure_ascii: ensure_ascii.truth().unwrap_or(false),
         indent,
         separators,
-        sort_keys: sort_keys.is_true().unwrap_or(false),
+        sort_keys: sort_keys.truth().unwrap_or(false),
     };
     json.dumps(value)
 }
@@ -169,7 +173,7 @@ fn truncate(value: &Value, args: Rest<Value>, named: Kwargs) -> Result<String, E
         return Err(invalid("truncate: the length is less than that of its end"));
     };
     let kept: String = text.chars().take(kept).collect();
-    let kept = match cuts_words.is_true().unwrap_or(false) {
+    let kept = match cuts_words.truth().unwrap_or(false) {
         true => &kept,
         false => kept.rsplit_once(' ').map_or(&*kept, |(before, _)| before),
     };
@@ -186,8 +190,8 @@ fn word_wrap(value: &Value, args: Rest<Value>, named: Kwargs) -> Result<String, 
     ];
     let [width, breaks, joint, hyphens] = bind_named(&args, Some(&named), names)?;
     let width = width.length()?.unwrap_or(79).max(1);
-    let breaks = breaks.is_true().unwrap_or(true);
-    let hyphens = hyphens.is_true().unwrap_or(true);
+    let breaks = breaks.truth().unwrap_or(true);
+    let hyphens = hyphens.truth().unwrap_or(true);
     let joint = joint.text()?.unwrap_or_else(|| "\n".to_owned());
     let text = python::text(value);
     let wrapped = text
@@ -236,7 +240,7 @@ fn wrap_line(line: &str, width: usize, breaks: bool, hyphens: bool) -> Vec<Strin
 /// `default(value, default_value='', boolean=False)`.
 fn default(value: &Value, args: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
     let [other, boolean] = bind_named(&args, Some(&named), ["default_value", "boolean"])?;
-    let replaces = match boolean.is_true().unwrap_or(false) {
+    let replaces = match boolean.truth().unwrap_or(false) {
         true => !value.is_true(),
         false => value.is_undefined(),
     };

@@ -103,7 +103,7 @@ fn of_text(text: &str, name: &str, args: &[Value]) -> Result<Option<Value>, Erro
         }
         "splitlines" => {
             let [keeps] = bind(args, ["keepends"])?;
-            Value::from(lines(text, keeps.is_true().unwrap_or(false)))
+            Value::from(lines(text, keeps.truth().unwrap_or(false)))
         }
         "partition" | "rpartition" => {
             let [separator] = bind(args, ["sep"])?;

@@ -398,7 +398,7 @@ impl Spec {
                     repr(value)
                 };
                 let length = self.precision.unwrap_or(usize::MAX);
-                return Ok(self.pad(String::new(), whole.chars().take(length).collect(), ' '));
+                return Ok(self.pad("", &whole.chars().take(length).collect::<String>(), ' '));
             }
             'c' => {
                 let code = value.as_i64().and_then(|code| u32::try_from(code).ok());
@@ -407,7 +407,7 @@ impl Spec {
                     _ => code.and_then(char::from_u32).map(String::from),
                 };
                 let character = character.ok_or_else(|| invalid("%c requires int or char"))?;
-                return Ok(self.pad(String::new(), character, ' '));
+                return Ok(self.pad("", &character, ' '));
             }
             _ => value,
         };
@@ -478,19 +478,19 @@ impl Spec {
             false => "",
         };
         let fill = if self.flags.contains('0') { '0' } else { ' ' };
-        Ok(self.pad(format!("{sign}{prefix}"), digits, fill))
+        Ok(self.pad(&format!("{sign}{prefix}"), &digits, fill))
     }
 
-    fn pad(&self, sign: String, body: String, fill: char) -> String {
+    fn pad(&self, sign: &str, body: &str, fill: char) -> String {
         let length = sign.chars().count() + body.chars().count();
         let missing = self.width.saturating_sub(length);
         let filling = |fill: char| String::from(fill).repeat(missing);
         if self.flags.contains('-') {
-            sign + &body + &filling(' ')
+            format!("{sign}{body}{}", filling(' '))
         } else if fill == '0' {
-            sign + &filling('0') + &body
+            format!("{sign}{}{body}", filling('0'))
         } else {
-            filling(' ') + &sign + &body
+            format!("{}{sign}{body}", filling(' '))
         }
     }
 }
