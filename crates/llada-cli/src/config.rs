@@ -8,6 +8,7 @@ use llada::sample::{CacheMode, Overrides, Process};
 use llada::{Checkpoint, CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
 
 use crate::args::{DeviceName, Dtype, ModelArgs, RunArgs, SamplerArgs};
+use crate::output::note;
 
 /// The command was used in a wrong way: exit code 2.
 #[derive(Debug)]
@@ -93,10 +94,14 @@ pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
 
 /// What `--model` names, brought from the Hub if need be, or the embedded poem model.
 pub(crate) fn open(model: Option<&Path>) -> Result<Checkpoint> {
-    Ok(match model {
+    let checkpoint = match model {
         Some(model) => Checkpoint::open(&crate::hub::resolve(model)?)?,
         None => Checkpoint::embedded()?,
-    })
+    };
+    for warning in checkpoint.source().warnings() {
+        note(&format!("warning: {warning}"));
+    }
+    Ok(checkpoint)
 }
 
 /// The model that the flags ask for, and where it came from.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::files::{INDEX, Part, SINGLE, encode, stored_dtype, write_file, write_safetensors};
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::{Error, ModelConfig, ModelSource, Result};
+use crate::{Error, ModelConfig, ModelSource, Origin, Result};
 
 pub use crate::gguf::convert_to_gguf;
 
@@ -68,12 +68,12 @@ pub fn convert(
     fs::create_dir_all(target).map_err(Error::io("creating", target))?;
     // Of an interrupted conversion.
     remove_leftovers(target).map_err(Error::io("cleaning", target))?;
-    match source {
-        ModelSource::Folder { path, .. } => {
+    match source.origin() {
+        Origin::Folder { path, .. } => {
             copy_others(path, target)?;
             drop_missing_code(&mut config, target);
         }
-        ModelSource::Gguf(_) | ModelSource::Memory(_) => say_architecture(&mut config),
+        Origin::Gguf(_) | Origin::Memory(_) => say_architecture(&mut config),
     }
     // A GGUF file has names of its own.
     let names = config.parameter_shapes();

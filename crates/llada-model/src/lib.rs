@@ -10,7 +10,6 @@ mod files;
 mod frozen;
 mod gguf;
 mod init;
-mod looks_like;
 mod lora;
 mod model;
 mod network;
@@ -21,14 +20,14 @@ mod stored;
 pub mod weights;
 mod window;
 
-pub use config::ModelConfig;
+pub use config::{EosTokenIds, ModelConfig};
 pub use error::{Error, Result};
 pub use frozen::FrozenModel;
 pub use gguf::{Gguf, GgufType, GgufValue};
 pub use lora::{LoraConfig, TARGETS as LORA_TARGETS};
 pub use model::LladaModel;
 pub use presets::{PRESETS, preset};
-pub use source::ModelSource;
+pub use source::{ModelSource, Origin};
 
 #[cfg(test)]
 mod tests;

@@ -3,16 +3,26 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use llada_files::looks_like;
 use llada_tensor::{Device, Precision};
 
+use crate::config::BOM;
 use crate::stored::Stored;
 use crate::weights::Safetensors;
-use crate::{FrozenModel, Gguf, LladaModel, ModelConfig, Result, quantized};
+use crate::{EosTokenIds, Error, FrozenModel, Gguf, LladaModel, ModelConfig, Result, quantized};
 
 /// The configuration and the weights of a model: opened, and checked to fit together. Values are
 /// read when a model is made of them.
 #[derive(Debug)]
-pub enum ModelSource {
+pub struct ModelSource {
+    origin: Origin,
+    warnings: Vec<String>,
+    further_eos_token_ids: Vec<u32>,
+}
+
+/// Where a model comes from.
+#[derive(Debug)]
+pub enum Origin {
     /// A folder in the HF layout.
     Folder {
         /// The folder.
@@ -34,11 +44,45 @@ impl ModelSource {
     pub fn open(path: &Path) -> Result<Self> {
         let is_named = path.extension().is_some_and(|end| end == "gguf");
         if path.is_file() || (is_named && !path.is_dir()) {
-            return Ok(Self::Gguf(Gguf::open(path)?));
+            return Ok(Gguf::open(path)?.into());
         }
-        let weights = Safetensors::open(path)?;
+        if !path.exists() {
+            let path = path.to_owned();
+            return Err(Error::NoSuchPath { path });
+        }
+        let mut warnings = Vec::new();
+        let weights = Safetensors::open(path, &mut warnings)?;
+        let generation = generation_eos(path)?;
         let path = path.to_owned();
-        Ok(Self::Folder { path, weights })
+        let mut source = Self::new(Origin::Folder { path, weights });
+        source.warnings = warnings;
+        source.add_eos(generation);
+        Ok(source)
+    }
+
+    fn new(origin: Origin) -> Self {
+        let mut source = Self {
+            origin,
+            warnings: Vec::new(),
+            further_eos_token_ids: Vec::new(),
+        };
+        source.add_eos(source.config().eos_token_id.all().to_vec());
+        source
+    }
+
+    /// Adds tokens that end an answer beside the usual one; an id without an embedding is none that
+    /// a model writes.
+    fn add_eos(&mut self, ids: Vec<u32>) {
+        let (usual, rows) = {
+            let config = self.config();
+            (config.eos_token_id.usual(), config.embedding_rows())
+        };
+        for id in ids {
+            let is_new = id != usual && !self.further_eos_token_ids.contains(&id);
+            if is_new && (id as usize) < rows {
+                self.further_eos_token_ids.push(id);
+            }
+        }
     }
 
     /// Takes the bytes of `config.json` and of one safetensors file.
@@ -47,15 +91,34 @@ impl ModelSource {
     /// As [`Self::open`]; messages name the files `config.json` and `model.safetensors`.
     pub fn from_bytes(config: &[u8], weights: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let weights = Safetensors::from_bytes(config, weights.into())?;
-        Ok(Self::Memory(weights))
+        Ok(Self::new(Origin::Memory(weights)))
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What a user should know of the files: which were taken, and which were not.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Tokens that end an answer beside the usual one, [`crate::EosTokenIds::usual`]: of a list in
+    /// `config.json`, and of `generation_config.json`.
+    #[must_use]
+    pub fn further_eos_token_ids(&self) -> &[u32] {
+        &self.further_eos_token_ids
     }
 
     /// The configuration, with the fields of `config.json`.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
-        match self {
-            Self::Folder { weights, .. } | Self::Memory(weights) => &weights.config,
-            Self::Gguf(file) => file.config(),
+        match &self.origin {
+            Origin::Folder { weights, .. } | Origin::Memory(weights) => &weights.config,
+            Origin::Gguf(file) => file.config(),
         }
     }
 
@@ -82,11 +145,35 @@ impl ModelSource {
 
     /// The tensors in the order of [`ModelConfig::parameter_shapes`].
     pub(crate) fn tensors(&self) -> Result<Vec<Stored<'_>>> {
-        match self {
-            Self::Folder { weights, .. } | Self::Memory(weights) => weights.tensors(),
-            Self::Gguf(file) => file.tensors(),
+        match &self.origin {
+            Origin::Folder { weights, .. } | Origin::Memory(weights) => weights.tensors(),
+            Origin::Gguf(file) => file.tensors(),
         }
     }
+}
+
+impl From<Gguf> for ModelSource {
+    fn from(file: Gguf) -> Self {
+        Self::new(Origin::Gguf(file))
+    }
+}
+
+/// `eos_token_id` of the `generation_config.json` of a folder.
+fn generation_eos(dir: &Path) -> Result<Vec<u32>> {
+    #[derive(serde::Deserialize)]
+    struct Generation {
+        eos_token_id: Option<EosTokenIds>,
+    }
+    let path = dir.join("generation_config.json");
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let json = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+    let json = json.strip_prefix(BOM).unwrap_or(&json);
+    let parsed: Generation = serde_json::from_slice(json)
+        .map_err(|error| Error::json(&path)(error).or_other(looks_like::JSON, &path, json))?;
+    let ids = parsed.eos_token_id.as_ref().map(EosTokenIds::all);
+    Ok(ids.unwrap_or_default().to_vec())
 }
 
 #[cfg(test)]

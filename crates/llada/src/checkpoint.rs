@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use llada_model::convert::{Report, convert, convert_to_gguf};
-use llada_model::{GgufType, LladaModel, ModelConfig, ModelSource};
+use llada_model::{GgufType, LladaModel, ModelConfig, ModelSource, Origin};
 use llada_sample::AnswerLength;
 use llada_tensor::{Device, Precision};
 use llada_text::{ChatTemplate, Error as TextError, Tokenizer};
@@ -58,19 +58,19 @@ impl Checkpoint {
     /// # Errors
     /// One that names the file, if it is not there or not supported.
     pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
-        match &self.source {
-            ModelSource::Folder { path, .. } => Ok(Tokenizer::from_dir(path)?),
-            ModelSource::Gguf(file) => gguf::tokenizer(file),
-            ModelSource::Memory(_) => Ok(Tokenizer::from_bytes(TOKENIZER)?),
+        match self.source.origin() {
+            Origin::Folder { path, .. } => Ok(Tokenizer::from_dir(path)?),
+            Origin::Gguf(file) => gguf::tokenizer(file),
+            Origin::Memory(_) => Ok(Tokenizer::from_bytes(TOKENIZER)?),
         }
     }
 
     /// Length of an answer if none is asked for.
     fn answer_length(&self) -> AnswerLength {
-        match &self.source {
+        match self.source.origin() {
             // The first line of a quatrain has three more.
-            ModelSource::Memory(_) => AnswerLength::Prompts(3),
-            ModelSource::Folder { .. } | ModelSource::Gguf(_) => AnswerLength::default(),
+            Origin::Memory(_) => AnswerLength::Prompts(3),
+            Origin::Folder { .. } | Origin::Gguf(_) => AnswerLength::default(),
         }
     }
 
@@ -80,10 +80,10 @@ impl Checkpoint {
     /// [`TextError::NoChatTemplate`] if there is none, as in the embedded model; others that name
     /// the file.
     pub fn template(&self) -> Result<ChatTemplate, LoadError> {
-        match &self.source {
-            ModelSource::Folder { path, .. } => Ok(ChatTemplate::from_dir(path)?),
-            ModelSource::Gguf(file) => gguf::chat_template(file),
-            ModelSource::Memory(_) => {
+        match self.source.origin() {
+            Origin::Folder { path, .. } => Ok(ChatTemplate::from_dir(path)?),
+            Origin::Gguf(file) => gguf::chat_template(file),
+            Origin::Memory(_) => {
                 let path = "the embedded poem model".into();
                 Err(TextError::NoChatTemplate { path }.into())
             }
@@ -101,6 +101,7 @@ impl Checkpoint {
         Ok(Llada {
             model,
             tokenizer,
+            further_eos_token_ids: self.source.further_eos_token_ids().to_vec(),
             answer_length: self.answer_length(),
         })
     }
@@ -119,6 +120,7 @@ impl Checkpoint {
         Ok(Llada {
             model,
             tokenizer,
+            further_eos_token_ids: self.source.further_eos_token_ids().to_vec(),
             answer_length: self.answer_length(),
         })
     }
@@ -137,7 +139,7 @@ impl Checkpoint {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Report, LoadError> {
         // The files of a folder are copied as they are.
-        let is_folder = matches!(self.source, ModelSource::Folder { .. });
+        let is_folder = matches!(self.source.origin(), Origin::Folder { .. });
         let (tokenizer, template) = match is_folder {
             true => (None, None),
             false => self.text()?,
@@ -177,8 +179,8 @@ impl Checkpoint {
 
     /// The tokenizer and the chat template, where they are there: weights can do without.
     fn text(&self) -> Result<(Option<Tokenizer>, Option<ChatTemplate>), LoadError> {
-        let tokenizer = match &self.source {
-            ModelSource::Gguf(file) if !gguf::has_tokenizer(file)? => return Ok((None, None)),
+        let tokenizer = match self.source.origin() {
+            Origin::Gguf(file) if !gguf::has_tokenizer(file)? => return Ok((None, None)),
             _ => match self.tokenizer() {
                 Err(LoadError::Text(TextError::Missing { .. })) => None,
                 other => Some(other?),

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, Trainable as _};
 use llada::model::companions::carry_along;
-use llada::model::{LoraConfig, ModelSource};
+use llada::model::{LoraConfig, Origin};
 use llada::text::{ChatTemplate, Error as TextError};
 use llada::train::{
     Communicator, Data, SpecialIds, Summary, TrainConfig, parameters_checksum, sft_config_help,
@@ -65,9 +65,9 @@ fn sft_as(
 
     if communicator.rank() == 0 {
         tell(&data);
-        let folder = match checkpoint.source() {
-            ModelSource::Folder { path, .. } => Some(path.as_path()),
-            ModelSource::Gguf(_) | ModelSource::Memory(_) => None,
+        let folder = match checkpoint.source().origin() {
+            Origin::Folder { path, .. } => Some(path.as_path()),
+            Origin::Gguf(_) | Origin::Memory(_) => None,
         };
         let missing = carry_along(folder, run.path(), &mut model_config)?;
         if !missing.is_empty() {

@@ -63,6 +63,7 @@ fn config() -> impl Strategy<Value = SampleConfig> {
         cache: CacheMode::None,
         refresh: RefreshPolicy::default(),
         early_stop: false,
+        further_eos_token_ids: Vec::new(),
         seed: numbers.3,
         suppress_mask: flags.0,
         logits_eos_inf: if flags.1 { vec![EOS] } else { Vec::new() },
