@@ -119,6 +119,34 @@ pub enum Error {
         /// What it names.
         shard: String,
     },
+    /// An adapter does not fit, or needs what is not supported.
+    #[error("{place} of {}: {got}, expected {expected}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// The field or the tensor.
+        place: String,
+        /// What was found.
+        got: String,
+        /// What is supported.
+        expected: String,
+    },
+    /// A folder is no adapter.
+    #[error("{} holds no adapter_config.json; expected the folder of an adapter, with adapter_config.json and adapter_model.safetensors", path.display())]
+    NotAnAdapter {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder is an adapter, and the model that it belongs to is not there.
+    #[error("{} is an adapter, and its base_model_name_or_path, {}, is no folder here: give the base as the model, and this folder as its adapter (--adapter)", path.display(), base.as_deref().unwrap_or("null"))]
+    AdapterAlone {
+        /// The folder.
+        path: PathBuf,
+        /// What it says of its base.
+        base: Option<String>,
+        /// The base's version on the Hub.
+        revision: Option<String>,
+    },
     /// A tensor is in two files.
     #[error("tensor {name} is in {} and in {}", first.display(), second.display())]
     TensorTwice {

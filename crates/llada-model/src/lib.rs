@@ -2,6 +2,7 @@
 //! (RMSNorm, RoPE, multi-head or grouped-query attention, SwiGLU), its config.json and its
 //! safetensors, or a GGUF file.
 
+mod adapter;
 pub mod companions;
 pub mod config;
 pub mod convert;

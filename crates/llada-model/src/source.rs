@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use llada_files::looks_like;
 use llada_tensor::{Device, Precision};
 
+use crate::adapter::{self, Adapter, AdapterConfig};
 use crate::config::BOM;
+use crate::files::{INDEX, SINGLE};
 use crate::stored::Stored;
 use crate::weights::Safetensors;
 use crate::{EosTokenIds, Error, FrozenModel, Gguf, LladaModel, ModelConfig, Result, quantized};
@@ -16,6 +18,7 @@ use crate::{EosTokenIds, Error, FrozenModel, Gguf, LladaModel, ModelConfig, Resu
 #[derive(Debug)]
 pub struct ModelSource {
     origin: Origin,
+    adapters: Vec<Adapter>,
     warnings: Vec<String>,
     further_eos_token_ids: Vec<u32>,
 }
@@ -37,11 +40,52 @@ pub enum Origin {
 }
 
 impl ModelSource {
-    /// Opens a folder in the HF layout or a GGUF file.
+    /// Opens a folder in the HF layout or a GGUF file; or the folder of an adapter, whose base lies
+    /// at its `base_model_name_or_path`: the base with the adapter on it.
     ///
     /// # Errors
-    /// One that names the file and the field or the tensor; no value of a tensor was looked at.
+    /// One that names the file and the field or the tensor; [`Error::AdapterAlone`] for an adapter
+    /// whose base is not there.
     pub fn open(path: &Path) -> Result<Self> {
+        let config = path.join(adapter::CONFIG);
+        if !config.is_file() {
+            return Self::open_model(path);
+        }
+        let has_weights = [SINGLE, INDEX].iter().any(|name| path.join(name).is_file());
+        if has_weights {
+            let mut source = Self::open_model(path)?;
+            source.warnings.push(format!(
+                "{} holds weights and, beside them, an adapter: the weights are taken as they are, \
+                 without the adapter",
+                path.display()
+            ));
+            return Ok(source);
+        }
+        let config = AdapterConfig::read(&config)?;
+        match config.base_folder(path) {
+            Some(base) => Self::open_model(&base)?.with_adapter(path, 1.0),
+            None => Err(Error::AdapterAlone {
+                path: path.to_owned(),
+                base: config.base().map(str::to_owned),
+                revision: config.revision().map(str::to_owned),
+            }),
+        }
+    }
+
+    /// Lays a LoRA adapter of PEFT on the weights: the folder `dir` with `adapter_config.json` and
+    /// `adapter_model.safetensors`. What it adds counts `scale` times; several adapters add up.
+    /// Values are merged in `f32` when they are read.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] names the field or the tensor that can't be merged; others name the file.
+    pub fn with_adapter(mut self, dir: &Path, scale: f64) -> Result<Self> {
+        self.adapters.push(Adapter::open(dir, scale)?);
+        self.tensors()?;
+        Ok(self)
+    }
+
+    /// Opens what holds weights of its own.
+    fn open_model(path: &Path) -> Result<Self> {
         let is_named = path.extension().is_some_and(|end| end == "gguf");
         if path.is_file() || (is_named && !path.is_dir()) {
             return Ok(Gguf::open(path)?.into());
@@ -63,6 +107,7 @@ impl ModelSource {
     fn new(origin: Origin) -> Self {
         let mut source = Self {
             origin,
+            adapters: Vec::new(),
             warnings: Vec::new(),
             further_eos_token_ids: Vec::new(),
         };
@@ -145,10 +190,13 @@ impl ModelSource {
 
     /// The tensors in the order of [`ModelConfig::parameter_shapes`].
     pub(crate) fn tensors(&self) -> Result<Vec<Stored<'_>>> {
-        match &self.origin {
+        let tensors = match &self.origin {
             Origin::Folder { weights, .. } | Origin::Memory(weights) => weights.tensors(),
             Origin::Gguf(file) => file.tensors(),
-        }
+        };
+        self.adapters.iter().try_fold(tensors?, |tensors, adapter| {
+            adapter.apply(self.config(), tensors)
+        })
     }
 }
 

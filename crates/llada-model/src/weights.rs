@@ -58,7 +58,7 @@ impl Safetensors {
 
 /// A safetensors file.
 #[derive(Debug)]
-struct File {
+pub(crate) struct File {
     bytes: Bytes,
     /// For messages.
     path: PathBuf,
@@ -71,12 +71,16 @@ enum Bytes {
 }
 
 impl File {
-    fn map(path: PathBuf) -> Result<Self> {
+    pub(crate) fn map(path: PathBuf) -> Result<Self> {
         let bytes = Bytes::Mapped(map_file(&path)?);
         Ok(Self { bytes, path })
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Mapped(map) => map,
             Bytes::Memory(bytes) => bytes,
@@ -228,7 +232,7 @@ fn find_tensors<'a>(
 }
 
 /// A tensor of values.
-fn stored<'a>(
+pub(crate) fn stored<'a>(
     name: String,
     view: &TensorView<'a>,
     file: &'a File,

@@ -41,6 +41,15 @@ impl Checkpoint {
         Ok(Self { source })
     }
 
+    /// Lays a LoRA adapter of PEFT on the weights, see [`ModelSource::with_adapter`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_adapter(self, dir: &Path, scale: f64) -> Result<Self, LoadError> {
+        let source = self.source.with_adapter(dir, scale)?;
+        Ok(Self { source })
+    }
+
     /// The configuration, with the fields of `config.json`.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {

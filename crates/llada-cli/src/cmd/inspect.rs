@@ -13,7 +13,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let config = match (&args.preset, &args.dir) {
         (Some(name), _) => preset(name)?,
         (None, model) => {
-            let checkpoint = open(model.as_deref())?;
+            let checkpoint = open(model.as_deref(), &[])?;
             if let Origin::Gguf(file) = checkpoint.source().origin() {
                 tensor_types = Some(file.tensor_types());
             }

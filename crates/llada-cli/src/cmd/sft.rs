@@ -41,7 +41,7 @@ fn sft_as(
     lora.as_ref().map(LoraConfig::check).transpose()?;
     let run = open(communicator, run_dir)?;
     let device = crate::config::device(&args.train.run)?;
-    let checkpoint = crate::config::open(args.model.as_deref())?;
+    let checkpoint = crate::config::open(args.model.as_deref(), &args.adapter)?;
     let precision = config.train.precision.into();
     let Llada {
         model, tokenizer, ..
@@ -81,7 +81,11 @@ fn sft_as(
             template.save(run.path())?;
         }
         if let Some(lora) = &lora {
-            let (base, revision) = base_of(args.model.as_deref());
+            // What adapters were merged into is in no folder that PEFT could be told of.
+            let (base, revision) = match args.adapter.is_empty() {
+                true => base_of(args.model.as_deref()),
+                false => (None, None),
+            };
             lora.save(run.path(), base.as_deref(), revision.as_deref())?;
         }
     }
