@@ -100,7 +100,7 @@ fn text(head: &[u8]) -> Option<Known> {
     }
     let json = ["{\"", "{\n", "{ "];
     if json.iter().any(|start| text.starts_with(start)) {
-        let advice = "give the weights, or the folder that holds them and config.json";
+        let advice = "give a GGUF file, or the folder that holds the weights and config.json";
         return Some((JSON, advice));
     }
     None

@@ -264,7 +264,11 @@ pub fn copy_others(source: &Path, target: &Path) -> Result<()> {
             .iter()
             .any(|end| path.extension().unwrap_or_default() == *end);
         let is_index = name.to_string_lossy().ends_with(".index.json");
-        if path.is_file() && is_text && !is_index && name != "config.json" {
+        // transformers with peft lays an adapter that it finds beside weights on top of them.
+        let is_own = ["config.json", "adapter_config.json"]
+            .iter()
+            .any(|own| name == *own);
+        if path.is_file() && is_text && !is_index && !is_own {
             fs::copy(&path, &to).map_err(Error::io("writing", &to))?;
         }
     }
