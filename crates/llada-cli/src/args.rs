@@ -138,6 +138,30 @@ pub(crate) struct RunArgs {
     pub(crate) format: Format,
 }
 
+/// An adapter and how much it counts.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AdapterArg {
+    pub(crate) dir: PathBuf,
+    pub(crate) scale: f64,
+}
+
+impl std::str::FromStr for AdapterArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (dir, scale) = match text.rsplit_once(':') {
+            Some((dir, scale)) => match scale.parse::<f64>() {
+                Ok(scale) if scale.is_finite() => (dir, scale),
+                Ok(_) => return Err("expected DIR[:SCALE] with a finite SCALE".to_owned()),
+                Err(_) => (text, 1.0),
+            },
+            None => (text, 1.0),
+        };
+        let dir = PathBuf::from(dir);
+        Ok(Self { dir, scale })
+    }
+}
+
 /// Flags of every command that runs a model.
 #[derive(Debug, Clone, ClapArgs)]
 pub(crate) struct ModelArgs {
@@ -150,6 +174,10 @@ pub(crate) struct ModelArgs {
         display_order = 900
     )]
     pub(crate) model: Option<PathBuf>,
+    /// Folder of a LoRA adapter of PEFT to merge into the model while it is loaded, and how much it
+    /// counts (1 unless given); may be given several times
+    #[arg(long, value_name = "DIR[:SCALE]", display_order = 901)]
+    pub(crate) adapter: Vec<AdapterArg>,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and for more than
     /// a billion parameters bf16; of a GGUF file so large the first of bf16, int8 and int4 that takes
     /// little more memory than the file
@@ -429,6 +457,10 @@ pub(crate) struct ConvertArgs {
     /// of a GGUF file: f32, f16, bf16, `q8_0` or `q4_0` (all matrices)
     #[arg(long, value_enum, ignore_case = true)]
     pub(crate) dtype: StoredType,
+    /// Folder of a LoRA adapter of PEFT to merge into the weights, and how much it counts (1 unless
+    /// given); may be given several times
+    #[arg(long, value_name = "DIR[:SCALE]")]
+    pub(crate) adapter: Vec<AdapterArg>,
     /// Compare the logits of so many random positions with those of the source; 0: don't
     #[arg(long, default_value_t = 32)]
     pub(crate) compare: usize,
@@ -468,6 +500,10 @@ pub(crate) struct SftArgs {
     /// is fine-tuned [default: the embedded poem model]
     #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]")]
     pub(crate) model: Option<PathBuf>,
+    /// Folder of a LoRA adapter of PEFT to merge into the model before it is fine-tuned, and how
+    /// much it counts (1 unless given); may be given several times
+    #[arg(long, value_name = "DIR[:SCALE]")]
+    pub(crate) adapter: Vec<AdapterArg>,
     #[command(flatten)]
     pub(crate) train: TrainArgs,
 }

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use llada::model::Error as ModelError;
 use llada::sample::{CacheMode, Overrides, Process};
-use llada::{Checkpoint, CpuConfig, CpuLevel, Device, Llada, ModelConfig, Precision};
+use llada::{Checkpoint, CpuConfig, CpuLevel, Device, Llada, LoadError, ModelConfig, Precision};
 
-use crate::args::{DeviceName, Dtype, ModelArgs, RunArgs, SamplerArgs};
+use crate::args::{AdapterArg, DeviceName, Dtype, ModelArgs, RunArgs, SamplerArgs};
+use crate::output::note;
 
 /// The command was used in a wrong way: exit code 2.
 #[derive(Debug)]
@@ -94,25 +96,52 @@ pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
 /// The model without its tokenizer, whose ids are given and told as numbers.
 pub(crate) fn load_for_ids(args: &ModelArgs) -> Result<Llada> {
     let device = device(&args.run)?;
-    let checkpoint = open(args.model.as_deref())?;
+    let checkpoint = open(args.model.as_deref(), &args.adapter)?;
     let precision = precision(args.dtype);
-    let precision = precision.unwrap_or_else(|| checkpoint.config().default_precision());
+    let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision());
     Ok(checkpoint.frozen_for_ids(&device, precision)?)
 }
 
-/// What `--model` names, brought from the Hub if need be, or the embedded poem model.
-pub(crate) fn open(model: Option<&Path>) -> Result<Checkpoint> {
-    Ok(match model {
-        Some(model) => Checkpoint::open(&crate::hub::resolve(model)?)?,
+/// What `--model` names, brought from the Hub if need be, or the embedded poem model; with what
+/// `--adapter` names.
+pub(crate) fn open(model: Option<&Path>, adapters: &[AdapterArg]) -> Result<Checkpoint> {
+    let mut checkpoint = match model {
+        Some(model) => open_model(&crate::hub::resolve(model)?)?,
         None => Checkpoint::embedded()?,
-    })
+    };
+    for adapter in adapters {
+        checkpoint = checkpoint.with_adapter(&adapter.dir, adapter.scale)?;
+    }
+    for warning in checkpoint.source().warnings() {
+        note(&format!("warning: {warning}"));
+    }
+    Ok(checkpoint)
+}
+
+/// A folder or a file; of an adapter whose base is on the Hub, both.
+fn open_model(path: &Path) -> Result<Checkpoint> {
+    match Checkpoint::open(path) {
+        Err(LoadError::Model(ModelError::AdapterAlone {
+            base: Some(base),
+            revision,
+            ..
+        })) if crate::hub::may_be_id(&base) => {
+            let revision = revision.map_or_else(String::new, |revision| format!("@{revision}"));
+            let whole = format!("{base}{revision}");
+            let found = crate::hub::resolve(Path::new(&whole)).with_context(|| {
+                format!("{} is an adapter, and its base is {whole}", path.display())
+            })?;
+            Ok(Checkpoint::open(&found)?.with_adapter(path, 1.0)?)
+        }
+        checkpoint => Ok(checkpoint?),
+    }
 }
 
 /// The model that the flags ask for, and where it came from.
 pub(crate) fn load_checkpoint(args: &ModelArgs) -> Result<(Llada, Checkpoint)> {
     let device = device(&args.run)?;
     // All that the flags alone can be wrong in was found before anything is downloaded.
-    let checkpoint = open(args.model.as_deref())?;
+    let checkpoint = open(args.model.as_deref(), &args.adapter)?;
     let precision = precision(args.dtype);
     let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision());
     Ok((checkpoint.frozen(&device, precision)?, checkpoint))

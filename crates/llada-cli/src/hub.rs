@@ -47,10 +47,18 @@ fn fetch(id: &RepoId) -> Result<PathBuf> {
     )
 }
 
-/// Whether a text that names no file is meant for the Hub: `ORG/NAME`, then `@REV` or nothing.
-fn may_be_id(text: &str) -> bool {
+/// Whether a text that names no file is meant for the Hub: `ORG/NAME`, then `@REV` or nothing; not
+/// what is plainly the path of a folder or a file.
+pub(crate) fn may_be_id(text: &str) -> bool {
     let repo = text.split_once('@').map_or(text, |(repo, _)| repo);
-    !text.starts_with(['.', '/', '~']) && repo.matches('/').count() == 1 && !repo.ends_with('/')
+    let is_file = [".gguf", ".safetensors", ".json", ".bin"]
+        .iter()
+        .any(|end| repo.to_ascii_lowercase().ends_with(end));
+    !text.starts_with(['.', '/', '~'])
+        && repo.matches('/').count() == 1
+        && !repo.ends_with('/')
+        && !repo.contains('\\')
+        && !is_file
 }
 
 /// A revision of a repo on the Hub.

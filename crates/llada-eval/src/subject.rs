@@ -12,7 +12,7 @@ use llada_text::Tokenizer;
 use crate::{Error, Result};
 
 /// A model under evaluation.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Subject<'a> {
     /// The model.
     pub predictor: &'a dyn MaskPredictor,

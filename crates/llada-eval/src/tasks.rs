@@ -193,12 +193,12 @@ pub fn exact_matches(
 ) -> Result<Vec<bool>> {
     let requests = tasks.iter().map(|task| request(subject, task, config));
     let requests = requests.collect::<Result<Vec<Request>>>()?;
-    let eos = subject.info().eos_token_id;
     let mut right = Vec::with_capacity(tasks.len());
     for (requests, tasks_of_chunk) in requests.chunks(BATCH).zip(tasks.chunks(BATCH)) {
         for (output, task) in subject.sample(requests)?.iter().zip(tasks_of_chunk) {
             let answer = output.answer();
-            let end = answer.iter().position(|&id| id == eos);
+            let is_end = |id: &u32| subject.policy.ends().any(|end| end == *id);
+            let end = answer.iter().position(is_end);
             let answer = &answer[..end.unwrap_or(answer.len())];
             let text = subject.tokenizer.decode(answer, true)?;
             right.push(text.trim() == task.answer);

@@ -1,6 +1,8 @@
 //! Files that are either old or new, never half written: temporary sibling, sync, rename.
 #![forbid(unsafe_code)]
 
+pub mod looks_like;
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};

@@ -1,16 +1,21 @@
 //! `config.json` of the published checkpoints, with the field names of the reference.
 
+mod eos;
 mod fields;
+mod names;
 
 use std::num::NonZeroUsize;
 use std::path::Path;
 
+use llada_files::looks_like;
 use llada_tensor::Precision;
 use llada_tensor::quantize::{groups, padded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
+
+pub use eos::EosTokenIds;
 
 /// Configuration of a mask predictor; fields as in `LLaDAConfig` of the reference.
 ///
@@ -71,8 +76,8 @@ pub struct ModelConfig {
     /// The mask M.
     pub mask_token_id: u32,
     /// End of a document.
-    pub eos_token_id: u32,
-    /// Padding; null means `eos_token_id`.
+    pub eos_token_id: EosTokenIds,
+    /// Padding; null means `eos_token_id`, of several the first.
     #[serde(default)]
     pub pad_token_id: Option<u32>,
     /// Causal attention: for the autoregressive baseline only.
@@ -106,6 +111,9 @@ fn rms_norm_eps() -> f32 {
     1e-5
 }
 
+pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
+/// Fields for which null says as much as nothing.
+const OPTIONAL: [&str; 2] = ["architectures", "model_type"];
 const SUPPORTED_ARCHITECTURE: &str = "LLaDAModelLM";
 
 /// Fields of the reference that change the computation, with the values that are supported.
@@ -138,11 +146,19 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Json`] or [`Error::Config`].
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
-        let config: Self = serde_json::from_slice(json).map_err(Error::json(path))?;
-        config.check().map_err(|source| Error::Config {
+        let broken = |error| Error::json(path)(error).or_other(looks_like::JSON, path, json);
+        let json = json.strip_prefix(BOM).unwrap_or(json);
+        let mut fields: Map<String, Value> = serde_json::from_slice(json).map_err(broken)?;
+        // As transformers writes them for a class that sets none.
+        fields.retain(|name, value| !(value.is_null() && OPTIONAL.contains(&name.as_str())));
+        let unfit = |source| Error::Config {
             path: path.to_owned(),
             source: Box::new(source),
-        })?;
+        };
+        fields::check_kind(&fields).map_err(unfit)?;
+        fields::take_rope(&mut fields).map_err(unfit)?;
+        let config: Self = serde_json::from_value(fields.into()).map_err(Error::json(path))?;
+        config.check().map_err(unfit)?;
         Ok(config)
     }
 
@@ -350,10 +366,15 @@ impl ModelConfig {
             let rows = self.embedding_rows();
             return unsupported("embedding_size", &rows, "at least vocab_size");
         }
-        for (field, id) in [
-            ("mask_token_id", self.mask_token_id),
-            ("eos_token_id", self.eos_token_id),
-        ] {
+        let ends = self.eos_token_id.all();
+        if ends.is_empty() {
+            return unsupported("eos_token_id", &"[]", "an id or a list of ids");
+        }
+        let ends = ends.iter().map(|&id| ("eos_token_id", id));
+        for (field, id) in [("mask_token_id", self.mask_token_id)]
+            .into_iter()
+            .chain(ends)
+        {
             if id as usize >= self.embedding_rows() {
                 return unsupported(field, &id, "an id below embedding_size");
             }

@@ -15,7 +15,7 @@ use crate::companions::carry_along;
 use crate::files::{INDEX, Part, SINGLE, encode, stored_dtype, write_file, write_safetensors};
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::{Error, ModelConfig, ModelSource, Result};
+use crate::{Error, ModelConfig, ModelSource, Origin, Result};
 
 pub use crate::gguf::convert_to_gguf;
 
@@ -69,11 +69,11 @@ pub fn convert(
     fs::create_dir_all(target).map_err(Error::io("creating", target))?;
     // Of an interrupted conversion.
     remove_leftovers(target).map_err(Error::io("cleaning", target))?;
-    match source {
-        ModelSource::Folder { path, .. } => {
+    match source.origin() {
+        Origin::Folder { path, .. } => {
             carry_along(Some(path), target, &mut config)?;
         }
-        ModelSource::Gguf(_) | ModelSource::Memory(_) => say_architecture(&mut config),
+        Origin::Gguf(_) | Origin::Memory(_) => say_architecture(&mut config),
     }
     // A GGUF file has names of its own.
     let names = config.parameter_shapes();

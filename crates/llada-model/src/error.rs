@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use llada_files::looks_like;
+
 /// Result of a model operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -20,13 +22,21 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// There is nothing at a path.
+    #[error("{} does not exist; expected a folder with config.json and model.safetensors, or a GGUF file", path.display())]
+    NoSuchPath {
+        /// What was given.
+        path: PathBuf,
+    },
     /// A folder holds no model.
-    #[error("{} holds no {missing}; expected config.json and model.safetensors (or model.safetensors.index.json)", path.display())]
+    #[error("{} holds no {missing}; expected config.json and model.safetensors (or model.safetensors.index.json){hint}", path.display())]
     NotACheckpoint {
         /// The folder.
         path: PathBuf,
         /// The file that is not there.
         missing: &'static str,
+        /// What is there in its place, after a semicolon, or nothing.
+        hint: String,
     },
     /// A file is something else than weights that can be read.
     #[error("{} is {what}, not {expected}: {advice}", path.display())]
@@ -111,6 +121,34 @@ pub enum Error {
         /// What it names.
         shard: String,
     },
+    /// An adapter does not fit, or needs what is not supported.
+    #[error("{place} of {}: {got}, expected {expected}", path.display())]
+    Adapter {
+        /// The file.
+        path: PathBuf,
+        /// The field or the tensor.
+        place: String,
+        /// What was found.
+        got: String,
+        /// What is supported.
+        expected: String,
+    },
+    /// A folder is no adapter.
+    #[error("{} holds no adapter_config.json; expected the folder of an adapter, with adapter_config.json and adapter_model.safetensors", path.display())]
+    NotAnAdapter {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A folder is an adapter, and the model that it belongs to is not there.
+    #[error("{} is an adapter, and its base_model_name_or_path, {}, is no folder here: give the base as the model, and this folder as its adapter (--adapter)", path.display(), base.as_deref().unwrap_or("null"))]
+    AdapterAlone {
+        /// The folder.
+        path: PathBuf,
+        /// What it says of its base.
+        base: Option<String>,
+        /// The base's version on the Hub.
+        revision: Option<String>,
+    },
     /// A tensor is in two files.
     #[error("tensor {name} is in {} and in {}", first.display(), second.display())]
     TensorTwice {
@@ -122,11 +160,23 @@ pub enum Error {
         second: PathBuf,
     },
     /// A tensor that the configuration needs is not there.
-    #[error("tensor {name} is missing from {}", path.display())]
+    #[error("tensor {name} is missing from {}{hint}", path.display())]
     MissingTensor {
         /// Name in the checkpoint.
         name: String,
         /// Where it was looked for.
+        path: PathBuf,
+        /// Similar names that are there, after a semicolon, or nothing.
+        hint: String,
+    },
+    /// The embedding and the head are one tensor by the configuration, and two by the file.
+    #[error("config.json says weight_tying, and {first} and {second} of {} differ; set weight_tying to false, or leave out the one that is wrong", path.display())]
+    TiedTensors {
+        /// The embedding.
+        first: String,
+        /// The head.
+        second: String,
+        /// The file of the head.
         path: PathBuf,
     },
     /// A tensor that the configuration does not know.
@@ -182,6 +232,20 @@ impl Error {
                 path,
                 source,
             }
+        }
+    }
+
+    /// This error of a reader, or the one that says what the file is in place of `expected`, see
+    /// [`looks_like::other_than`].
+    pub(crate) fn or_other(self, expected: &'static str, path: &Path, bytes: &[u8]) -> Self {
+        match looks_like::other_than(expected, path, bytes) {
+            Some((what, advice)) => Self::OtherFile {
+                path: path.to_owned(),
+                what,
+                expected,
+                advice,
+            },
+            None => self,
         }
     }
 

@@ -126,7 +126,11 @@ impl Gguf {
         let keys = &self.keys;
         let Some(entry) = keys.header.tensors.get(&name) else {
             let path = keys.path.clone();
-            return Err(Error::MissingTensor { name, path });
+            return Err(Error::MissingTensor {
+                name,
+                path,
+                hint: String::new(),
+            });
         };
         let Entry {
             shape, kind, bytes, ..

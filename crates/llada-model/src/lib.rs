@@ -2,6 +2,7 @@
 //! (RMSNorm, RoPE, multi-head or grouped-query attention, SwiGLU), its config.json and its
 //! safetensors, or a GGUF file.
 
+mod adapter;
 pub mod companions;
 pub mod config;
 pub mod convert;
@@ -10,7 +11,6 @@ mod files;
 mod frozen;
 mod gguf;
 mod init;
-mod looks_like;
 mod lora;
 mod model;
 mod network;
@@ -21,14 +21,14 @@ mod stored;
 pub mod weights;
 mod window;
 
-pub use config::ModelConfig;
+pub use config::{EosTokenIds, ModelConfig};
 pub use error::{Error, Result};
 pub use frozen::FrozenModel;
 pub use gguf::{Gguf, GgufType, GgufValue};
 pub use lora::{LoraConfig, TARGETS as LORA_TARGETS};
 pub use model::LladaModel;
 pub use presets::{PRESETS, preset};
-pub use source::ModelSource;
+pub use source::{ModelSource, Origin};
 
 #[cfg(test)]
 mod tests;

@@ -186,7 +186,7 @@ impl Network {
             ..PredictorInfo::new(
                 config.embedding_rows(),
                 config.mask_token_id,
-                config.eos_token_id,
+                config.eos_token_id.usual(),
                 config.max_sequence_length,
             )
         };

@@ -83,7 +83,11 @@ impl<'a> StoredCodes<'a> {
         let mut data = |end: &str, dtype: Dtype, expected: Vec<usize>| {
             let (name, path) = (format!("{name}{end}"), path.to_owned());
             let Some(view) = part(end) else {
-                return Err(Error::MissingTensor { name, path });
+                return Err(Error::MissingTensor {
+                    name,
+                    path,
+                    hint: String::new(),
+                });
             };
             if view.dtype() != dtype {
                 let dtype = format!("{:?}", view.dtype());

@@ -3,16 +3,29 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use llada_files::looks_like;
 use llada_tensor::{Device, Precision};
 
+use crate::adapter::{self, Adapter, AdapterConfig};
+use crate::config::BOM;
+use crate::files::{INDEX, SINGLE};
 use crate::stored::Stored;
 use crate::weights::Safetensors;
-use crate::{FrozenModel, Gguf, LladaModel, ModelConfig, Result, quantized};
+use crate::{EosTokenIds, Error, FrozenModel, Gguf, LladaModel, ModelConfig, Result, quantized};
 
 /// The configuration and the weights of a model: opened, and checked to fit together. Values are
 /// read when a model is made of them.
 #[derive(Debug)]
-pub enum ModelSource {
+pub struct ModelSource {
+    origin: Origin,
+    adapters: Vec<Adapter>,
+    warnings: Vec<String>,
+    further_eos_token_ids: Vec<u32>,
+}
+
+/// Where a model comes from.
+#[derive(Debug)]
+pub enum Origin {
     /// A folder in the HF layout.
     Folder {
         /// The folder.
@@ -27,18 +40,94 @@ pub enum ModelSource {
 }
 
 impl ModelSource {
-    /// Opens a folder in the HF layout or a GGUF file.
+    /// Opens a folder in the HF layout or a GGUF file; or the folder of an adapter, whose base lies
+    /// at its `base_model_name_or_path`: the base with the adapter on it.
     ///
     /// # Errors
-    /// One that names the file and the field or the tensor; no value of a tensor was looked at.
+    /// One that names the file and the field or the tensor; [`Error::AdapterAlone`] for an adapter
+    /// whose base is not there.
     pub fn open(path: &Path) -> Result<Self> {
+        let config = path.join(adapter::CONFIG);
+        if !config.is_file() {
+            return Self::open_model(path);
+        }
+        let has_weights = [SINGLE, INDEX].iter().any(|name| path.join(name).is_file());
+        if has_weights {
+            let mut source = Self::open_model(path)?;
+            source.warnings.push(format!(
+                "{} holds weights and, beside them, an adapter: the weights are taken as they are, \
+                 without the adapter",
+                path.display()
+            ));
+            return Ok(source);
+        }
+        let config = AdapterConfig::read(&config)?;
+        match config.base_folder(path) {
+            Some(base) => Self::open_model(&base)?.with_adapter(path, 1.0),
+            None => Err(Error::AdapterAlone {
+                path: path.to_owned(),
+                base: config.base().map(str::to_owned),
+                revision: config.revision().map(str::to_owned),
+            }),
+        }
+    }
+
+    /// Lays a LoRA adapter of PEFT on the weights: the folder `dir` with `adapter_config.json` and
+    /// `adapter_model.safetensors`. What it adds counts `scale` times; several adapters add up.
+    /// Values are merged in `f32` when they are read.
+    ///
+    /// # Errors
+    /// [`Error::Adapter`] names the field or the tensor that can't be merged; others name the file.
+    pub fn with_adapter(mut self, dir: &Path, scale: f64) -> Result<Self> {
+        self.adapters.push(Adapter::open(dir, scale)?);
+        self.tensors()?;
+        Ok(self)
+    }
+
+    /// Opens what holds weights of its own.
+    fn open_model(path: &Path) -> Result<Self> {
         let is_named = path.extension().is_some_and(|end| end == "gguf");
         if path.is_file() || (is_named && !path.is_dir()) {
-            return Ok(Self::Gguf(Gguf::open(path)?));
+            return Ok(Gguf::open(path)?.into());
         }
-        let weights = Safetensors::open(path)?;
+        if !path.exists() {
+            let path = path.to_owned();
+            return Err(Error::NoSuchPath { path });
+        }
+        let mut warnings = Vec::new();
+        let weights = Safetensors::open(path, &mut warnings)?;
+        let generation = generation_eos(path)?;
         let path = path.to_owned();
-        Ok(Self::Folder { path, weights })
+        let mut source = Self::new(Origin::Folder { path, weights });
+        source.warnings = warnings;
+        source.add_eos(generation);
+        Ok(source)
+    }
+
+    fn new(origin: Origin) -> Self {
+        let mut source = Self {
+            origin,
+            adapters: Vec::new(),
+            warnings: Vec::new(),
+            further_eos_token_ids: Vec::new(),
+        };
+        source.add_eos(source.config().eos_token_id.all().to_vec());
+        source
+    }
+
+    /// Adds tokens that end an answer beside the usual one; an id without an embedding is none that
+    /// a model writes.
+    fn add_eos(&mut self, ids: Vec<u32>) {
+        let (usual, rows) = {
+            let config = self.config();
+            (config.eos_token_id.usual(), config.embedding_rows())
+        };
+        for id in ids {
+            let is_new = id != usual && !self.further_eos_token_ids.contains(&id);
+            if is_new && (id as usize) < rows {
+                self.further_eos_token_ids.push(id);
+            }
+        }
     }
 
     /// Takes the bytes of `config.json` and of one safetensors file.
@@ -47,15 +136,34 @@ impl ModelSource {
     /// As [`Self::open`]; messages name the files `config.json` and `model.safetensors`.
     pub fn from_bytes(config: &[u8], weights: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let weights = Safetensors::from_bytes(config, weights.into())?;
-        Ok(Self::Memory(weights))
+        Ok(Self::new(Origin::Memory(weights)))
+    }
+
+    /// Where it comes from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What a user should know of the files: which were taken, and which were not.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Tokens that end an answer beside the usual one, [`crate::EosTokenIds::usual`]: of a list in
+    /// `config.json`, and of `generation_config.json`.
+    #[must_use]
+    pub fn further_eos_token_ids(&self) -> &[u32] {
+        &self.further_eos_token_ids
     }
 
     /// The configuration, with the fields of `config.json`.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
-        match self {
-            Self::Folder { weights, .. } | Self::Memory(weights) => &weights.config,
-            Self::Gguf(file) => file.config(),
+        match &self.origin {
+            Origin::Folder { weights, .. } | Origin::Memory(weights) => &weights.config,
+            Origin::Gguf(file) => file.config(),
         }
     }
 
@@ -63,11 +171,11 @@ impl ModelSource {
     /// most exact of bf16, int8 and int4 whose weights take about as much memory as the file.
     #[must_use]
     pub fn default_precision(&self) -> Precision {
-        match self {
-            Self::Folder { weights, .. } | Self::Memory(weights) => {
+        match &self.origin {
+            Origin::Folder { weights, .. } | Origin::Memory(weights) => {
                 weights.config.default_precision()
             }
-            Self::Gguf(file) => file.default_precision(),
+            Origin::Gguf(file) => file.default_precision(),
         }
     }
 
@@ -77,9 +185,10 @@ impl ModelSource {
     /// # Errors
     /// [`crate::Error::NotFinite`] and others that name the file and the tensor.
     pub fn frozen(&self, device: &Device, precision: Precision) -> Result<FrozenModel> {
-        let mapped = match self {
-            Self::Gguf(file) => file.embedding(precision),
-            Self::Folder { .. } | Self::Memory(_) => None,
+        let mapped = match &self.origin {
+            // An adapter may change the embedding.
+            Origin::Gguf(file) if self.adapters.is_empty() => file.embedding(precision),
+            _ => None,
         };
         let tensors = self.tensors()?;
         FrozenModel::read(self.config().clone(), &tensors, mapped, device, precision)
@@ -99,11 +208,38 @@ impl ModelSource {
 
     /// The tensors in the order of [`ModelConfig::parameter_shapes`].
     pub(crate) fn tensors(&self) -> Result<Vec<Stored<'_>>> {
-        match self {
-            Self::Folder { weights, .. } | Self::Memory(weights) => weights.tensors(),
-            Self::Gguf(file) => file.tensors(),
-        }
+        let tensors = match &self.origin {
+            Origin::Folder { weights, .. } | Origin::Memory(weights) => weights.tensors(),
+            Origin::Gguf(file) => file.tensors(),
+        };
+        self.adapters.iter().try_fold(tensors?, |tensors, adapter| {
+            adapter.apply(self.config(), tensors)
+        })
     }
+}
+
+impl From<Gguf> for ModelSource {
+    fn from(file: Gguf) -> Self {
+        Self::new(Origin::Gguf(file))
+    }
+}
+
+/// `eos_token_id` of the `generation_config.json` of a folder.
+fn generation_eos(dir: &Path) -> Result<Vec<u32>> {
+    #[derive(serde::Deserialize)]
+    struct Generation {
+        eos_token_id: Option<EosTokenIds>,
+    }
+    let path = dir.join("generation_config.json");
+    if !path.is_file() {
+        return Ok(Vec::new());
+    }
+    let json = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+    let json = json.strip_prefix(BOM).unwrap_or(&json);
+    let parsed: Generation = serde_json::from_slice(json)
+        .map_err(|error| Error::json(&path)(error).or_other(looks_like::JSON, &path, json))?;
+    let ids = parsed.eos_token_id.as_ref().map(EosTokenIds::all);
+    Ok(ids.unwrap_or_default().to_vec())
 }
 
 #[cfg(test)]

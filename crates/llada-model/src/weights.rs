@@ -1,22 +1,24 @@
 //! Checkpoints in the HF layout: `model.safetensors`, or shards with an index.
 
+mod folder;
+pub(crate) mod names;
+
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
+use llada_files::looks_like;
 use llada_tensor::{DType, Tensor};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::files::{
-    INDEX, Part, SINGLE, encode, map_file, stored_dtype, write_file, write_safetensors,
-};
-use crate::looks_like::{self, other_than};
+use crate::files::{Part, SINGLE, encode, map_file, stored_dtype, write_file, write_safetensors};
 use crate::quantized::StoredCodes;
 use crate::stored::{Stored, words};
 use crate::{Error, LladaModel, ModelConfig, Result};
+use folder::{needed, weight_files};
 
 /// The configuration of a model and the safetensors files that hold its weights, mapped or in
 /// memory; they fit together.
@@ -27,14 +29,13 @@ pub struct Safetensors {
 }
 
 impl Safetensors {
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
+    /// Opens a folder; what is to be said about its files is added to `warnings`.
+    pub(crate) fn open(dir: &Path, warnings: &mut Vec<String>) -> Result<Self> {
         let config = ModelConfig::from_file(&needed(dir, "config.json")?)?;
-        let file = |path: PathBuf| {
-            let bytes = Bytes::Mapped(map_file(&path)?);
-            Ok(File { bytes, path })
-        };
-        let files = weight_files(dir)?.into_iter().map(file);
-        Self::new(config, files.collect::<Result<_>>()?)
+        let (files, warning) = weight_files(dir)?;
+        warnings.extend(warning);
+        let files = files.into_iter().map(File::map).collect::<Result<_>>();
+        Self::new(config, files?)
     }
 
     pub(crate) fn from_bytes(config: &[u8], weights: Cow<'static, [u8]>) -> Result<Self> {
@@ -44,50 +45,20 @@ impl Safetensors {
     }
 
     fn new(config: ModelConfig, files: Vec<File>) -> Result<Self> {
-        find_tensors(&config, &files)?;
+        let found = collect(&files)?;
+        check_tied(&config, &found)?;
+        find_tensors(&config, &files, found)?;
         Ok(Self { config, files })
     }
 
     pub(crate) fn tensors(&self) -> Result<Vec<Stored<'_>>> {
-        find_tensors(&self.config, &self.files)
+        find_tensors(&self.config, &self.files, collect(&self.files)?)
     }
-}
-
-/// A file that a folder with a model needs.
-fn needed(dir: &Path, missing: &'static str) -> Result<PathBuf> {
-    let file = dir.join(missing);
-    let path = dir.to_owned();
-    let error = Error::NotACheckpoint { path, missing };
-    file.is_file().then_some(file).ok_or(error)
-}
-
-/// The safetensors files of a folder.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index = dir.join(INDEX);
-    if !index.is_file() {
-        return Ok(vec![needed(dir, SINGLE)?]);
-    }
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let json = std::fs::read(&index).map_err(Error::io("reading", &index))?;
-    let parsed: Index = serde_json::from_slice(&json).map_err(Error::json(&index))?;
-    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
-    let file = |shard: String| {
-        let is_plain = shard.ends_with(".safetensors") && !shard.contains(['/', '\\']);
-        if is_plain {
-            return Ok(dir.join(shard));
-        }
-        let path = index.clone();
-        Err(Error::BadShard { path, shard })
-    };
-    names.into_iter().map(file).collect()
 }
 
 /// A safetensors file.
 #[derive(Debug)]
-struct File {
+pub(crate) struct File {
     bytes: Bytes,
     /// For messages.
     path: PathBuf,
@@ -100,7 +71,16 @@ enum Bytes {
 }
 
 impl File {
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn map(path: PathBuf) -> Result<Self> {
+        let bytes = Bytes::Mapped(map_file(&path)?);
+        Ok(Self { bytes, path })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Bytes::Mapped(map) => map,
             Bytes::Memory(bytes) => bytes,
@@ -118,19 +98,30 @@ impl File {
     }
 }
 
-/// The tensors of a configuration, in its order: all there, of the right shapes, and no others.
-fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Stored<'a>>> {
-    let precision = config.quantized()?;
-    let mut found: BTreeMap<String, (TensorView<'a>, &'a File)> = BTreeMap::new();
+/// A tensor of a file.
+struct Found<'a> {
+    /// Name in the file.
+    name: String,
+    view: TensorView<'a>,
+    file: &'a File,
+}
+
+/// All tensors of the files, by their published names.
+fn collect(files: &[File]) -> Result<BTreeMap<String, Found<'_>>> {
+    let mut found: BTreeMap<String, Found<'_>> = BTreeMap::new();
     for file in files {
-        let read = SafeTensors::deserialize(file.bytes());
-        let read = read.map_err(|source| {
-            let other = other_than(looks_like::SAFETENSORS, &file.path, file.bytes());
-            other.unwrap_or_else(|| Error::safetensors(&file.path)(source))
+        let read = SafeTensors::deserialize(file.bytes()).map_err(|source| {
+            let error = Error::safetensors(&file.path)(source);
+            error.or_other(looks_like::SAFETENSORS, &file.path, file.bytes())
         })?;
         for (name, view) in read.tensors() {
-            if let Some((_, other)) = found.insert(name.clone(), (view, file)) {
-                let (first, second) = (other.path.clone(), file.path.clone());
+            let tensor = Found {
+                name: name.clone(),
+                view,
+                file,
+            };
+            if let Some(other) = found.insert(name.clone(), tensor) {
+                let (first, second) = (other.file.path.clone(), file.path.clone());
                 return Err(Error::TensorTwice {
                     name,
                     first,
@@ -139,6 +130,48 @@ fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Store
             }
         }
     }
+    let published = names::published(found.keys().map(String::as_str));
+    let published: Vec<String> = published.into_values().collect();
+    Ok(published.into_iter().zip(found.into_values()).collect())
+}
+
+/// Checks that the embedding and the head are equal, if they are one tensor and both are there.
+fn check_tied(config: &ModelConfig, found: &BTreeMap<String, Found<'_>>) -> Result<()> {
+    let (Some(embedding), Some(head), true) = (
+        found.get(names::EMBEDDING),
+        found.get(names::HEAD),
+        config.weight_tying,
+    ) else {
+        return Ok(());
+    };
+    let shape = [config.embedding_rows(), config.d_model];
+    let [first, second] = [embedding, head]
+        .map(|found| stored(found.name.clone(), &found.view, found.file, shape.to_vec()));
+    let (first, second) = (first?, second?);
+    let mut values = [vec![0.0; shape[1]], vec![0.0; shape[1]]];
+    for row in 0..shape[0] {
+        let [x, y] = &mut values;
+        first.fill_once(row..row + 1, x);
+        second.fill_once(row..row + 1, y);
+        let differs = |(x, y): (&f32, &f32)| x.to_bits() != y.to_bits();
+        if x.iter().zip(&*y).any(differs) {
+            return Err(Error::TiedTensors {
+                first: embedding.name.clone(),
+                second: head.name.clone(),
+                path: head.file.path.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The tensors of a configuration, in its order: all there, of the right shapes, and no others.
+fn find_tensors<'a>(
+    config: &ModelConfig,
+    files: &'a [File],
+    mut found: BTreeMap<String, Found<'a>>,
+) -> Result<Vec<Stored<'a>>> {
+    let precision = config.quantized()?;
     let folder = files.first().map_or(Path::new(""), |file| &file.path);
     // No list of names that is longer than the files.
     if config.n_layers > found.len() {
@@ -149,17 +182,30 @@ fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Store
             source: Box::new(source),
         });
     }
+    // A tied tensor has either name.
+    if config.weight_tying
+        && let Some(head) = found.remove(names::HEAD)
+    {
+        found.entry(names::EMBEDDING.to_owned()).or_insert(head);
+    }
+    let shapes = config.parameter_shapes();
     let mut tensors = Vec::new();
-    for (name, expected) in config.parameter_shapes() {
-        let Some((view, file)) = found.remove(&name) else {
-            let path = folder.to_owned();
-            return Err(Error::MissingTensor { name, path });
+    for (name, expected) in &shapes {
+        let Some(Found { name, view, file }) = found.remove(name) else {
+            let is_known = |name: &String| shapes.iter().any(|(known, _)| known == name);
+            let unknown = found.iter().filter(|(name, _)| !is_known(name));
+            return Err(Error::MissingTensor {
+                hint: names::hint(name, unknown.map(|(_, found)| &*found.name)),
+                name: name.clone(),
+                path: folder.to_owned(),
+            });
         };
+        let published = &shapes[tensors.len()].0;
         let tensor = match (precision, view.dtype(), &expected[..]) {
             (Some(precision), Dtype::I8 | Dtype::U8, &[n, k]) => {
                 let part = |end: &str| match end {
                     "" => Some(view.clone()),
-                    _ => Some(found.remove(&format!("{name}{end}"))?.0),
+                    _ => Some(found.remove(&format!("{published}{end}"))?.view),
                 };
                 let codes = StoredCodes::new(precision, (&name, &file.path), [n, k], part)?;
                 Stored {
@@ -169,15 +215,15 @@ fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Store
                     range: file.range(&view),
                     name,
                     path: &file.path,
-                    shape: expected,
+                    shape: expected.clone(),
                 }
             }
-            _ => stored(name, &view, file, expected)?,
+            _ => stored(name, &view, file, expected.clone())?,
         };
         tensors.push(tensor);
     }
-    match found.into_iter().next() {
-        Some((name, (_, file))) => {
+    match found.into_values().next() {
+        Some(Found { name, file, .. }) => {
             let path = file.path.clone();
             Err(Error::UnexpectedTensor { name, path })
         }
@@ -186,7 +232,7 @@ fn find_tensors<'a>(config: &ModelConfig, files: &'a [File]) -> Result<Vec<Store
 }
 
 /// A tensor of values.
-fn stored<'a>(
+pub(crate) fn stored<'a>(
     name: String,
     view: &TensorView<'a>,
     file: &'a File,

@@ -278,6 +278,8 @@ pub struct SampleConfig {
     /// Whether an answer ends as soon as an EOS stands in it with no mask before it: the rest is
     /// then filled with EOS.
     pub early_stop: bool,
+    /// Tokens that end an answer as the EOS does; the rest is filled with EOS all the same.
+    pub further_eos_token_ids: Vec<u32>,
     /// Seed of all draws of this request.
     pub seed: u64,
     /// Whether the mask itself is kept from being predicted. In the reference it is not: where it
@@ -306,6 +308,7 @@ impl Default for SampleConfig {
             cache: CacheMode::None,
             refresh: RefreshPolicy::default(),
             early_stop: false,
+            further_eos_token_ids: Vec::new(),
             seed: 0,
             suppress_mask: false,
             logits_eos_inf: Vec::new(),

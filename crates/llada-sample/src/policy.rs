@@ -23,10 +23,12 @@ impl Default for AnswerLength {
 }
 
 /// What requests of a model have in common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// What the predictor is.
     pub info: PredictorInfo,
+    /// Tokens that end an answer beside the EOS.
+    pub further_eos_token_ids: Vec<u32>,
     /// The unknown token, which a text never holds.
     pub unk_token_id: Option<u32>,
     /// The end of a turn (`<|eot_id|>`).
@@ -95,6 +97,7 @@ impl Policy {
     pub fn new(info: PredictorInfo) -> Self {
         Self {
             info,
+            further_eos_token_ids: Vec::new(),
             unk_token_id: None,
             eot_token_id: None,
             whole_documents: false,
@@ -178,6 +181,7 @@ impl Policy {
             },
             refresh: refresh(overrides),
             early_stop: overrides.early_stop,
+            further_eos_token_ids: self.further_eos_token_ids.clone(),
             seed: overrides.seed,
             suppress_mask: (overrides.suppress_mask).unwrap_or(is_infill || self.whole_documents),
             logits_eos_inf: self.never(is_infill || overrides.logits_eos_inf),
@@ -192,14 +196,22 @@ impl Policy {
 
     /// What is never chosen.
     fn never(&self, no_eos: bool) -> Vec<u32> {
-        let eos = no_eos.then_some(self.info.eos_token_id);
-        self.unk_token_id.into_iter().chain(eos).collect()
+        let ends = self.ends().filter(|_| no_eos);
+        self.unk_token_id.into_iter().chain(ends).collect()
     }
 
     /// What is revealed last.
     fn late(&self, is_asked: bool) -> Vec<u32> {
-        let ends = std::iter::once(self.info.eos_token_id).chain(self.eot_token_id);
-        ends.filter(|_| is_asked).collect()
+        let eot = self
+            .eot_token_id
+            .filter(|&id| self.ends().all(|end| end != id));
+        self.ends().chain(eot).filter(|_| is_asked).collect()
+    }
+
+    /// The tokens that end an answer, the usual one first.
+    pub fn ends(&self) -> impl Iterator<Item = u32> {
+        let further = self.further_eos_token_ids.iter().copied();
+        std::iter::once(self.info.eos_token_id).chain(further)
     }
 }
 

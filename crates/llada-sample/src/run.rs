@@ -432,19 +432,17 @@ impl Run {
             return;
         }
         let known = self.settled().len();
+        let further = &self.request.config.further_eos_token_ids;
+        let is_eos = |id: &u32| *id == self.info.eos_token_id || further.contains(id);
         let answer = &mut self.canvas[self.answer.clone()];
-        let end = answer[..known]
-            .iter()
-            .position(|&id| id == self.info.eos_token_id);
+        let end = answer[..known].iter().position(is_eos);
         let tail_is_masked = answer.contains(&self.info.mask_token_id);
         let is_end = |&end: &usize| {
             let after = self.answer.start + end + 1..self.answer.end;
-            tail_is_masked
-                && answer[end] == self.info.eos_token_id
-                && !self.is_given[after].contains(&true)
+            tail_is_masked && !self.is_given[after].contains(&true)
         };
         if let Some(end) = end.filter(is_end) {
-            answer[end..].fill(self.info.eos_token_id);
+            answer[end + 1..].fill(self.info.eos_token_id);
             self.ended = true;
         }
     }

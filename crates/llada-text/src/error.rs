@@ -1,6 +1,8 @@
 //! What can go wrong with a tokenizer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use llada_files::looks_like;
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -36,6 +38,16 @@ pub enum Error {
         /// The system's answer.
         #[source]
         source: std::io::Error,
+    },
+    /// A file is something else than what its name says, such as a pointer of Git LFS.
+    #[error("tokenizer: {path} is {what}: {advice}", path = path.display())]
+    OtherFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
     },
     /// A file is not a tokenizer in the Hugging Face `tokenizer.json` format.
     #[error(
@@ -169,4 +181,18 @@ pub enum Error {
         /// The least count that was asked for.
         min_count: usize,
     },
+}
+
+impl Error {
+    /// This error of a reader of JSON, or the one that says what the file is instead.
+    pub(crate) fn or_other(self, path: &Path, bytes: &[u8]) -> Self {
+        match looks_like::other_than(looks_like::JSON, path, bytes) {
+            Some((what, advice)) => Self::OtherFile {
+                path: path.to_owned(),
+                what,
+                advice,
+            },
+            None => self,
+        }
+    }
 }

@@ -141,12 +141,13 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
         return Ok(None);
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    serde_json::from_str(text)
-        .map(Some)
-        .map_err(|source| Error::Config {
+    serde_json::from_str(text).map(Some).map_err(|source| {
+        let error = Error::Config {
             path: path.to_owned(),
             source,
-        })
+        };
+        error.or_other(path, text.as_bytes())
+    })
 }
 
 /// The content of a file, if it exists.

@@ -5,7 +5,7 @@ mod tests;
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use serde_json::Value;
@@ -477,9 +477,12 @@ impl Tokenizer {
     }
 
     fn parse(json: Vec<u8>, path: &Path) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|source| Error::Parse {
-            path: PathBuf::from(path),
-            source,
+        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|source| {
+            let error = Error::Parse {
+                path: path.to_owned(),
+                source,
+            };
+            error.or_other(path, &json)
         })?;
         // As in a plain call in Python, where both are off whatever the file says.
         let mut inner = inner;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use llada_model::convert::{Report, convert, convert_to_gguf};
-use llada_model::{GgufType, LladaModel, ModelConfig, ModelSource};
+use llada_model::{GgufType, LladaModel, ModelConfig, ModelSource, Origin};
 use llada_sample::AnswerLength;
 use llada_tensor::{Device, Precision};
 use llada_text::{ChatTemplate, Error as TextError, Tokenizer};
@@ -41,6 +41,15 @@ impl Checkpoint {
         Ok(Self { source })
     }
 
+    /// Lays a LoRA adapter of PEFT on the weights, see [`ModelSource::with_adapter`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn with_adapter(self, dir: &Path, scale: f64) -> Result<Self, LoadError> {
+        let source = self.source.with_adapter(dir, scale)?;
+        Ok(Self { source })
+    }
+
     /// The configuration, with the fields of `config.json`.
     #[must_use]
     pub fn config(&self) -> &ModelConfig {
@@ -58,10 +67,10 @@ impl Checkpoint {
     /// # Errors
     /// One that names the file, if it is not there or not supported.
     pub fn tokenizer(&self) -> Result<Tokenizer, LoadError> {
-        match &self.source {
-            ModelSource::Folder { path, .. } => Ok(Tokenizer::from_dir(path)?),
-            ModelSource::Gguf(file) => gguf::tokenizer(file),
-            ModelSource::Memory(_) => Ok(Tokenizer::from_bytes(TOKENIZER)?),
+        match self.source.origin() {
+            Origin::Folder { path, .. } => Ok(Tokenizer::from_dir(path)?),
+            Origin::Gguf(file) => gguf::tokenizer(file),
+            Origin::Memory(_) => Ok(Tokenizer::from_bytes(TOKENIZER)?),
         }
     }
 
@@ -72,6 +81,7 @@ impl Checkpoint {
         let said = self.config().other.get("whole_documents");
         Llada {
             model,
+            further_eos_token_ids: self.source.further_eos_token_ids().to_vec(),
             answer_length: match is_character_level {
                 // The first line of a quatrain has three more.
                 true => AnswerLength::Prompts(3),
@@ -91,10 +101,10 @@ impl Checkpoint {
     /// [`TextError::NoChatTemplate`] if there is none, as in the embedded model; others that name
     /// the file.
     pub fn template(&self) -> Result<ChatTemplate, LoadError> {
-        match &self.source {
-            ModelSource::Folder { path, .. } => Ok(ChatTemplate::from_dir(path)?),
-            ModelSource::Gguf(file) => gguf::chat_template(file),
-            ModelSource::Memory(_) => {
+        match self.source.origin() {
+            Origin::Folder { path, .. } => Ok(ChatTemplate::from_dir(path)?),
+            Origin::Gguf(file) => gguf::chat_template(file),
+            Origin::Memory(_) => {
                 let path = "the embedded poem model".into();
                 Err(TextError::NoChatTemplate { path }.into())
             }
@@ -106,8 +116,8 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::template`]; if there is none of this name.
     pub fn named_template(&self, name: &str) -> Result<ChatTemplate, LoadError> {
-        match &self.source {
-            ModelSource::Folder { path, .. } => Ok(ChatTemplate::named(path, name)?),
+        match self.source.origin() {
+            Origin::Folder { path, .. } => Ok(ChatTemplate::named(path, name)?),
             _ => Err(TextError::NoSuchTemplate {
                 path: self.name(),
                 name: name.to_owned(),
@@ -121,8 +131,8 @@ impl Checkpoint {
     /// write.
     #[must_use]
     pub fn template_without_source(&self) -> ChatTemplate {
-        let special = match &self.source {
-            ModelSource::Folder { path, .. } => ChatTemplate::special_of(path).unwrap_or_default(),
+        let special = match self.source.origin() {
+            Origin::Folder { path, .. } => ChatTemplate::special_of(path).unwrap_or_default(),
             _ => self
                 .template()
                 .map(|template| template.special().to_vec())
@@ -133,10 +143,10 @@ impl Checkpoint {
 
     /// What the model is called in messages.
     fn name(&self) -> PathBuf {
-        match &self.source {
-            ModelSource::Folder { path, .. } => path.clone(),
-            ModelSource::Gguf(file) => file.path().to_owned(),
-            ModelSource::Memory(_) => "the embedded poem model".into(),
+        match self.source.origin() {
+            Origin::Folder { path, .. } => path.clone(),
+            Origin::Gguf(file) => file.path().to_owned(),
+            Origin::Memory(_) => "the embedded poem model".into(),
         }
     }
 
@@ -193,7 +203,7 @@ impl Checkpoint {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Report, LoadError> {
         // The files of a folder are copied as they are.
-        let is_folder = matches!(self.source, ModelSource::Folder { .. });
+        let is_folder = matches!(self.source.origin(), Origin::Folder { .. });
         let (tokenizer, template) = match is_folder {
             true => (None, None),
             false => self.text()?,
@@ -233,8 +243,8 @@ impl Checkpoint {
 
     /// The tokenizer and the chat template, where they are there: weights can do without.
     fn text(&self) -> Result<(Option<Tokenizer>, Option<ChatTemplate>), LoadError> {
-        let tokenizer = match &self.source {
-            ModelSource::Gguf(file) if !gguf::has_tokenizer(file)? => return Ok((None, None)),
+        let tokenizer = match self.source.origin() {
+            Origin::Gguf(file) if !gguf::has_tokenizer(file)? => return Ok((None, None)),
             _ => match self.tokenizer() {
                 Err(LoadError::Text(TextError::Missing { .. })) => None,
                 other => Some(other?),

@@ -161,6 +161,7 @@ impl<M: MaskPredictor> Llada<M> {
     pub fn policy(&self) -> Policy {
         let unk_token_id = self.tokenizer.unk_token_id();
         Policy {
+            further_eos_token_ids: self.further_eos_token_ids.clone(),
             unk_token_id,
             eot_token_id: self.tokenizer.token_to_id("<|eot_id|>"),
             whole_documents: self.whole_documents,
@@ -345,8 +346,9 @@ impl<M: MaskPredictor> Llada<M> {
 
     /// The tokens of an answer before its EOS. One in an infill was given, and ends nothing.
     fn up_to_end<'t>(&self, answer: &'t [u32], is_infill: bool) -> &'t [u32] {
-        let eos = self.info().eos_token_id;
-        let end = answer.iter().position(|&id| id == eos && !is_infill);
+        let policy = self.policy();
+        let is_end = |id: &u32| !is_infill && policy.ends().any(|end| end == *id);
+        let end = answer.iter().position(is_end);
         &answer[..end.unwrap_or(answer.len())]
     }
 

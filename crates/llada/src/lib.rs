@@ -62,6 +62,8 @@ pub struct Llada<M = FrozenModel> {
     pub model: M,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
+    /// Tokens that end an answer beside the EOS, see [`ModelSource::further_eos_token_ids`].
+    pub further_eos_token_ids: Vec<u32>,
     /// Length of an answer if none is asked for.
     pub answer_length: AnswerLength,
     /// Whether the model was trained on whole documents, so that a text is shown with its end.

@@ -22,8 +22,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     };
     // Ids need no tokenizer.
     let only_ids = given.iter().all(Given::is_ids) && args.constraints.is_empty();
-    let has_tokenizer =
-        || Ok::<_, anyhow::Error>(open(args.model.model.as_deref())?.tokenizer().is_ok());
+    let has_tokenizer = || {
+        Ok::<_, anyhow::Error>(
+            open(args.model.model.as_deref(), &args.model.adapter)?
+                .tokenizer()
+                .is_ok(),
+        )
+    };
     let (llada, checkpoint) = match only_ids && args.stop.is_empty() && !has_tokenizer()? {
         true => (load_for_ids(&args.model)?, None),
         false => {

@@ -22,7 +22,11 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
         }
     };
     let only_ids = given.iter().all(Given::is_ids);
-    let llada = match only_ids && open(args.model.model.as_deref())?.tokenizer().is_err() {
+    let llada = match only_ids
+        && open(args.model.model.as_deref(), &args.model.adapter)?
+            .tokenizer()
+            .is_err()
+    {
         true => load_for_ids(&args.model)?,
         false => load(&args.model)?,
     };

@@ -1,7 +1,7 @@
 //! `llada inspect`.
 
 use anyhow::Result;
-use llada::ModelSource;
+use llada::model::Origin;
 use serde_json::{Value, json};
 
 use crate::args::{Format, InspectArgs};
@@ -13,8 +13,8 @@ pub(crate) fn run(args: &InspectArgs) -> Result<()> {
     let config = match (&args.preset, &args.dir) {
         (Some(name), _) => preset(name)?,
         (None, model) => {
-            let checkpoint = open(model.as_deref())?;
-            if let ModelSource::Gguf(file) = checkpoint.source() {
+            let checkpoint = open(model.as_deref(), &[])?;
+            if let Origin::Gguf(file) = checkpoint.source().origin() {
                 tensor_types = Some(file.tensor_types());
             }
             checkpoint.config().clone()

@@ -14,7 +14,11 @@ use crate::output::print;
 
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let is_ids = args.prompt.is_none() && args.target.is_none();
-    let llada = match is_ids && open(args.model.model.as_deref())?.tokenizer().is_err() {
+    let llada = match is_ids
+        && open(args.model.model.as_deref(), &args.model.adapter)?
+            .tokenizer()
+            .is_err()
+    {
         true => load_for_ids(&args.model)?,
         false => load(&args.model)?,
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use llada::diffusion::{MaskPredictor as _, Trainable as _};
 use llada::model::companions::carry_along;
-use llada::model::{LoraConfig, ModelSource};
+use llada::model::{LoraConfig, Origin};
 use llada::text::{ChatTemplate, Error as TextError};
 use llada::train::{
     Communicator, Data, SpecialIds, Summary, TrainConfig, parameters_checksum, sft_config_help,
@@ -41,7 +41,7 @@ fn sft_as(
     lora.as_ref().map(LoraConfig::check).transpose()?;
     let run = open(communicator, run_dir, args.train.dry_run)?;
     let device = crate::config::device(&args.train.run)?;
-    let checkpoint = crate::config::open(args.model.as_deref())?;
+    let checkpoint = crate::config::open(args.model.as_deref(), &args.adapter)?;
     let precision = config.train.precision.into();
     let Llada {
         model, tokenizer, ..
@@ -72,9 +72,9 @@ fn sft_as(
         tell(&data);
     }
     if communicator.rank() == 0 && !args.train.dry_run {
-        let folder = match checkpoint.source() {
-            ModelSource::Folder { path, .. } => Some(path.as_path()),
-            ModelSource::Gguf(_) | ModelSource::Memory(_) => None,
+        let folder = match checkpoint.source().origin() {
+            Origin::Folder { path, .. } => Some(path.as_path()),
+            Origin::Gguf(_) | Origin::Memory(_) => None,
         };
         let missing = carry_along(folder, run.path(), &mut model_config)?;
         if !missing.is_empty() {
@@ -88,7 +88,11 @@ fn sft_as(
             template.save(run.path())?;
         }
         if let Some(lora) = &lora {
-            let (base, revision) = base_of(args.model.as_deref());
+            // What adapters were merged into is in no folder that PEFT could be told of.
+            let (base, revision) = match args.adapter.is_empty() {
+                true => base_of(args.model.as_deref()),
+                false => (None, None),
+            };
             lora.save(run.path(), base.as_deref(), revision.as_deref())?;
         }
     }

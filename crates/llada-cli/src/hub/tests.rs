@@ -39,6 +39,9 @@ fn what_looks_like_a_path_is_one() {
         ".",
         "a/b/c@main",
         "C:\\models\\a",
+        "runs/model.gguf",
+        "runs/model.safetensors",
+        "runs/config.json",
     ] {
         assert!(!may_be_id(path), "{path}");
         let resolved = resolve(Path::new(path)).expect("a path");

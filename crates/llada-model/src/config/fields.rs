@@ -1,24 +1,115 @@
-//! Which fields a configuration may have.
+//! Fields of `config.json` that are looked at before the others: which model it is, and the rotary
+//! frequencies, which transformers writes in several places.
 
-use super::{ModelConfig, SUPPORTED_VALUES};
+use serde_json::{Map, Value};
 
-impl ModelConfig {
-    /// Names of all fields with a meaning: those of this type, and those of the reference that may
-    /// have one value alone. A `config.json` of others may have more, which change nothing.
-    ///
-    /// # Panics
-    /// Never: the preset exists, and every field is representable in JSON.
-    #[must_use]
-    pub fn field_names() -> Vec<String> {
-        let mut config = crate::preset("llada-25m").expect("a preset");
-        // Left out where it is false.
-        config.causal = true;
-        let own = serde_json::to_value(&config).expect("plain fields and strings");
-        let own = own
-            .as_object()
-            .expect("a configuration is an object")
-            .keys();
-        let of_reference = SUPPORTED_VALUES.iter().map(|(name, _)| (*name).to_owned());
-        own.cloned().chain(of_reference).collect()
+use super::SUPPORTED_ARCHITECTURE;
+use crate::{Error, Result};
+
+type Fields = Map<String, Value>;
+
+const MODEL_TYPE: &str = "llada";
+
+/// Refuses models of other kinds by their names: of their other fields the first that is missing
+/// would be named, which says nothing.
+///
+/// # Errors
+/// [`Error::UnsupportedField`].
+pub(super) fn check_kind(fields: &Fields) -> Result<()> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let unsupported =
+        |field, value: &str, expected| Err(Error::unsupported(field, value, expected));
+    let names: Vec<String> = match fields.get("architectures") {
+        None => Vec::new(),
+        Some(Value::Array(names)) => names.iter().map(text).collect(),
+        Some(other) => vec![text(other)],
+    };
+    if names.iter().any(|name| name == SUPPORTED_ARCHITECTURE) {
+        return Ok(());
     }
+    if fields.contains_key("architectures") {
+        return unsupported("architectures", &names.join(", "), SUPPORTED_ARCHITECTURE);
+    }
+    match fields.get("model_type") {
+        None | Some(Value::Null) => {}
+        Some(Value::String(name)) if name == MODEL_TYPE => {}
+        Some(other) => return unsupported("model_type", &text(other), MODEL_TYPE),
+    }
+    if fields.contains_key("hidden_size") && !fields.contains_key("d_model") {
+        let got = "missing, and hidden_size is there in place of d_model,";
+        return unsupported("architectures", got, SUPPORTED_ARCHITECTURE);
+    }
+    Ok(())
+}
+
+/// Puts the base of the rotary frequencies into `rope_theta` from where it is: at the top, or in
+/// `rope_parameters`, where transformers 5 writes it, or in `rope_scaling`.
+///
+/// # Errors
+/// [`Error::UnsupportedField`] if two places differ, if `rope_parameters` has no base, or if
+/// frequencies are scaled: every type but `default`.
+pub(super) fn take_rope(fields: &mut Fields) -> Result<()> {
+    const THETA: &str = "rope_theta";
+    let unsupported = |field, value: &dyn std::fmt::Display, expected: &str| {
+        Err(Error::unsupported(field, value, expected))
+    };
+    let mut found = fields.get(THETA).filter(|value| !value.is_null()).cloned();
+    for field in ["rope_parameters", "rope_scaling"] {
+        let value = match fields.get(field) {
+            None | Some(Value::Null) => continue,
+            Some(value) => value,
+        };
+        let Some(object) = value.as_object() else {
+            return unsupported(field, value, "an object or null");
+        };
+        let is_set = |name: &&str| object.get(*name).is_some_and(|value| !value.is_null());
+        let types = ["rope_type", "type"].into_iter().filter(is_set);
+        let types: Vec<&Value> = types.map(|name| &object[name]).collect();
+        let is_default = |kind: &&&Value| kind.as_str() == Some("default");
+        if let Some(kind) = types.iter().find(|kind| !is_default(kind)) {
+            let expected = "rope_type \"default\" (frequencies that are not scaled)";
+            return unsupported(field, kind, expected);
+        }
+        // `partial_rotary_factor`, the factors of a scaling, parameters for each type of layer.
+        let is_known = |name: &str| [THETA, "rope_type", "type"].contains(&name);
+        let changes = |(name, value): &(&String, &Value)| {
+            let is_one = value
+                .as_f64()
+                .is_some_and(|x| (x - 1.0).abs() < f64::EPSILON);
+            !is_known(name) && !value.is_null() && !is_one
+        };
+        if let Some((name, value)) = object.iter().find(changes) {
+            let value = format!("{name} = {value}");
+            return unsupported(
+                field,
+                &value,
+                "a base alone (frequencies that are not scaled)",
+            );
+        }
+        let theta = object.get(THETA).filter(|value| !value.is_null());
+        match (theta, &found) {
+            (Some(inner), Some(outer)) if inner.as_f64() != outer.as_f64() => {
+                let value = format!("{THETA} = {inner}");
+                return unsupported(field, &value, &format!("{outer}, which another field says"));
+            }
+            (Some(inner), None) => found = Some(inner.clone()),
+            (None, None) if field == "rope_parameters" => {
+                return unsupported(field, value, "a rope_theta, in it or beside it");
+            }
+            _ => {}
+        }
+    }
+    match fields.get("rope_type") {
+        None | Some(Value::Null) => {}
+        Some(kind) if kind.as_str() == Some("default") => {}
+        Some(kind) => return unsupported("rope_type", kind, "\"default\""),
+    }
+    match found {
+        Some(theta) => fields.insert(THETA.to_owned(), theta),
+        None => fields.remove(THETA),
+    };
+    Ok(())
 }

@@ -185,7 +185,11 @@ impl Keys {
         let tensors = &self.header.tensors;
         let (name, path) = ("token_embd.weight".to_owned(), self.path.clone());
         let embedding = tensors.get(&name);
-        let embedding = embedding.ok_or(Error::MissingTensor { name, path })?;
+        let embedding = embedding.ok_or(Error::MissingTensor {
+            name,
+            path,
+            hint: String::new(),
+        })?;
         let rows = embedding.shape.first().copied().unwrap_or(0);
         let has = |name| tensors.contains_key(name);
         let mut fields = json!({
@@ -252,7 +256,11 @@ impl Keys {
         for (name, shape) in &needed {
             let Some(entry) = tensors.get(name) else {
                 let (name, path) = (name.clone(), self.path.clone());
-                return Err(Error::MissingTensor { name, path });
+                return Err(Error::MissingTensor {
+                    name,
+                    path,
+                    hint: String::new(),
+                });
             };
             if entry.shape != *shape {
                 let got = format!("shape {:?}", entry.shape);

@@ -6,13 +6,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use llada_files::looks_like;
 use memmap2::Mmap;
 
 use super::fault;
 use super::header::Header;
 use super::keys::Keys;
 use crate::files::map_file;
-use crate::looks_like::{self, other_than};
 use crate::{Error, Result};
 
 const NUMBER: &str = "split.no";
@@ -70,8 +70,8 @@ pub(super) fn open(path: &Path) -> Result<(Keys, Vec<File>)> {
 
 fn open_one(path: &Path) -> Result<Keys> {
     let map = Arc::new(map_file(path)?);
-    let header = Header::parse(&map, path)
-        .map_err(|error| other_than(looks_like::GGUF, path, &map).unwrap_or(error))?;
+    let header =
+        Header::parse(&map, path).map_err(|error| error.or_other(looks_like::GGUF, path, &map))?;
     let path = path.to_owned();
     Ok(Keys { map, path, header })
 }

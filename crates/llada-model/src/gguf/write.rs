@@ -108,7 +108,8 @@ fn keys(config: &ModelConfig, kind: GgufType, target: &Path) -> Vec<(String, Ggu
     use GgufValue::{Flag, Number, Real, Text};
     let number = |n: usize| Number(u32::try_from(n).expect("checked to be at most 2^28"));
     let name = target.file_stem().unwrap_or_default().to_string_lossy();
-    let pad = config.pad_token_id.unwrap_or(config.eos_token_id);
+    let eos = config.eos_token_id.usual();
+    let pad = config.pad_token_id.unwrap_or(eos);
     let keys = [
         ("general.architecture", Text("llada".to_owned())),
         ("general.type", Text("model".to_owned())),
@@ -131,7 +132,7 @@ fn keys(config: &ModelConfig, kind: GgufType, target: &Path) -> Vec<(String, Ggu
         ("llada.vocab_size", number(config.vocab_size)),
         ("diffusion.shift_logits", Flag(false)),
         ("tokenizer.ggml.mask_token_id", Number(config.mask_token_id)),
-        ("tokenizer.ggml.eos_token_id", Number(config.eos_token_id)),
+        ("tokenizer.ggml.eos_token_id", Number(eos)),
         ("tokenizer.ggml.padding_token_id", Number(pad)),
     ];
     keys.map(|(key, value)| (key.to_owned(), value)).into()

@@ -152,7 +152,10 @@ fn files_that_are_no_model_are_named() {
         remove("model.safetensors"),
         &format!(". holds no model.safetensors; {needed}"),
     );
-    let outside = |folder: &Path| write_index(folder, &json!({"x": "../x.safetensors"}));
+    let outside = |folder: &Path| {
+        fs::remove_file(folder.join("model.safetensors")).expect("was written");
+        write_index(folder, &json!({"x": "../x.safetensors"}));
+    };
     check_folder(
         outside,
         "model.safetensors.index.json: the shard \"../x.safetensors\" is no safetensors file of \
@@ -238,4 +241,163 @@ fn a_wrong_tensor_is_one_error_that_names_it() {
         "tensor lm_head.weight of model.safetensors does not belong to the model that config.json \
          describes",
     );
+}
+
+fn put(folder: &Path, name: &str, tensors: &Tensors) {
+    fs::write(folder.join(name), serialized(tensors)).expect("writable");
+}
+
+/// Tensors of a saved model after a change, in a folder of their own.
+fn changed(fields: &serde_json::Value, change: impl FnOnce(&mut Tensors)) -> tempfile::TempDir {
+    let folder = saved(&model(fields), DType::F32);
+    let mut all = tensors(&read(folder.path(), "model.safetensors"));
+    change(&mut all);
+    put(folder.path(), "model.safetensors", &all);
+    folder
+}
+
+#[test]
+fn the_single_file_comes_before_an_index_that_was_left() {
+    let fields = json!({"include_qkv_bias": true});
+    let folder = saved(&model(&fields), DType::F32);
+    let folder = folder.path();
+    let new = read(folder, "model.safetensors");
+    shard(folder);
+    fs::write(folder.join("model.safetensors"), &new).expect("writable");
+    // Shards that are not looked at.
+    fs::write(folder.join("model-00002-of-00002.safetensors"), b"old").expect("writable");
+    let source = ModelSource::open(folder).expect("a model");
+    check_same(&source, &model(&fields));
+    let [warning] = source.warnings() else {
+        panic!("{:?}", source.warnings())
+    };
+    for name in ["model.safetensors is taken", "model.safetensors.index.json"] {
+        assert!(warning.contains(name), "{warning}");
+    }
+    fs::write(folder.join("model.safetensors.index.json"), "{").expect("writable");
+    check_same(
+        &ModelSource::open(folder).expect("a model"),
+        &model(&fields),
+    );
+}
+
+#[test]
+fn names_that_another_program_has_begun_are_read() {
+    for prefix in ["_orig_mod.", "module.", "base_model.model."] {
+        let folder = changed(&json!({}), |all| {
+            let renamed = all
+                .iter()
+                .map(|(name, x)| (format!("{prefix}{name}"), x.clone()));
+            *all = renamed.collect();
+        });
+        let source = ModelSource::open(folder.path()).expect(prefix);
+        check_same(&source, &model(&json!({})));
+    }
+}
+
+#[test]
+fn a_missing_tensor_shows_the_names_that_are_like_it() {
+    check(
+        |tensors| {
+            let tensor = tensors.remove(K_PROJ).expect("a tensor");
+            tensors.insert("model.layers.1.k_proj.weight".to_owned(), tensor);
+        },
+        &format!(
+            "tensor {K_PROJ} is missing from model.safetensors; similar names are there: \
+             model.layers.1.k_proj.weight"
+        ),
+    );
+}
+
+#[test]
+fn a_tied_tensor_has_either_name_or_both() {
+    const WTE: &str = "model.transformer.wte.weight";
+    const HEAD: &str = "model.transformer.ff_out.weight";
+    let tied = json!({"weight_tying": true});
+    let expected = model(&tied);
+    let folder = changed(&tied, |all| {
+        let tensor = all.remove(WTE).expect("a tensor");
+        all.insert(HEAD.to_owned(), tensor);
+    });
+    check_same(
+        &ModelSource::open(folder.path()).expect("a model"),
+        &expected,
+    );
+    let both = |all: &mut Tensors| drop(all.insert(HEAD.to_owned(), all[WTE].clone()));
+    let folder = changed(&tied, both);
+    check_same(
+        &ModelSource::open(folder.path()).expect("a model"),
+        &expected,
+    );
+    let folder = changed(&tied, |all| {
+        both(all);
+        all.get_mut(HEAD).expect("a tensor").2[40] ^= 1;
+    });
+    let error = ModelSource::open(folder.path())
+        .expect_err("they differ")
+        .to_string();
+    for part in ["weight_tying", WTE, HEAD] {
+        assert!(error.contains(part), "{error}");
+    }
+    let folder = changed(&json!({}), |all| drop(all.remove(HEAD)));
+    let error = ModelSource::open(folder.path())
+        .expect_err("none is tied")
+        .to_string();
+    assert!(error.contains(HEAD), "{error}");
+}
+
+#[test]
+fn all_tokens_that_end_an_answer_are_known() {
+    let folder = saved(&model(&json!({"eos_token_id": [1, 4]})), DType::F32);
+    let folder = folder.path();
+    let ends = || {
+        let source = ModelSource::open(folder).expect("a model");
+        source.further_eos_token_ids().to_vec()
+    };
+    assert_eq!(ends(), [4]);
+    let write = |text: &str| fs::write(folder.join("generation_config.json"), text);
+    write(r#"{"eos_token_id": [5, 1, 4, 99]}"#).expect("writable");
+    assert_eq!(ends(), [4, 5]);
+    write(r#"{"eos_token_id": 6}"#).expect("writable");
+    assert_eq!(ends(), [4, 6]);
+    write(r#"{"max_new_tokens": 6}"#).expect("writable");
+    assert_eq!(ends(), [4]);
+    write("<!doctype html>").expect("writable");
+    let error = ModelSource::open(folder).expect_err("a page").to_string();
+    assert!(
+        error.contains("generation_config.json is a web page"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_a_folder_holds_in_place_of_weights_is_named() {
+    let needed = "expected config.json and model.safetensors (or model.safetensors.index.json)";
+    let check = |name: &'static str, hint: &str| {
+        let instead = |folder: &Path| {
+            fs::remove_file(folder.join("model.safetensors")).expect("was written");
+            fs::write(folder.join(name), b"x").expect("writable");
+        };
+        let hint = format!(". holds no model.safetensors; {needed}; {name} is {hint}");
+        check_folder(instead, &hint);
+    };
+    check(
+        "pytorch_model.bin",
+        "a Python pickle, as PyTorch saves them: load it in PyTorch and save it again as \
+         safetensors (save_pretrained)",
+    );
+    check(
+        "model.safetensors.incomplete",
+        "a download that broke off: fetch it again",
+    );
+    check("m.gguf", "a GGUF file: give the file itself as the model");
+    check(
+        "consolidated.safetensors",
+        "weights under a name that is not looked for: rename it if it is the whole model, or \
+         fetch the index of the shards",
+    );
+    let error = ModelSource::open(Path::new("./nowhere"))
+        .expect_err("nothing")
+        .to_string();
+    assert!(error.starts_with("./nowhere does not exist"), "{error}");
 }

@@ -66,6 +66,7 @@ fn config() -> impl Strategy<Value = SampleConfig> {
         cache: CacheMode::None,
         refresh: RefreshPolicy::default(),
         early_stop: false,
+        further_eos_token_ids: Vec::new(),
         seed: numbers.3,
         suppress_mask: flags.0,
         logits_eos_inf: if flags.1 { vec![EOS] } else { Vec::new() },
@@ -407,4 +408,24 @@ fn parallel_decoding_takes_fewer_steps_the_less_it_asks() {
     let between = steps(Process::Threshold(0.5));
     assert!((4..24).contains(&between), "{between}");
     assert!(steps(Process::Factor(2.0)) < steps(Process::Factor(0.5)));
+}
+
+#[test]
+fn a_further_end_ends_an_answer_as_the_eos_does() {
+    let answer = |further: &[u32]| {
+        let config = SampleConfig {
+            steps: 7,
+            gen_length: 8,
+            early_stop: true,
+            further_eos_token_ids: further.to_vec(),
+            ..SampleConfig::default()
+        };
+        let mut request = Request::generate(vec![1, 2], config);
+        if let Task::Generate { constraints, .. } = &mut request.task {
+            *constraints = vec![(0, 3)];
+        }
+        run(&[request])[0].answer().to_vec()
+    };
+    assert_eq!(answer(&[3]), [&[3][..], &[EOS; 7]].concat());
+    assert_ne!(answer(&[])[1..], [EOS; 7]);
 }

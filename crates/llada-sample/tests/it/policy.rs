@@ -205,3 +205,24 @@ fn a_text_without_masks_is_refused_as_such() {
         "request 0: the text to fill in has no mask"
     );
 }
+
+#[test]
+fn all_ends_of_an_answer_are_kept_out_or_kept_last() {
+    let policy = Policy {
+        further_eos_token_ids: vec![11, 12],
+        eot_token_id: Some(12),
+        ..published()
+    };
+    let overrides = Overrides {
+        confidence_eos_eot_inf: true,
+        early_stop: true,
+        ..Overrides::default()
+    };
+    let config = policy
+        .request(text(&[1, MASK]), false, &overrides)
+        .unwrap()
+        .config;
+    assert_eq!(config.logits_eos_inf, [EOS, 11, 12]);
+    assert_eq!(config.confidence_eos_eot_inf, [EOS, 11, 12]);
+    assert_eq!(config.further_eos_token_ids, [11, 12]);
+}

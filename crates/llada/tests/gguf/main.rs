@@ -111,7 +111,7 @@ fn check_values(gguf: &Gguf, expected: &str) {
 
 #[track_caller]
 fn check_runs(gguf: Gguf) {
-    let source = ModelSource::Gguf(gguf);
+    let source = ModelSource::from(gguf);
     let model = source.frozen(&device(), Precision::F32).unwrap();
     let batch = TokenBatch::new(&[[3, 5, 5, 2]]).unwrap();
     let logits = model.logits(Query::new(&batch, &[1, 2])).unwrap();

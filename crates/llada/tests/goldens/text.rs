@@ -147,7 +147,7 @@ fn a_conversation_goes_on_as_in_the_reference() {
         let tokenizer = Tokenizer::from_dir(&folder).unwrap();
         let template = ChatTemplate::from_dir(&folder).unwrap();
         let model = load(case.text("model"), &device(), Precision::F32);
-        let eos = model.config().eos_token_id;
+        let eos = model.config().eos_token_id.usual();
         let mut context: Vec<u32> = Vec::new();
         for turn in list(&case, "turns") {
             let rendered = template

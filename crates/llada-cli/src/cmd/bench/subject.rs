@@ -40,6 +40,11 @@ impl Subject {
     /// What the flags ask for; no weight is made or read yet.
     pub(super) fn new(args: &SubjectArgs, batch: usize, usual: Option<&str>) -> Result<Self> {
         let device = device(&args.model.run)?;
+        if !args.model.adapter.is_empty() {
+            let hint = "--adapter: it is merged when a model is loaded and changes no speed; leave \
+                        it out";
+            return Err(Misuse::of(hint));
+        }
         let asked = precision(args.model.dtype);
         let usual = usual.filter(|_| args.model.model.is_none());
         let (weights, config) = match (args.preset.as_deref().or(usual), &args.model.model) {

@@ -31,6 +31,8 @@ pub(super) fn run(args: &ReversalArgs) -> Result<()> {
         let model = Some(dir.clone());
         let arm = load(&ModelArgs {
             model,
+            // Of the other model.
+            adapter: Vec::new(),
             ..args.model.clone()
         })?;
         if !arm.info().is_autoregressive() {

@@ -69,6 +69,7 @@ fn point(
 ) -> Result<Option<ScalingPoint>> {
     let llada = load(&ModelArgs {
         model: Some(run.to_owned()),
+        adapter: Vec::new(),
         dtype: args.dtype,
         run: args.run.clone(),
     })?;

@@ -183,11 +183,11 @@ mod tests {
     #[test]
     fn the_section_may_name_the_mask_and_the_end() {
         let plain = config(SHAPE).expect("valid");
-        assert_eq!((plain.mask_token_id, plain.eos_token_id), (0, 1));
+        assert_eq!((plain.mask_token_id, plain.eos_token_id.usual()), (0, 1));
         assert_eq!((plain.vocab_size, plain.max_sequence_length), (6, 8));
         let lines =
             format!("{SHAPE}mask_token_id = 2\nrope_theta = 500.0\nactivation_type = \"silu\"");
         let named = config(&lines).expect("valid");
-        assert_eq!((named.mask_token_id, named.eos_token_id), (2, 1));
+        assert_eq!((named.mask_token_id, named.eos_token_id.usual()), (2, 1));
     }
 }

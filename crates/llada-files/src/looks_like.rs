@@ -3,32 +3,30 @@
 
 use std::path::Path;
 
-use crate::Error;
+/// What readers expect, as [`other_than`] names it.
+pub const GGUF: &str = "a GGUF file";
+/// As [`GGUF`].
+pub const SAFETENSORS: &str = "a safetensors file";
+/// As [`GGUF`].
+pub const JSON: &str = "a JSON text";
 
-/// What the readers of this crate expect, as [`other_than`] names it.
-pub(crate) const GGUF: &str = "a GGUF file";
-pub(crate) const SAFETENSORS: &str = "a safetensors file";
+/// What a file is, and what to do about it: `FILE is WHAT: ADVICE`.
+pub type Known = (&'static str, &'static str);
 
 /// The longest header of safetensors that its readers accept, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 /// Text is looked for in so many bytes.
 const HEAD: usize = 512;
 
-/// The error about a file that is something else than `expected` ([`GGUF`] or [`SAFETENSORS`]), by
+/// What a file is that is something else than `expected` ([`GGUF`], [`SAFETENSORS`] or [`JSON`]), by
 /// its name and its first bytes; nothing if it cannot be told.
 ///
 /// For readers that have failed: a file that they can read is what it should be.
-pub(crate) fn other_than(expected: &'static str, path: &Path, bytes: &[u8]) -> Option<Error> {
-    let (what, advice) = by_name(path).or_else(|| by_content(bytes))?;
-    (what != expected).then(|| Error::OtherFile {
-        path: path.to_owned(),
-        what,
-        expected,
-        advice,
-    })
+#[must_use]
+pub fn other_than(expected: &str, path: &Path, bytes: &[u8]) -> Option<Known> {
+    let known = by_name(path).or_else(|| by_content(bytes))?;
+    (known.0 != expected).then_some(known)
 }
-
-type Known = (&'static str, &'static str);
 
 const FETCH_AGAIN: &str = "fetch it again";
 
@@ -87,11 +85,11 @@ fn text(head: &[u8]) -> Option<Known> {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
     let text = text.trim_start_matches('\u{feff}').trim_start();
     if text.starts_with("version https://") && text.contains("oid sha256:") {
-        let advice = "the weights themselves were not fetched, run `git lfs pull` in its folder";
+        let advice = "the file itself was not fetched, run `git lfs pull` in its folder";
         return Some(("a pointer of Git LFS", advice));
     }
     if text.starts_with("/annex/objects/") {
-        let advice = "the weights themselves were not fetched, run `git annex get` in its folder";
+        let advice = "the file itself was not fetched, run `git annex get` in its folder";
         return Some(("a pointer of git-annex", advice));
     }
     let html = ["<!doctype html", "<html", "<head", "<?xml"];
@@ -102,8 +100,8 @@ fn text(head: &[u8]) -> Option<Known> {
     }
     let json = ["{\"", "{\n", "{ "];
     if json.iter().any(|start| text.starts_with(start)) {
-        let advice = "give the weights, or the folder that holds them and config.json";
-        return Some(("a JSON text", advice));
+        let advice = "give a GGUF file, or the folder that holds the weights and config.json";
+        return Some((JSON, advice));
     }
     None
 }

@@ -2,9 +2,9 @@ use super::*;
 
 #[track_caller]
 fn check(name: &str, bytes: &[u8], parts: &[&str]) {
-    let error = other_than(GGUF, Path::new(name), bytes);
-    let message = error.expect("is told").to_string();
-    for part in [name].iter().chain(parts) {
+    let (what, advice) = other_than(GGUF, Path::new(name), bytes).expect("is told");
+    let message = format!("{what}: {advice}");
+    for part in parts {
         assert!(message.contains(part), "no {part:?} in {message}");
     }
 }
@@ -34,6 +34,16 @@ fn files_that_are_something_else_are_named() {
         &["safetensors", "folder"],
     );
     check("a.1f2e3d4c.incomplete", b"GGUF", &["broke off"]);
+}
+
+#[test]
+fn a_text_in_place_of_json_is_named() {
+    let path = Path::new("config.json");
+    let what = |bytes: &[u8]| other_than(JSON, path, bytes).map(|(what, _)| what);
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    assert_eq!(what(pointer), Some("a pointer of Git LFS"));
+    assert_eq!(what(b"<html>"), Some("a web page (HTML)"));
+    assert_eq!(what(b"{\"d_model\": "), None);
 }
 
 #[test]
