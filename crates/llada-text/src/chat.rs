@@ -9,8 +9,10 @@ mod source;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use jiff::Zoned;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -87,8 +89,9 @@ pub struct ChatInputs {
     pub documents: Option<Vec<Value>>,
     /// Further variables, such as `enable_thinking`.
     pub variables: Map<String, Value>,
-    /// The time that `strftime_now` tells; now, if there is none.
-    pub now: Option<Zoned>,
+    /// The time that `strftime_now` tells, in UTC; if there is none, the time of the clock in the
+    /// zone of the machine.
+    pub now: Option<SystemTime>,
 }
 
 /// The template of a checkpoint, in Jinja, with the special tokens that it may write.
@@ -241,7 +244,9 @@ impl ChatTemplate {
         messages: &[Message],
         inputs: &ChatInputs,
     ) -> std::result::Result<String, minijinja::Error> {
-        let environment = environment::environment(&inputs.now.clone().unwrap_or_else(Zoned::now))?;
+        let given = inputs.now.and_then(|now| Timestamp::try_from(now).ok());
+        let now = given.map_or_else(Zoned::now, |now| now.to_zoned(TimeZone::UTC));
+        let environment = environment::environment(&now)?;
         let source = source::prepare(&self.source, &environment::syntax()?);
         let list = |list: &Option<Vec<Value>>| list.clone().map_or(Value::Null, Value::Array);
         let mut variables: Map<String, Value> = self

@@ -154,9 +154,15 @@ impl Reader<'_> {
             source.n_unlearned += 1;
             return Ok(());
         };
+        // A template that writes the date writes that of the data: a resumed run sees the same tokens.
+        let written = place.path.metadata().and_then(|data| data.modified());
+        let inputs = ChatInputs {
+            now: written.ok(),
+            ..of.inputs.clone()
+        };
         let chat = Chat {
             template,
-            inputs: &of.inputs,
+            inputs: &inputs,
         };
         self.look_at_fields(&messages[..last], chat);
         for at in answers {

@@ -124,7 +124,7 @@ fn replay(recorded: &str) {
             tools: list("tools"),
             documents: list("documents"),
             variables,
-            now: Some("2026-11-03T14:05:09[UTC]".parse().unwrap()),
+            now: Some("2026-11-03T14:05:09Z".parse::<Timestamp>().unwrap().into()),
         };
         let name = text(&case["name"]);
         let template =
