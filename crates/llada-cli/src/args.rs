@@ -159,7 +159,7 @@ pub(crate) struct ModelArgs {
     /// of the Hugging Face Hub, which is downloaded once [default: the embedded poem model]
     #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]", display_order = 900)]
     pub(crate) model: Option<PathBuf>,
-    /// Folder of a LoRA adapter of PEFT to merge into the model while it is loaded, and how much it
+    /// Folder of a `LoRA` adapter of PEFT to merge into the model while it is loaded, and how much it
     /// counts (1 unless given); may be given several times
     #[arg(long, value_name = "DIR[:SCALE]", display_order = 901)]
     pub(crate) adapter: Vec<AdapterArg>,
@@ -404,7 +404,7 @@ pub(crate) struct ConvertArgs {
     /// of a GGUF file: f32, f16, bf16, `q8_0` or `q4_0` (all matrices)
     #[arg(long, value_enum, ignore_case = true)]
     pub(crate) dtype: StoredType,
-    /// Folder of a LoRA adapter of PEFT to merge into the weights, and how much it counts (1 unless
+    /// Folder of a `LoRA` adapter of PEFT to merge into the weights, and how much it counts (1 unless
     /// given); may be given several times
     #[arg(long, value_name = "DIR[:SCALE]")]
     pub(crate) adapter: Vec<AdapterArg>,
@@ -443,7 +443,7 @@ pub(crate) struct SftArgs {
     /// is fine-tuned [default: the embedded poem model]
     #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]")]
     pub(crate) model: Option<PathBuf>,
-    /// Folder of a LoRA adapter of PEFT to merge into the model before it is fine-tuned, and how
+    /// Folder of a `LoRA` adapter of PEFT to merge into the model before it is fine-tuned, and how
     /// much it counts (1 unless given); may be given several times
     #[arg(long, value_name = "DIR[:SCALE]")]
     pub(crate) adapter: Vec<AdapterArg>,
