@@ -161,7 +161,7 @@ pub(crate) struct ModelArgs {
     pub(crate) model: Option<PathBuf>,
     /// Folder of a `LoRA` adapter of PEFT to merge into the model while it is loaded, and how much it
     /// counts (1 unless given); may be given several times
-    #[arg(long, value_name = "DIR[:SCALE]", display_order = 901)]
+    #[arg(long, value_name = "DIR|ORG/NAME[:SCALE]", display_order = 901)]
     pub(crate) adapter: Vec<AdapterArg>,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and bf16 for
     /// more than a billion parameters
@@ -406,7 +406,7 @@ pub(crate) struct ConvertArgs {
     pub(crate) dtype: StoredType,
     /// Folder of a `LoRA` adapter of PEFT to merge into the weights, and how much it counts (1 unless
     /// given); may be given several times
-    #[arg(long, value_name = "DIR[:SCALE]")]
+    #[arg(long, value_name = "DIR|ORG/NAME[:SCALE]")]
     pub(crate) adapter: Vec<AdapterArg>,
     /// Compare the logits of so many random positions with those of the source; 0: don't
     #[arg(long, default_value_t = 32)]
@@ -445,7 +445,7 @@ pub(crate) struct SftArgs {
     pub(crate) model: Option<PathBuf>,
     /// Folder of a `LoRA` adapter of PEFT to merge into the model before it is fine-tuned, and how
     /// much it counts (1 unless given); may be given several times
-    #[arg(long, value_name = "DIR[:SCALE]")]
+    #[arg(long, value_name = "DIR|ORG/NAME[:SCALE]")]
     pub(crate) adapter: Vec<AdapterArg>,
     #[command(flatten)]
     pub(crate) train: TrainArgs,
