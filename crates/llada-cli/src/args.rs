@@ -174,9 +174,9 @@ pub(crate) struct ModelArgs {
         display_order = 900
     )]
     pub(crate) model: Option<PathBuf>,
-    /// Folder of a LoRA adapter of PEFT to merge into the model while it is loaded, and how much it
+    /// Folder of a `LoRA` adapter of PEFT to merge into the model while it is loaded, and how much it
     /// counts (1 unless given); may be given several times
-    #[arg(long, value_name = "DIR[:SCALE]", display_order = 901)]
+    #[arg(long, value_name = "DIR|ORG/NAME[:SCALE]", display_order = 901)]
     pub(crate) adapter: Vec<AdapterArg>,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and for more than
     /// a billion parameters bf16; of a GGUF file so large the first of bf16, int8 and int4 that takes
@@ -457,9 +457,9 @@ pub(crate) struct ConvertArgs {
     /// of a GGUF file: f32, f16, bf16, `q8_0` or `q4_0` (all matrices)
     #[arg(long, value_enum, ignore_case = true)]
     pub(crate) dtype: StoredType,
-    /// Folder of a LoRA adapter of PEFT to merge into the weights, and how much it counts (1 unless
+    /// Folder of a `LoRA` adapter of PEFT to merge into the weights, and how much it counts (1 unless
     /// given); may be given several times
-    #[arg(long, value_name = "DIR[:SCALE]")]
+    #[arg(long, value_name = "DIR|ORG/NAME[:SCALE]")]
     pub(crate) adapter: Vec<AdapterArg>,
     /// Compare the logits of so many random positions with those of the source; 0: don't
     #[arg(long, default_value_t = 32)]
@@ -500,9 +500,9 @@ pub(crate) struct SftArgs {
     /// is fine-tuned [default: the embedded poem model]
     #[arg(long, value_name = "DIR|FILE.gguf|ORG/NAME[@REV]")]
     pub(crate) model: Option<PathBuf>,
-    /// Folder of a LoRA adapter of PEFT to merge into the model before it is fine-tuned, and how
+    /// Folder of a `LoRA` adapter of PEFT to merge into the model before it is fine-tuned, and how
     /// much it counts (1 unless given); may be given several times
-    #[arg(long, value_name = "DIR[:SCALE]")]
+    #[arg(long, value_name = "DIR|ORG/NAME[:SCALE]")]
     pub(crate) adapter: Vec<AdapterArg>,
     #[command(flatten)]
     pub(crate) train: TrainArgs,

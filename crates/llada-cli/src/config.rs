@@ -110,7 +110,8 @@ pub(crate) fn open(model: Option<&Path>, adapters: &[AdapterArg]) -> Result<Chec
         None => Checkpoint::embedded()?,
     };
     for adapter in adapters {
-        checkpoint = checkpoint.with_adapter(&adapter.dir, adapter.scale)?;
+        let dir = crate::hub::resolve(&adapter.dir)?;
+        checkpoint = checkpoint.with_adapter(&dir, adapter.scale)?;
     }
     for warning in checkpoint.source().warnings() {
         note(&format!("warning: {warning}"));

@@ -72,7 +72,7 @@ impl ModelSource {
         }
     }
 
-    /// Lays a LoRA adapter of PEFT on the weights: the folder `dir` with `adapter_config.json` and
+    /// Lays a `LoRA` adapter of PEFT on the weights: the folder `dir` with `adapter_config.json` and
     /// `adapter_model.safetensors`. What it adds counts `scale` times; several adapters add up.
     /// Values are merged in `f32` when they are read.
     ///
@@ -81,6 +81,23 @@ impl ModelSource {
     pub fn with_adapter(mut self, dir: &Path, scale: f64) -> Result<Self> {
         self.adapters.push(Adapter::open(dir, scale)?);
         self.tensors()?;
+        let own = match &self.origin {
+            Origin::Folder { path, .. } => Some(path),
+            Origin::Gguf(_) | Origin::Memory(_) => None,
+        };
+        // A trainer may have added tokens, or another template.
+        for name in ["tokenizer.json", "chat_template.jinja"] {
+            let Ok(of_adapter) = std::fs::read(dir.join(name)) else {
+                continue;
+            };
+            let of_model = own.and_then(|path| std::fs::read(path.join(name)).ok());
+            if of_model.is_none_or(|of_model| of_model != of_adapter) {
+                self.warnings.push(format!(
+                    "{} is not used: the model has its own, which differs",
+                    dir.join(name).display()
+                ));
+            }
+        }
         Ok(self)
     }
 

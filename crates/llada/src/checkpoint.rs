@@ -41,7 +41,7 @@ impl Checkpoint {
         Ok(Self { source })
     }
 
-    /// Lays a LoRA adapter of PEFT on the weights, see [`ModelSource::with_adapter`].
+    /// Lays a `LoRA` adapter of PEFT on the weights, see [`ModelSource::with_adapter`].
     ///
     /// # Errors
     /// As there.

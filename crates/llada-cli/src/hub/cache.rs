@@ -17,6 +17,8 @@ use anyhow::{Context as _, Result};
 
 use super::RepoId;
 
+/// The configuration of an adapter.
+pub(super) const ADAPTER: &str = "adapter_config.json";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The folders of one repo.
@@ -57,10 +59,15 @@ impl Repo {
             "revision {revision} is not in the cache, {}",
             self.dir.display()
         );
-        for name in ["config.json", "tokenizer.json"] {
-            anyhow::ensure!(dir.join(name).is_file(), "{} lacks {name}", dir.display());
-        }
-        for name in weights(&dir)? {
+        let is_adapter = dir.join(ADAPTER).is_file() && !dir.join("config.json").is_file();
+        let needed = match is_adapter {
+            true => vec!["adapter_model.safetensors".to_owned()],
+            false => {
+                let first = ["config.json", "tokenizer.json"].map(str::to_owned);
+                first.into_iter().chain(weights(&dir)?).collect()
+            }
+        };
+        for name in needed {
             anyhow::ensure!(dir.join(&name).is_file(), "{} lacks {name}", dir.display());
         }
         Ok(dir)

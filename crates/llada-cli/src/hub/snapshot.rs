@@ -7,14 +7,15 @@ use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::RepoId;
-use super::cache::{INDEX, Repo};
+use super::cache::{ADAPTER, INDEX, Repo};
 use super::client::{Client, Revision, Sibling};
 use super::config::HubConfig;
 use super::download;
 use super::retry::{Failure, Retries, retrying};
 
 /// The files that a model may need, beside `*.safetensors`.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
+    ADAPTER,
     "chat_template.jinja",
     "config.json",
     "generation_config.json",
@@ -109,8 +110,12 @@ fn needed(siblings: &[Sibling]) -> Result<BTreeSet<&str>> {
         }
     }
     anyhow::ensure!(
-        names.contains("config.json") && names.iter().any(|name| is_safetensors(name)),
-        "there is no model in it, which has config.json and *.safetensors"
+        ["config.json", ADAPTER]
+            .iter()
+            .any(|name| names.contains(name))
+            && names.iter().any(|name| is_safetensors(name)),
+        "there is no model in it, which has config.json and *.safetensors, and no adapter, which has \
+         {ADAPTER} and *.safetensors"
     );
     Ok(names)
 }

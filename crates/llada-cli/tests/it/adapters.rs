@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{fails, json as run, llada, model};
 
-/// Fine-tunes a model with LoRA; the adapter lies in `RUN/adapter`.
-fn tuned(base: &Path, run: &Path, flags: &[&str]) {
+/// Fine-tunes a model with `LoRA`; the adapter lies in `RUN/adapter`.
+pub(crate) fn tuned(base: &Path, run: &Path, flags: &[&str]) {
     let folder = run.parent().expect("a folder");
     let pairs = folder.join("pairs.jsonl");
     fs::write(&pairs, r#"{"prompt": "春夏", "completion": "秋冬"}"#).expect("writable");

@@ -389,3 +389,38 @@ fn a_folder_with_the_name_of_a_repo_goes_first() {
     works(command);
     assert!(hub.log().is_empty());
 }
+
+#[test]
+fn an_adapter_is_downloaded_and_its_base_is_found() {
+    let (base, out, cache) = (model(), cache(), cache());
+    let run_dir = out.path().join("run");
+    crate::adapters::tuned(base.path(), &run_dir, &[]);
+    let names = ["adapter_config.json", "adapter_model.safetensors"];
+    let read = |name| {
+        (
+            name,
+            fs::read(run_dir.join("adapter").join(name)).expect("written"),
+        )
+    };
+    let hub = Hub::start(names.map(read).into(), |_, reply| reply);
+    let base = base.path().to_str().expect("a plain name");
+    let local = run_dir.join("adapter");
+    let score = |flags: &[&str], is_offline: bool| {
+        let args = ["score", "--target", "秋冬", "--mc-samples", "4"];
+        let mut command = run(&hub.url(), cache.path(), &[&args, flags].concat());
+        command.env("HF_HUB_OFFLINE", if is_offline { "1" } else { "0" });
+        command.assert().success().get_output().stdout.clone()
+    };
+    let local = local.to_str().expect("a plain name");
+    let expected = score(&["--model", base, "--adapter", local], true);
+    assert_eq!(
+        score(&["--model", base, "--adapter", "org/name"], false),
+        expected
+    );
+    // The base in its configuration is a folder here.
+    assert_eq!(score(&["--model", "org/name"], false), expected);
+    assert_eq!(
+        score(&["--model", base, "--adapter", "org/name"], true),
+        expected
+    );
+}

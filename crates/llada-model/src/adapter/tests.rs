@@ -399,9 +399,30 @@ fn adapter_of(run: &Path, base: Option<&str>) -> PathBuf {
                 data: crate::files::encode(&value.to_vec_f32().expect("f32"), DType::F32),
             })
             .collect();
-        crate::files::write_safetensors(&run.join(&file.file), &parts).expect("writable");
+        crate::files::write_safetensors(&run.join(file.file), &parts).expect("writable");
     }
     run.join("adapter")
+}
+
+#[test]
+fn a_tokenizer_of_the_adapter_that_is_not_used_is_told() {
+    let top = tempfile::tempdir().expect("a folder");
+    let base = top.path().join("base");
+    save(&model(&json!({"include_bias": true})), &base, DType::F32).expect("writable");
+    let adapter = adapter_of(&top.path().join("run"), None);
+    let warnings = || {
+        let source = ModelSource::open(&base).and_then(|base| base.with_adapter(&adapter, 1.0));
+        source.expect("fits").warnings().to_vec()
+    };
+    assert_eq!(warnings(), [""; 0]);
+    fs::write(adapter.join("tokenizer.json"), "{}").expect("writable");
+    assert!(
+        warnings()[0].contains("tokenizer.json is not used"),
+        "{:?}",
+        warnings()
+    );
+    fs::write(base.join("tokenizer.json"), "{}").expect("writable");
+    assert_eq!(warnings(), [""; 0]);
 }
 
 #[test]

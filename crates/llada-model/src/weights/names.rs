@@ -10,7 +10,7 @@ pub(super) const HEAD: &str = "model.transformer.ff_out.weight";
 
 /// A tensor that every model has, and only once.
 const ANCHOR: &str = "ln_f.weight";
-/// Modules of PyTorch that only wrap another one: `torch.compile`, FSDP, activation checkpointing.
+/// Modules of `PyTorch` that only wrap another one: `torch.compile`, FSDP, activation checkpointing.
 pub(crate) const WRAPPERS: [&str; 3] = [
     "_orig_mod",
     "_fsdp_wrapped_module",
