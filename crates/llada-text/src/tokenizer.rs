@@ -20,8 +20,8 @@ use crate::vocabulary::Vocabulary;
 /// Name of the file in a checkpoint folder.
 const FILE_NAME: &str = "tokenizer.json";
 
-/// White space in a row, in characters, that is encoded as in Python; at a million a step of it is
-/// skipped, at twice as much with the patterns of published models.
+/// White space in a row, in characters, up to which texts are split as in Python: well below the
+/// million steps after which `fancy-regex` gives up.
 const LONGEST_RUN: usize = 200_000;
 
 /// Stands for a mask in a user's text, besides the mask token itself.
