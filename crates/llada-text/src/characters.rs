@@ -32,12 +32,15 @@ pub(crate) fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, min_count: us
     kept.into_iter().map(|(character, _)| character).collect()
 }
 
-/// The file for `characters`, with the pairs of `fold` (from, to) as its normalizer.
+/// The file for `characters`, with a normalizer that reads characters as others: where a pattern of
+/// `phrases` (a regular expression, and what its matches become) matches, and then by the pairs of
+/// `fold` (from, to).
 ///
 /// Pairs are dropped whose first character has an id of its own or whose second has none.
 pub(crate) fn tokenizer_json(
     characters: &[char],
     fold: impl Iterator<Item = (char, char)>,
+    phrases: &[(String, char)],
 ) -> Vec<u8> {
     let special = [MASK, EOS, UNK];
     let mut vocab = Map::new();
@@ -53,10 +56,16 @@ pub(crate) fn tokenizer_json(
             !vocab.contains_key(&from.to_string()) && vocab.contains_key(&to.to_string())
         })
         .collect();
-    let normalizer = if fold.is_empty() {
-        Value::Null
-    } else {
-        json!({ "type": "Precompiled", "precompiled_charsmap": charsmap::encode(&fold) })
+    let of_phrase = |(pattern, to): &(String, char)| json!({ "type": "Replace", "pattern": { "Regex": pattern }, "content": to });
+    let mut normalizers: Vec<Value> = phrases.iter().map(of_phrase).collect();
+    if !fold.is_empty() {
+        let charsmap = charsmap::encode(&fold);
+        normalizers.push(json!({ "type": "Precompiled", "precompiled_charsmap": charsmap }));
+    }
+    let normalizer = match normalizers.len() {
+        0 => Value::Null,
+        1 => normalizers.remove(0),
+        _ => json!({ "type": "Sequence", "normalizers": normalizers }),
     };
     let added: Vec<Value> = special
         .iter()

@@ -126,8 +126,9 @@ pub enum Error {
     },
     /// A text of which the vocabulary has nothing.
     #[error(
-        "encode: the vocabulary has no character of the text ({text}..); the model was trained on \
-         another language or writing"
+        "encode: the vocabulary has no character of the text ({text}..): the model was trained on \
+         another language or writing (the embedded one on classical Chinese poems); give another \
+         by --model"
     )]
     UnknownText {
         /// How the text begins.

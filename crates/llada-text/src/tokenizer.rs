@@ -175,14 +175,15 @@ impl Tokenizer {
         texts: impl Iterator<Item = &'a str>,
         min_count: usize,
     ) -> Result<Self> {
-        Self::character_level_folding(texts, min_count, std::iter::empty())
+        Self::character_level_folding(texts, min_count, std::iter::empty(), &[])
     }
 
     /// As [`Tokenizer::character_level`], with a table of characters that are read as others, such
     /// as (traditional, simplified).
     ///
-    /// A pair counts if its first character is outside the vocabulary and its second inside. The
-    /// table is stored in the file, as its normalizer.
+    /// A pair counts if its first character is outside the vocabulary and its second inside. What
+    /// depends on the characters around it is in `phrases`: regular expressions, and the character
+    /// that their matches become, before the table. Both are stored in the file, as its normalizer.
     ///
     /// # Errors
     /// [`Error::EmptyVocabulary`] if no character occurs that often.
@@ -190,13 +191,14 @@ impl Tokenizer {
         texts: impl Iterator<Item = &'a str>,
         min_count: usize,
         fold: impl Iterator<Item = (char, char)>,
+        phrases: &[(String, char)],
     ) -> Result<Self> {
         let vocabulary = characters::vocabulary(texts, min_count);
         if vocabulary.is_empty() {
             return Err(Error::EmptyVocabulary { min_count });
         }
         Self::parse(
-            characters::tokenizer_json(&vocabulary, fold),
+            characters::tokenizer_json(&vocabulary, fold, phrases),
             Path::new(FILE_NAME),
         )
     }

@@ -75,6 +75,42 @@ impl Simplifier {
         converted
     }
 
+    /// What becomes of the known characters that are right in simplified texts too, such as 乾 of
+    /// 乾坤 (泪干, written 淚乾): regular expressions, each with the character that its matches become.
+    /// Phrases decide, and where there is none the table of characters.
+    pub(crate) fn phrases(&self, is_known: impl Fn(char) -> bool) -> Vec<(String, char)> {
+        let usual = |c: char| self.characters.get(&c).copied().unwrap_or(c);
+        // (character, what becomes of it) and the phrases in which it does.
+        let mut contexts: BTreeMap<(char, char), Vec<String>> = BTreeMap::new();
+        for (from, to) in self
+            .phrases
+            .iter()
+            .filter(|(from, to)| from.len() == to.len())
+        {
+            for (at, (&c, &becomes)) in from.iter().zip(to).enumerate() {
+                if becomes != usual(c) && is_known(c) && is_known(becomes) {
+                    let around = context(from, to, at);
+                    contexts.entry((c, becomes)).or_default().push(around);
+                }
+            }
+        }
+        let changes = contexts.iter().filter(|((c, becomes), _)| c != becomes);
+        let mut rules: Vec<(String, char)> = changes
+            .map(|((_, becomes), around)| (around.join("|"), *becomes))
+            .collect();
+        for (&c, &becomes) in &self.characters {
+            if c == becomes || !is_known(c) || !is_known(becomes) {
+                continue;
+            }
+            let pattern = match contexts.get(&(c, c)) {
+                Some(around) => format!("(?!{}){c}", around.join("|")),
+                None => String::from(c),
+            };
+            rules.push((pattern, becomes));
+        }
+        rules
+    }
+
     /// The pairs (traditional or variant, simplified) of single characters.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (char, char)> {
         self.characters
@@ -82,6 +118,28 @@ impl Simplifier {
             .map(|(&from, &to)| (from, to))
             .filter(|(from, to)| from != to)
     }
+}
+
+/// The character at place `at` of a phrase, between the others of it, traditional or simplified.
+fn context(from: &[char], to: &[char], at: usize) -> String {
+    let any = |range: std::ops::Range<usize>| -> String {
+        let class = |i: usize| match from[i] == to[i] {
+            true => from[i].to_string(),
+            false => format!("[{}{}]", from[i], to[i]),
+        };
+        range.map(class).collect()
+    };
+    let (before, after) = (any(0..at), any(at + 1..from.len()));
+    let around = |kind: &str, text: String| match text.is_empty() {
+        true => String::new(),
+        false => format!("({kind}{text})"),
+    };
+    format!(
+        "{}{}{}",
+        around("?<=", before),
+        from[at],
+        around("?=", after)
+    )
 }
 
 /// The lines `from<TAB>to to ...` of a dictionary; of several targets the first is taken.

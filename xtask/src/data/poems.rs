@@ -100,7 +100,11 @@ pub(crate) fn prepare(sh: &Shell, data: &Path) -> anyhow::Result<Value> {
         .iter()
         .chain((0..MIN_COUNT).flat_map(|_| &famous))
         .map(String::as_str);
-    let tokenizer = Tokenizer::character_level_folding(weighted, MIN_COUNT, simplifier.pairs())?;
+    let known = Tokenizer::character_level(weighted.clone(), MIN_COUNT)?;
+    let phrases = simplifier.phrases(|c| known.token_to_id(c.encode_utf8(&mut [0; 4])).is_some());
+    // People type these too; they are in no poem.
+    let fold = simplifier.pairs().chain([('妳', '你'), ('瞭', '了')]);
+    let tokenizer = Tokenizer::character_level_folding(weighted, MIN_COUNT, fold, &phrases)?;
     tokenizer.save(&folder)?;
 
     let quatrains = split

@@ -35,7 +35,7 @@ const CONTEXT: usize = 24;
 fn model() -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let fold = [('風', '风')].into_iter();
-    let tokenizer = Tokenizer::character_level_folding([TEXT].into_iter(), 1, fold);
+    let tokenizer = Tokenizer::character_level_folding([TEXT].into_iter(), 1, fold, &[]);
     let tokenizer = tokenizer.expect("a text with characters");
     tokenizer.save(dir.path()).expect("a writable folder");
     let config = serde_json::json!({

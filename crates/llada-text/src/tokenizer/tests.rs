@@ -14,6 +14,7 @@ fn poems() -> Tokenizer {
         ["山云。", "云。", "。山水"].into_iter(),
         2,
         fold.into_iter(),
+        &[],
     )
     .unwrap()
 }
@@ -290,4 +291,22 @@ fn the_files_beside_a_tokenizer_declare_special_tokens() {
     let added = ("added_tokens.json", r#"{"<x>": 7}"#);
     assert_eq!(ids(&[added, map], text), declared);
     assert_eq!(ids(&[added], text), (vec![0, 7, 1], "h<x>e".to_owned()));
+}
+
+#[test]
+fn phrases_decide_before_the_table() {
+    let fold = [('雲', '云')];
+    let phrases = [
+        ("(?<=山)水".to_owned(), '。'),
+        ("(?!(?<=云)山)山".to_owned(), '云'),
+    ];
+    let texts = ["山云。水", "山云。水"].into_iter();
+    let tokenizer =
+        Tokenizer::character_level_folding(texts, 2, fold.into_iter(), &phrases).unwrap();
+    let read = |text: &str| {
+        let ids = tokenizer.encode_strict(text).unwrap();
+        tokenizer.decode(&ids, true).unwrap()
+    };
+    assert_eq!(read("山水水"), "云。水");
+    assert_eq!(read("云山雲"), "云山云");
 }

@@ -6,3 +6,4 @@ mod autoregressive;
 mod batches;
 mod convert;
 mod plans;
+mod traditional;
