@@ -176,7 +176,12 @@ pub(crate) struct ModelArgs {
     pub(crate) model: Option<PathBuf>,
     /// Folder of a `LoRA` adapter of PEFT to merge into the model while it is loaded, and how much it
     /// counts (1 unless given); may be given several times
-    #[arg(long, visible_alias = "lora", value_name = "DIR|ORG/NAME[:SCALE]", display_order = 901)]
+    #[arg(
+        long,
+        visible_alias = "lora",
+        value_name = "DIR|ORG/NAME[:SCALE]",
+        display_order = 901
+    )]
     pub(crate) adapter: Vec<AdapterArg>,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and for more than
     /// a billion parameters bf16; of a GGUF file so large the first of bf16, int8 and int4 that takes

@@ -67,6 +67,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
             check,
         )?);
     }
+    for job in &mut jobs {
+        job.answer_only = template.is_some();
+    }
     super::observe::warn_of_unknown(&llada, &jobs, args.model.model.is_none())?;
     check_flags(&args.sampler, args.gen_length)?;
     super::observe::run_all(
@@ -102,8 +105,11 @@ pub(super) fn jobs_of<'a>(
             Some(place) => request.map_err(|error| error.context(place.to_owned()))?,
             None => request?,
         };
-        let task = task.clone();
-        jobs.push(Job { task, request });
+        jobs.push(Job {
+            task: task.clone(),
+            request,
+            answer_only: false,
+        });
     }
     Ok(jobs)
 }

@@ -27,6 +27,9 @@ const PAUSE: Duration = Duration::from_millis(80);
 pub(super) struct Job<'a> {
     pub(super) task: Task<'a>,
     pub(super) request: Request,
+    /// Whether the answer is shown without its prompt: in a chat, whose template is no text of the
+    /// user.
+    pub(super) answer_only: bool,
 }
 
 /// One warning of the characters that the model does not know.
@@ -98,7 +101,11 @@ pub(super) fn run_all(
         let mut answer = llada.answer(&job.task, output)?;
         end_before(&mut answer, stops);
         if format == Format::Text {
-            print(&format!("{}\n", answer.whole_text))?;
+            let shown = match job.answer_only {
+                true => &answer.text,
+                false => &answer.whole_text,
+            };
+            print(&format!("{shown}\n"))?;
         }
         let output = &answer.output;
         n_tokens += output.answer().len();
