@@ -253,8 +253,8 @@ impl FromStr for CacheMode {
 pub struct SampleConfig {
     /// Steps, all blocks together.
     pub steps: usize,
-    /// Whether a rule of [`Process::is_parallel`] takes no more than these steps: the last step of a
-    /// block then reveals the rest of it.
+    /// Whether a rule that counts no steps, such as [`Process::Threshold`], takes no more than these:
+    /// the last step of a block then reveals the rest of it.
     pub caps_steps: bool,
     /// Length of the answer. An infill has its length already and does not read it.
     pub gen_length: usize,
