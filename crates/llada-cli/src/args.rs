@@ -291,7 +291,8 @@ pub(crate) struct SamplerArgs {
         long = "n",
         visible_alias = "num-samples",
         value_name = "N",
-        default_value_t = 1
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..)
     )]
     pub(crate) n_samples: u32,
     /// Refuse texts with characters that the model does not know

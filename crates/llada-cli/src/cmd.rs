@@ -6,6 +6,7 @@ mod eval;
 mod generate;
 mod infill;
 mod inspect;
+mod jobs;
 mod logits;
 mod manual;
 mod memory;

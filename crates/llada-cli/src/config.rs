@@ -6,7 +6,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use llada::model::Error as ModelError;
 use llada::sample::{CacheMode, Overrides, Process};
-use llada::{Checkpoint, CpuConfig, CpuLevel, Device, Llada, LoadError, ModelConfig, Precision};
+use llada::{
+    Checkpoint, CpuConfig, CpuLevel, Device, Llada, LoadError, ModelConfig, Precision, Tokenizer,
+};
 
 use crate::args::{AdapterArg, DeviceName, Dtype, ModelArgs, RunArgs, SamplerArgs};
 use crate::output::note;
@@ -50,7 +52,7 @@ pub(crate) fn cpu(threads: usize) -> Result<Device> {
 
 /// The model that the flags ask for.
 pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
-    load_checkpoint(args).map(|(llada, _)| llada)
+    load_checkpoint(args, false).map(|(llada, _)| llada)
 }
 
 /// The device that the flags ask for.
@@ -93,15 +95,6 @@ pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
     }
 }
 
-/// The model without its tokenizer, whose ids are given and told as numbers.
-pub(crate) fn load_for_ids(args: &ModelArgs) -> Result<Llada> {
-    let device = device(&args.run)?;
-    let checkpoint = open(args.model.as_deref(), &args.adapter)?;
-    let precision = precision(args.dtype);
-    let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision());
-    Ok(checkpoint.frozen_for_ids(&device, precision)?)
-}
-
 /// What `--model` names, brought from the Hub if need be, or the embedded poem model; with what
 /// `--adapter` names.
 pub(crate) fn open(model: Option<&Path>, adapters: &[AdapterArg]) -> Result<Checkpoint> {
@@ -138,14 +131,20 @@ fn open_model(path: &Path) -> Result<Checkpoint> {
     }
 }
 
-/// The model that the flags ask for, and where it came from.
-pub(crate) fn load_checkpoint(args: &ModelArgs) -> Result<(Llada, Checkpoint)> {
+/// The model that the flags ask for, and where it came from. One of which only ids are asked and told
+/// needs no tokenizer: without one its texts are numbers.
+pub(crate) fn load_checkpoint(args: &ModelArgs, only_ids: bool) -> Result<(Llada, Checkpoint)> {
     let device = device(&args.run)?;
     // All that the flags alone can be wrong in was found before anything is downloaded.
     let checkpoint = open(args.model.as_deref(), &args.adapter)?;
+    let tokenizer = match checkpoint.tokenizer() {
+        Err(_) if only_ids => Tokenizer::of_numbers(checkpoint.config().vocab_size),
+        tokenizer => tokenizer?,
+    };
     let precision = precision(args.dtype);
     let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision());
-    Ok((checkpoint.frozen(&device, precision)?, checkpoint))
+    let llada = checkpoint.frozen_with(tokenizer, &device, precision)?;
+    Ok((llada, checkpoint))
 }
 
 /// The configuration of a preset.

@@ -67,7 +67,7 @@ pub fn read_documents(
     let info = subject.info();
     let mut documents = Vec::new();
     for (_, line) in numbered(text) {
-        let mut ids = subject.tokenizer.encode(line)?;
+        let mut ids = subject.tokenizer.encode_text(line)?;
         ids.push(info.eos_token_id);
         ids.truncate(info.max_sequence_length);
         if ids.len() > 1 {

@@ -1,5 +1,7 @@
 //! A model under evaluation.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 
@@ -20,6 +22,7 @@ pub struct Subject<'a> {
     pub tokenizer: &'a Tokenizer,
     /// What a request of it is.
     pub policy: Policy,
+    unknown: RefCell<BTreeSet<String>>,
 }
 
 impl fmt::Debug for Subject<'_> {
@@ -30,7 +33,24 @@ impl fmt::Debug for Subject<'_> {
     }
 }
 
-impl Subject<'_> {
+impl<'a> Subject<'a> {
+    /// A model, its tokenizer, and what a request of it is.
+    #[must_use]
+    pub fn new(predictor: &'a dyn MaskPredictor, tokenizer: &'a Tokenizer, policy: Policy) -> Self {
+        Self {
+            predictor,
+            tokenizer,
+            policy,
+            unknown: RefCell::default(),
+        }
+    }
+
+    /// What the texts of data files that were read so far hold and the vocabulary lacks.
+    #[must_use]
+    pub fn unknown(&self) -> BTreeSet<String> {
+        self.unknown.borrow().clone()
+    }
+
     /// What the model was trained to do.
     #[must_use]
     pub fn kind(&self) -> PredictorKind {
@@ -47,6 +67,8 @@ impl Subject<'_> {
         let encoded = self.tokenizer.encode_keeping(text);
         let encoded = encoded.and_then(llada_text::Encoded::check);
         let encoded = encoded.map_err(|source| Error::BadText { line, source })?;
+        let unknown = encoded.unknown.into_iter().map(|unknown| unknown.text);
+        self.unknown.borrow_mut().extend(unknown);
         Ok(encoded.ids)
     }
 

@@ -8,6 +8,22 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+/// The content of a file without the byte order mark with which some editors begin UTF-8.
+#[must_use]
+pub fn without_bom(content: &[u8]) -> &[u8] {
+    content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content)
+}
+
+/// The text in a file, without a byte order mark.
+///
+/// # Errors
+/// If it cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let content = fs::read(path)?;
+    let text = String::from_utf8(without_bom(&content).to_vec());
+    text.map_err(|error| io::Error::new(ErrorKind::InvalidData, error.utf8_error()))
+}
+
 /// How the names of temporary siblings begin; the name of the target follows.
 const TEMPORARY: &str = ".llada-tmp-";
 

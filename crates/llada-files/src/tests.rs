@@ -50,3 +50,20 @@ fn a_device_is_written_to_and_a_full_disk_is_an_error() {
     assert_eq!(error.kind(), ErrorKind::StorageFull);
     write(Path::new("/dev/null"), "x").unwrap();
 }
+
+#[test]
+fn a_byte_order_mark_is_no_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.jsonl");
+    for (content, text) in [
+        (&b"\xef\xbb\xbf{}"[..], "{}"),
+        (b"{}\xef\xbb\xbf", "{}\u{feff}"),
+        (b"", ""),
+    ] {
+        fs::write(&path, content).unwrap();
+        assert_eq!(read_text(&path).unwrap(), text);
+    }
+    fs::write(&path, b"\xff\xfe{").unwrap();
+    let error = read_text(&path).unwrap_err();
+    assert!(error.to_string().contains("utf-8"), "{error}");
+}

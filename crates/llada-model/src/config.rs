@@ -7,7 +7,7 @@ mod names;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use llada_files::looks_like;
+use llada_files::{looks_like, without_bom};
 use llada_tensor::Precision;
 use llada_tensor::quantize::{groups, padded};
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,6 @@ fn rms_norm_eps() -> f32 {
     1e-5
 }
 
-pub(crate) const BOM: &[u8] = b"\xef\xbb\xbf";
 /// Fields for which null says as much as nothing.
 const OPTIONAL: [&str; 2] = ["architectures", "model_type"];
 const SUPPORTED_ARCHITECTURE: &str = "LLaDAModelLM";
@@ -147,7 +146,7 @@ impl ModelConfig {
     /// [`Error::Json`] or [`Error::Config`].
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
         let broken = |error| Error::json(path)(error).or_other(looks_like::JSON, path, json);
-        let json = json.strip_prefix(BOM).unwrap_or(json);
+        let json = without_bom(json);
         let mut fields: Map<String, Value> = serde_json::from_slice(json).map_err(broken)?;
         // As transformers writes them for a class that sets none.
         fields.retain(|name, value| !(value.is_null() && OPTIONAL.contains(&name.as_str())));

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use llada_files::looks_like;
+use llada_files::{looks_like, without_bom};
 use llada_tensor::{Device, Precision};
 
 use crate::adapter::{self, Adapter, AdapterConfig};
-use crate::config::BOM;
 use crate::files::{INDEX, SINGLE};
 use crate::stored::Stored;
 use crate::weights::Safetensors;
@@ -252,7 +251,7 @@ fn generation_eos(dir: &Path) -> Result<Vec<u32>> {
         return Ok(Vec::new());
     }
     let json = std::fs::read(&path).map_err(Error::io("reading", &path))?;
-    let json = json.strip_prefix(BOM).unwrap_or(&json);
+    let json = without_bom(&json);
     let parsed: Generation = serde_json::from_slice(json)
         .map_err(|error| Error::json(&path)(error).or_other(looks_like::JSON, &path, json))?;
     let ids = parsed.eos_token_id.as_ref().map(EosTokenIds::all);

@@ -98,6 +98,8 @@ pub struct ChatInputs {
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     source: String,
+    /// The source in the words of minijinja.
+    prepared: String,
     path: PathBuf,
     /// Names such as `bos_token` and their texts.
     special: Vec<(String, String)>,
@@ -140,35 +142,27 @@ impl ChatTemplate {
             name: name.to_owned(),
             names: names.join(", "),
         })?;
-        Ok(Self {
-            source: template.source,
-            path: template.path,
-            special: files.named,
-        })
+        Ok(Self::new(&template.source, files.named, &template.path))
     }
 
-    /// The names and texts of special tokens of the checkpoint folder `dir`.
+    /// The names and texts of the special tokens of the checkpoint folder `dir`.
     ///
     /// # Errors
     /// [`Error::Read`] or [`Error::Config`] if a file cannot be read.
-    pub fn special_of(dir: &Path) -> Result<Vec<(String, String)>> {
+    pub fn special_tokens(dir: &Path) -> Result<Vec<(String, String)>> {
         Ok(SideFiles::read(dir)?.named)
     }
 
-    /// The template in the file `path`, with the special tokens of this one.
+    /// The template in the file `path`, with the names and texts of special tokens.
     ///
     /// # Errors
     /// [`Error::Read`] if it cannot be read.
-    pub fn with_file(self, path: &Path) -> Result<Self> {
+    pub fn from_file(path: &Path, special: Vec<(String, String)>) -> Result<Self> {
         let source = fs::read_to_string(path).map_err(|source| Error::Read {
             path: path.to_owned(),
             source,
         })?;
-        Ok(Self {
-            source,
-            path: path.to_owned(),
-            special: self.special,
-        })
+        Ok(Self::new(&source, special, path))
     }
 
     /// A template from its source, with the names and texts of special tokens such as `bos_token`;
@@ -177,6 +171,7 @@ impl ChatTemplate {
     pub fn new(source: &str, special: Vec<(String, String)>, path: &Path) -> Self {
         Self {
             source: source.to_owned(),
+            prepared: source::prepare(source),
             path: path.to_owned(),
             special,
         }
@@ -247,7 +242,6 @@ impl ChatTemplate {
         let given = inputs.now.and_then(|now| Timestamp::try_from(now).ok());
         let now = given.map_or_else(Zoned::now, |now| now.to_zoned(TimeZone::UTC));
         let environment = environment::environment(&now)?;
-        let source = source::prepare(&self.source, &environment::syntax()?);
         let list = |list: &Option<Vec<Value>>| list.clone().map_or(Value::Null, Value::Array);
         let mut variables: Map<String, Value> = self
             .special
@@ -261,7 +255,10 @@ impl ChatTemplate {
         variables.insert("documents".to_owned(), list(&inputs.documents));
         let prompt = inputs.add_generation_prompt;
         variables.insert("add_generation_prompt".to_owned(), prompt.into());
-        environment.render_str(&source, environment::value(&Value::Object(variables)))
+        environment.render_str(
+            &self.prepared,
+            environment::value(&Value::Object(variables)),
+        )
     }
 }
 

@@ -8,12 +8,14 @@
 mod characters;
 mod charsmap;
 mod chat;
+mod encoded;
 mod error;
 mod side_files;
 mod tokenizer;
 mod vocabulary;
 
 pub use chat::{ChatInputs, ChatTemplate, Message};
+pub use encoded::{Encoded, Unknown};
 pub use error::{Error, Result};
-pub use tokenizer::{Encoded, Tokenizer, Unknown};
+pub use tokenizer::Tokenizer;
 pub use vocabulary::Vocabulary;

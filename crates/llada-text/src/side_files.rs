@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use llada_files::without_bom;
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
@@ -140,14 +141,15 @@ fn object(path: &Path) -> Result<Option<Map<String, Value>>> {
     let Some(text) = read(path)? else {
         return Ok(None);
     };
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    serde_json::from_str(text).map(Some).map_err(|source| {
-        let error = Error::Config {
-            path: path.to_owned(),
-            source,
-        };
-        error.or_other(path, text.as_bytes())
-    })
+    serde_json::from_slice(without_bom(text.as_bytes()))
+        .map(Some)
+        .map_err(|source| {
+            let error = Error::Config {
+                path: path.to_owned(),
+                source,
+            };
+            error.or_other(path, text.as_bytes())
+        })
 }
 
 /// The content of a file, if it exists.

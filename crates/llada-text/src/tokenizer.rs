@@ -13,6 +13,7 @@ use tokenizers::AddedToken;
 use tokenizers::models::ModelWrapper;
 
 use crate::characters;
+use crate::encoded::{Encoded, Unknown};
 use crate::error::{Error, Result};
 use crate::side_files::SideFiles;
 use crate::vocabulary::Vocabulary;
@@ -29,60 +30,6 @@ const MASK_CHARACTER: &str = "□";
 
 /// Stands for a mask in a text that has no other.
 const ASCII_MASK: &str = "_";
-
-/// The ids of a text, and what of it the vocabulary lacks.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Encoded {
-    /// The ids.
-    pub ids: Vec<u32>,
-    /// Those of them that stand for something unknown, ascending.
-    pub unknown: Vec<Unknown>,
-}
-
-/// A part of a text that is not in the vocabulary.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unknown {
-    /// Index of its token.
-    pub at: usize,
-    /// Its place in the text, counted in characters from 1.
-    pub position: usize,
-    /// What stands there.
-    pub text: String,
-}
-
-impl Encoded {
-    /// The ids, if all of the text is known.
-    ///
-    /// # Errors
-    /// [`Error::UnknownCharacter`] with the first character that is not.
-    pub fn strict(self) -> Result<Vec<u32>> {
-        match self.unknown.first() {
-            Some(unknown) => Err(Error::UnknownCharacter {
-                character: unknown.text.chars().next().unwrap_or_default(),
-                position: unknown.position,
-            }),
-            None => Ok(self.ids),
-        }
-    }
-
-    /// Checks that something of the text is known.
-    ///
-    /// # Errors
-    /// [`Error::UnknownText`] if nothing is.
-    pub fn check(self) -> Result<Self> {
-        match self.unknown.len() == self.ids.len() && !self.ids.is_empty() {
-            true => Err(Error::UnknownText {
-                text: self
-                    .unknown
-                    .iter()
-                    .map(|unknown| &*unknown.text)
-                    .take(12)
-                    .collect(),
-            }),
-            false => Ok(self),
-        }
-    }
-}
 
 /// A tokenizer in the Hugging Face `tokenizer.json` format.
 ///
@@ -479,7 +426,7 @@ impl Tokenizer {
     }
 
     fn parse(json: Vec<u8>, path: &Path) -> Result<Self> {
-        let inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|source| {
+        let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|source| {
             let error = Error::Parse {
                 path: path.to_owned(),
                 source,
@@ -487,7 +434,6 @@ impl Tokenizer {
             error.or_other(path, &json)
         })?;
         // As in a plain call in Python, where both are off whatever the file says.
-        let mut inner = inner;
         inner.with_padding(None);
         let _ = inner.with_truncation(None);
         let mut tokenizer = Self {
@@ -496,29 +442,26 @@ impl Tokenizer {
             mask_token: None,
             without_mask: OnceLock::new(),
         };
-        let mask = tokenizer.first_special(&Self::MASK_TOKENS);
-        tokenizer.mask_token = mask.and_then(|id| tokenizer.token(id));
+        tokenizer.mask_token = tokenizer.usual_mask_token();
         Ok(tokenizer)
     }
 
     /// Adds the tokens that the files beside the tokenizer declare.
     fn add(&mut self, files: SideFiles, path: &Path) -> Result<()> {
-        let known = self.inner.get_added_tokens_decoder();
-        let known = |token: &AddedToken| {
-            known
-                .values()
-                .any(|other| other.content == token.content && (other.special || !token.special))
+        let failed = |source| Error::Parse {
+            path: path.to_owned(),
+            source,
         };
-        let added: Vec<_> = files
-            .tokens
-            .into_iter()
-            .filter(|(token, _)| !known(token))
-            .collect();
-        for (token, id) in &added {
-            let failed = |source| Error::Parse {
-                path: path.to_owned(),
-                source,
+        let known = self.inner.get_added_tokens_decoder();
+        let is_known = |token: &AddedToken| {
+            let says_as_much = |other: &AddedToken| {
+                other.content == token.content && (other.special || !token.special)
             };
+            known.values().any(says_as_much)
+        };
+        let mut tokens = files.tokens;
+        tokens.retain(|(token, _)| !is_known(token));
+        for (token, id) in &tokens {
             match token.special {
                 true => self.inner.add_special_tokens([token.clone()]),
                 false => self.inner.add_tokens([token.clone()]),
@@ -536,21 +479,23 @@ impl Tokenizer {
                 });
             }
         }
-        if !added.is_empty() {
-            let failed = |source| Error::Parse {
-                path: path.to_owned(),
-                source,
-            };
+        if !tokens.is_empty() {
             self.json = self.inner.to_string(false).map_err(failed)?.into_bytes();
         }
         let named = files
             .named
             .into_iter()
             .find(|(name, _)| name == "mask_token");
-        let id = named.and_then(|(_, token)| self.token_to_id(&token));
-        let id = id.or_else(|| self.first_special(&Self::MASK_TOKENS));
-        self.mask_token = id.and_then(|id| self.token(id));
+        let named = named
+            .map(|(_, token)| token)
+            .filter(|token| self.token_to_id(token).is_some());
+        self.mask_token = named.or_else(|| self.usual_mask_token());
         Ok(())
+    }
+
+    /// The first of [`Self::MASK_TOKENS`] that is a special token.
+    fn usual_mask_token(&self) -> Option<String> {
+        self.token(self.first_special(&Self::MASK_TOKENS)?)
     }
 
     /// Adds a stretch of a text that `skipped` characters precede.

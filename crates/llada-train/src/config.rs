@@ -10,7 +10,6 @@ pub(crate) mod names;
 pub(crate) mod sft;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -282,13 +281,8 @@ impl Given {
     }
 }
 
-/// The text of a file, without a byte order mark.
 fn read(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path).map_err(io("reading", path))?;
-    Ok(text
-        .strip_prefix('\u{feff}')
-        .map(str::to_owned)
-        .unwrap_or(text))
+    llada_files::read_text(path).map_err(io("reading", path))
 }
 
 /// The default of a key by its name with its section.

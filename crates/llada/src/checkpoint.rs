@@ -127,18 +127,17 @@ impl Checkpoint {
         }
     }
 
-    /// A template that writes nothing, with the special tokens that another one of this model may
-    /// write.
-    #[must_use]
-    pub fn template_without_source(&self) -> ChatTemplate {
+    /// The chat template in a file, with the special tokens of this model.
+    ///
+    /// # Errors
+    /// One that names the file.
+    pub fn template_file(&self, file: &Path) -> Result<ChatTemplate, LoadError> {
         let special = match self.source.origin() {
-            Origin::Folder { path, .. } => ChatTemplate::special_of(path).unwrap_or_default(),
-            _ => self
-                .template()
-                .map(|template| template.special().to_vec())
-                .unwrap_or_default(),
+            Origin::Folder { path, .. } => ChatTemplate::special_tokens(path)?,
+            Origin::Gguf(file) => gguf::special_tokens(file)?,
+            Origin::Memory(_) => Vec::new(),
         };
-        ChatTemplate::new("", special, &self.name())
+        Ok(ChatTemplate::from_file(file, special)?)
     }
 
     /// What the model is called in messages.
@@ -156,21 +155,20 @@ impl Checkpoint {
     /// As [`Self::tokenizer`] and [`ModelSource::frozen`].
     pub fn frozen(&self, device: &Device, precision: Precision) -> Result<Llada, LoadError> {
         // The vocabulary first: it is quick to fail.
-        let tokenizer = self.tokenizer()?;
-        let model = self.source.frozen(device, precision)?;
-        Ok(self.with(model, tokenizer))
+        self.frozen_with(self.tokenizer()?, device, precision)
     }
 
-    /// The model for inference without its tokenizer: its texts are numbers of tokens.
+    /// The model for inference, with a tokenizer that is not its own, such as
+    /// [`Tokenizer::of_numbers`].
     ///
     /// # Errors
     /// As [`ModelSource::frozen`].
-    pub fn frozen_for_ids(
+    pub fn frozen_with(
         &self,
+        tokenizer: Tokenizer,
         device: &Device,
         precision: Precision,
     ) -> Result<Llada, LoadError> {
-        let tokenizer = Tokenizer::of_numbers(self.config().vocab_size);
         let model = self.source.frozen(device, precision)?;
         Ok(self.with(model, tokenizer))
     }

@@ -172,11 +172,7 @@ impl<M: MaskPredictor> Llada<M> {
 
     /// The model as evaluations see it.
     pub fn subject(&self) -> Subject<'_> {
-        Subject {
-            predictor: &self.model,
-            tokenizer: &self.tokenizer,
-            policy: self.policy(),
-        }
+        Subject::new(&self.model, &self.tokenizer, self.policy())
     }
 
     /// The request of a task, as the command line makes it: for [`Self::generate`] and

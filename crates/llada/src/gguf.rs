@@ -106,6 +106,11 @@ pub(crate) fn chat_template(file: &Gguf) -> Result<ChatTemplate, LoadError> {
         let path = path.to_owned();
         return Err(llada_text::Error::NoChatTemplate { path }.into());
     };
+    Ok(ChatTemplate::new(source, special_tokens(file)?, path))
+}
+
+/// Names such as `bos_token` and their texts.
+pub(crate) fn special_tokens(file: &Gguf) -> Result<Vec<(String, String)>, LoadError> {
     let tokenizer = tokenizer(file)?;
     let mut special = Vec::new();
     for (name, key) in SPECIAL {
@@ -114,5 +119,5 @@ pub(crate) fn chat_template(file: &Gguf) -> Result<ChatTemplate, LoadError> {
             special.push((name.to_owned(), token));
         }
     }
-    Ok(ChatTemplate::new(source, special, path))
+    Ok(special)
 }

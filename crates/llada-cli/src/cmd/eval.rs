@@ -4,7 +4,6 @@ mod reversal;
 mod scaling;
 mod tasks;
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +12,6 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use llada::Llada;
 use llada::eval::Figure;
 use serde_json::{Value, json};
 
@@ -29,35 +27,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     }
 }
 
-/// The content of a data file, without a byte order mark.
+/// The content of a data file.
 fn read(path: &Path) -> Result<String> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    Ok(text
-        .strip_prefix('\u{feff}')
-        .map(str::to_owned)
-        .unwrap_or(text))
-}
-
-/// One warning of the characters in the texts of JSON lines that the model does not know.
-fn warn_of_unknown(llada: &Llada, lines: &str) -> Result<()> {
-    let mut unknown = BTreeSet::new();
-    for line in lines.lines() {
-        let mut values: Vec<Value> = serde_json::from_str(line).into_iter().collect();
-        while let Some(value) = values.pop() {
-            match value {
-                Value::String(text) => {
-                    let encoded = llada.tokenizer.encode_keeping(&text)?;
-                    unknown.extend(encoded.unknown.into_iter().map(|unknown| unknown.text));
-                }
-                Value::Array(items) => values.extend(items),
-                Value::Object(fields) => values.extend(fields.into_iter().map(|(_, value)| value)),
-                _ => {}
-            }
-        }
-    }
-    super::observe::note_unknown(&unknown, "");
-    Ok(())
+    llada_files::read_text(path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// Bars on standard error, and whether Ctrl-C was pressed.

@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use anyhow::Result;
-use llada::sample::Task as TokenTask;
+use llada::sample::{Request, Task as TokenTask};
 use llada::text::{ChatTemplate, Message};
-use llada::{Checkpoint, GenerateError, Llada, Overrides, Prompt, Task};
+use llada::{Checkpoint, Llada, Prompt, Task};
 
-use super::observe::{Job, of_sampler};
+use super::jobs::Jobs;
+use super::observe::Shown;
 use super::prompts::{self, Given};
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, check_flags, load_checkpoint, load_for_ids, open, overrides};
+use crate::config::{Misuse, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, args.gen_length)?;
@@ -20,34 +21,13 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         (None, Some(path)) => prompts::read(path)?,
         (None, None) => vec![prompts::of_argument(args.prompt.as_deref().unwrap_or(""))?],
     };
-    // Ids need no tokenizer.
-    let only_ids = given.iter().all(Given::is_ids) && args.constraints.is_empty();
-    let has_tokenizer = || {
-        Ok::<_, anyhow::Error>(
-            open(args.model.model.as_deref(), &args.model.adapter)?
-                .tokenizer()
-                .is_ok(),
-        )
-    };
-    let (llada, checkpoint) = match only_ids && args.stop.is_empty() && !has_tokenizer()? {
-        true => (load_for_ids(&args.model)?, None),
-        false => {
-            let (llada, checkpoint) = load_checkpoint(&args.model)?;
-            (llada, Some(checkpoint))
-        }
-    };
-    let template = match &checkpoint {
-        Some(checkpoint) => chat_template(args, &given, checkpoint)?,
-        None => None,
-    };
-    let mut jobs = Vec::new();
-    for Given {
-        place,
-        prompt,
-        messages,
-    } in given
-    {
-        let prompt = match (&template, prompt, messages) {
+    let only_ids =
+        given.iter().all(Given::is_ids) && args.constraints.is_empty() && args.stop.is_empty();
+    let (llada, checkpoint) = load_checkpoint(&args.model, only_ids)?;
+    let template = chat_template(args, &given, &checkpoint)?;
+    let mut jobs = Jobs::new(&llada, &args.sampler, overrides);
+    for given in given {
+        let prompt = match (&template, given.prompt, given.messages) {
             (Some(template), _, Some(messages)) => render(args, template, messages)?,
             (Some(template), Some(Prompt::Text(text)), None) => {
                 render(args, template, vec![Message::user(text)])?
@@ -55,82 +35,15 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
             (_, Some(prompt), _) => prompt,
             (..) => Vec::new().into(),
         };
-        let task = Task::generate(prompt)
-            .constrained(&args.constraints)
-            .strict(args.sampler.strict);
-        jobs.extend(jobs_of(
-            &llada,
-            &task,
-            &overrides,
-            place.as_deref(),
-            args.sampler.n_samples,
-            check,
-        )?);
+        let task = Task::generate(prompt).constrained(&args.constraints);
+        jobs.push(task, given.place.as_deref(), check)?;
     }
-    for job in &mut jobs {
-        job.answer_only = template.is_some();
-    }
-    super::observe::warn_of_unknown(&llada, &jobs, args.model.model.is_none())?;
-    check_flags(&args.sampler, args.gen_length)?;
-    super::observe::run_all(
-        &llada,
-        &jobs,
-        &args.sampler,
-        &args.stop,
-        args.model.run.format,
-    )
-}
-
-/// The samples of a task; `place` is where its text comes from, if not from the command line.
-pub(super) fn jobs_of<'a>(
-    llada: &Llada,
-    task: &Task<'a>,
-    overrides: &Overrides,
-    place: Option<&str>,
-    n_samples: u32,
-    check: impl Fn(&llada::sample::Request, &Llada) -> Result<()>,
-) -> Result<Vec<Job<'a>>> {
-    let mut jobs = Vec::new();
-    for sample in 0..n_samples {
-        let overrides = Overrides {
-            seed: overrides.seed.wrapping_add(sample.into()),
-            ..overrides.clone()
-        };
-        let request = match llada.request(task, &overrides) {
-            Ok(request) => check(&request, llada).map(|()| request),
-            Err(error) if place.is_some() => Err(inner(error)),
-            Err(error) => Err(of_text(error)),
-        };
-        let request = match place {
-            Some(place) => request.map_err(|error| error.context(place.to_owned()))?,
-            None => request?,
-        };
-        jobs.push(Job {
-            task: task.clone(),
-            request,
-            answer_only: false,
-        });
-    }
-    Ok(jobs)
-}
-
-/// What the user wrote and can't be encoded is a wrong use of the command.
-pub(super) fn of_text(error: GenerateError) -> anyhow::Error {
-    match error {
-        GenerateError::Text(error) => Misuse::from_error(error),
-        error @ GenerateError::Merged { .. } => Misuse::from_error(error),
-        error => inner(error),
-    }
-}
-
-/// The error of the crate that it comes from.
-pub(super) fn inner(error: GenerateError) -> anyhow::Error {
-    match error {
-        GenerateError::Text(error) => error.into(),
-        GenerateError::Sample(error) => of_sampler(error),
-        GenerateError::Diffusion(error) => error.into(),
-        error => error.into(),
-    }
+    let shown = Shown {
+        stops: &args.stop,
+        answer_only: template.is_some(),
+        format: args.model.run.format,
+    };
+    jobs.run(&args.model, shown)
 }
 
 fn render(
@@ -176,15 +89,13 @@ fn chat_template(
     }
     let template = match args.chat_template.as_deref() {
         None => checkpoint.template()?,
-        Some(file) if Path::new(file).is_file() => checkpoint
-            .template_without_source()
-            .with_file(Path::new(file))?,
+        Some(file) if Path::new(file).is_file() => checkpoint.template_file(Path::new(file))?,
         Some(name) => checkpoint.named_template(name)?,
     };
     Ok(Some(template))
 }
 
-fn check(request: &llada::sample::Request, llada: &Llada) -> Result<()> {
+fn check(request: &Request, llada: &Llada) -> Result<()> {
     let (info, gen_length) = (llada.info(), request.config.gen_length);
     let (prompt, constraints) = match &request.task {
         TokenTask::Generate {

@@ -4,10 +4,11 @@ use anyhow::Result;
 use llada::sample::Request;
 use llada::{Llada, Prompt, Task};
 
-use super::generate::jobs_of;
+use super::jobs::Jobs;
+use super::observe::Shown;
 use super::prompts::{self, Given};
 use crate::args::InfillArgs;
-use crate::config::{Misuse, check_flags, load, load_for_ids, open, overrides};
+use crate::config::{Misuse, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, None)?;
@@ -22,36 +23,23 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
         }
     };
     let only_ids = given.iter().all(Given::is_ids);
-    let llada = match only_ids
-        && open(args.model.model.as_deref(), &args.model.adapter)?
-            .tokenizer()
-            .is_err()
-    {
-        true => load_for_ids(&args.model)?,
-        false => load(&args.model)?,
-    };
-    let mut jobs = Vec::new();
+    let (llada, _) = load_checkpoint(&args.model, only_ids)?;
+    let mut jobs = Jobs::new(&llada, &args.sampler, overrides);
     for Given { place, prompt, .. } in given {
         let Some(prompt) = prompt else {
             let place = place.unwrap_or_default();
             anyhow::bail!("{place}: messages have no holes; give a prompt with □");
         };
         let check = |request: &Request, llada: &Llada| check(request, llada, &prompt);
-        let task = Task::infill(prompt.clone())
-            .marked(args.mask.as_deref())
-            .strict(args.sampler.strict);
-        jobs.extend(jobs_of(
-            &llada,
-            &task,
-            &overrides,
-            place.as_deref(),
-            args.sampler.n_samples,
-            check,
-        )?);
+        let task = Task::infill(prompt.clone()).marked(args.mask.as_deref());
+        jobs.push(task, place.as_deref(), check)?;
     }
-    super::observe::warn_of_unknown(&llada, &jobs, args.model.model.is_none())?;
-    check_flags(&args.sampler, None)?;
-    super::observe::run_all(&llada, &jobs, &args.sampler, &[], args.model.run.format)
+    let shown = Shown {
+        stops: &[],
+        answer_only: false,
+        format: args.model.run.format,
+    };
+    jobs.run(&args.model, shown)
 }
 
 fn check(request: &Request, llada: &Llada, prompt: &Prompt<'_>) -> Result<()> {

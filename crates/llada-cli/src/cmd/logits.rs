@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use crate::args::{Format, LogitsArgs};
-use crate::config::load_for_ids;
+use crate::config::load_checkpoint;
 use crate::output::print;
 
 #[derive(serde::Deserialize)]
@@ -20,8 +20,8 @@ struct Input {
 
 pub(crate) fn run(args: &LogitsArgs) -> Result<()> {
     let name = args.ids.display();
-    let text = std::fs::read_to_string(&args.ids).with_context(|| format!("reading {name}"))?;
-    let input: Input = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+    let text = llada_files::read_text(&args.ids).with_context(|| format!("reading {name}"))?;
+    let input: Input = serde_json::from_str(&text)
         .with_context(|| format!("{name}: expected {{\"input_ids\": [[1, 2, ..], ..]}}"))?;
     let rows = input.input_ids;
     let length = rows.first().map_or(0, Vec::len);
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<()> {
         mask.len() == rows.len() && rectangular(&mask),
         "{name}: attention_mask has another shape than input_ids"
     );
-    let llada = load_for_ids(&args.model)?;
+    let (llada, _) = load_checkpoint(&args.model, true)?;
     let vocab_size = llada.model.info().vocab_size;
     let start = Instant::now();
     let mut logits = vec![0.0_f32; rows.len() * length * vocab_size];

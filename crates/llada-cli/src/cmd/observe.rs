@@ -1,6 +1,5 @@
 //! What is shown and written while the sampler works, and how its results are reported.
 
-use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
@@ -22,71 +21,27 @@ const BATCH: usize = 64;
 /// Pause after a step that is watched in a terminal.
 const PAUSE: Duration = Duration::from_millis(80);
 
-/// A task and its request.
-#[derive(Debug)]
-pub(super) struct Job<'a> {
-    pub(super) task: Task<'a>,
-    pub(super) request: Request,
-    /// Whether the answer is shown without its prompt: in a chat, whose template is no text of the
-    /// user.
+/// What is shown of the answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    /// An answer ends before the first of them.
+    pub(super) stops: &'a [String],
+    /// Whether it is shown without its prompt: in a chat, whose template is no text of the user.
     pub(super) answer_only: bool,
+    pub(super) format: Format,
 }
 
-/// One warning of the characters that the model does not know.
-pub(super) fn warn_of_unknown(llada: &Llada, jobs: &[Job<'_>], is_embedded: bool) -> Result<()> {
-    let mut unknown = BTreeSet::new();
-    for job in jobs {
-        unknown.extend(
-            llada
-                .encode(&job.task)?
-                .unknown
-                .into_iter()
-                .map(|unknown| unknown.text),
-        );
-    }
-    let hint = match is_embedded {
-        true => {
-            "; the embedded model knows classical Chinese poems, give a --model for other texts"
-        }
-        false => "",
-    };
-    note_unknown(&unknown, hint);
-    Ok(())
-}
-
-/// A warning of texts that the vocabulary lacks, if there are any.
-pub(super) fn note_unknown(unknown: &BTreeSet<String>, hint: &str) {
-    if unknown.is_empty() {
-        return;
-    }
-    let shown: Vec<String> = unknown
-        .iter()
-        .take(10)
-        .map(|text| format!("{text:?}"))
-        .collect();
-    let more = if unknown.len() > shown.len() {
-        ", .."
-    } else {
-        ""
-    };
-    note(&format!(
-        "warning: not in the vocabulary, and unknown to the model: {}{more}{hint}",
-        shown.join(", ")
-    ));
-}
-
-/// Runs all requests and prints the results; answers end before the `stops`.
+/// Runs the requests of all tasks and prints the results.
 pub(super) fn run_all(
     llada: &Llada,
-    jobs: &[Job<'_>],
+    tasks: &[Task<'_>],
+    requests: &[Request],
     sampler: &SamplerArgs,
-    stops: &[String],
-    format: Format,
+    shown: Shown<'_>,
 ) -> Result<()> {
     let mut observer = Observer::new(llada, sampler)?;
     let start = Instant::now();
     let mut outputs = Vec::new();
-    let requests: Vec<Request> = jobs.iter().map(|job| job.request.clone()).collect();
     for (chunk, requests) in requests.chunks(BATCH).enumerate() {
         observer.first_request = chunk * BATCH;
         let sampled = llada.sample(requests, &mut |event| observer.step(event));
@@ -97,15 +52,15 @@ pub(super) fn run_all(
     let mut results = Vec::new();
     let mut n_tokens = 0;
     let nfe: usize = outputs.iter().map(|output| output.nfe).sum();
-    for (job, output) in jobs.iter().zip(outputs) {
-        let mut answer = llada.answer(&job.task, output)?;
-        end_before(&mut answer, stops);
-        if format == Format::Text {
-            let shown = match job.answer_only {
+    for (task, output) in tasks.iter().zip(outputs) {
+        let mut answer = llada.answer(task, output)?;
+        end_before(&mut answer, shown.stops);
+        if shown.format == Format::Text {
+            let text = match shown.answer_only {
                 true => &answer.text,
                 false => &answer.whole_text,
             };
-            print(&format!("{shown}\n"))?;
+            print(&format!("{text}\n"))?;
         }
         let output = &answer.output;
         n_tokens += output.answer().len();
@@ -117,7 +72,7 @@ pub(super) fn run_all(
     }
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let tokens_per_second = n_tokens as f64 / seconds;
-    match format {
+    match shown.format {
         Format::Json => {
             let result = json!({
                 "outputs": results, "seconds": seconds, "tokens_per_second": tokens_per_second,
@@ -139,11 +94,10 @@ fn end_before(answer: &mut Answer, stops: &[String]) {
         .filter(|stop| !stop.is_empty())
         .filter_map(|stop| text.find(&**stop));
     if let Some(end) = ends.min() {
-        let left_out = text.len() - end;
-        answer
-            .whole_text
-            .truncate(answer.whole_text.len() - left_out);
-        answer.text.truncate(end);
+        let left_out = answer.text.split_off(end);
+        if let Some(kept) = answer.whole_text.strip_suffix(&left_out) {
+            answer.whole_text.truncate(kept.len());
+        }
     }
 }
 

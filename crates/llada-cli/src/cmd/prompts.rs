@@ -56,8 +56,7 @@ struct Line {
 /// The prompts of a file of JSON lines, each with its place.
 pub(super) fn read(path: &Path) -> Result<Vec<Given>> {
     let name = path.display();
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = llada_files::read_text(path).with_context(|| format!("reading {name}"))?;
     let mut given = Vec::new();
     let lines = text.lines().enumerate();
     for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {

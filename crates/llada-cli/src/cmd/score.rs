@@ -7,21 +7,15 @@ use llada::diffusion::{Estimator, LikelihoodConfig};
 use llada::{Prompt, Score};
 use serde_json::json;
 
-use super::generate::{check_ids, inner, of_text};
+use super::generate::check_ids;
+use super::jobs::{inner, of_text};
 use crate::args::{EstimatorName, Format, ScoreArgs};
-use crate::config::{Misuse, load, load_for_ids, open};
+use crate::config::{Misuse, load_checkpoint};
 use crate::output::print;
 
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
-    let is_ids = args.prompt.is_none() && args.target.is_none();
-    let llada = match is_ids
-        && open(args.model.model.as_deref(), &args.model.adapter)?
-            .tokenizer()
-            .is_err()
-    {
-        true => load_for_ids(&args.model)?,
-        false => load(&args.model)?,
-    };
+    let only_ids = args.prompt.is_none() && args.target.is_none();
+    let (llada, _) = load_checkpoint(&args.model, only_ids)?;
     let (prompt, target) = (
         source(args.prompt.as_deref(), args.prompt_ids.as_deref()),
         source(args.target.as_deref(), args.target_ids.as_deref()),

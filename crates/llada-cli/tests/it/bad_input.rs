@@ -48,6 +48,8 @@ fn wrong_prompts() {
     fails(&mut generate(dir, &[""]), 2, &["the prompt is empty"]);
     let long = "春".repeat(30);
     fails(&mut generate(dir, &[&long]), 2, &["30", "context of 24"]);
+    let mut none = generate(dir, &["春", "--n", "0"]);
+    none.assert().code(2);
     let strict = &mut generate(dir, &["春龘", "--strict"]);
     fails(strict, 2, &["'龘'", "number 2"]);
     let unknown = &mut generate(dir, &["once upon"]);

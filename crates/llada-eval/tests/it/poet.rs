@@ -45,15 +45,12 @@ impl Poet {
     }
 
     pub(crate) fn subject(&self) -> Subject<'_> {
-        Subject {
-            predictor: self,
-            tokenizer: &self.tokenizer,
-            policy: Policy {
-                unk_token_id: self.tokenizer.unk_token_id(),
-                whole_documents: true,
-                ..Policy::new(self.info())
-            },
-        }
+        let policy = Policy {
+            unk_token_id: self.tokenizer.unk_token_id(),
+            whole_documents: true,
+            ..Policy::new(self.info())
+        };
+        Subject::new(self, &self.tokenizer, policy)
     }
 
     /// The token that it knows for a position of a sequence.

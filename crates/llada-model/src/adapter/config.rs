@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use fancy_regex::Regex;
-use llada_files::looks_like;
+use llada_files::{looks_like, without_bom};
 use serde_json::{Map, Value};
 
-use crate::config::BOM;
 use crate::{Error, Result};
 
 pub(crate) const CONFIG: &str = "adapter_config.json";
@@ -70,7 +69,7 @@ impl AdapterConfig {
     /// [`Error::Io`], [`Error::Json`] or [`Error::Adapter`].
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let json = std::fs::read(path).map_err(Error::io("reading", path))?;
-        let json = json.strip_prefix(BOM).unwrap_or(&json);
+        let json = without_bom(&json);
         let fields: Map<String, Value> = serde_json::from_slice(json)
             .map_err(|error| Error::json(path)(error).or_other(looks_like::JSON, path, json))?;
         let fault = |field: &str, expected: &str| fault(path, field, &fields[field], expected);

@@ -2,7 +2,8 @@
 
 use minijinja::Error;
 use minijinja::machinery::{Token, tokenize};
-use minijinja::syntax::SyntaxConfig;
+
+use super::environment::syntax;
 
 /// The function that stands for `%`.
 pub(super) const MODULO: &str = "_modulo";
@@ -24,9 +25,9 @@ const SAFE: [&str; 4] = ["safe", "escape", "e", "forceescape"];
 ///
 /// A source that has none of them, or that is no template at all, is returned as it is; what is
 /// wrong with it is said when it is rendered.
-pub(super) fn prepare(source: &str, syntax: &SyntaxConfig) -> String {
+pub(super) fn prepare(source: &str) -> String {
     let source = keep_raw_lines(&source.replace("\r\n", "\n").replace('\r', "\n"));
-    match edits(&source, syntax) {
+    match edits(&source) {
         Ok(edits) => apply(&source, edits),
         Err(_) => source,
     }
@@ -82,8 +83,8 @@ fn apply(source: &str, mut edits: Vec<Edit>) -> String {
     out + &source[at..]
 }
 
-fn edits(source: &str, syntax: &SyntaxConfig) -> Result<Vec<Edit>, Error> {
-    let tokens = tokenize(source, false, syntax.clone()).collect::<Result<Vec<_>, _>>()?;
+fn edits(source: &str) -> Result<Vec<Edit>, Error> {
+    let tokens = tokenize(source, false, syntax()?).collect::<Result<Vec<_>, _>>()?;
     let has_safe_texts = tokens.windows(2).any(|pair| {
         matches!(&pair[0].0, Token::Pipe)
             && matches!(&pair[1].0, Token::Ident(name) if SAFE.contains(name))

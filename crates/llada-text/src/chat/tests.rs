@@ -69,7 +69,7 @@ fn expressions_are_written_as_in_transformers() {
     let mut differ = Vec::new();
     for case in fixture["cases"].as_array().unwrap() {
         let template = case["template"].as_str().unwrap();
-        let source = source::prepare(template, &environment::syntax().unwrap());
+        let source = source::prepare(template);
         let ours = environment.render_str(&source, context.clone());
         let same = match (&ours, case["ok"].as_str()) {
             (Ok(text), Some(expected)) => text == expected,

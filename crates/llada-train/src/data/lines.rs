@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use llada_files::without_bom;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -64,7 +65,11 @@ pub(crate) fn for_each_line(
         if read.map_err(io("reading", path))? == 0 {
             break;
         }
-        let text = std::str::from_utf8(&bytes).map_err(|_| {
+        let content = match line {
+            1 => without_bom(&bytes),
+            _ => &bytes,
+        };
+        let text = std::str::from_utf8(content).map_err(|_| {
             let is_utf_16 =
                 line == 1 && (bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff"));
             let what = match is_utf_16 {
@@ -74,10 +79,6 @@ pub(crate) fn for_each_line(
             bad_line(path, line, what, None)
         })?;
         let text = text.trim_end_matches(['\n', '\r']);
-        let text = match line {
-            1 => text.strip_prefix('\u{feff}').unwrap_or(text),
-            _ => text,
-        };
         let is_json = path.extension().is_some_and(|end| end == "jsonl");
         if line == 1 && is_json && text.trim_start().starts_with('[') {
             let path = path.to_owned();

@@ -6,6 +6,7 @@ use llada::diffusion::PredictorKind;
 use llada::eval::{Figure, Gap, Recall, choose_first_lines, read_couplets, recall, reversal_svg};
 use serde_json::{Value, json};
 
+use super::super::jobs::note_unknown;
 use super::{Progress, figure_json, percent, read};
 use crate::args::{Format, ModelArgs, ReversalArgs};
 use crate::config::{Misuse, load};
@@ -81,6 +82,7 @@ fn measure(
     let kind = subject.kind();
     let couplets = read_couplets(text, args.limit.map(Into::into), &subject)
         .with_context(|| args.data.display().to_string())?;
+    note_unknown(&subject.unknown(), "");
     let what = format!("couplets of the {} model", kind.name());
     let recalls = recall(&subject, &couplets, &mut progress.observe(what))?;
     let may_choose =

@@ -9,7 +9,8 @@ use llada::eval::{
     Figure, GenerationConfig, choose, exact_matches, read_choices, read_generations,
 };
 
-use super::{Progress, figure_json, percent, read, warn_of_unknown};
+use super::super::jobs::note_unknown;
+use super::{Progress, figure_json, percent, read};
 use crate::args::{Format, GenerationArgs, LikelihoodArgs};
 use crate::config::load;
 use crate::output::print;
@@ -17,10 +18,10 @@ use crate::output::print;
 pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
     let text = read(&args.data)?;
     let llada = load(&args.model)?;
-    warn_of_unknown(&llada, &text)?;
     let subject = llada.subject();
     let limit = args.limit.map(NonZeroUsize::get);
     let tasks = read_choices(&text, limit, &subject).with_context(|| name(&args.data))?;
+    note_unknown(&subject.unknown(), "");
     let config = LikelihoodConfig {
         mc_samples: args.mc_samples.get(),
         seed: args.seed,
@@ -51,10 +52,10 @@ pub(super) fn likelihood(args: &LikelihoodArgs) -> Result<()> {
 pub(super) fn generation(args: &GenerationArgs) -> Result<()> {
     let text = read(&args.data)?;
     let llada = load(&args.model)?;
-    warn_of_unknown(&llada, &text)?;
     let subject = llada.subject();
     let limit = args.limit.map(NonZeroUsize::get);
     let tasks = read_generations(&text, limit, &subject).with_context(|| name(&args.data))?;
+    note_unknown(&subject.unknown(), "");
     let config = GenerationConfig {
         gen_length: args.gen_length.map(NonZeroUsize::get),
         steps: args.steps.map(NonZeroUsize::get),

@@ -30,10 +30,15 @@ impl Plan<'_> {
         self.data.train.iter().map(Source::n_tokens).sum()
     }
 
+    /// Tokens of a sequence on average.
+    fn mean_length(&self) -> f64 {
+        let n_sequences: usize = self.data.train.iter().map(Source::n_sequences).sum();
+        self.n_tokens() as f64 / n_sequences.max(1) as f64
+    }
+
     /// Tokens of a step on average, padding not counted.
     pub(super) fn step_tokens(&self) -> f64 {
-        let n_sequences: usize = self.data.train.iter().map(Source::n_sequences).sum();
-        let mean = self.n_tokens() as f64 / n_sequences.max(1) as f64;
+        let mean = self.mean_length();
         match (self.config.train.batch_size, self.config.train.batch_tokens) {
             (Some(size), _) => size as f64 * mean,
             (None, Some(tokens)) => tokens as f64,
@@ -113,15 +118,8 @@ impl Plan<'_> {
     fn step_flops(&self) -> f64 {
         let tokens = self.step_tokens();
         let parameters = self.model.forward_flops(1000, 500) as f64 / 1000.0;
-        let length = self.n_tokens() as f64
-            / self
-                .data
-                .train
-                .iter()
-                .map(Source::n_sequences)
-                .sum::<usize>()
-                .max(1) as f64;
-        let attention = 4.0 * length * (self.model.d_model * self.model.n_layers) as f64;
+        let attention =
+            4.0 * self.mean_length() * (self.model.d_model * self.model.n_layers) as f64;
         3.0 * tokens * (parameters + attention)
     }
 
