@@ -13,9 +13,8 @@ import sys
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Type
-from gguf import GGUFWriter
 
-from record_gguf import config, gguf_name, parameters
+from record_gguf import config, gguf_name, parameters, writer
 
 FALLBACKS = {Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q5_1, Type.Q6_K: Type.Q8_0}
 # Where the 16-bit scales of a block lie.
@@ -54,20 +53,10 @@ def random_rows(kind, shape, rng):
 
 
 def main(path, mixture="Q4_K_M", mlp="5634"):
-    shape = {"d_model": 2048, "n_heads": 32, "n_kv_heads": 4, "n_layers": 22, "mlp_hidden_size": int(mlp)}
+    shape = {"d_model": 2048, "n_heads": 32, "n_kv_heads": 4, "n_layers": 22, "mlp_hidden_size": int(mlp), "max_sequence_length": 4096}
     ids = {"mask_token_id": 126336, "eos_token_id": 126081, "pad_token_id": 126081}
     c = config(vocab_size=126464, embedding_size=126464, **shape, **ids)
-    w = GGUFWriter(path, "llada")
-    w.add_context_length(4096)
-    w.add_embedding_length(c["d_model"])
-    w.add_block_count(c["n_layers"])
-    w.add_feed_forward_length(c["mlp_hidden_size"])
-    w.add_head_count(c["n_heads"])
-    w.add_head_count_kv(c["n_kv_heads"])
-    w.add_rope_freq_base(c["rope_theta"])
-    w.add_layer_norm_rms_eps(c["rms_norm_eps"])
-    w.add_mask_token_id(c["mask_token_id"])
-    w.add_eos_token_id(c["eos_token_id"])
+    w = writer(path, c)
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("bailingmoe")
     tokens = ["t", "1", "t1", *(f"x{i}" for i in range(3, c["vocab_size"]))]
