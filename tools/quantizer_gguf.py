@@ -53,9 +53,9 @@ def random_rows(kind, shape, rng):
 
 
 def main(path, mixture="Q4_K_M", mlp="5634"):
-    shape = {"d_model": 2048, "n_heads": 32, "n_kv_heads": 4, "n_layers": 22, "mlp_hidden_size": int(mlp), "max_sequence_length": 4096}
+    shape = {"d_model": 2048, "n_heads": 32, "n_kv_heads": 4, "n_layers": 22, "mlp_hidden_size": int(mlp)}
     ids = {"mask_token_id": 126336, "eos_token_id": 126081, "pad_token_id": 126081}
-    c = config(vocab_size=126464, embedding_size=126464, **shape, **ids)
+    c = config(vocab_size=126464, embedding_size=126464, max_sequence_length=4096, **shape, **ids)
     w = writer(path, c)
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("bailingmoe")
