@@ -52,7 +52,8 @@ const TABLE: &[(&str, &[&str])] = &[
             "llada-train",
         ],
     ),
-    ("llada-cli", &["llada", "llada-files"]),
+    ("llada-serve", &["llada"]),
+    ("llada-cli", &["llada", "llada-files", "llada-serve"]),
     ("llada-testkit", &["llada-diffusion", "llada-tensor"]),
     (
         "llada-benches",

@@ -1,0 +1,2 @@
+//! HTTP server of llada.
+#![forbid(unsafe_code)]
