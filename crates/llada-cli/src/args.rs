@@ -385,6 +385,8 @@ pub(crate) enum EstimatorName {
     T,
     /// No draws: the chain rule from left to right, a pass for each token.
     Chain,
+    /// No draws: the chain rule, of the masked tokens the likeliest first (iLLaDA).
+    Confidence,
 }
 
 #[derive(Debug, ClapArgs)]

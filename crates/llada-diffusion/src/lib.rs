@@ -25,8 +25,8 @@ pub use batch::TokenBatch;
 pub use error::{Error, Result};
 pub use forward::{Noised, forward_process, p_mask};
 pub use likelihood::{
-    Estimate, Estimator, LikelihoodConfig, ScoredSequence, chain_rule, log_likelihood,
-    stratified_counts,
+    Estimate, Estimator, LikelihoodConfig, ScoredSequence, Scoring, TokenScore, chain_rule,
+    log_likelihood, stratified_counts,
 };
 pub use loss::{diffusion_loss_weights, sft_loss_weights, uniform_loss_weights};
 pub use predictor::{

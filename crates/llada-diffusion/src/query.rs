@@ -300,14 +300,18 @@ pub fn guide_all(cfg_scale: f32, logits: &mut [f32], un: &[f32]) {
 #[must_use]
 pub fn cross_entropies(logits: &[f32], targets: &[u32]) -> Vec<f32> {
     let vocab_size = logits.len() / targets.len().max(1);
-    let of = |(row, &target): (&[f32], &u32)| {
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
-        (sum.ln() + f64::from(max - row[target as usize])) as f32
-    };
     logits
         .chunks_exact(vocab_size.max(1))
         .zip(targets)
-        .map(of)
+        .map(|(row, &target)| -log_probability(row)(target as usize) as f32)
         .collect()
+}
+
+/// `ln softmax(row)[id]` in nats of a row of logits `[V]`, for each `id`; rounded to `f32`, as the
+/// losses of a predictor are.
+pub(crate) fn log_probability(row: &[f32]) -> impl Fn(usize) -> f64 {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+    let log_sum = sum.ln();
+    move |id| -f64::from((log_sum + f64::from(max - row[id])) as f32)
 }

@@ -382,7 +382,9 @@ impl<M: MaskPredictor> Llada<M> {
         Ok((prompt_ids, target_ids))
     }
 
-    /// How likely a text is after a prompt; see [`log_likelihood`].
+    /// How likely a text is after a prompt; see [`log_likelihood`]. Where this must not hold up
+    /// other work, its parts are [`Self::encode_pair`], a [`llada_diffusion::Scoring`] and
+    /// [`Self::greedy_request`].
     ///
     /// # Errors
     /// As [`Self::encode_pair`] and [`log_likelihood`].
@@ -399,24 +401,31 @@ impl<M: MaskPredictor> Llada<M> {
             prompt_len: prompt.len(),
         };
         let estimate = log_likelihood(&self.model, &[sequence], config)?[0];
-        // `suffix_greedy_prediction` of the reference: no token is suppressed.
+        let request = self.greedy_request(prompt, target.len(), config.cfg_scale);
+        let outputs = self.sample(&[request], &mut |_| ControlFlow::Continue(()))?;
+        Ok(Score {
+            estimate,
+            is_greedy: outputs[0].answer() == target,
+        })
+    }
+
+    /// The request whose answer says whether greedy decoding, a token a pass, writes a target of
+    /// `length` tokens ([`Score::is_greedy`]). No token is suppressed.
+    ///
+    /// Source: `suffix_greedy_prediction` of the reference's `eval_llada.py`.
+    pub fn greedy_request(&self, prompt: Vec<u32>, length: usize, cfg_scale: f32) -> Request {
         let greedy = SampleConfig {
-            steps: target.len(),
-            gen_length: target.len(),
+            steps: length,
+            gen_length: length,
             block_length: None,
-            cfg_scale: config.cfg_scale,
+            cfg_scale,
             cache: match self.info().is_autoregressive() {
                 true => CacheMode::Prefix,
                 false => CacheMode::None,
             },
             ..SampleConfig::default()
         };
-        let requests = [Request::generate(prompt, greedy)];
-        let outputs = self.sample(&requests, &mut |_| ControlFlow::Continue(()))?;
-        Ok(Score {
-            estimate,
-            is_greedy: outputs[0].answer() == target,
-        })
+        Request::generate(prompt, greedy)
     }
 }
 

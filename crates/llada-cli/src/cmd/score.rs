@@ -54,6 +54,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
             EstimatorName::L => Estimator::Count,
             EstimatorName::T => Estimator::Ratio,
             EstimatorName::Chain => Estimator::Chain,
+            EstimatorName::Confidence => Estimator::Confidence,
         },
         ..LikelihoodConfig::default()
     };
