@@ -2,6 +2,8 @@
 
 mod bench;
 mod eval;
+#[cfg(feature = "serve")]
+mod serve;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,6 +13,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchForwardArgs, BenchGenerateArgs, BenchTrainArgs, SubjectArgs,
 };
+#[cfg(feature = "serve")]
+pub(crate) use serve::ServeArgs;
+
 pub(crate) use eval::{
     EvalArgs, EvalCommand, GenerationArgs, LikelihoodArgs, ReversalArgs, ScalingArgs,
 };
@@ -47,6 +52,9 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Measure the speed of a model or of a shape, beside the machine's limit
     Bench(BenchArgs),
+    /// Serve models over HTTP, in the form of OpenAI's interface, with a page that shows the denoising
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     /// Print a script that completes commands in a shell
     Completions {
         /// The shell.

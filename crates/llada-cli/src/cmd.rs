@@ -13,6 +13,8 @@ mod memory;
 mod observe;
 mod prompts;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod sft;
 mod train;
 
@@ -32,6 +34,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args),
         Command::Completions { shell } => manual::completions(*shell),
         Command::Man => manual::page(),
     }
