@@ -15,6 +15,7 @@ mod query;
 mod ratio;
 mod reverse;
 mod schedule;
+mod token_set;
 
 pub use ahead::{
     Choose, Denoiser, DenoiserExtension, Denoising, DenoisingStep, Keep, RankBy, RemaskRule,
@@ -40,5 +41,6 @@ pub use query::{
 pub use ratio::nats_per_token;
 pub use reverse::{StepKey, reveal_probability};
 pub use schedule::num_transfer_tokens;
+pub use token_set::TokenSet;
 
 pub use llada_tensor::backend::{Candidate, Noise};

@@ -27,6 +27,7 @@ pub struct TokenScore {
 pub struct Scoring {
     /// Tokens, and the length of the prompt.
     sequences: Vec<(Vec<u32>, usize)>,
+    suffix: Vec<u32>,
     config: LikelihoodConfig,
     info: PredictorInfo,
     way: Way,
@@ -185,6 +186,7 @@ impl Scoring {
                 .map(|sequence| (sequence.tokens.to_vec(), sequence.prompt_len))
                 .collect(),
             config: *config,
+            suffix: Vec::new(),
             info: *info,
             way,
             n_top: 0,
@@ -211,6 +213,24 @@ impl Scoring {
             });
         }
         Ok(Self { n_top: n, ..self })
+    }
+
+    /// Shows these tokens, some of which may be masks, after each answer. They are given, as a prompt
+    /// is: not scored, and hidden by guidance.
+    ///
+    /// # Errors
+    /// [`Error::NotAutoregressive`] for a predictor of next tokens.
+    pub fn with_suffix(self, suffix: Vec<u32>) -> Result<Self> {
+        if self.way == Way::NextToken && !suffix.is_empty() {
+            return Err(Error::NotAutoregressive { what: "a suffix" });
+        }
+        Ok(Self { suffix, ..self })
+    }
+
+    /// How often sequences are shown to the predictor in all steps.
+    #[must_use]
+    pub fn n_passes(&self) -> usize {
+        (0..self.sequences.len()).map(|at| self.n_shows(at)).sum()
     }
 
     /// One call of the predictor, over at most `max_batch_tokens` tokens (a longer sequence goes
@@ -287,7 +307,7 @@ impl Scoring {
     fn group(&mut self) -> (Vec<Shown>, [usize; 2]) {
         let (mut group, mut n_tokens, mut place) = (Vec::new(), 0, self.place);
         while let Some((tokens, _)) = self.sequences.get(place[0]) {
-            n_tokens += tokens.len();
+            n_tokens += tokens.len() + self.suffix.len();
             let is_next_turn = self.way == Way::Confidence && place[1] > self.place[1];
             if !group.is_empty() && (n_tokens > self.config.max_batch_tokens || is_next_turn) {
                 break;
@@ -336,6 +356,7 @@ impl Scoring {
         for position in masked {
             tokens[position] = self.info.mask_token_id;
         }
+        tokens.extend_from_slice(&self.suffix);
         Shown {
             at,
             tokens,
@@ -361,8 +382,10 @@ impl Scoring {
         if self.config.cfg_scale > 0.0 {
             let mut hidden = batch.clone();
             for (shown, start) in group.iter().zip(batch.offsets()) {
-                let prompt_len = self.sequences[shown.at].1;
-                hidden.ids_mut()[*start..start + prompt_len].fill(mask);
+                let (tokens, prompt_len) = &self.sequences[shown.at];
+                let ids = &mut hidden.ids_mut()[*start..start + shown.tokens.len()];
+                ids[..*prompt_len].fill(mask);
+                ids[tokens.len()..].fill(mask);
             }
             unconditional = Some(hidden);
         }

@@ -326,3 +326,58 @@ fn a_step_that_failed_can_be_repeated() {
         }
     }
 }
+
+/// A random joint distribution over three tokens of two kinds.
+fn joint() -> JointPredictor {
+    let weights = [3.0, 1.0, 2.0, 7.0, 4.0, 9.0, 1.0, 5.0];
+    JointPredictor::new(2, 3, weights.map(|w| w / 32.0).to_vec())
+}
+
+#[test]
+fn what_follows_an_answer_is_given() {
+    // p(x1 | x0 = 1, x2 = 0) is in the ratio of 4 to 1, and with x2 masked of 13 to 6.
+    let joint = joint();
+    let check = |suffix: Vec<u32>, cfg_scale, expected: f64| {
+        for estimator in Estimator::ALL {
+            let config = LikelihoodConfig {
+                cfg_scale,
+                ..config(estimator)
+            };
+            let sequence = ScoredSequence {
+                tokens: &[1, 0],
+                prompt_len: 1,
+            };
+            let scoring = Scoring::new(&[sequence], &config, &joint.info()).unwrap();
+            assert_eq!(
+                scoring.n_passes(),
+                if estimator == Estimator::Ratio { 7 } else { 1 }
+            );
+            let scoring = scoring.with_suffix(suffix.clone()).unwrap();
+            if estimator == Estimator::Ratio {
+                continue;
+            }
+            let found = steps(&joint, scoring).1[0].log_likelihood;
+            assert!((found - expected.ln()).abs() < 1e-6, "{estimator}: {found}");
+        }
+    };
+    check(vec![0], 0.0, 4.0 / 5.0);
+    check(vec![2], 0.0, 13.0 / 19.0);
+    // Guidance hides what is given on both sides: p(x1) is in the ratio of 17 to 15.
+    let guided = |x: f64, hidden: f64| x * x / hidden;
+    let [zero, one] = [
+        guided(4.0 / 5.0, 17.0 / 32.0),
+        guided(1.0 / 5.0, 15.0 / 32.0),
+    ];
+    check(vec![0], 1.0, zero / (zero + one));
+    let chain = ChainPredictor::new(vec![0.0; 16]);
+    let sequence = ScoredSequence {
+        tokens: &[0, 1],
+        prompt_len: 1,
+    };
+    let scoring = Scoring::new(&[sequence], &config(Estimator::Chain), &chain.info()).unwrap();
+    let message = scoring.with_suffix(vec![0]).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "a suffix cannot be used with an autoregressive model"
+    );
+}
