@@ -11,10 +11,14 @@ mod logits;
 mod manual;
 mod memory;
 mod observe;
+mod progress;
 mod prompts;
+mod ranks;
+mod result_file;
 mod score;
 mod sft;
 mod train;
+mod work;
 
 use anyhow::Result;
 
