@@ -200,6 +200,13 @@ pub(crate) struct ModelArgs {
     pub(crate) run: RunArgs,
 }
 
+impl ModelArgs {
+    /// A text that is the same for the same model.
+    pub(crate) fn identity(&self) -> String {
+        format!("{:?} {:?} {:?}", self.model, self.adapter, self.dtype)
+    }
+}
+
 /// Flags of the sampler, with the names of the reference.
 #[derive(Debug, ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
@@ -307,8 +314,12 @@ pub(crate) struct SamplerArgs {
     #[arg(long)]
     pub(crate) strict: bool,
     /// Write every step to a file, one JSON object a line
-    #[arg(long, value_name = "FILE.jsonl")]
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "output")]
     pub(crate) trace: Option<PathBuf>,
+    /// Keep the results in a file while they come, one JSON object a line and in order; the same
+    /// command goes on where it was stopped
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) output: Option<PathBuf>,
     /// Show the denoising while it happens, on standard error
     #[arg(long)]
     pub(crate) watch: bool,

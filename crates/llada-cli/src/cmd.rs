@@ -11,12 +11,16 @@ mod logits;
 mod manual;
 mod memory;
 mod observe;
+mod progress;
 mod prompts;
+mod ranks;
+mod result_file;
 mod score;
 #[cfg(feature = "serve")]
 mod serve;
 mod sft;
 mod train;
+mod work;
 
 use anyhow::Result;
 

@@ -4,13 +4,14 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use llada::diffusion::Estimator;
 use llada::model::Error as ModelError;
 use llada::sample::{CacheMode, Overrides, Process, Rules, RulesError};
 use llada::{
     Checkpoint, CpuConfig, CpuLevel, Device, Llada, LoadError, ModelConfig, Precision, Tokenizer,
 };
 
-use crate::args::{AdapterArg, DeviceName, Dtype, ModelArgs, RunArgs, SamplerArgs};
+use crate::args::{AdapterArg, DeviceName, Dtype, EstimatorName, ModelArgs, RunArgs, SamplerArgs};
 use crate::output::note;
 
 /// The command was used in a wrong way: exit code 2.
@@ -153,6 +154,17 @@ pub(crate) fn preset(name: &str) -> Result<ModelConfig> {
         let known = llada::model::PRESETS.join(", ");
         Misuse::of(format!("preset {name}: unknown, expected one of {known}"))
     })
+}
+
+impl From<EstimatorName> for Estimator {
+    fn from(name: EstimatorName) -> Self {
+        match name {
+            EstimatorName::L => Self::Count,
+            EstimatorName::T => Self::Ratio,
+            EstimatorName::Chain => Self::Chain,
+            EstimatorName::Confidence => Self::Confidence,
+        }
+    }
 }
 
 /// What only a masked diffusion model can do.
