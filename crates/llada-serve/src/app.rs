@@ -204,6 +204,10 @@ fn foreign_host(app: &App, request: &Request) -> Option<String> {
     };
     let is_own = name.eq_ignore_ascii_case("localhost")
         || name.parse::<IpAddr>().is_ok()
-        || app.config.hosts.iter().any(|own| own.eq_ignore_ascii_case(name));
+        || app
+            .config
+            .hosts
+            .iter()
+            .any(|own| own.eq_ignore_ascii_case(name));
     (!is_own).then(|| name.to_owned())
 }

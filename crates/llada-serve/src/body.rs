@@ -47,9 +47,8 @@ async fn read(body: RawBody, limit: usize) -> Result<Vec<u8>> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| {
-            ApiError::body(format!("the body broke off: {error}"))
-        })?;
+        let chunk =
+            chunk.map_err(|error| ApiError::body(format!("the body broke off: {error}")))?;
         if bytes.len() + chunk.len() > limit {
             let rest = async { while let Some(Ok(_)) = stream.next().await {} };
             let _ = tokio::time::timeout(PATIENCE, rest).await;

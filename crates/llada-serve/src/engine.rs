@@ -19,12 +19,12 @@ use tokio::sync::oneshot;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
 use crate::model::Model;
-use crate::queue::{Client, Limits, Queue};
+use crate::queue::{Limits, Queue, Ticket};
 
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Work {
-    Write(Request),
+    Write(Box<Request>),
     Score(Box<Scoring>),
     /// It has moved to where it is worked on.
     Taken,
@@ -35,9 +35,7 @@ pub(crate) enum Work {
 pub(crate) struct Part {
     /// Which model, of all.
     pub(crate) model: usize,
-    pub(crate) client: Client,
-    pub(crate) priority: i32,
-    pub(crate) deadline: Instant,
+    pub(crate) ticket: Ticket,
     /// What it holds while it runs.
     pub(crate) bytes: usize,
     pub(crate) work: Work,
@@ -75,7 +73,10 @@ impl Part {
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Before its first step: its canvas.
-    Begun { canvas: Vec<u32>, steps: usize },
+    Begun {
+        canvas: Vec<u32>,
+        steps: usize,
+    },
     Step(Step),
     Written(Box<Output>),
     /// What was found, and the scoring, which knows the single tokens.
@@ -242,12 +243,7 @@ fn next_parts(shared: &Shared, is_idle: bool) -> Option<Vec<Part>> {
     }
 }
 
-fn begin(
-    lanes: &mut [Lane<'_>],
-    scoring: &mut VecDeque<Scored>,
-    mut part: Part,
-    shared: &Shared,
-) {
+fn begin(lanes: &mut [Lane<'_>], scoring: &mut VecDeque<Scored>, mut part: Part, shared: &Shared) {
     let work = std::mem::replace(&mut part.work, Work::Taken);
     let running = Running {
         part,
@@ -257,7 +253,7 @@ fn begin(
     match work {
         Work::Write(request) => {
             let lane = &mut lanes[running.part.model];
-            match lane.session.submit(request) {
+            match lane.session.submit(*request) {
                 Ok(number) => {
                     lane.running.insert(number, running);
                 }
@@ -272,7 +268,7 @@ fn begin(
 /// Ends what nobody waits for, and what is too late.
 fn drop_over(lanes: &mut [Lane<'_>], scoring: &mut VecDeque<Scored>, shared: &Shared) {
     let now = Instant::now();
-    let is_over = |running: &Running| running.part.is_gone() || running.part.deadline <= now;
+    let is_over = |running: &Running| running.part.is_gone() || running.part.ticket.deadline <= now;
     for lane in lanes {
         let over: Vec<usize> = (lane.running.iter())
             .filter(|(_, running)| is_over(running))
@@ -371,6 +367,6 @@ fn score(models: &[Model], mut scored: Scored, shared: &Shared) -> Option<Scored
 fn end(running: Running, event: Event, shared: &Shared) {
     let seconds = running.since.elapsed().as_secs_f64();
     let Running { part, .. } = running;
-    shared.queue().end(&part.client, part.bytes, seconds);
+    shared.queue().end(&part.ticket.client, part.bytes, seconds);
     part.reply.send(event);
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod assets;
 mod auth;
 mod body;
 mod engine;
@@ -22,6 +23,7 @@ mod queue;
 mod routes;
 mod sampler;
 mod stream;
+mod structured;
 
 use std::future::Future;
 use std::sync::Arc;

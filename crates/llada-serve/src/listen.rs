@@ -62,13 +62,10 @@ async fn accept_all(
             what: "waiting for a connection to end",
             source: std::io::Error::other(closed),
         })?;
-        let (stream, address) = match listener.accept().await {
-            Ok(accepted) => accepted,
+        let Ok((stream, address)) = listener.accept().await else {
             // The peer is gone, or there are no more files for a moment.
-            Err(_) => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                continue;
-            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
         };
         let connection = connection(stream, address, router, config);
         let connection = graceful.watch(connection);

@@ -59,17 +59,37 @@ impl Metrics {
         queue_limit.set(limits.max_waiting as f64);
         let memory_limit: Gauge<f64, AtomicU64> = Gauge::default();
         memory_limit.set(limits.memory_bytes as f64);
-        registry.register("requests_running", "Sequences that are worked on", running.clone());
+        registry.register(
+            "requests_running",
+            "Sequences that are worked on",
+            running.clone(),
+        );
         registry.register("requests_waiting", "Sequences that wait", waiting.clone());
         registry.register("queue_limit", "Sequences that may wait", queue_limit);
         let help = "What running sequences may hold and do hold";
         registry.register_with_unit("held", help, Unit::Bytes, bytes.clone());
         let help = "What running sequences may hold";
         registry.register_with_unit("held_limit", help, Unit::Bytes, memory_limit);
-        registry.register("generated_tokens", "Tokens of answers, EOS and what follows included", tokens.clone());
-        registry.register("forward_passes", "Forward passes of sequences", passes.clone());
-        registry.register("computed_rows", "Positions that passes have computed", rows.clone());
-        registry.register("http_requests", "Answers by path and status", requests.clone());
+        registry.register(
+            "generated_tokens",
+            "Tokens of answers, EOS and what follows included",
+            tokens.clone(),
+        );
+        registry.register(
+            "forward_passes",
+            "Forward passes of sequences",
+            passes.clone(),
+        );
+        registry.register(
+            "computed_rows",
+            "Positions that passes have computed",
+            rows.clone(),
+        );
+        registry.register(
+            "http_requests",
+            "Answers by path and status",
+            requests.clone(),
+        );
         let help = "Time to an answer's headers, of a stream to its first";
         registry.register_with_unit("http_request", help, Unit::Seconds, of_path.clone());
         let help = "From admission to the first settled token of a sequence";

@@ -1,12 +1,16 @@
 //! A model that is served.
 
+use std::sync::{Arc, OnceLock};
+
+use llada::JsonVocabulary;
+use llada::Llada;
 use llada::diffusion::PredictorInfo;
 use llada::model::ModelConfig;
 use llada::sample::Request;
 use llada::text::ChatTemplate;
-use llada::Llada;
 
 use crate::error::{ApiError, Result};
+use crate::structured::of_structured;
 
 /// A model under a name.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub struct Model {
     pub template: Option<ChatTemplate>,
     /// What a pass takes for each of its positions, in bytes.
     row_bytes: usize,
+    /// What JSON is written with; made when it is first asked for.
+    json: OnceLock<std::result::Result<Arc<JsonVocabulary>, ApiError>>,
 }
 
 impl Model {
@@ -38,6 +44,7 @@ impl Model {
             llada,
             template,
             row_bytes: floats * size_of::<f32>(),
+            json: OnceLock::new(),
         }
     }
 
@@ -66,6 +73,15 @@ impl Model {
     pub(crate) fn scoring_bytes(&self, call_tokens: usize, n_logits: usize) -> usize {
         let logits = n_logits.saturating_mul(self.info().vocab_size * size_of::<f32>());
         (call_tokens.saturating_mul(self.row_bytes)).saturating_add(logits)
+    }
+
+    /// What this model writes JSON with.
+    pub(crate) fn json_vocabulary(&self) -> Result<Arc<JsonVocabulary>> {
+        let make = || match self.llada.json_vocabulary() {
+            Ok(vocabulary) => Ok(Arc::new(vocabulary)),
+            Err(error) => Err(of_structured(error)),
+        };
+        self.json.get_or_init(make).clone()
     }
 
     pub(crate) fn chat_template(&self) -> Result<&ChatTemplate> {

@@ -4,16 +4,12 @@ use axum::extract::Path;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+use crate::assets::FILES;
 use crate::error::ApiError;
 
 /// What a page of this server may load: its own files and nothing else.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-
-/// Name, type and content of each file.
-const FILES: &[(&str, &str, &str)] = &[
-    ("index.html", "text/html; charset=utf-8", include_str!("../page/index.html")),
-];
+const POLICY: &str =
+    "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page.
 pub(crate) async fn index() -> Response {
@@ -26,11 +22,17 @@ pub(crate) async fn file(Path(name): Path<String>) -> Response {
 }
 
 fn answer(name: &str) -> Response {
-    let Some((_, content_type, content)) = FILES.iter().find(|(known, ..)| *known == name) else {
+    let Some((_, content)) = FILES.iter().find(|(known, _)| *known == name) else {
         return ApiError::no_such_path("GET", &format!("/page/{name}")).into_response();
     };
+    let content_type = match name.rsplit_once('.') {
+        Some((_, "css")) => "text/css; charset=utf-8",
+        Some((_, "js")) => "text/javascript; charset=utf-8",
+        Some((_, "svg")) => "image/svg+xml; charset=utf-8",
+        _ => "text/html; charset=utf-8",
+    };
     let headers = [
-        (header::CONTENT_TYPE, *content_type),
+        (header::CONTENT_TYPE, content_type),
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::CACHE_CONTROL, "no-cache"),
     ];

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use llada::diffusion::Scoring;
 use llada::sample::{Request, Session};
@@ -11,34 +10,30 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::app::Context;
 use crate::engine::{Event, Part, Reply, Work};
 use crate::error::{ApiError, Result};
-use crate::queue::{Client, Order};
+use crate::queue::Ticket;
 
 /// Parts that are not taken in yet.
 #[derive(Debug)]
 pub(crate) struct Parts {
     app: Context,
     model: usize,
-    client: Client,
-    priority: i32,
-    deadline: Instant,
+    ticket: Ticket,
     parts: Vec<Part>,
     sender: UnboundedSender<(usize, Event)>,
     receiver: UnboundedReceiver<(usize, Event)>,
 }
 
 impl Parts {
-    pub(crate) fn new(app: &Context, model: usize, client: &Client, order: Order) -> Result<Self> {
+    pub(crate) fn new(app: &Context, model: usize, ticket: Ticket) -> Self {
         let (sender, receiver) = unbounded_channel();
-        Ok(Self {
+        Self {
             app: Arc::clone(app),
             model,
-            client: Arc::clone(client),
-            priority: order.priority,
-            deadline: order.deadline(&app.config.limits)?,
+            ticket,
             parts: Vec::new(),
             sender,
             receiver,
-        })
+        }
     }
 
     /// Adds a sequence to write.
@@ -47,7 +42,7 @@ impl Parts {
         // What the engine's session would refuse is refused here, with the field's name.
         Session::new(&model.llada.model).submit(request.clone())?;
         let bytes = model.request_bytes(&request);
-        self.push(Work::Write(request), bytes);
+        self.push(Work::Write(Box::new(request)), bytes);
         Ok(())
     }
 
@@ -66,9 +61,7 @@ impl Parts {
         };
         self.parts.push(Part {
             model: self.model,
-            client: Arc::clone(&self.client),
-            priority: self.priority,
-            deadline: self.deadline,
+            ticket: self.ticket.clone(),
             bytes,
             work,
             reply,

@@ -5,9 +5,10 @@ use llada::text::Unknown;
 use serde_json::{Value, json};
 
 use crate::app::Context;
-use crate::engine::Step;
+use crate::engine::{Event, Step};
 use crate::error::{ApiError, Result, whole};
 use crate::model::Model;
+use crate::parts::Events;
 
 /// A sequence on its way.
 #[derive(Debug)]
@@ -146,7 +147,11 @@ impl Progress {
             }
         };
         let is_ended = is_stopped || tokens.len() < answer.len();
-        let completion_tokens = if self.is_stopped { self.n_settled } else { tokens.len() };
+        let completion_tokens = if self.is_stopped {
+            self.n_settled
+        } else {
+            tokens.len()
+        };
         let confidences = self.confidences.get(output.prompt_len..).unwrap_or(&[]);
         let n_shown = match is_stopped {
             true => completion_tokens,
@@ -207,4 +212,26 @@ impl Progress {
         };
         ids.iter().map(text).collect()
     }
+}
+
+/// What was written of all sequences, in their order; each ends where a stop is settled.
+pub(crate) async fn all_written(
+    events: &mut Events,
+    progress: &mut [Progress],
+) -> Result<Vec<Written>> {
+    let mut written: Vec<Option<Written>> = progress.iter().map(|_| None).collect();
+    while written.iter().any(Option::is_none) {
+        match events.next().await? {
+            (at, Event::Begun { canvas, .. }) => progress[at].begin(canvas),
+            (at, Event::Step(step)) => {
+                progress[at].step(&step);
+                if progress[at].is_stopped() {
+                    events.stop(at);
+                }
+            }
+            (at, Event::Written(output)) => written[at] = Some(progress[at].finish(*output)?),
+            _ => {}
+        }
+    }
+    Ok(written.into_iter().flatten().collect())
 }

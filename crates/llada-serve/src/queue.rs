@@ -34,7 +34,7 @@ pub(crate) struct Order {
 
 impl Order {
     /// When the request is given up.
-    pub(crate) fn deadline(&self, limits: &Limits) -> Result<Instant, ApiError> {
+    fn deadline(&self, limits: &Limits) -> Result<Instant, ApiError> {
         let asked = match self.timeout {
             None => limits.timeout,
             Some(seconds) if seconds > 0.0 => {
@@ -51,6 +51,24 @@ impl Order {
 
 /// Who asks: the name of a key, or an address.
 pub(crate) type Client = Arc<str>;
+
+/// Whose work it is, and until when.
+#[derive(Debug, Clone)]
+pub(crate) struct Ticket {
+    pub(crate) client: Client,
+    pub(crate) priority: i32,
+    pub(crate) deadline: Instant,
+}
+
+impl Ticket {
+    pub(crate) fn new(client: &Client, order: Order, limits: &Limits) -> Result<Self, ApiError> {
+        Ok(Self {
+            client: Arc::clone(client),
+            priority: order.priority,
+            deadline: order.deadline(limits)?,
+        })
+    }
+}
 
 /// A sequence that waits.
 #[derive(Debug)]
@@ -118,7 +136,9 @@ impl Queue {
     /// goes on (`is_further`) always have a place.
     pub(crate) fn push(&mut self, parts: Vec<Part>, is_further: bool) -> Result<(), ApiError> {
         if self.is_dead {
-            return Err(ApiError::internal("the engine has stopped; see the server's log"));
+            return Err(ApiError::internal(
+                "the engine has stopped; see the server's log",
+            ));
         }
         if self.is_closed {
             return Err(ApiError::shutting_down());
@@ -153,7 +173,10 @@ impl Queue {
             ));
         }
         for part in parts {
-            self.clients.entry(part.client.clone()).or_default().waiting += 1;
+            self.clients
+                .entry(part.ticket.client.clone())
+                .or_default()
+                .waiting += 1;
             let arrival = self.arrivals;
             self.arrivals += 1;
             self.waiting.push(Waiting { part, arrival });
@@ -177,9 +200,14 @@ impl Queue {
             return None;
         }
         let rank = |waiting: &Waiting| {
-            let share = self.clients.get(&waiting.part.client);
+            let share = self.clients.get(&waiting.part.ticket.client);
             let (running, served) = share.map_or((0, 0), |share| (share.running, share.served));
-            (waiting.part.priority, running, served, waiting.arrival)
+            (
+                waiting.part.ticket.priority,
+                running,
+                served,
+                waiting.arrival,
+            )
         };
         let (at, next) = (self.waiting.iter().enumerate()).min_by_key(|(_, part)| rank(part))?;
         if self.running > 0 && self.bytes + next.part.bytes > self.limits.memory_bytes {
@@ -187,7 +215,7 @@ impl Queue {
         }
         let part = self.waiting.remove(at).part;
         self.admissions += 1;
-        let share = self.clients.entry(part.client.clone()).or_default();
+        let share = self.clients.entry(part.ticket.client.clone()).or_default();
         share.waiting -= 1;
         share.running += 1;
         share.served = self.admissions;
@@ -198,7 +226,8 @@ impl Queue {
 
     /// Takes out those that nobody waits for any more, and gives back those that came too late.
     pub(crate) fn drop_gone(&mut self, now: Instant) -> Vec<Part> {
-        let is_over = |waiting: &Waiting| waiting.part.is_gone() || waiting.part.deadline <= now;
+        let is_over =
+            |waiting: &Waiting| waiting.part.is_gone() || waiting.part.ticket.deadline <= now;
         let (over, rest) = std::mem::take(&mut self.waiting)
             .into_iter()
             .partition(is_over);
@@ -208,7 +237,7 @@ impl Queue {
             .map(|waiting: Waiting| waiting.part)
             .collect();
         for part in &over {
-            self.forget(&part.client, |share| share.waiting -= 1);
+            self.forget(&part.ticket.client, |share| share.waiting -= 1);
         }
         over
     }

@@ -84,10 +84,13 @@ pub(crate) struct StreamOptions {
     pub(crate) include_usage: Option<bool>,
 }
 
+/// Whether a stream ends with its usage.
+pub(crate) fn includes_usage(options: Option<StreamOptions>) -> bool {
+    options.is_some_and(|options| options.include_usage == Some(true))
+}
+
 /// Refuses a field of OpenAI's interface that this server lacks, unless it asks for nothing.
-pub(crate) fn only_neutral(
-    fields: &[(&str, &Option<Value>, &[Value])],
-) -> Result<()> {
+pub(crate) fn only_neutral(fields: &[(&str, &Option<Value>, &[Value])]) -> Result<()> {
     for (name, value, neutral) in fields {
         let is_neutral = |value: &Value| match (value, value.as_f64()) {
             (_, Some(number)) => neutral.iter().any(|n| n.as_f64() == Some(number)),
@@ -110,7 +113,8 @@ pub(crate) fn one_length(names: &[(&str, Option<usize>)]) -> Result<Option<usize
     for (name, length) in names {
         match (found, length) {
             (Some((other, first)), Some(length)) if first != *length => {
-                let message = format!("{name} is {length} and {other} is {first}: give one of them");
+                let message =
+                    format!("{name} is {length} and {other} is {first}: give one of them");
                 return Err(ApiError::field(*name, message));
             }
             (None, Some(length)) => found = Some((name, *length)),

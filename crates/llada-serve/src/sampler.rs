@@ -51,8 +51,8 @@ impl Sampler {
             block_length: self.block_length,
             temperature: self.temperature.unwrap_or(0.0),
             top_k: self.top_k,
-            // All of them: no nucleus, and the device may choose by itself.
-            top_p: self.top_p.filter(|&p| p < 1.0 || p > 1.0),
+            // 1 is all of them, as in OpenAI's interface: no nucleus.
+            top_p: self.top_p.filter(|p| p.to_bits() != 1.0_f64.to_bits()),
             cfg_scale: self.cfg_scale.unwrap_or(0.0),
             remasking: match &self.remasking {
                 Some(name) => name.parse()?,

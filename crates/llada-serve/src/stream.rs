@@ -12,10 +12,11 @@ use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::unfold;
 use llada::text::Unknown;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::Context;
 use crate::engine::Event;
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::parts::Events;
 use crate::progress::{Progress, Written};
 use crate::routes::completions::Cost;
@@ -30,6 +31,125 @@ pub(crate) enum Form {
     Completion,
     Chat,
     Infill,
+}
+
+impl Form {
+    /// What names of answers begin with.
+    pub(crate) fn id(self) -> &'static str {
+        match self {
+            Self::Completion => "cmpl",
+            Self::Chat => "chatcmpl",
+            Self::Infill => "infill",
+        }
+    }
+
+    /// What a whole answer is called.
+    pub(crate) fn object(self) -> &'static str {
+        match self {
+            Self::Completion => "text_completion",
+            Self::Chat => "chat.completion",
+            Self::Infill => "infill",
+        }
+    }
+}
+
+/// The chunks of a stream in OpenAI's form.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    pub(crate) id: String,
+    pub(crate) created: u64,
+    pub(crate) model: String,
+    pub(crate) form: Form,
+    pub(crate) includes_usage: bool,
+}
+
+impl Chunks {
+    /// The chunk before the first text of a choice, where the interface has one.
+    pub(crate) fn first(&self, index: usize) -> Option<SseEvent> {
+        let role = json!({"role": "assistant", "content": ""});
+        (self.form == Form::Chat).then(|| self.chunk(index, &role, None))
+    }
+
+    /// A piece of text.
+    pub(crate) fn piece(&self, index: usize, text: &str) -> SseEvent {
+        let piece = match self.form {
+            Form::Chat => json!({"content": text}),
+            _ => json!(text),
+        };
+        self.chunk(index, &piece, None)
+    }
+
+    /// The end of a choice.
+    pub(crate) fn end(&self, index: usize, finish_reason: &str) -> SseEvent {
+        let piece = match self.form {
+            Form::Chat => json!({}),
+            _ => json!(""),
+        };
+        self.chunk(index, &piece, Some(finish_reason))
+    }
+
+    fn chunk(&self, index: usize, piece: &Value, finish_reason: Option<&str>) -> SseEvent {
+        let choice = match self.form {
+            Form::Chat => json!({
+                "index": index, "delta": piece, "logprobs": null, "finish_reason": finish_reason,
+            }),
+            _ => json!({
+                "index": index, "text": piece, "logprobs": null, "finish_reason": finish_reason,
+            }),
+        };
+        self.with_choices(&json!([choice]), None)
+    }
+
+    /// What was given and written, after the last choice.
+    pub(crate) fn usage(&self, usage: Usage) -> SseEvent {
+        self.with_choices(&json!([]), Some(usage))
+    }
+
+    fn with_choices(&self, choices: &Value, usage: Option<Usage>) -> SseEvent {
+        let mut chunk = json!({
+            "id": self.id,
+            "object": match self.form {
+                Form::Chat => "chat.completion.chunk",
+                form => form.object(),
+            },
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        });
+        if self.includes_usage {
+            chunk["usage"] = json!(usage);
+        }
+        data(&chunk)
+    }
+
+    /// The end of a stream in which all went well.
+    pub(crate) fn done() -> SseEvent {
+        SseEvent::default().data("[DONE]")
+    }
+
+    /// The end of a stream in which something went wrong.
+    pub(crate) fn error(error: &ApiError) -> SseEvent {
+        data(&error.to_json())
+    }
+}
+
+fn data(value: &Value) -> SseEvent {
+    SseEvent::default().data(value.to_string())
+}
+
+fn sse(
+    events: impl futures_util::Stream<Item = std::result::Result<SseEvent, Infallible>> + Send + 'static,
+) -> Response {
+    let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("working");
+    Sse::new(events).keep_alive(keep_alive).into_response()
+}
+
+/// A stream of events that are made elsewhere.
+pub(crate) fn response(events: UnboundedReceiver<SseEvent>) -> Response {
+    sse(unfold(events, |mut events| async {
+        let event = events.recv().await?;
+        Some((Ok(event), events))
+    }))
 }
 
 /// What a stream says of its request.
@@ -52,8 +172,7 @@ pub(crate) struct Streamed {
 /// A stream on its way.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    app: Context,
-    model: usize,
+    chunks: Chunks,
     streamed: Streamed,
     events: Events,
     choices: Vec<Choice>,
@@ -76,8 +195,13 @@ impl Stream {
             has_begun: false,
         };
         Self {
-            app: Context::clone(app),
-            model,
+            chunks: Chunks {
+                id: streamed.id.clone(),
+                created: streamed.created,
+                model: app.models[model].id.clone(),
+                form: streamed.form,
+                includes_usage: streamed.includes_usage,
+            },
             choices: streamed.before.iter().map(choice).collect(),
             open: streamed.before.len(),
             streamed,
@@ -89,20 +213,18 @@ impl Stream {
     }
 
     /// What the vocabulary lacks stays in the text of an infill.
-    pub(crate) fn keeping(mut self, unknown: Vec<Unknown>) -> Self {
+    pub(crate) fn keeping(mut self, unknown: &[Unknown]) -> Self {
         for choice in &mut self.choices {
-            choice.progress.keep(unknown.clone());
+            choice.progress.keep(unknown.to_vec());
         }
         self
     }
 
     pub(crate) fn response(self) -> Response {
-        let events = unfold(self, |mut stream| async {
+        sse(unfold(self, |mut stream| async {
             let event = stream.next().await?;
-            Some((Ok::<_, Infallible>(event), stream))
-        });
-        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE).text("working");
-        Sse::new(events).keep_alive(keep_alive).into_response()
+            Some((Ok(event), stream))
+        }))
     }
 
     async fn next(&mut self) -> Option<SseEvent> {
@@ -118,7 +240,7 @@ impl Stream {
                 Err(error) => Err(error),
             };
             if let Err(error) = took {
-                self.data(&error.to_json());
+                self.pending.push_back(Chunks::error(&error));
                 self.is_done = true;
             }
         }
@@ -140,7 +262,7 @@ impl Stream {
                     let denoise = self.choices[index].progress.denoise_event(index, &step);
                     self.named("denoise", &denoise);
                 }
-                self.text(index, new);
+                self.text(index, &new);
                 if self.choices[index].progress.is_stopped() {
                     self.events.stop(index);
                 }
@@ -156,67 +278,29 @@ impl Stream {
     }
 
     /// Text that is settled.
-    fn text(&mut self, index: usize, new: String) {
+    fn text(&mut self, index: usize, new: &str) {
         if self.streamed.form == Form::Infill {
             return;
         }
         if !std::mem::replace(&mut self.choices[index].has_begun, true) {
-            if self.streamed.form == Form::Chat {
-                self.chunk(index, &json!({"role": "assistant", "content": ""}), None);
-            }
+            self.pending.extend(self.chunks.first(index));
             let before = std::mem::take(&mut self.streamed.before[index]);
-            self.piece(index, before);
+            self.piece(index, &before);
         }
         self.piece(index, new);
     }
 
-    fn piece(&mut self, index: usize, text: String) {
-        if text.is_empty() {
-            return;
+    fn piece(&mut self, index: usize, text: &str) {
+        if !text.is_empty() {
+            self.pending.push_back(self.chunks.piece(index, text));
         }
-        let piece = match self.streamed.form {
-            Form::Chat => json!({"content": text}),
-            _ => json!(text),
-        };
-        self.chunk(index, &piece, None);
-    }
-
-    fn chunk(&mut self, index: usize, piece: &Value, finish_reason: Option<&str>) {
-        let choice = match self.streamed.form {
-            Form::Chat => json!({
-                "index": index, "delta": piece, "logprobs": null, "finish_reason": finish_reason,
-            }),
-            _ => json!({
-                "index": index, "text": piece, "logprobs": null, "finish_reason": finish_reason,
-            }),
-        };
-        let chunk = self.with_choices(&json!([choice]), None);
-        self.data(&chunk);
-    }
-
-    fn with_choices(&self, choices: &Value, usage: Option<Usage>) -> Value {
-        let object = match self.streamed.form {
-            Form::Chat => "chat.completion.chunk",
-            _ => "text_completion",
-        };
-        let mut chunk = json!({
-            "id": self.streamed.id,
-            "object": object,
-            "created": self.streamed.created,
-            "model": self.app.models[self.model].id,
-            "choices": choices,
-        });
-        if self.streamed.includes_usage {
-            chunk["usage"] = json!(usage);
-        }
-        chunk
     }
 
     /// The end of a choice, and after the last one that of the stream.
     fn end(&mut self, index: usize, written: &Written) {
         self.completion_tokens += written.completion_tokens;
         self.streamed.cost.add(&written.output);
-        self.text(index, written.rest.clone());
+        self.text(index, &written.rest);
         let seconds = self.streamed.since.elapsed().as_secs_f64();
         if self.streamed.mode == StreamMode::Denoise {
             let end = json!({
@@ -225,18 +309,17 @@ impl Stream {
             });
             self.named("end", &end);
         }
-        match self.streamed.form {
-            Form::Chat => self.chunk(index, &json!({}), Some(written.finish_reason)),
-            Form::Completion => self.chunk(index, &json!(""), Some(written.finish_reason)),
-            Form::Infill => {
-                let result = crate::routes::infill::result(
-                    &self.streamed.id,
-                    &self.app.models[self.model].id,
-                    &[(written, self.streamed.prompt_tokens)],
-                    &self.streamed.cost,
-                );
-                self.data(&result);
-            }
+        if self.streamed.form == Form::Infill {
+            let result = crate::routes::infill::result(
+                &self.chunks.id,
+                &self.chunks.model,
+                &[(written, self.streamed.prompt_tokens)],
+                &self.streamed.cost,
+            );
+            self.data(&result);
+        } else {
+            let end = self.chunks.end(index, written.finish_reason);
+            self.pending.push_back(end);
         }
         self.open -= 1;
         if self.open > 0 {
@@ -244,15 +327,15 @@ impl Stream {
         }
         if self.streamed.includes_usage && self.streamed.form != Form::Infill {
             let usage = Usage::new(self.streamed.prompt_tokens, self.completion_tokens);
-            let chunk = self.with_choices(&json!([]), Some(usage));
-            self.data(&chunk);
+            self.pending.push_back(self.chunks.usage(usage));
         }
-        self.pending.push_back(SseEvent::default().data("[DONE]"));
+        self.pending.push_back(Chunks::done());
         self.is_done = true;
     }
 
     fn data(&mut self, value: &Value) {
-        self.pending.push_back(SseEvent::default().data(value.to_string()));
+        self.pending
+            .push_back(SseEvent::default().data(value.to_string()));
     }
 
     fn named(&mut self, name: &str, value: &Value) {
@@ -260,4 +343,3 @@ impl Stream {
         self.pending.push_back(event);
     }
 }
-

@@ -12,17 +12,19 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::completions::Cost;
-use super::{StreamMode, StreamOptions, Texts, Usage, one_length, only_neutral, stops};
+use super::{
+    StreamMode, StreamOptions, Texts, Usage, includes_usage, one_length, only_neutral, stops,
+};
 use crate::app::Context;
 use crate::body::Body;
-use crate::engine::Event;
 use crate::error::{ApiError, Result, whole};
 use crate::model::{Model, find};
-use crate::parts::Parts;
-use crate::progress::{Progress, Written};
-use crate::queue::Client;
+use crate::parts::{Events, Parts};
+use crate::progress::{Progress, Written, all_written};
+use crate::queue::{Client, Ticket};
 use crate::sampler::request_body;
 use crate::stream::{Form, Stream, Streamed};
+use crate::structured::{Job, Wanted};
 
 request_body! {
     /// A chat of OpenAI's interface, with the settings of the sampler.
@@ -122,13 +124,21 @@ impl ChatRequest {
     fn check(&self) -> Result<()> {
         only_neutral(&[
             ("tools", &self.tools, &[json!([])]),
-            ("tool_choice", &self.tool_choice, &[json!("none"), json!("auto")]),
+            (
+                "tool_choice",
+                &self.tool_choice,
+                &[json!("none"), json!("auto")],
+            ),
             ("frequency_penalty", &self.frequency_penalty, &[json!(0)]),
             ("presence_penalty", &self.presence_penalty, &[json!(0)]),
             ("logit_bias", &self.logit_bias, &[json!({})]),
             ("modalities", &self.modalities, &[json!(["text"])]),
             ("store", &self.store, &[json!(false)]),
-            ("service_tier", &self.service_tier, &[json!("auto"), json!("default")]),
+            (
+                "service_tier",
+                &self.service_tier,
+                &[json!("auto"), json!("default")],
+            ),
         ])?;
         // Accepted, as they change no answer.
         let _ = (&self.user, &self.safety_identifier, &self.prompt_cache_key);
@@ -157,10 +167,26 @@ impl ChatRequest {
         Ok(())
     }
 
+    /// The form that is asked for.
+    fn wanted(&self) -> Result<Option<Wanted>> {
+        let wanted = Wanted::of(self.response_format.as_ref(), self.guided_choice.as_ref())?;
+        if let Some(wanted) = &wanted {
+            wanted.refuse(&[
+                ("n", self.n.unwrap_or(1) > 1),
+                ("stop", self.stop.is_some()),
+                ("logprobs", self.logprobs.unwrap_or(false)),
+                ("stream_mode", self.stream_mode == Some(StreamMode::Denoise)),
+            ])?;
+        }
+        Ok(wanted)
+    }
+
     /// The messages, with parts of the type `text` joined.
     fn messages(&self) -> Result<Vec<Message>> {
         let messages = self.messages.iter().enumerate();
-        messages.map(|(at, message)| read_message(at, message)).collect()
+        messages
+            .map(|(at, message)| read_message(at, message))
+            .collect()
     }
 }
 
@@ -216,6 +242,7 @@ pub(crate) async fn create(
 ) -> Result<Response> {
     let since = Instant::now();
     body.check()?;
+    let ticket = Ticket::new(&client, body.order(), &app.config.limits)?;
     let at = find(&app.models, body.model.as_deref())?;
     let stops = stops(body.stop.as_ref())?;
     let n = body.n.unwrap_or(1);
@@ -228,9 +255,32 @@ pub(crate) async fn create(
     let overrides = sampler.overrides()?;
     let (messages, variables) = (body.messages()?, body.chat_template_kwargs.clone());
     let context = Context::clone(&app);
+    let render = move || {
+        render(
+            &context.models[at],
+            &messages,
+            variables.unwrap_or_default(),
+        )
+    };
+    let prompt = crate::off_thread(render).await?;
+    if let Some(wanted) = body.wanted()? {
+        let job = Job {
+            app,
+            model: at,
+            ticket,
+            wanted,
+            prompt: prompt.into(),
+            overrides,
+            form: Form::Chat,
+            since,
+            includes_usage: includes_usage(body.stream_options),
+        };
+        let answered = job.answer(body.stream.unwrap_or(false)).await;
+        return answered.map_err(ApiError::with_param_of_chat);
+    }
+    let context = Context::clone(&app);
     let (request, unknown) = crate::off_thread(move || {
         let model = &context.models[at];
-        let prompt = render(model, &messages, variables.unwrap_or_default())?;
         let task = Task::generate(prompt);
         let by = |error| ApiError::from(error).with_param_of_chat();
         let unknown = model.llada.encode(&task).map_err(by)?.unknown;
@@ -238,72 +288,63 @@ pub(crate) async fn create(
         Ok((request, unknown))
     })
     .await?;
-    let prompt_tokens = request.length() - request.config.gen_length;
-    let mut parts = Parts::new(&app, at, &client, body.order())?;
+    let mut parts = Parts::new(&app, at, ticket);
     for sample in 0..n {
         let mut request = request.clone();
         request.config.seed = request.config.seed.wrapping_add(sample as u64);
         parts.write(request).map_err(ApiError::with_param_of_chat)?;
     }
-    let cost = Cost {
-        unknown: unknown.iter().map(|unknown| unknown.text.clone()).collect(),
-        ..Cost::default()
+    let streamed = Streamed {
+        id: app.new_id(Form::Chat.id()),
+        created: app.now(),
+        form: Form::Chat,
+        prompt_tokens: request.length() - request.config.gen_length,
+        before: vec![String::new(); n],
+        is_infill: false,
+        includes_usage: includes_usage(body.stream_options),
+        mode: body.stream_mode.unwrap_or_default(),
+        stops,
+        cost: Cost {
+            unknown: unknown.iter().map(|unknown| unknown.text.clone()).collect(),
+            ..Cost::default()
+        },
+        since,
     };
-    let mut events = parts.submit(false)?;
-    let (id, created) = (app.new_id("chatcmpl"), app.now());
-    if body.stream.unwrap_or(false) {
-        let streamed = Streamed {
-            id,
-            created,
-            form: Form::Chat,
-            prompt_tokens,
-            before: vec![String::new(); n],
-            is_infill: false,
-            includes_usage: (body.stream_options)
-                .and_then(|options| options.include_usage)
-                .unwrap_or(false),
-            mode: body.stream_mode.unwrap_or_default(),
-            stops,
-            cost,
-            since,
-        };
-        return Ok(Stream::new(&app, at, streamed, events).response());
+    let events = parts.submit(false)?;
+    match body.stream.unwrap_or(false) {
+        true => Ok(Stream::new(&app, at, streamed, events).response()),
+        false => whole_answer(&app, at, streamed, events, &body).await,
     }
-    let mut progress: Vec<Progress> = (0..n)
-        .map(|_| Progress::new(&app, at, stops.clone(), false))
-        .collect();
-    let mut written: Vec<Option<Written>> = (0..n).map(|_| None).collect();
-    while written.iter().any(Option::is_none) {
-        match events.next().await? {
-            (at, Event::Begun { canvas, .. }) => progress[at].begin(canvas),
-            (at, Event::Step(step)) => {
-                progress[at].step(&step);
-                if progress[at].is_stopped() {
-                    events.stop(at);
-                }
-            }
-            (at, Event::Written(output)) => written[at] = Some(progress[at].finish(*output)?),
-            _ => {}
-        }
+}
+
+/// The answer once it is written.
+async fn whole_answer(
+    app: &Context,
+    at: usize,
+    streamed: Streamed,
+    mut events: Events,
+    body: &ChatRequest,
+) -> Result<Response> {
+    let new = |_: &String| Progress::new(app, at, streamed.stops.clone(), false);
+    let mut progress: Vec<Progress> = streamed.before.iter().map(new).collect();
+    let written = all_written(&mut events, &mut progress).await?;
+    let mut cost = streamed.cost;
+    for written in &written {
+        cost.add(&written.output);
     }
-    let written: Vec<Written> = written.into_iter().flatten().collect();
+    cost.seconds = streamed.since.elapsed().as_secs_f64();
+    let n_tokens = written.iter().map(|written| written.completion_tokens);
+    let choices = written.iter().enumerate();
     let response = ChatResponse {
-        id,
-        object: "chat.completion",
-        created,
+        id: streamed.id,
+        object: Form::Chat.object(),
+        created: streamed.created,
         model: app.models[at].id.clone(),
-        choices: (written.iter().enumerate())
-            .map(|(index, written)| choice(&app.models[at], &body, index, written))
+        choices: choices
+            .map(|(index, written)| choice(&app.models[at], body, index, written))
             .collect(),
-        usage: Usage::new(
-            prompt_tokens,
-            written.iter().map(|written| written.completion_tokens).sum(),
-        ),
-        llada: (written.iter()).fold(cost, |mut cost, written| {
-            cost.add(&written.output);
-            cost.seconds = since.elapsed().as_secs_f64();
-            cost
-        }),
+        usage: Usage::new(streamed.prompt_tokens, n_tokens.sum()),
+        llada: cost,
     };
     Ok(Json(response).into_response())
 }
@@ -320,7 +361,11 @@ fn render(model: &Model, messages: &[Message], variables: Map<String, Value>) ->
 
 fn choice(model: &Model, body: &ChatRequest, index: usize, written: &Written) -> ChatChoice {
     let of_token = |&(id, log_p): &(u32, f64)| {
-        let text = model.llada.tokenizer.decode(&[id], false).unwrap_or_default();
+        let text = model
+            .llada
+            .tokenizer
+            .decode(&[id], false)
+            .unwrap_or_default();
         let token = json!({"token": text, "logprob": log_p, "bytes": text.as_bytes()});
         let top: Vec<Value> = match body.top_logprobs {
             Some(1) => vec![token.clone()],

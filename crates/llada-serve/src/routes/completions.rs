@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::{StreamMode, StreamOptions, Texts, Usage, one_length, only_neutral, stops};
+use super::{
+    StreamMode, StreamOptions, Texts, Usage, includes_usage, one_length, only_neutral, stops,
+};
 use crate::app::Context;
 use crate::body::Body;
 use crate::engine::Event;
@@ -22,9 +24,10 @@ use crate::error::{ApiError, Result};
 use crate::model::{Model, find};
 use crate::parts::Parts;
 use crate::progress::{Progress, Written};
-use crate::queue::Client;
+use crate::queue::{Client, Ticket};
 use crate::sampler::request_body;
 use crate::stream::{Form, Stream, Streamed};
+use crate::structured::{Job, Wanted};
 
 /// What is to be completed.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -191,6 +194,34 @@ impl CompletionRequest {
         Ok(())
     }
 
+    /// The form that is asked for.
+    fn wanted(&self) -> Result<Option<Wanted>> {
+        let wanted = Wanted::of(self.response_format.as_ref(), self.guided_choice.as_ref())?;
+        if let Some(wanted) = &wanted {
+            wanted.refuse(&[
+                ("n", self.n.unwrap_or(1) > 1),
+                ("stop", self.stop.is_some()),
+                ("suffix", self.suffix.is_some()),
+                ("echo", self.echo.unwrap_or(false)),
+                ("logprobs", self.logprobs.is_some()),
+                ("stream_mode", self.stream_mode == Some(StreamMode::Denoise)),
+            ])?;
+        }
+        Ok(wanted)
+    }
+
+    /// The only prompt, where the form of the answer is given.
+    fn one_prompt(&self) -> Result<llada::Prompt<'static>> {
+        let mut prompts = self.prompts();
+        match (prompts.pop(), prompts.is_empty()) {
+            (Some(prompt), true) => Ok(prompt),
+            _ => Err(ApiError::unsupported(
+                "prompt",
+                "prompt: one at a time where the form of the answer is given",
+            )),
+        }
+    }
+
     fn length(&self) -> Result<Option<usize>> {
         one_length(&[
             ("max_tokens", self.max_tokens),
@@ -219,6 +250,7 @@ pub(crate) async fn create(
 ) -> Result<Response> {
     let since = Instant::now();
     body.check()?;
+    let ticket = Ticket::new(&client, body.order(), &app.config.limits)?;
     let at = find(&app.models, body.model.as_deref())?;
     let stops = stops(body.stop.as_ref())?;
     let n = body.n.unwrap_or(1);
@@ -233,12 +265,25 @@ pub(crate) async fn create(
     let overrides = sampler.overrides()?;
     let (given, suffix) = (body.prompts(), body.suffix.clone());
     let context = Context::clone(&app);
+    if let Some(wanted) = body.wanted()? {
+        let job = Job {
+            prompt: body.one_prompt()?,
+            app,
+            model: at,
+            ticket,
+            wanted,
+            overrides,
+            form: Form::Completion,
+            since,
+            includes_usage: includes_usage(body.stream_options),
+        };
+        return job.answer(body.stream.unwrap_or(false)).await;
+    }
     let prompts = crate::off_thread(move || {
         let model = &context.models[at];
         let prompts = given.into_iter().enumerate();
         let prompts = prompts.map(|(i, prompt)| {
-            encode(model, prompt, suffix.as_deref(), &overrides)
-                .map_err(|error| error.in_list(i))
+            encode(model, prompt, suffix.as_deref(), &overrides).map_err(|error| error.in_list(i))
         });
         prompts.collect::<Result<Vec<Prompt>>>()
     })
@@ -246,7 +291,7 @@ pub(crate) async fn create(
     if prompts.is_empty() {
         return Err(ApiError::field("prompt", "prompt: the list is empty"));
     }
-    let mut parts = Parts::new(&app, at, &client, body.order())?;
+    let mut parts = Parts::new(&app, at, ticket);
     if writes {
         for prompt in &prompts {
             for sample in 0..n {
@@ -272,7 +317,11 @@ pub(crate) async fn create(
         let events = parts.submit(false)?;
         return Ok(work.stream(events, &body));
     }
-    let scored = if is_scored { work.score(&mut parts)? } else { 0 };
+    let scored = if is_scored {
+        work.score(&mut parts)?
+    } else {
+        0
+    };
     let response = work.answer(parts, scored).await?;
     Ok(Json(response).into_response())
 }
@@ -294,7 +343,10 @@ fn encode(
                 return Err(ApiError::field("prompt", message));
             }
             let text = llada.tokenizer.decode(ids, true);
-            (false, text.map_err(|error| ApiError::field("prompt", error.to_string()))?)
+            (
+                false,
+                text.map_err(|error| ApiError::field("prompt", error.to_string()))?,
+            )
         }
     };
     let is_empty = match &prompt {
@@ -310,7 +362,9 @@ fn encode(
         None | Some("") => Vec::new(),
         Some(suffix) => {
             let encoded = llada.encode(&Task::generate(suffix));
-            encoded.map_err(|error| ApiError::from(error).with_param("suffix"))?.ids
+            encoded
+                .map_err(|error| ApiError::from(error).with_param("suffix"))?
+                .ids
         }
     };
     let task = TokenTask::Generate {
@@ -384,12 +438,20 @@ impl Completion {
             };
             parts.score(scoring, call, n_logits);
         }
-        Ok(self.prompts.iter().filter(|prompt| prompt.ids.len() > 1).count())
+        Ok(self
+            .prompts
+            .iter()
+            .filter(|prompt| prompt.ids.len() > 1)
+            .count())
     }
 
     /// The whole answer.
     async fn answer(&self, parts: Parts, n_scored: usize) -> Result<CompletionResponse> {
-        let n_written = if self.writes { self.prompts.len() * self.n } else { 0 };
+        let n_written = if self.writes {
+            self.prompts.len() * self.n
+        } else {
+            0
+        };
         let mut events = parts.submit(false)?;
         let new = || Progress::new(&self.app, self.model, self.stops.clone(), false);
         let mut progress: Vec<Progress> = (0..n_written).map(|_| new()).collect();
@@ -445,7 +507,9 @@ impl Completion {
                         true => format!("{}{text}", prompt.text),
                         false => text.to_owned(),
                     },
-                    logprobs: self.logprobs.map(|n| self.logprobs(n, prompt, score, written)),
+                    logprobs: self
+                        .logprobs
+                        .map(|n| self.logprobs(n, prompt, score, written)),
                     finish_reason: written.map_or("length", |written| written.finish_reason),
                 });
             }
@@ -539,9 +603,7 @@ impl Completion {
             prompt_tokens: self.prompt_tokens(),
             before: before.collect(),
             is_infill: false,
-            includes_usage: (body.stream_options)
-                .and_then(|options| options.include_usage)
-                .unwrap_or(false),
+            includes_usage: includes_usage(body.stream_options),
             mode: body.stream_mode.unwrap_or_default(),
             stops: self.stops.clone(),
             cost: self.cost(),

@@ -12,12 +12,11 @@ use super::completions::Cost;
 use super::{StreamMode, Usage};
 use crate::app::Context;
 use crate::body::Body;
-use crate::engine::Event;
 use crate::error::{ApiError, Result};
 use crate::model::find;
 use crate::parts::Parts;
-use crate::progress::{Progress, Written};
-use crate::queue::Client;
+use crate::progress::{Progress, Written, all_written};
+use crate::queue::{Client, Ticket};
 use crate::sampler::request_body;
 use crate::stream::{Form, Stream, Streamed};
 
@@ -95,14 +94,17 @@ pub(crate) async fn create(
     }
     let is_stream = body.stream.unwrap_or(false);
     if is_stream && n > 1 {
-        return Err(ApiError::unsupported("n", "n: a stream has one sample; leave out n"));
+        return Err(ApiError::unsupported(
+            "n",
+            "n: a stream has one sample; leave out n",
+        ));
     }
     let overrides = body.sampler().overrides()?;
     if overrides.gen_length.is_some() {
         let message = "gen_length: an infill has the length of its text";
         return Err(ApiError::unsupported("gen_length", message));
     }
-    let order = body.order();
+    let ticket = Ticket::new(&client, body.order(), &app.config.limits)?;
     let (mode, context) = (body.stream_mode.unwrap_or_default(), Context::clone(&app));
     let (request, unknown) = crate::off_thread(move || {
         let llada = &context.models[at].llada;
@@ -121,7 +123,7 @@ pub(crate) async fn create(
         return Err(ApiError::internal("an infill became something else"));
     };
     let given = canvas.iter().filter(|&&id| id != mask).count();
-    let mut parts = Parts::new(&app, at, &client, order)?;
+    let mut parts = Parts::new(&app, at, ticket);
     for sample in 0..n {
         let mut request = request.clone();
         request.config.seed = request.config.seed.wrapping_add(sample as u64);
@@ -149,7 +151,7 @@ pub(crate) async fn create(
             since,
         };
         return Ok(Stream::new(&app, at, streamed, events)
-            .keeping(unknown)
+            .keeping(&unknown)
             .response());
     }
     let new = || {
@@ -158,19 +160,12 @@ pub(crate) async fn create(
         progress
     };
     let mut progress: Vec<Progress> = (0..n).map(|_| new()).collect();
-    let mut written: Vec<Option<Written>> = (0..n).map(|_| None).collect();
-    while written.iter().any(Option::is_none) {
-        match events.next().await? {
-            (at, Event::Written(output)) => {
-                cost.add(&output);
-                written[at] = Some(progress[at].finish(*output)?);
-            }
-            (at, Event::Begun { canvas, .. }) => progress[at].begin(canvas),
-            _ => {}
-        }
+    let written = all_written(&mut events, &mut progress).await?;
+    for written in &written {
+        cost.add(&written.output);
     }
     cost.seconds = since.elapsed().as_secs_f64();
-    let written: Vec<(&Written, usize)> = written.iter().flatten().map(|w| (w, given)).collect();
+    let written: Vec<(&Written, usize)> = written.iter().map(|w| (w, given)).collect();
     let result = result(&id, &app.models[at].id, &written, &cost);
     Ok(Json(result).into_response())
 }
@@ -190,7 +185,10 @@ fn task(body: &InfillRequest) -> Result<Task<'_>> {
         }
     };
     match body.mask.as_deref() {
-        Some("") => Err(ApiError::field("mask", "mask: the text that stands for a hole is empty")),
+        Some("") => Err(ApiError::field(
+            "mask",
+            "mask: the text that stands for a hole is empty",
+        )),
         mask => Ok(task.marked(mask)),
     }
 }
@@ -203,7 +201,9 @@ fn place(
 ) -> Result<()> {
     let (llada, mask) = (&model.llada, model.info().mask_token_id);
     let space = if llada.whole_documents { "" } else { " " };
-    let ids = llada.tokenizer.encode_strict(&format!("{space}{}", word.text));
+    let ids = llada
+        .tokenizer
+        .encode_strict(&format!("{space}{}", word.text));
     let ids = ids.map_err(|error| ApiError::field("words", error.to_string()))?;
     let llada::sample::Task::Infill { canvas, .. } = &mut request.task else {
         return Ok(());
@@ -227,12 +227,7 @@ fn place(
 }
 
 /// The answer to a request: the first sample, and all of them where there are several.
-pub(crate) fn result(
-    id: &str,
-    model: &str,
-    written: &[(&Written, usize)],
-    cost: &Cost,
-) -> Value {
+pub(crate) fn result(id: &str, model: &str, written: &[(&Written, usize)], cost: &Cost) -> Value {
     let choice = |(index, (written, _)): (usize, &(&Written, usize))| {
         json!({
             "index": index, "text": written.text, "tokens": written.output.answer(),

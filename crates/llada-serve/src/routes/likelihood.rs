@@ -14,7 +14,7 @@ use crate::engine::Event;
 use crate::error::{ApiError, Result};
 use crate::model::{Model, find};
 use crate::parts::Parts;
-use crate::queue::{Client, Order};
+use crate::queue::{Client, Order, Ticket};
 
 /// A text, or its tokens.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
@@ -116,13 +116,17 @@ pub(crate) async fn create(
         priority: body.priority.unwrap_or(0),
         timeout: body.timeout,
     };
+    let ticket = Ticket::new(&client, order, &app.config.limits)?;
     let is_greedy_asked = body.greedy.unwrap_or(true);
     let context = Context::clone(&app);
     let pairs = crate::off_thread(move || pairs(&context.models[at], &body)).await?;
 
     let model = &app.models[at];
-    let mut parts = Parts::new(&app, at, &client, order)?;
-    let tokens: Vec<Vec<u32>> = pairs.iter().map(|(prompt, target)| [&prompt[..], target].concat()).collect();
+    let mut parts = Parts::new(&app, at, ticket);
+    let tokens: Vec<Vec<u32>> = pairs
+        .iter()
+        .map(|(prompt, target)| [&prompt[..], target].concat())
+        .collect();
     let sequences: Vec<ScoredSequence<'_>> = (tokens.iter().zip(&pairs))
         .map(|(tokens, (prompt, _))| ScoredSequence {
             tokens,
@@ -146,7 +150,9 @@ pub(crate) async fn create(
 }
 
 fn greedy(model: &Model, prompt: &[u32], length: usize, cfg_scale: f32) -> Request {
-    model.llada.greedy_request(prompt.to_vec(), length, cfg_scale)
+    model
+        .llada
+        .greedy_request(prompt.to_vec(), length, cfg_scale)
 }
 
 /// The tokens of each target with those of its prompt, as the model may be asked about them.
@@ -186,7 +192,8 @@ fn pairs(model: &Model, body: &LikelihoodRequest) -> Result<Vec<Pair>> {
         let length = prompt.len() + target.len();
         if length > info.max_sequence_length {
             let limit = info.max_sequence_length;
-            let message = format!("{field}: {length} tokens with the prompt exceed the context of {limit}");
+            let message =
+                format!("{field}: {length} tokens with the prompt exceed the context of {limit}");
             return Err(ApiError::field(&field, message));
         }
         if info.is_autoregressive() && prompt.is_empty() {
@@ -216,7 +223,8 @@ async fn results(
             (at, Event::Step(step)) => {
                 let (prompt, target) = &pairs[at - 1];
                 let is_wrong = |revealed: &llada::sample::Revealed| {
-                    target.get(revealed.position.wrapping_sub(prompt.len())) != Some(&revealed.token)
+                    target.get(revealed.position.wrapping_sub(prompt.len()))
+                        != Some(&revealed.token)
                 };
                 if step.revealed.iter().any(is_wrong) {
                     matches[at - 1] = Some(false);

@@ -2,9 +2,9 @@
 //! lm-evaluation-harness asks.
 
 use axum::Json;
+use axum::extract::Query;
 use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::Query;
 use llada::Task;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -114,7 +114,11 @@ pub(crate) async fn info(
     let model = &app.models[find(&app.models, which.model.as_deref())?];
     let (info, tokenizer) = (model.info(), &model.llada.tokenizer);
     let mut fields = Map::new();
-    for (name, text) in model.template.iter().flat_map(|template| template.special()) {
+    for (name, text) in model
+        .template
+        .iter()
+        .flat_map(|template| template.special())
+    {
         fields.insert(name.clone(), json!(text));
     }
     let eos = tokenizer.token(info.eos_token_id);
@@ -130,7 +134,10 @@ pub(crate) async fn info(
     let template = model.template.as_ref().map(|template| template.source());
     fields.insert("chat_template".to_owned(), json!(template));
     fields.insert("model".to_owned(), json!(model.id));
-    fields.insert("model_max_length".to_owned(), json!(info.max_sequence_length));
+    fields.insert(
+        "model_max_length".to_owned(),
+        json!(info.max_sequence_length),
+    );
     fields.insert("vocab_size".to_owned(), json!(info.vocab_size));
     Ok(Json(Value::Object(fields)))
 }
