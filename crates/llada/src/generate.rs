@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use llada_diffusion::{
-    Estimate, LikelihoodConfig, MaskPredictor, PredictorInfo, ScoredSequence, log_likelihood,
+    Estimate, LikelihoodConfig, MaskPredictor, PredictorInfo, ScoredSequence, Scoring,
+    log_likelihood,
 };
 use llada_eval::Subject;
 use llada_sample::{
@@ -394,8 +395,33 @@ impl<M: MaskPredictor> Llada<M> {
         Ok((prompt_ids, target_ids))
     }
 
+    /// Likelihoods of several targets after one prompt, a call of the model at a time; see
+    /// [`Self::encode_pair`].
+    ///
+    /// # Errors
+    /// As [`Self::encode_pair`] and [`Scoring::new`].
+    pub fn scoring(
+        &self,
+        prompt: &Prompt<'_>,
+        targets: &[Prompt<'_>],
+        config: &LikelihoodConfig,
+    ) -> Result<Scoring> {
+        let mut texts = Vec::new();
+        for target in targets {
+            let (prompt, target) = self.encode_pair(prompt, target)?;
+            texts.push(([&prompt[..], &target].concat(), prompt.len()));
+        }
+        let sequences: Vec<ScoredSequence<'_>> = (texts.iter())
+            .map(|(tokens, prompt_len)| ScoredSequence {
+                tokens,
+                prompt_len: *prompt_len,
+            })
+            .collect();
+        Ok(Scoring::new(&sequences, config, &self.info())?)
+    }
+
     /// How likely a text is after a prompt; see [`log_likelihood`]. Where this must not hold up
-    /// other work, its parts are [`Self::encode_pair`], a [`llada_diffusion::Scoring`] and
+    /// other work, its parts are [`Self::encode_pair`], [`Self::scoring`] and
     /// [`Self::greedy_request`].
     ///
     /// # Errors

@@ -27,6 +27,7 @@
 mod checkpoint;
 mod generate;
 mod gguf;
+mod structured;
 
 use std::path::Path;
 
@@ -54,6 +55,7 @@ use llada_sample::AnswerLength;
 pub use llada_sample::Overrides;
 pub use llada_tensor::{CpuConfig, CpuLevel, Device, Precision};
 pub use llada_text::Tokenizer;
+pub use structured::{JsonVocabulary, Stage, StageResult, Structured, StructuredError, likeliest};
 
 /// A mask predictor with its tokenizer: for inference, or a [`LladaModel`] to be trained.
 #[derive(Debug)]

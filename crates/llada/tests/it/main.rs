@@ -6,4 +6,5 @@ mod autoregressive;
 mod batches;
 mod convert;
 mod plans;
+mod structured;
 mod traditional;
