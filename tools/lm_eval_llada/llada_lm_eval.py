@@ -445,7 +445,9 @@ def main() -> None:
     else:
         rows = benchmarks()
         if args.row not in rows:
-            raise SystemExit(f"{args.row}: no row of {BENCHMARKS.name}; see llada-lm-eval benchmarks")
+            raise SystemExit(
+                f"{args.row}: no row of {BENCHMARKS.name}; see llada-lm-eval benchmarks"
+            )
         words = command(rows[args.row], args.base_url, args.task, more)
         if args.command == "command":
             print(shlex.join(words))
