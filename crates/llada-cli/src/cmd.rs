@@ -12,6 +12,7 @@ mod manual;
 mod memory;
 mod observe;
 mod prompts;
+mod replay;
 mod score;
 mod sft;
 mod train;
@@ -32,6 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Completions { shell } => manual::completions(*shell),
         Command::Man => manual::page(),
     }

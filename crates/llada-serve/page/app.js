@@ -297,9 +297,9 @@ function describe() {
     span.textContent = text;
     return span;
   };
-  const of = runs.length > 1 ? ["A", "B"] : [""];
+  const of = runs.length > 1 ? ["A: ", "B: "] : [""];
   $("plot-legend").replaceChildren(...of.flatMap((label, i) => [
-    mark(`token-${i}`, `${label} ${t("plot.token")}`), mark(`mean-${i}`, `${label} ${t("plot.mean")}`),
+    mark(`token-${i}`, label + t("plot.token")), mark(`mean-${i}`, label + t("plot.mean")),
   ]));
 }
 

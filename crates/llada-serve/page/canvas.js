@@ -20,7 +20,7 @@ function colorOf(cell, color, frames) {
 
 /** Whether a text is the name of the token at the end of a text or a turn. */
 function isEnd(text) {
-  return isSpecial(text) && /eos|eot|end/.test(text);
+  return isSpecial(text) && /eos|eot|end/i.test(text);
 }
 
 /** What a cell shows. */

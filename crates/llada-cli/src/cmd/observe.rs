@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use console::{Term, measure_text_width, style};
-use llada::sample::{Error as SampleError, Request, Revealed, StepEvent};
+use llada::sample::{Error as SampleError, Request, Revealed, StepEvent, Task as SampleTask};
 use llada::{Answer, Llada, Task};
 use serde_json::json;
 
@@ -39,7 +39,7 @@ pub(super) fn run_all(
     sampler: &SamplerArgs,
     shown: Shown<'_>,
 ) -> Result<()> {
-    let mut observer = Observer::new(llada, sampler)?;
+    let mut observer = Observer::new(llada, requests, sampler)?;
     let start = Instant::now();
     let mut outputs = Vec::new();
     for (chunk, requests) in requests.chunks(BATCH).enumerate() {
@@ -114,6 +114,7 @@ pub(super) fn of_sampler(error: SampleError) -> anyhow::Error {
 /// Writes the trace and draws the canvas.
 struct Observer<'a> {
     llada: &'a Llada,
+    requests: &'a [Request],
     trace: Option<(PathBuf, BufWriter<File>)>,
     error: Option<std::io::Error>,
     watch: bool,
@@ -126,7 +127,7 @@ struct Observer<'a> {
 }
 
 impl<'a> Observer<'a> {
-    fn new(llada: &'a Llada, args: &SamplerArgs) -> Result<Self> {
+    fn new(llada: &'a Llada, requests: &'a [Request], args: &SamplerArgs) -> Result<Self> {
         let create = |path: &PathBuf| -> Result<_> {
             let file =
                 File::create(path).with_context(|| format!("creating {}", path.display()))?;
@@ -134,6 +135,7 @@ impl<'a> Observer<'a> {
         };
         Ok(Self {
             llada,
+            requests,
             trace: args.trace.as_ref().map(create).transpose()?,
             error: None,
             watch: args.watch,
@@ -147,7 +149,12 @@ impl<'a> Observer<'a> {
     fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         let request = self.first_request + event.request;
         if let Some((_, file)) = &mut self.trace {
-            let line = trace_line(self.llada, event, request);
+            let mut line = trace_line(self.llada, event, request);
+            if event.step == 0 {
+                let texts = event.canvas.iter().map(|&id| token_text(self.llada, id));
+                line["prompt_tokens"] = json!(prompt_len(&self.requests[request]));
+                line["texts"] = texts.collect();
+            }
             if let Err(error) = writeln!(file, "{line}") {
                 self.error = Some(error);
                 return ControlFlow::Break(());
@@ -220,6 +227,24 @@ fn wrap(head: &str, cells: &[(String, bool)], columns: usize) -> Vec<String> {
     lines
 }
 
+/// Tokens of a canvas before those that are written.
+fn prompt_len(request: &Request) -> usize {
+    match &request.task {
+        SampleTask::Generate { prompt, .. } => prompt.len(),
+        SampleTask::Infill { .. } => 0,
+    }
+}
+
+/// The text of one token: □ for the mask, the name of any other special token.
+fn token_text(llada: &Llada, id: u32) -> String {
+    match id == llada.info().mask_token_id {
+        true => "□".to_owned(),
+        false => llada.tokenizer.decode(&[id], false).unwrap_or_default(),
+    }
+}
+
+/// A step as a line of the trace. The first line of a request also has `texts`, the text of each
+/// token of its canvas, and `prompt_tokens`, how many of them were there before the answer.
 fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_json::Value {
     let revealed: Vec<_> = event
         .revealed
@@ -228,7 +253,7 @@ fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_jso
             json!({
                 "position": revealed.position,
                 "token": revealed.token,
-                "text": llada.tokenizer.token(revealed.token),
+                "text": token_text(llada, revealed.token),
                 "confidence": revealed.confidence,
             })
         })

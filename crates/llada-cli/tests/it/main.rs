@@ -13,6 +13,7 @@ mod hub;
 mod library;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod replay;
 mod results;
 mod sft;
 mod train;
