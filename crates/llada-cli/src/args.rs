@@ -2,6 +2,8 @@
 
 mod bench;
 mod eval;
+#[cfg(feature = "serve")]
+mod serve;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -11,6 +13,9 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchForwardArgs, BenchGenerateArgs, BenchTrainArgs, SubjectArgs,
 };
+#[cfg(feature = "serve")]
+pub(crate) use serve::ServeArgs;
+
 pub(crate) use eval::{
     EvalArgs, EvalCommand, GenerationArgs, LikelihoodArgs, ReversalArgs, ScalingArgs,
 };
@@ -47,6 +52,9 @@ pub(crate) enum Command {
     Convert(ConvertArgs),
     /// Measure the speed of a model or of a shape, beside the machine's limit
     Bench(BenchArgs),
+    /// Serve models over HTTP, in the form of OpenAI's interface, with a page that shows the denoising
+    #[cfg(feature = "serve")]
+    Serve(ServeArgs),
     /// Write a trace (--trace FILE.jsonl) as a page that replays it: one HTML file, offline
     Replay(ReplayArgs),
     /// Print a script that completes commands in a shell
@@ -194,6 +202,13 @@ pub(crate) struct ModelArgs {
     pub(crate) run: RunArgs,
 }
 
+impl ModelArgs {
+    /// A text that is the same for the same model.
+    pub(crate) fn identity(&self) -> String {
+        format!("{:?} {:?} {:?}", self.model, self.adapter, self.dtype)
+    }
+}
+
 /// Flags of the sampler, with the names of the reference.
 #[derive(Debug, ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
@@ -301,8 +316,12 @@ pub(crate) struct SamplerArgs {
     #[arg(long)]
     pub(crate) strict: bool,
     /// Write every step to a file, one JSON object a line; llada replay makes a page of it
-    #[arg(long, value_name = "FILE.jsonl")]
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "output")]
     pub(crate) trace: Option<PathBuf>,
+    /// Keep the results in a file while they come, one JSON object a line and in order; the same
+    /// command goes on where it was stopped
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) output: Option<PathBuf>,
     /// Show the denoising while it happens, on standard error
     #[arg(long)]
     pub(crate) watch: bool,
@@ -387,6 +406,8 @@ pub(crate) enum EstimatorName {
     T,
     /// No draws: the chain rule from left to right, a pass for each token.
     Chain,
+    /// No draws: the chain rule, of the masked tokens the likeliest first (iLLaDA).
+    Confidence,
 }
 
 #[derive(Debug, ClapArgs)]

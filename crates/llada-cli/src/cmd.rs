@@ -11,11 +11,17 @@ mod logits;
 mod manual;
 mod memory;
 mod observe;
+mod progress;
 mod prompts;
+mod ranks;
 mod replay;
+mod result_file;
 mod score;
+#[cfg(feature = "serve")]
+mod serve;
 mod sft;
 mod train;
+mod work;
 
 use anyhow::Result;
 
@@ -33,6 +39,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Completions { shell } => manual::completions(*shell),
         Command::Man => manual::page(),

@@ -4,13 +4,14 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use llada::diffusion::Estimator;
 use llada::model::Error as ModelError;
-use llada::sample::{CacheMode, Overrides, Process};
+use llada::sample::{CacheMode, Overrides, Process, Rules, RulesError};
 use llada::{
     Checkpoint, CpuConfig, CpuLevel, Device, Llada, LoadError, ModelConfig, Precision, Tokenizer,
 };
 
-use crate::args::{AdapterArg, DeviceName, Dtype, ModelArgs, RunArgs, SamplerArgs};
+use crate::args::{AdapterArg, DeviceName, Dtype, EstimatorName, ModelArgs, RunArgs, SamplerArgs};
 use crate::output::note;
 
 /// The command was used in a wrong way: exit code 2.
@@ -155,6 +156,17 @@ pub(crate) fn preset(name: &str) -> Result<ModelConfig> {
     })
 }
 
+impl From<EstimatorName> for Estimator {
+    fn from(name: EstimatorName) -> Self {
+        match name {
+            EstimatorName::L => Self::Count,
+            EstimatorName::T => Self::Ratio,
+            EstimatorName::Chain => Self::Chain,
+            EstimatorName::Confidence => Self::Confidence,
+        }
+    }
+}
+
 /// What only a masked diffusion model can do.
 fn needs_diffusion(what: &str) -> anyhow::Error {
     Misuse::of(format!(
@@ -189,68 +201,29 @@ fn first_set(flags: &[(&'static str, bool)]) -> Option<&'static str> {
     found.map(|(flag, _)| *flag)
 }
 
-/// Refuses flags of the commit rules that contradict each other.
-fn check_process(args: &SamplerArgs) -> Result<()> {
-    let rules = [
-        ("--threshold", args.threshold.is_some()),
-        ("--factor", args.factor.is_some()),
-        ("--eb-gamma", args.eb_gamma.is_some()),
-        ("--entropy-exit", args.entropy_exit.is_some()),
-    ];
-    let variants = [
-        ("--relaxed-threshold", args.relaxed_threshold.is_some()),
-        ("--low-threshold", args.low_threshold.is_some()),
-        ("--threshold-fall", args.threshold_fall.is_some()),
-    ];
-    for group in [&rules[..], &variants] {
-        let mut set = group.iter().filter(|(_, is_set)| *is_set);
-        if let (Some((one, _)), Some((other, _))) = (set.next(), set.next()) {
-            return Err(Misuse::of(format!("{one} cannot be used with {other}")));
-        }
-    }
-    let needs = |flag: &str, needed: &str| Err(Misuse::of(format!("{flag} needs {needed}")));
-    match first_set(&variants) {
-        Some(flag) if args.threshold.is_none() => return needs(flag, "--threshold"),
-        _ => {}
-    }
-    if args.leap_radius.is_some() && args.relaxed_threshold.is_none() {
-        return needs("--leap-radius", "--relaxed-threshold");
-    }
-    // Clap refuses the others.
-    if args.eb_gamma.is_some() && args.steps.is_some() {
-        return Err(Misuse::of("--eb-gamma cannot be used with --steps"));
-    }
-    Ok(())
-}
-
+/// How many tokens a step reveals, if the flags say it.
 fn process(args: &SamplerArgs) -> Result<Option<Process>> {
-    /// As published (arXiv 2510.07081).
-    const LEAP_RADIUS: usize = 4;
-    check_process(args)?;
-    if let Some(threshold) = args.threshold {
-        let variant = (
-            args.relaxed_threshold,
-            args.low_threshold,
-            args.threshold_fall,
-        );
-        return Ok(Some(match variant {
-            (Some(relaxed), _, _) => Process::LocalLeap {
-                threshold,
-                relaxed,
-                radius: args.leap_radius.unwrap_or(LEAP_RADIUS),
-            },
-            (None, Some(low), _) => Process::Hierarchical {
-                high: threshold,
-                low,
-            },
-            (None, None, Some(fall)) => Process::FallingThreshold { threshold, fall },
-            (None, None, None) => Process::Threshold(threshold),
-        }));
-    }
-    let factor = args.factor.map(Process::Factor);
-    let bound = args.eb_gamma.map(Process::EntropyBound);
-    let exit = args.entropy_exit.map(Process::EntropyExit);
-    Ok(factor.or(bound).or(exit))
+    let rules = Rules {
+        threshold: args.threshold,
+        factor: args.factor,
+        eb_gamma: args.eb_gamma,
+        entropy_exit: args.entropy_exit,
+        relaxed_threshold: args.relaxed_threshold,
+        leap_radius: args.leap_radius,
+        low_threshold: args.low_threshold,
+        threshold_fall: args.threshold_fall,
+    };
+    let flag = |name: &str| format!("--{}", name.replace('_', "-"));
+    rules
+        .process(args.steps.is_some())
+        .map_err(|error| match error {
+            RulesError::Conflict { one, other } => {
+                Misuse::of(format!("{} cannot be used with {}", flag(one), flag(other)))
+            }
+            RulesError::Needs { what, needed } => {
+                Misuse::of(format!("{} needs {}", flag(what), flag(needed)))
+            }
+        })
 }
 
 /// Refuses values that are out of range, and flags of a cache without one: after what the model

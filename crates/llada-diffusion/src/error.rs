@@ -56,6 +56,12 @@ pub enum Error {
         /// The setting.
         what: &'static str,
     },
+    /// No such estimator of likelihoods.
+    #[error("unknown estimator {name:?}: expected l, t, chain or confidence")]
+    UnknownEstimator {
+        /// What came.
+        name: String,
+    },
     /// A result of the model is no number.
     #[error(
         "{what} is not a number: the weights are damaged, or too large for the precision (try f32)"

@@ -15,6 +15,7 @@ mod query;
 mod ratio;
 mod reverse;
 mod schedule;
+mod token_set;
 
 pub use ahead::{
     Choose, Denoiser, DenoiserExtension, Denoising, DenoisingStep, Keep, RankBy, RemaskRule,
@@ -25,8 +26,8 @@ pub use batch::TokenBatch;
 pub use error::{Error, Result};
 pub use forward::{Noised, forward_process, p_mask};
 pub use likelihood::{
-    Estimate, Estimator, LikelihoodConfig, ScoredSequence, chain_rule, log_likelihood,
-    stratified_counts,
+    Estimate, Estimator, LikelihoodConfig, ScoredSequence, Scoring, TokenScore, chain_rule,
+    log_likelihood, stratified_counts,
 };
 pub use loss::{diffusion_loss_weights, sft_loss_weights, uniform_loss_weights};
 pub use predictor::{
@@ -40,5 +41,6 @@ pub use query::{
 pub use ratio::nats_per_token;
 pub use reverse::{StepKey, reveal_probability};
 pub use schedule::num_transfer_tokens;
+pub use token_set::TokenSet;
 
 pub use llada_tensor::backend::{Candidate, Noise};

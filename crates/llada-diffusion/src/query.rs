@@ -1,12 +1,13 @@
 //! What is asked of a mask predictor.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use llada_tensor::Tensor;
 use llada_tensor::backend::{Candidate, Noise};
 use llada_tensor::ops::candidates::{CandidateRule, RowReducer, guide, reduce_logits};
 
-use crate::{DenoisingStep, Error, MaskPredictor, Result, TokenBatch};
+use crate::{DenoisingStep, Error, MaskPredictor, Result, TokenBatch, TokenSet};
 
 /// One question to a predictor: what it sees, what it computes of that, and which positions it is
 /// asked about.
@@ -139,11 +140,22 @@ impl Nucleus {
         *self == Self::default()
     }
 
-    /// The tokens of a row of logits `[V]` that may be drawn, ascending. Those of `rule.suppress`
-    /// are none of them.
-    fn tokens(&self, logits: &[f32], rule: &CandidateRule<'_>) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..logits.len()).collect();
+    /// The tokens of a row of logits `[V]` that may be chosen, ascending: of those in `set`, if there
+    /// is one, and not in `rule.suppress`.
+    fn tokens(
+        &self,
+        logits: &[f32],
+        rule: &CandidateRule<'_>,
+        set: Option<&TokenSet>,
+    ) -> Vec<usize> {
+        let mut order: Vec<usize> = match set {
+            Some(set) => set.ids().map(|id| id as usize).collect(),
+            None => (0..logits.len()).collect(),
+        };
         order.retain(|&at| !rule.suppress.iter().any(|&id| id as usize == at));
+        if self.is_all() {
+            return order;
+        }
         // Of equals the one with the lower id.
         order.sort_by(|&left, &right| logits[right].total_cmp(&logits[left]));
         order.truncate(self.top_k.unwrap_or(usize::MAX));
@@ -166,25 +178,40 @@ impl Nucleus {
 }
 
 impl Choice<'_> {
-    /// As a predictor chooses, but only among the tokens of a nucleus, over which the probabilities
-    /// are taken too. Without a temperature the nucleus changes nothing but these.
+    /// As a predictor chooses, but only among the tokens of a nucleus and of a set, over which the
+    /// probabilities are taken too. Without a temperature the nucleus changes nothing but these.
+    ///
+    /// `sets`: `[N]`, the tokens that may be chosen at each position; `None` is all of them.
     ///
     /// # Errors
-    /// As [`MaskPredictor::logits`].
+    /// As [`MaskPredictor::logits`]; [`Error::LengthMismatch`] if there is not a set for each
+    /// position; [`Error::TokenOutOfRange`] if one has a token that can't be predicted.
     pub fn among(
         &self,
         nucleus: &Nucleus,
+        sets: &[Option<Arc<TokenSet>>],
         predictor: &(impl MaskPredictor + ?Sized),
         query: Query<'_>,
     ) -> Result<Candidates> {
         self.noise.check()?;
         let (vocab_size, mut rule) = (predictor.info().vocab_size, self.rule(0.0));
+        crate::forward::expect_length("token sets", query.positions.len(), sets.len())?;
+        for (position, set) in sets.iter().enumerate() {
+            let mut ids = set.iter().flat_map(|set| set.ids());
+            if let Some(id) = ids.find(|&id| id as usize >= vocab_size) {
+                return Err(Error::TokenOutOfRange {
+                    id,
+                    position,
+                    vocab_size,
+                });
+            }
+        }
         // The most likely token is in every nucleus.
         rule.temperature = rule.temperature.max(f64::MIN_POSITIVE);
         let logits = predictor.logits(query)?;
-        let rows = logits.chunks_exact(vocab_size).enumerate();
-        let choose = |(row, logits): (usize, &[f32])| {
-            let tokens = nucleus.tokens(logits, &rule);
+        let rows = logits.chunks_exact(vocab_size).zip(sets).enumerate();
+        let choose = |(row, (logits, set)): (usize, (&[f32], &Option<Arc<TokenSet>>))| {
+            let tokens = nucleus.tokens(logits, &rule, set.as_deref());
             let rule = self.rule(0.0);
             let mut reducer = RowReducer::default();
             for at in tokens {
@@ -300,14 +327,18 @@ pub fn guide_all(cfg_scale: f32, logits: &mut [f32], un: &[f32]) {
 #[must_use]
 pub fn cross_entropies(logits: &[f32], targets: &[u32]) -> Vec<f32> {
     let vocab_size = logits.len() / targets.len().max(1);
-    let of = |(row, &target): (&[f32], &u32)| {
-        let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
-        (sum.ln() + f64::from(max - row[target as usize])) as f32
-    };
     logits
         .chunks_exact(vocab_size.max(1))
         .zip(targets)
-        .map(of)
+        .map(|(row, &target)| -log_probability(row)(target as usize) as f32)
         .collect()
+}
+
+/// `ln softmax(row)[id]` in nats of a row of logits `[V]`, for each `id`; rounded to `f32`, as the
+/// losses of a predictor are.
+pub(crate) fn log_probability(row: &[f32]) -> impl Fn(usize) -> f64 {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
+    let log_sum = sum.ln();
+    move |id| -f64::from((log_sum + f64::from(max - row[id])) as f32)
 }

@@ -23,8 +23,8 @@ pub use scaling::{Bound, BoundConfig, ScalingPoint, held_out_bound, read_documen
 pub use statistics::{Figure, Gap};
 pub use subject::Subject;
 pub use tasks::{
-    ChoiceTask, Chosen, GenerationConfig, GenerationTask, choose, exact_matches, read_choices,
-    read_generations,
+    ChoiceTask, Chosen, GenerationConfig, GenerationTask, Generations, Written, choose,
+    read_choices, read_generations,
 };
 
 /// Is told how many of how many items are done; [`ControlFlow::Break`] ends the evaluation.

@@ -207,9 +207,10 @@ pub fn choose_first_lines(
             let prompt_len = 1;
             let scored = |tokens| ScoredSequence { tokens, prompt_len };
             let sequences: Vec<_> = texts.iter().map(|tokens| scored(tokens)).collect();
-            let values = subject.log_likelihoods(&sequences, &config)?;
+            let estimates = subject.log_likelihoods(&sequences, &config)?;
+            let value = |at: usize| estimates[at].log_likelihood;
             // A tie, or a value that is no number, is not right.
-            right.push(values[1..].iter().all(|&other| values[0] > other));
+            right.push((1..estimates.len()).all(|other| value(0) > value(other)));
         }
         let done = index + 1;
         let is_told = done.is_multiple_of(BATCH) || done == couplets.len();

@@ -105,8 +105,8 @@ pub fn held_out_bound(
             seed: config.seed.wrapping_add(chunk as u64),
             ..LikelihoodConfig::default()
         };
-        let values = subject.log_likelihoods(&sequences, &config)?;
-        nats.extend(values.iter().map(|value| -value));
+        let estimates = subject.log_likelihoods(&sequences, &config)?;
+        nats.extend(estimates.iter().map(|x| -x.log_likelihood));
         predicted.extend(group.iter().map(|tokens| tokens.len() - 1));
         if observer(nats.len(), documents.len()).is_break() {
             break;

@@ -6,7 +6,8 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use llada_diffusion::{
-    LikelihoodConfig, MaskPredictor, PredictorInfo, PredictorKind, ScoredSequence, log_likelihood,
+    Estimate, LikelihoodConfig, MaskPredictor, PredictorInfo, PredictorKind, ScoredSequence,
+    log_likelihood,
 };
 use llada_sample::{Output, Policy, Request, sample};
 use llada_text::Tokenizer;
@@ -95,8 +96,7 @@ impl<'a> Subject<'a> {
         &self,
         sequences: &[ScoredSequence<'_>],
         config: &LikelihoodConfig,
-    ) -> Result<Vec<f64>> {
-        let estimates = log_likelihood(self.predictor, sequences, config)?;
-        Ok(estimates.iter().map(|x| x.log_likelihood).collect())
+    ) -> Result<Vec<Estimate>> {
+        Ok(log_likelihood(self.predictor, sequences, config)?)
     }
 }

@@ -1,28 +1,42 @@
 //! Tasks out of files of JSON lines: multiple choice by likelihood, and exact answers.
 
-use llada_diffusion::{LikelihoodConfig, ScoredSequence};
-use llada_sample::{Overrides, Request, SampleConfig};
+use llada_diffusion::{Estimate, LikelihoodConfig, ScoredSequence};
+use llada_sample::{Output, Overrides, Request, SampleConfig};
 use serde::Deserialize;
 
 use crate::lines::json_lines;
-use crate::{BATCH, Error, Observer, Result, Subject};
+use crate::{Error, Result, Subject};
 
 /// A question with choices, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChoiceTask {
-    /// Tokens of the prompt and a choice, and the length of the prompt, for each choice.
-    choices: Vec<(Vec<u32>, usize)>,
+    choices: Vec<Choice>,
     /// Which one is right.
     answer: usize,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Choice {
+    /// Prompt and choice.
+    tokens: Vec<u32>,
+    prompt_len: usize,
+    /// Characters of the choice, without white space before it.
+    n_characters: usize,
+}
+
 /// What a model chose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Chosen {
-    /// Whether the most likely choice is right.
-    pub by_likelihood: bool,
-    /// Whether the most likely choice per token is right.
-    pub by_likelihood_per_token: bool,
+    /// `ln p(choice | prompt)` of each choice.
+    pub estimates: Vec<Estimate>,
+    /// The most likely choice.
+    pub by_likelihood: usize,
+    /// The most likely choice per token.
+    pub by_likelihood_per_token: usize,
+    /// The most likely choice per character, `acc_norm` of lm-evaluation-harness.
+    pub by_likelihood_per_character: usize,
+    /// The right one.
+    pub answer: usize,
 }
 
 #[derive(Deserialize)]
@@ -34,22 +48,29 @@ struct ChoiceLine {
 }
 
 /// The tasks of a file with lines `{"prompt": "..", "choices": ["..", ".."], "answer": 0}`, where
-/// `answer` counts from 0; `limit` of them at most. The choices of a character model are whole to
-/// the end of the document: their EOS is scored too.
+/// `answer` counts from 0; `limit` of them at most. `with_end`: the choices of a model that was
+/// trained on whole documents go to the end of the document, and their EOS is scored too.
 ///
 /// # Errors
 /// One that names the line.
 pub fn read_choices(
     text: &str,
     limit: Option<usize>,
+    with_end: bool,
     subject: &Subject<'_>,
 ) -> Result<Vec<ChoiceTask>> {
     let tasks = json_lines::<ChoiceLine>(text, limit, "tasks")?.into_iter();
-    let tasks = tasks.map(|(line, task)| choice_task(subject, line, &task));
+    let with_end = with_end && subject.policy.whole_documents;
+    let tasks = tasks.map(|(line, task)| choice_task(subject, line, &task, with_end));
     tasks.collect()
 }
 
-fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<ChoiceTask> {
+fn choice_task(
+    subject: &Subject<'_>,
+    line: usize,
+    task: &ChoiceLine,
+    with_end: bool,
+) -> Result<ChoiceTask> {
     let bad = |expected| Error::BadLine { line, expected };
     if task.choices.len() < 2 {
         return Err(bad("expected at least two choices"));
@@ -77,10 +98,13 @@ fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<
             ));
         }
         let mut tokens = [&prompt[..], &end].concat();
-        let end_of_document = subject.policy.whole_documents;
-        tokens.extend(end_of_document.then_some(subject.info().eos_token_id));
+        tokens.extend(with_end.then_some(subject.info().eos_token_id));
         subject.check_length(line, tokens.len())?;
-        choices.push((tokens, prompt.len()));
+        choices.push(Choice {
+            tokens,
+            prompt_len: prompt.len(),
+            n_characters: choice.trim_start().chars().count(),
+        });
     }
     Ok(ChoiceTask {
         choices,
@@ -89,36 +113,38 @@ fn choice_task(subject: &Subject<'_>, line: usize, task: &ChoiceLine) -> Result<
 }
 
 /// Lets a model choose by likelihood: eq. 6 for a diffusion model, the chain rule for an
-/// autoregressive one. Fewer outcomes come back than tasks if the observer ended it.
+/// autoregressive one. The draws depend on the seed and on the place of a choice in its task.
 ///
 /// # Errors
 /// If the model fails.
 pub fn choose(
     subject: &Subject<'_>,
-    tasks: &[ChoiceTask],
+    task: &ChoiceTask,
     config: &LikelihoodConfig,
-    observer: &mut Observer<'_>,
-) -> Result<Vec<Chosen>> {
-    let mut chosen = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        let sequences: Vec<_> = (task.choices.iter())
-            .map(|(tokens, prompt_len)| ScoredSequence {
-                tokens,
-                prompt_len: *prompt_len,
-            })
-            .collect();
-        let values = subject.log_likelihoods(&sequences, config)?;
-        let per_token = (values.iter().zip(&sequences))
-            .map(|(value, text)| value / (text.tokens.len() - text.prompt_len) as f64);
-        chosen.push(Chosen {
-            by_likelihood: best(&values) == task.answer,
-            by_likelihood_per_token: best(&per_token.collect::<Vec<_>>()) == task.answer,
-        });
-        if observer(chosen.len(), tasks.len()).is_break() {
-            break;
-        }
-    }
-    Ok(chosen)
+) -> Result<Chosen> {
+    let sequences: Vec<_> = (task.choices.iter())
+        .map(|choice| ScoredSequence {
+            tokens: &choice.tokens,
+            prompt_len: choice.prompt_len,
+        })
+        .collect();
+    let estimates = subject.log_likelihoods(&sequences, config)?;
+    let best_per = |length: fn(&Choice) -> usize| {
+        let lengths = task.choices.iter().map(|choice| length(choice) as f64);
+        let values = estimates.iter().zip(lengths);
+        best(
+            &values
+                .map(|(x, n)| x.log_likelihood / n)
+                .collect::<Vec<_>>(),
+        )
+    };
+    Ok(Chosen {
+        by_likelihood: best_per(|_| 1),
+        by_likelihood_per_token: best_per(|choice| choice.tokens.len() - choice.prompt_len),
+        by_likelihood_per_character: best_per(|choice| choice.n_characters),
+        estimates,
+        answer: task.answer,
+    })
 }
 
 /// Index of the largest value, the first of several.
@@ -172,61 +198,91 @@ pub fn read_generations(
 }
 
 /// How answers are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct GenerationConfig {
-    /// Tokens to write; `None`: as many as the right answer has.
-    pub gen_length: Option<usize>,
-    /// Steps of a diffusion model; `None`: one a token.
-    pub steps: Option<usize>,
+    /// What of a request is not as usual. `gen_length` is `None`: as many tokens as the right answer
+    /// has. The mask is never predicted, and an autoregressive model stops at an EOS.
+    pub overrides: Overrides,
+    /// An answer ends before the first of them.
+    pub stops: Vec<String>,
 }
 
-/// Lets a model write the answer greedily, up to an EOS, and compares the text without spaces
-/// around it. Fewer outcomes come back than tasks if the observer ended it.
-///
-/// # Errors
-/// [`Error::TooLong`] if an answer does not fit; if the model fails.
-pub fn exact_matches(
-    subject: &Subject<'_>,
-    tasks: &[GenerationTask],
-    config: GenerationConfig,
-    observer: &mut Observer<'_>,
-) -> Result<Vec<bool>> {
-    let requests = tasks.iter().map(|task| request(subject, task, config));
-    let requests = requests.collect::<Result<Vec<Request>>>()?;
-    let mut right = Vec::with_capacity(tasks.len());
-    for (requests, tasks_of_chunk) in requests.chunks(BATCH).zip(tasks.chunks(BATCH)) {
-        for (output, task) in subject.sample(requests)?.iter().zip(tasks_of_chunk) {
+/// An answer that a model wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its text.
+    pub text: String,
+    /// Whether it is the right one.
+    pub is_right: bool,
+}
+
+/// Tasks with the request of each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generations {
+    tasks: Vec<GenerationTask>,
+    requests: Vec<Request>,
+    stops: Vec<String>,
+}
+
+impl Generations {
+    /// Makes the requests of tasks.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] if an answer does not fit; [`Error::Sampler`] for what the model cannot do.
+    pub fn new(
+        subject: &Subject<'_>,
+        tasks: Vec<GenerationTask>,
+        config: &GenerationConfig,
+    ) -> Result<Self> {
+        let requests = tasks
+            .iter()
+            .map(|task| request(subject, task, &config.overrides));
+        Ok(Self {
+            requests: requests.collect::<Result<_>>()?,
+            tasks,
+            stops: config.stops.clone(),
+        })
+    }
+
+    /// Each task with its request.
+    pub fn iter(&self) -> impl Iterator<Item = (&GenerationTask, &Request)> {
+        self.tasks.iter().zip(&self.requests)
+    }
+
+    /// Lets a model write the answers of some of the tasks, named by their places, each up to an EOS
+    /// or a stop, and compares the text without spaces around it.
+    ///
+    /// # Errors
+    /// If the model fails.
+    pub fn write(&self, subject: &Subject<'_>, places: &[usize]) -> Result<Vec<Written>> {
+        let requests: Vec<Request> = places.iter().map(|&at| self.requests[at].clone()).collect();
+        let outputs = subject.sample(&requests)?;
+        let written = |(output, &at): (&Output, &usize)| {
             let answer = output.answer();
             let is_end = |id: &u32| subject.policy.ends().any(|end| end == *id);
             let end = answer.iter().position(is_end);
             let answer = &answer[..end.unwrap_or(answer.len())];
-            let text = subject.tokenizer.decode(answer, true)?;
-            right.push(text.trim() == task.answer);
-        }
-        if observer(right.len(), tasks.len()).is_break() {
-            break;
-        }
+            let mut text = subject.tokenizer.decode(answer, true)?;
+            let stops = self.stops.iter().filter_map(|stop| text.find(&**stop));
+            text.truncate(stops.min().unwrap_or(text.len()));
+            let is_right = text.trim() == self.tasks[at].answer;
+            Ok(Written { text, is_right })
+        };
+        outputs.iter().zip(places).map(written).collect()
     }
-    Ok(right)
 }
 
-fn request(
-    subject: &Subject<'_>,
-    task: &GenerationTask,
-    config: GenerationConfig,
-) -> Result<Request> {
-    let gen_length = config.gen_length.unwrap_or(task.answer_len);
-    let length = task.prompt.len() + gen_length;
-    subject.check_length(task.line, length)?;
+fn request(subject: &Subject<'_>, task: &GenerationTask, overrides: &Overrides) -> Result<Request> {
+    let gen_length = overrides.gen_length.unwrap_or(task.answer_len);
+    subject.check_length(task.line, task.prompt.len().saturating_add(gen_length))?;
+    // The answer fills its place to the end of the document, which a diffusion model can see.
+    let is_document = overrides.gen_length.is_none();
     let overrides = Overrides {
         gen_length: Some(gen_length),
-        steps: config.steps,
-        early_stop: subject.info().is_autoregressive(),
+        early_stop: overrides.early_stop || subject.info().is_autoregressive(),
         suppress_mask: Some(true),
-        ..Overrides::default()
+        ..overrides.clone()
     };
-    // The answer fills its place to the end of the document, which a diffusion model can see.
-    let is_document = config.gen_length.is_none();
     let task = Request::generate(task.prompt.clone(), SampleConfig::default()).task;
     Ok(subject.policy.request(task, is_document, &overrides)?)
 }

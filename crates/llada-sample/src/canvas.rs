@@ -60,6 +60,42 @@ pub(crate) fn canvas(
     Ok((canvas, answer))
 }
 
+/// Checks the sets of a request: at masks, and with a token to choose in each.
+pub(crate) fn check_allowed(
+    index: usize,
+    request: &Request,
+    canvas: &[u32],
+    info: &PredictorInfo,
+) -> Result<()> {
+    let config = &request.config;
+    let is_never = |id: u32| {
+        config.logits_eos_inf.contains(&id) || config.suppress_mask && id == info.mask_token_id
+    };
+    for (&position, set) in &request.allowed {
+        let fault = |what| Error::Allowed {
+            request: index,
+            position,
+            what,
+        };
+        if canvas.get(position) != Some(&info.mask_token_id) {
+            return Err(fault("there is no mask"));
+        }
+        if set.ids().all(is_never) {
+            return Err(fault("none of its tokens can be chosen"));
+        }
+        let vocab_size = info.vocab_size;
+        if let Some(id) = set.ids().find(|&id| id as usize >= vocab_size) {
+            return Err(Error::TokenOutOfRange {
+                request: index,
+                id,
+                position,
+                vocab_size,
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The positions that blocks are cut from: the answer, or the text from its first to its last mask.
 pub(crate) fn span(
     index: usize,

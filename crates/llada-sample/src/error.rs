@@ -67,6 +67,16 @@ pub enum Error {
         /// Which request.
         request: usize,
     },
+    /// A set of tokens can't be chosen from.
+    #[error("request {request}: tokens are allowed at position {position}, but {what}")]
+    Allowed {
+        /// Which request.
+        request: usize,
+        /// Its place in the canvas.
+        position: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// A confidence is not a number, so positions can't be ranked.
     #[error("request {request}: confidence at position {position} in step {step} is not a number")]
     NotANumber {

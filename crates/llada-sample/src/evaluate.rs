@@ -1,8 +1,10 @@
 //! Questions to the predictor: runs that choose tokens in the same way share a call.
 
+use std::sync::Arc;
+
 use llada_diffusion::{
     Cached, Choice, Error, Guidance, KvCache, MaskPredictor, Noise, Nucleus, Query, RowPlan,
-    TokenBatch,
+    TokenBatch, TokenSet,
 };
 
 use crate::ahead::{self, ComingSteps};
@@ -13,7 +15,8 @@ use crate::{Draws, Request, Result};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rule {
     temperature: f64,
-    nucleus: Nucleus,
+    /// Among which tokens the host chooses; `None`: the predictor does, among all.
+    on_host: Option<Nucleus>,
     cfg_scale: f32,
     suppress_mask: bool,
     logits_eos_inf: Vec<u32>,
@@ -27,10 +30,7 @@ impl Rule {
         let config = &request.config;
         Self {
             temperature: config.temperature,
-            nucleus: match config.temperature > 0.0 {
-                true => config.nucleus,
-                false => Nucleus::default(),
-            },
+            on_host: request.on_host(),
             cfg_scale: config.cfg_scale,
             suppress_mask: config.suppress_mask,
             logits_eos_inf: config.logits_eos_inf.clone(),
@@ -103,10 +103,9 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
     let mut suppress = rule.logits_eos_inf.clone();
     suppress.extend(rule.suppress_mask.then_some(info.mask_token_id));
     let draws = GumbelDraws::new(rule, runs, 0);
-    let steps_at_once = if rule.nucleus.is_all() {
-        info.steps_at_once
-    } else {
-        1
+    let steps_at_once = match rule.on_host {
+        Some(_) => 1,
+        None => info.steps_at_once,
     };
     let coming = ComingSteps::new(rule, runs, steps_at_once);
     let choice = Choice {
@@ -116,6 +115,7 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
         noise: draws.noise(rule),
         ahead: &coming.steps(rule),
     };
+    let sets = allowed(runs);
     let mut caches: Vec<&mut KvCache> = runs.iter_mut().map(|run| &mut run.cache).collect();
     let query = Query {
         guidance: unconditional.as_ref().map(|unconditional| Guidance {
@@ -128,9 +128,9 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
         }),
         ..Query::new(&batch, &positions)
     };
-    let candidates = match rule.nucleus.is_all() {
-        true => predictor.candidates(query, &choice)?,
-        false => choice.among(&rule.nucleus, predictor, query)?,
+    let candidates = match &rule.on_host {
+        None => predictor.candidates(query, &choice)?,
+        Some(nucleus) => choice.among(nucleus, &sets, predictor, query)?,
     };
 
     for step in std::iter::once(&candidates.now).chain(&candidates.ahead) {
@@ -145,6 +145,16 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
         ahead::keep(runs, &candidates.ahead);
     }
     Ok(())
+}
+
+/// `[N]`: the tokens that may be chosen at each position of the runs.
+fn allowed(runs: &[&mut Run]) -> Vec<Option<Arc<TokenSet>>> {
+    let at = |run: &&mut Run| {
+        let sets = run.positions.iter();
+        let sets = sets.map(|position| run.request.allowed.get(position).cloned());
+        sets.collect::<Vec<_>>()
+    };
+    runs.iter().flat_map(at).collect()
 }
 
 fn expect_candidates(expected: usize, got: usize) -> Result<()> {

@@ -18,6 +18,7 @@ mod policy;
 mod refresh;
 mod remask;
 mod request;
+mod rules;
 mod run;
 mod session;
 
@@ -27,4 +28,5 @@ pub use error::{Error, Result};
 pub use policy::{AnswerLength, Overrides, Policy};
 pub use refresh::RefreshPolicy;
 pub use request::{Output, Request, RequestMemory, Task};
+pub use rules::{Rules, RulesError};
 pub use session::{Ended, Observer, Revealed, Session, StepEvent, sample};

@@ -1,6 +1,9 @@
 //! What is asked of the sampler and what comes back.
 
-use llada_diffusion::PredictorInfo;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use llada_diffusion::{Nucleus, PredictorInfo, TokenSet};
 
 use crate::{CacheMode, Draws, Overrides, Process, RefreshPolicy, Remasking, SampleConfig};
 
@@ -16,6 +19,11 @@ pub struct Request {
     pub sequence: u32,
     /// Where random numbers come from.
     pub draws: Draws,
+    /// What may be chosen at masks of the canvas: only tokens of the set, over which alone the
+    /// probabilities at that place are taken. Positions are those of the canvas; a place without a
+    /// set is free. Usually there are none; a request with sets is computed on the host from its
+    /// logits ([`RequestMemory::logits_bytes`]).
+    pub allowed: BTreeMap<usize, Arc<TokenSet>>,
 }
 
 /// What to fill in.
@@ -50,6 +58,7 @@ impl Request {
             config,
             sequence: 0,
             draws: Draws::Philox,
+            allowed: BTreeMap::new(),
         }
     }
 
@@ -81,6 +90,9 @@ pub struct RequestMemory {
     pub canvas_bytes: usize,
     /// Of keys and values; 0 without a cache.
     pub cache_bytes: usize,
+    /// Of logits of all masks in a step; 0 where the predictor chooses tokens by itself, without
+    /// [`Request::allowed`] and a nucleus.
+    pub logits_bytes: usize,
 }
 
 impl Request {
@@ -113,7 +125,33 @@ impl Request {
                 true => length.saturating_mul(info.kv_cache_bytes + size_of::<bool>()),
                 false => 0,
             },
+            logits_bytes: match self.on_host() {
+                None => 0,
+                Some(_) => (self.n_masks(info)).saturating_mul(info.vocab_size * size_of::<f32>()),
+            },
         }
+    }
+
+    /// Where the host chooses tokens out of logits: among which. `None`: the predictor chooses by
+    /// itself, among all.
+    pub(crate) fn on_host(&self) -> Option<Nucleus> {
+        let nucleus = match self.config.temperature > 0.0 {
+            true => self.config.nucleus,
+            false => Nucleus::default(),
+        };
+        let is_free = nucleus.is_all() && self.allowed.is_empty();
+        (!is_free).then_some(nucleus)
+    }
+
+    /// Masks of the canvas at its start, or more of them: fixed tokens count too.
+    fn n_masks(&self, info: &PredictorInfo) -> usize {
+        let (given, rest) = match &self.task {
+            _ if info.is_autoregressive() => return 1,
+            Task::Generate { prompt, .. } => (prompt, self.config.gen_length),
+            Task::Infill { canvas, .. } => (canvas, 0),
+        };
+        let masks = given.iter().filter(|&&id| id == info.mask_token_id);
+        masks.count().saturating_add(rest)
     }
 
     /// What the request, or what it was made of, asks for that an autoregressive model cannot do.
@@ -132,6 +170,7 @@ impl Request {
         let checks = [
             ("infill", is_infill),
             ("constraints", has_constraints),
+            ("allowed tokens", !self.allowed.is_empty()),
             ("a suffix", has_suffix),
             ("steps", overrides.steps.is_some()),
             ("block_length", overrides.block_length.is_some()),

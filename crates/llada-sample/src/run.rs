@@ -9,7 +9,7 @@ use llada_diffusion::{
 
 use crate::ahead::Ahead;
 use crate::block::{Block, blocks};
-use crate::canvas::{canvas, span};
+use crate::canvas::{canvas, check_allowed, span};
 use crate::commit::{Predicted, committed};
 use crate::evaluate::Rule;
 use crate::refresh::{Canvas, Refreshed};
@@ -73,6 +73,7 @@ impl Run {
         }
         request.config.check(index)?;
         let (canvas, answer) = canvas(index, &request, info)?;
+        check_allowed(index, &request, &canvas, info)?;
         let is_masked: Vec<bool> = canvas.iter().map(|&id| id == info.mask_token_id).collect();
         let span = span(index, &request, &is_masked, &answer)?;
         let (steps, block_length) = match info.is_autoregressive() {

@@ -30,7 +30,7 @@ function confidences(frame) {
 }
 
 /** What the plot says in words. */
-function describe(runs) {
+function describePlot(runs) {
   const sentences = runs.filter((run) => run.length > 0).map((run) => {
     const all = run.frames.flatMap(confidences);
     const fixed = (x) => (Number.isFinite(x) ? x.toFixed(2) : "–");
@@ -48,7 +48,7 @@ export function drawPlot(element, runs, k, onStep) {
   const x = (step) => MARGIN.left + (last === 1 ? 0.5 : (step - 1) / (last - 1)) * inner.width;
   const y = (confidence) => MARGIN.top + (1 - confidence) * inner.height;
   const picture = svg("svg", {
-    viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": describe(runs),
+    viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": describePlot(runs),
   });
   for (const value of [0, 0.25, 0.5, 0.75, 1]) {
     picture.append(

@@ -319,7 +319,10 @@ impl<M: MaskPredictor> Llada<M> {
     }
 
     /// The text of tokens of which some stand for what the vocabulary lacks.
-    fn text(&self, tokens: &[u32], unknown: &[Unknown]) -> Result<String> {
+    ///
+    /// # Errors
+    /// If the tokenizer rejects the tokens.
+    pub fn text(&self, tokens: &[u32], unknown: &[Unknown]) -> Result<String> {
         let (mut text, mut start) = (String::new(), 0);
         for unknown in unknown.iter().filter(|unknown| unknown.at < tokens.len()) {
             text.push_str(&self.tokenizer.decode(&tokens[start..unknown.at], true)?);
@@ -340,8 +343,17 @@ impl<M: MaskPredictor> Llada<M> {
         stretches.map(text).collect()
     }
 
+    /// The text of the settled beginning of an answer (of an infill the text): the answer begins
+    /// with it. The beginning of a character that is not whole yet is left out.
+    pub fn settled_text(&self, settled: &[u32], is_infill: bool) -> String {
+        let settled = self.up_to_end(settled, is_infill);
+        let text = self.tokenizer.decode(settled, true).unwrap_or_default();
+        let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        whole.to_owned()
+    }
+
     /// The tokens of an answer before its EOS. One in an infill was given, and ends nothing.
-    fn up_to_end<'t>(&self, answer: &'t [u32], is_infill: bool) -> &'t [u32] {
+    pub fn up_to_end<'t>(&self, answer: &'t [u32], is_infill: bool) -> &'t [u32] {
         let policy = self.policy();
         let is_end = |id: &u32| !is_infill && policy.ends().any(|end| end == *id);
         let end = answer.iter().position(is_end);
@@ -382,7 +394,9 @@ impl<M: MaskPredictor> Llada<M> {
         Ok((prompt_ids, target_ids))
     }
 
-    /// How likely a text is after a prompt; see [`log_likelihood`].
+    /// How likely a text is after a prompt; see [`log_likelihood`]. Where this must not hold up
+    /// other work, its parts are [`Self::encode_pair`], a [`llada_diffusion::Scoring`] and
+    /// [`Self::greedy_request`].
     ///
     /// # Errors
     /// As [`Self::encode_pair`] and [`log_likelihood`].
@@ -399,24 +413,31 @@ impl<M: MaskPredictor> Llada<M> {
             prompt_len: prompt.len(),
         };
         let estimate = log_likelihood(&self.model, &[sequence], config)?[0];
-        // `suffix_greedy_prediction` of the reference: no token is suppressed.
+        let request = self.greedy_request(prompt, target.len(), config.cfg_scale);
+        let outputs = self.sample(&[request], &mut |_| ControlFlow::Continue(()))?;
+        Ok(Score {
+            estimate,
+            is_greedy: outputs[0].answer() == target,
+        })
+    }
+
+    /// The request whose answer says whether greedy decoding, a token a pass, writes a target of
+    /// `length` tokens ([`Score::is_greedy`]). No token is suppressed.
+    ///
+    /// Source: `suffix_greedy_prediction` of the reference's `eval_llada.py`.
+    pub fn greedy_request(&self, prompt: Vec<u32>, length: usize, cfg_scale: f32) -> Request {
         let greedy = SampleConfig {
-            steps: target.len(),
-            gen_length: target.len(),
+            steps: length,
+            gen_length: length,
             block_length: None,
-            cfg_scale: config.cfg_scale,
+            cfg_scale,
             cache: match self.info().is_autoregressive() {
                 true => CacheMode::Prefix,
                 false => CacheMode::None,
             },
             ..SampleConfig::default()
         };
-        let requests = [Request::generate(prompt, greedy)];
-        let outputs = self.sample(&requests, &mut |_| ControlFlow::Continue(()))?;
-        Ok(Score {
-            estimate,
-            is_greedy: outputs[0].answer() == target,
-        })
+        Request::generate(prompt, greedy)
     }
 }
 
@@ -462,14 +483,11 @@ impl<M: MaskPredictor> Iterator for Stream<'_, M> {
         let (llada, is_infill, mut step) = (self.llada, self.task.is_infill, None);
         let ended = self.session.step(&mut |event| {
             let settled = &event.canvas[event.settled.clone()];
-            let settled = llada.up_to_end(settled, is_infill);
-            let settled = llada.tokenizer.decode(settled, true).unwrap_or_default();
-            let whole = settled.trim_end_matches(char::REPLACEMENT_CHARACTER);
             step = Some(Step {
                 step: event.step,
                 steps: event.steps,
                 text: llada.canvas_text(event.canvas),
-                settled: whole.to_owned(),
+                settled: llada.settled_text(settled, is_infill),
                 revealed: event.revealed.to_vec(),
                 canvas: event.canvas.to_vec(),
             });

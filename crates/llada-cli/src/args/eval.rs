@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{Dtype, ModelArgs, RunArgs};
+use super::{Dtype, EstimatorName, ModelArgs, RunArgs};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct EvalArgs {
@@ -82,12 +82,26 @@ pub(crate) struct LikelihoodArgs {
     /// Tasks at most, the first ones [default: all]
     #[arg(long)]
     pub(crate) limit: Option<NonZeroUsize>,
-    /// Monte Carlo draws of eq. 6 per choice; an autoregressive model needs none
+    /// Monte Carlo draws per choice; an autoregressive model needs none
     #[arg(long, alias = "mc_samples", alias = "mc_num", default_value = "128")]
     pub(crate) mc_samples: NonZeroUsize,
+    /// How likelihoods are estimated
+    #[arg(long, value_enum, default_value = "l")]
+    pub(crate) estimator: EstimatorName,
+    /// Scale of classifier-free guidance
+    #[arg(long, alias = "cfg_scale", default_value_t = 0.0)]
+    pub(crate) cfg_scale: f32,
+    /// Score the choices alone; otherwise those of a character model end with the document, as one
+    /// more token
+    #[arg(long, alias = "no_eos")]
+    pub(crate) no_eos: bool,
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    /// Keep what is chosen in a file while it comes, one JSON object a line and in order; the same
+    /// command goes on where it was stopped
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }
@@ -106,6 +120,36 @@ pub(crate) struct GenerationArgs {
     /// Denoising steps in all [default: one token a step]
     #[arg(long, alias = "diffusion-steps")]
     pub(crate) steps: Option<NonZeroUsize>,
+    /// Tokens per semi-autoregressive block [default: one block]
+    #[arg(
+        long,
+        alias = "block_length",
+        visible_alias = "block-size",
+        alias = "block_size"
+    )]
+    pub(crate) block_length: Option<NonZeroUsize>,
+    /// Scale of classifier-free guidance
+    #[arg(long, alias = "cfg_scale", default_value_t = 0.0)]
+    pub(crate) cfg_scale: f32,
+    /// Which masks are revealed first: `low_confidence`, random, margin or entropy
+    #[arg(long, default_value = "low_confidence")]
+    pub(crate) remasking: String,
+    /// Never choose the end-of-document token
+    #[arg(long, alias = "logits_eos_inf")]
+    pub(crate) logits_eos_inf: bool,
+    /// Reveal the end-of-document token last
+    #[arg(long, alias = "confidence_eos_eot_inf")]
+    pub(crate) confidence_eos_eot_inf: bool,
+    /// End an answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
+    /// Seed of everything that is drawn
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Keep the answers in a file while they come, one JSON object a line and in order; the same
+    /// command goes on where it was stopped
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

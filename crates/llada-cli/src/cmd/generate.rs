@@ -5,15 +5,24 @@ use std::path::Path;
 use anyhow::Result;
 use llada::sample::{Request, Task as TokenTask};
 use llada::text::{ChatTemplate, Message};
+use llada::train::Communicator;
 use llada::{Checkpoint, Llada, Prompt, Task};
 
 use super::jobs::Jobs;
 use super::observe::Shown;
 use super::prompts::{self, Given};
+use super::ranks;
 use crate::args::GenerateArgs;
 use crate::config::{Misuse, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
+    ranks::of_all(args.model.run.threads, |communicator| {
+        run_as(communicator, args)
+    })
+}
+
+/// The part of one rank.
+fn run_as(communicator: &dyn Communicator, args: &GenerateArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, args.gen_length)?;
     check_template_flags(args)?;
     let given = match (&args.prompt_ids, &args.input) {
@@ -43,7 +52,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
         answer_only: template.is_some(),
         format: args.model.run.format,
     };
-    jobs.run(&args.model, shown)
+    jobs.run(communicator, &args.model, shown)
 }
 
 fn render(

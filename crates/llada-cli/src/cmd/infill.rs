@@ -2,15 +2,24 @@
 
 use anyhow::Result;
 use llada::sample::Request;
+use llada::train::Communicator;
 use llada::{Llada, Prompt, Task};
 
 use super::jobs::Jobs;
 use super::observe::Shown;
 use super::prompts::{self, Given};
+use super::ranks;
 use crate::args::InfillArgs;
 use crate::config::{Misuse, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
+    ranks::of_all(args.model.run.threads, |communicator| {
+        run_as(communicator, args)
+    })
+}
+
+/// The part of one rank.
+fn run_as(communicator: &dyn Communicator, args: &InfillArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, None)?;
     if args.mask.as_deref() == Some("") {
         return Err(Misuse::of("--mask: give at least one character"));
@@ -39,7 +48,7 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
         answer_only: false,
         format: args.model.run.format,
     };
-    jobs.run(&args.model, shown)
+    jobs.run(communicator, &args.model, shown)
 }
 
 fn check(request: &Request, llada: &Llada, prompt: &Prompt<'_>) -> Result<()> {

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use llada::sample::Request;
+use llada::train::Communicator;
 use llada::{GenerateError, Llada, Overrides, Task};
 
-use super::observe::{Shown, of_sampler, run_all};
+use super::observe::{Batch, Shown, of_sampler, run_all};
 use crate::args::{ModelArgs, SamplerArgs};
 use crate::config::{Misuse, check_flags};
 use crate::output::note;
@@ -61,8 +62,13 @@ impl<'a> Jobs<'a> {
         Ok(())
     }
 
-    /// Runs them and prints the results.
-    pub(super) fn run(self, model: &ModelArgs, shown: Shown<'_>) -> Result<()> {
+    /// Runs them on all ranks of a job and prints or keeps the results.
+    pub(super) fn run(
+        self,
+        communicator: &dyn Communicator,
+        model: &ModelArgs,
+        shown: Shown<'_>,
+    ) -> Result<()> {
         let mut unknown = BTreeSet::new();
         for task in &self.tasks {
             let of_task = self.llada.encode(task)?.unknown.into_iter();
@@ -74,9 +80,17 @@ impl<'a> Jobs<'a> {
             }
             Some(_) => "",
         };
-        note_unknown(&unknown, hint);
+        if communicator.rank() == 0 {
+            note_unknown(&unknown, hint);
+        }
         check_flags(self.sampler, self.overrides.gen_length)?;
-        run_all(self.llada, &self.tasks, &self.requests, self.sampler, shown)
+        let batch = Batch {
+            llada: self.llada,
+            tasks: &self.tasks,
+            requests: &self.requests,
+            model: model.identity(),
+        };
+        run_all(communicator, &batch, self.sampler, shown)
     }
 }
 

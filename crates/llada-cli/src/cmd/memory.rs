@@ -15,6 +15,12 @@ pub(super) fn total_bytes() -> Option<u64> {
     all.map(|all| limit.map_or(all, |limit: u64| limit.min(all)))
 }
 
+/// What is free, with the system's caches of files.
+#[cfg(feature = "serve")]
+pub(super) fn available_bytes() -> Option<u64> {
+    read("/proc/meminfo", "MemAvailable:")
+}
+
 /// That `bytes` fit: without the check a system that overcommits ends the process without a word.
 pub(super) fn check_room(bytes: u64, what: &str) -> Result<()> {
     let available = read("/proc/meminfo", "MemAvailable:").unwrap_or(u64::MAX);

@@ -4,20 +4,28 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use console::{Term, measure_text_width, style};
-use llada::sample::{Error as SampleError, Request, Revealed, StepEvent, Task as SampleTask};
+use llada::sample::{
+    Error as SampleError, Output, Request, Revealed, StepEvent, Task as SampleTask,
+};
+use llada::train::Communicator;
 use llada::{Answer, Llada, Task};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::progress::Progress;
+use super::result_file;
+use super::work::{Done, Work};
 use crate::args::{Format, SamplerArgs};
 use crate::config::Misuse;
 use crate::output::{note, print};
 
 /// Sequences that run together.
 const BATCH: usize = 64;
+/// The same where results are kept while they come: what a process that is killed loses.
+const KEPT_BATCH: usize = 8;
 /// Pause after a step that is watched in a terminal.
 const PAUSE: Duration = Duration::from_millis(80);
 
@@ -31,59 +39,128 @@ pub(super) struct Shown<'a> {
     pub(super) format: Format,
 }
 
-/// Runs the requests of all tasks and prints the results.
+/// What answers are made of.
+#[derive(Debug)]
+pub(super) struct Batch<'a> {
+    pub(super) llada: &'a Llada,
+    pub(super) tasks: &'a [Task<'a>],
+    /// Of each task.
+    pub(super) requests: &'a [Request],
+    /// Stands for the model.
+    pub(super) model: String,
+}
+
+/// Runs the requests of all tasks, on all ranks of a job, and prints or keeps the results.
 pub(super) fn run_all(
-    llada: &Llada,
-    tasks: &[Task<'_>],
-    requests: &[Request],
+    communicator: &dyn Communicator,
+    batch: &Batch<'_>,
     sampler: &SamplerArgs,
     shown: Shown<'_>,
 ) -> Result<()> {
-    let mut observer = Observer::new(llada, requests, sampler)?;
-    let start = Instant::now();
-    let mut outputs = Vec::new();
-    for (chunk, requests) in requests.chunks(BATCH).enumerate() {
-        observer.first_request = chunk * BATCH;
-        let sampled = llada.sample(requests, &mut |event| observer.step(event));
-        outputs.extend(sampled.map_err(of_sampler)?);
-        observer.finish()?;
+    let output = sampler.output.as_deref();
+    let is_alone = communicator.size() == 1;
+    if !is_alone && (sampler.trace.is_some() || sampler.watch) {
+        let message = "--trace and --watch show one process: leave mpirun out";
+        return Err(Misuse::of(message));
     }
-    let seconds = (start.elapsed() - observer.paused).as_secs_f64();
-    let mut results = Vec::new();
-    let mut n_tokens = 0;
-    let nfe: usize = outputs.iter().map(|output| output.nfe).sum();
-    for (task, output) in tasks.iter().zip(outputs) {
-        let mut answer = llada.answer(task, output)?;
-        end_before(&mut answer, shown.stops);
-        if shown.format == Format::Text {
-            let text = match shown.answer_only {
-                true => &answer.text,
-                false => &answer.whole_text,
-            };
-            print(&format!("{text}\n"))?;
-        }
-        let output = &answer.output;
-        n_tokens += output.answer().len();
-        results.push(json!({
-            "text": answer.text, "tokens": output.answer(),
-            "prompt_tokens": output.prompt_len, "nfe": output.nfe, "rows": output.rows, "steps": output.steps,
-            "saved_steps": output.saved_steps,
-        }));
-    }
+    let progress = match output {
+        Some(_) => Progress::of_rank(communicator.rank())?,
+        None => Progress::silent(),
+    };
+    let key = |request: &Request| {
+        let stops = shown.stops;
+        result_file::key(&format!("generate {} {stops:?} {request:?}", batch.model))
+    };
+    let work = Work {
+        communicator,
+        progress: &progress,
+        what: "answers",
+        output,
+        keys: batch.requests.iter().map(key).collect(),
+        round: if output.is_some() { KEPT_BATCH } else { BATCH },
+    };
+    let mut observer = Observer::new(batch.llada, batch.requests, sampler)?;
+    let done = work.run(|places| batch.answers(places, &mut observer, shown))?;
+    let Some(Done { mut results, kept }) = done else {
+        return Ok(());
+    };
+    let seconds = progress.seconds() - observer.paused.as_secs_f64();
+    let new = &mut results[kept..];
+    let n_tokens: usize = new
+        .iter()
+        .map(|x| x["tokens"].as_array().map_or(0, Vec::len))
+        .sum();
+    let nfe: u64 = new.iter().filter_map(|result| result["nfe"].as_u64()).sum();
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     let tokens_per_second = n_tokens as f64 / seconds;
-    match shown.format {
-        Format::Json => {
+    match (shown.format, output) {
+        (Format::Json, None) => {
             let result = json!({
                 "outputs": results, "seconds": seconds, "tokens_per_second": tokens_per_second,
             });
-            print(&format!("{result}\n"))?;
+            return print(&format!("{result}\n"));
         }
-        Format::Text => note(&format!(
-            "{nfe} forward passes, {seconds:.2} s, {tokens_per_second:.0} tokens/s"
-        )),
+        (Format::Json, Some(path)) => {
+            return progress.print(json!({
+                "output": path, "outputs": results.len(), "resumed_from": kept,
+                "tokens_per_second": tokens_per_second,
+            }));
+        }
+        (Format::Text, None) => {
+            for result in &results {
+                print(&format!("{}\n", result[SHOWN].as_str().unwrap_or_default()))?;
+            }
+        }
+        (Format::Text, Some(path)) => {
+            let (n, all, path) = (results.len(), batch.tasks.len(), path.display());
+            note(&format!(
+                "{n} of {all} answers are in {path}, of which {kept} were there"
+            ));
+        }
     }
+    note(&format!(
+        "{nfe} forward passes, {seconds:.2} s, {tokens_per_second:.0} tokens/s"
+    ));
     Ok(())
+}
+
+/// The field of a result that is printed as it is.
+const SHOWN: &str = "shown";
+
+impl Batch<'_> {
+    /// The results of the tasks at some places.
+    fn answers(
+        &self,
+        places: &[usize],
+        observer: &mut Observer<'_>,
+        shown: Shown<'_>,
+    ) -> Result<Vec<Value>> {
+        let requests: Vec<Request> = places.iter().map(|&at| self.requests[at].clone()).collect();
+        observer.places = places.to_vec();
+        let sampled = self
+            .llada
+            .sample(&requests, &mut |event| observer.step(event));
+        let outputs = sampled.map_err(of_sampler)?;
+        observer.finish()?;
+        let result = |(&at, output): (&usize, Output)| {
+            let mut answer = self.llada.answer(&self.tasks[at], output)?;
+            end_before(&mut answer, shown.stops);
+            let output = &answer.output;
+            let mut result = json!({
+                "text": answer.text, "tokens": output.answer(),
+                "prompt_tokens": output.prompt_len, "nfe": output.nfe, "rows": output.rows,
+                "steps": output.steps, "saved_steps": output.saved_steps,
+            });
+            if shown.format == Format::Text && !observer.is_kept {
+                result[SHOWN] = json!(match shown.answer_only {
+                    true => &answer.text,
+                    false => &answer.whole_text,
+                });
+            }
+            Ok(result)
+        };
+        places.iter().zip(outputs).map(result).collect()
+    }
 }
 
 /// Leaves out of an answer the first stop and what comes after it.
@@ -123,7 +200,10 @@ struct Observer<'a> {
     drawn_lines: usize,
     /// Time in which nothing was computed, for the eye to follow.
     paused: Duration,
-    first_request: usize,
+    /// Of the requests that run, among all.
+    places: Vec<usize>,
+    /// Whether results go to a file.
+    is_kept: bool,
 }
 
 impl<'a> Observer<'a> {
@@ -142,12 +222,13 @@ impl<'a> Observer<'a> {
             terminal: Term::stderr(),
             drawn_lines: 0,
             paused: Duration::ZERO,
-            first_request: 0,
+            places: Vec::new(),
+            is_kept: args.output.is_some(),
         })
     }
 
     fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
-        let request = self.first_request + event.request;
+        let request = self.places[event.request];
         if let Some((_, file)) = &mut self.trace {
             let mut line = trace_line(self.llada, event, request);
             if event.step == 0 {

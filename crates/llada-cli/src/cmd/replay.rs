@@ -180,6 +180,23 @@ mod tests {
     }
 
     #[test]
+    fn the_modules_have_no_name_twice() {
+        let module = one_module();
+        let mut names = std::collections::HashSet::new();
+        for line in module.lines() {
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            let kinds = ["function ", "function* ", "const ", "let ", "class "];
+            let Some(rest) = kinds.iter().find_map(|kind| line.strip_prefix(kind)) else {
+                continue;
+            };
+            let is_of_name = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+            let name = rest.split(|c| !is_of_name(c)).next().unwrap_or_default();
+            assert!(names.insert(name), "{name}");
+        }
+        assert!(names.contains("Run") && names.contains("events"));
+    }
+
+    #[test]
     fn the_page_names_no_other_file_and_ends_no_script_early() {
         let line = json!({ "text": "</script><!-- \u{2028}\u{2029}" });
         let page = page("a</script>.jsonl", &[line]);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use llada::diffusion::{Estimator, LikelihoodConfig};
+use llada::diffusion::LikelihoodConfig;
 use llada::{Prompt, Score};
 use serde_json::json;
 
@@ -50,11 +50,7 @@ pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
         batch_size: args.batch_size,
         seed: args.seed,
         cfg_scale: args.cfg_scale,
-        estimator: match args.estimator {
-            EstimatorName::L => Estimator::Count,
-            EstimatorName::T => Estimator::Ratio,
-            EstimatorName::Chain => Estimator::Chain,
-        },
+        estimator: args.estimator.into(),
         ..LikelihoodConfig::default()
     };
     let Score {

@@ -4,7 +4,6 @@ mod dry_run;
 mod model_section;
 mod plan;
 mod progress;
-mod ranks;
 
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -20,6 +19,7 @@ use llada::{LladaModel, ModelConfig, Tokenizer};
 use self::model_section::{model_config, special_ids};
 use self::plan::Plan;
 
+use super::ranks;
 use crate::args::{Format, TrainArgs};
 use crate::output::{note, print};
 
@@ -41,18 +41,16 @@ pub(super) fn of_all_ranks(
     let (Some(run_dir), Some(config_path)) = (&args.run_dir, &args.config) else {
         anyhow::bail!("RUN_DIR and --config are needed");
     };
-    let communicator = ranks::join()?;
-    let communicator = &*communicator;
-    anyhow::ensure!(
-        !args.dry_run || communicator.size() == 1,
-        "--dry-run is for one process: leave mpirun out"
-    );
-    ranks::tell_threads(communicator, args.run.threads);
-    match run(communicator, run_dir, config_path) {
-        Err(error) if communicator.size() > 1 => ranks::give_up(communicator, &error),
-        Ok(Some(summary)) if communicator.rank() == 0 => report(run_dir, args.run.format, &summary),
-        done => done.map(|_| ()),
-    }
+    ranks::of_all(args.run.threads, |communicator| {
+        anyhow::ensure!(
+            !args.dry_run || communicator.size() == 1,
+            "--dry-run is for one process: leave mpirun out"
+        );
+        match run(communicator, run_dir, config_path)? {
+            Some(summary) if communicator.rank() == 0 => report(run_dir, args.run.format, &summary),
+            _ => Ok(()),
+        }
+    })
 }
 
 /// The run of one rank.

@@ -107,6 +107,12 @@ fn an_autoregressive_model_fills_nothing() {
     check("score", &["--target", "春"], "first token");
     let scored = ["--prompt", "春", "--target", "风"];
     check("score", &[&scored[..], &["--estimator", "t"]].concat(), "t");
+    let by_confidence = ["--estimator", "confidence"];
+    check(
+        "score",
+        &[&scored[..], &by_confidence].concat(),
+        "confidence",
+    );
     check(
         "score",
         &[&scored[..], &["--cfg-scale", "1"]].concat(),

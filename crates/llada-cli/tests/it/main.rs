@@ -10,6 +10,7 @@ mod eval;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod kept;
 mod library;
 #[cfg(feature = "mpi")]
 mod mpi;

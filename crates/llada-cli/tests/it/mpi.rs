@@ -1,4 +1,6 @@
-//! `mpirun -n N llada train`: the bits of one process, and one end for all.
+//! `mpirun -n N llada`: the bits of one process, and one end for all.
+
+mod work;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,16 +23,20 @@ fn config(dir: &Path, train_lines: &str) -> PathBuf {
     path
 }
 
-fn train(ranks: usize, config: &Path, run: &Path) -> Command {
+/// `llada` on so many ranks.
+fn launch(ranks: usize) -> Command {
     let llada = env!("CARGO_BIN_EXE_llada");
-    let mut command = if ranks == 1 {
-        Command::new(llada)
-    } else {
-        let mut command = Command::new("mpirun");
-        command.args(["--allow-run-as-root", "--oversubscribe", "-n"]);
-        command.arg(ranks.to_string()).arg(llada);
-        command
-    };
+    if ranks == 1 {
+        return Command::new(llada);
+    }
+    let mut command = Command::new("mpirun");
+    command.args(["--allow-run-as-root", "--oversubscribe", "-n"]);
+    command.arg(ranks.to_string()).arg(llada);
+    command
+}
+
+fn train(ranks: usize, config: &Path, run: &Path) -> Command {
+    let mut command = launch(ranks);
     command.args(["train", "--threads", "1", "--format", "json", "--config"]);
     command.arg(config).arg(run);
     command

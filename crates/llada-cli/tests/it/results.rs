@@ -127,7 +127,11 @@ fn score_reports_a_likelihood_with_its_error() {
     let in_batches = score(&["夏雪月", "--batch-size", "16"]);
     let distance = (number(&in_batches, "log_likelihood") - mean).abs();
     assert!(distance < 5.0 * error, "{in_batches}");
-    assert!(score(&["夏雪月", "--estimator", "chain"])["standard_error"] == json!(0.0));
+    for exact in ["chain", "confidence"] {
+        let exact = score(&["夏雪月", "--estimator", exact]);
+        assert!(exact["standard_error"] == json!(0.0));
+        assert!(number(&exact, "log_likelihood") < 0.0, "{exact}");
+    }
 }
 
 #[test]

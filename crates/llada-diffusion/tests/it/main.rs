@@ -4,3 +4,4 @@
 mod autoregressive;
 mod goldens;
 mod likelihood;
+mod scoring;

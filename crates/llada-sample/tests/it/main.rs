@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod ahead;
+mod allowed;
 mod autoregressive;
 mod canvas;
 mod commit;

@@ -12,8 +12,23 @@ use crate::output::note;
 /// MPICH's and Intel's, and Slurm's `srun`.
 const SIZES: &[&str] = &["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"];
 
-/// Joins the job that this process belongs to, if it is one of several.
-pub(super) fn join() -> Result<Box<dyn Communicator>> {
+/// Joins the job that this process belongs to, if it is one of several, and runs its part, with so
+/// many threads; an error of one rank ends all.
+pub(super) fn of_all(
+    threads: usize,
+    run: impl FnOnce(&dyn Communicator) -> Result<()>,
+) -> Result<()> {
+    let communicator = join()?;
+    let communicator = &*communicator;
+    tell_threads(communicator, threads);
+    match run(communicator) {
+        Err(error) if communicator.size() > 1 => give_up(communicator, &error),
+        done => done,
+    }
+}
+
+/// The processes that this one belongs to, or it alone.
+fn join() -> Result<Box<dyn Communicator>> {
     let is_several = |name: &&&str| {
         let size = std::env::var(name).ok().and_then(|size| size.parse().ok());
         size.is_some_and(|size: usize| size > 1)
@@ -42,7 +57,7 @@ fn join_job(name: &str) -> Result<Box<dyn Communicator>> {
 }
 
 /// Says what failed and ends all ranks.
-pub(super) fn give_up(communicator: &dyn Communicator, error: &anyhow::Error) -> ! {
+fn give_up(communicator: &dyn Communicator, error: &anyhow::Error) -> ! {
     // Most errors are those of all ranks: rank 0 says them for all, and ends this one meanwhile.
     if communicator.rank() != 0 {
         thread::sleep(Duration::from_secs(2));
@@ -63,7 +78,7 @@ struct Place {
 }
 
 /// Says how many threads each rank has, and warns of processors that none uses.
-pub(super) fn tell_threads(communicator: &dyn Communicator, threads: usize) {
+fn tell_threads(communicator: &dyn Communicator, threads: usize) {
     if communicator.size() == 1 {
         return;
     }
