@@ -55,6 +55,8 @@ pub(crate) enum Command {
     /// Serve models over HTTP, in the form of OpenAI's interface, with a page that shows the denoising
     #[cfg(feature = "serve")]
     Serve(ServeArgs),
+    /// Write a trace (--trace FILE.jsonl) as a page that replays it: one HTML file, offline
+    Replay(ReplayArgs),
     /// Print a script that completes commands in a shell
     Completions {
         /// The shell.
@@ -313,7 +315,7 @@ pub(crate) struct SamplerArgs {
     /// Refuse texts with characters that the model does not know
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Write every step to a file, one JSON object a line
+    /// Write every step to a file, one JSON object a line; llada replay makes a page of it
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "output")]
     pub(crate) trace: Option<PathBuf>,
     /// Keep the results in a file while they come, one JSON object a line and in order; the same
@@ -497,6 +499,16 @@ pub(crate) struct ConvertArgs {
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ReplayArgs {
+    /// What --trace or the page of the server has written
+    #[arg(value_name = "FILE.jsonl")]
+    pub(crate) trace: PathBuf,
+    /// The page
+    #[arg(short, long, value_name = "FILE.html")]
+    pub(crate) output: PathBuf,
 }
 
 #[derive(Debug, ClapArgs)]

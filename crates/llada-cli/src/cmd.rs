@@ -14,6 +14,7 @@ mod observe;
 mod progress;
 mod prompts;
 mod ranks;
+mod replay;
 mod result_file;
 mod score;
 #[cfg(feature = "serve")]
@@ -40,6 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Bench(args) => bench::run(args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Completions { shell } => manual::completions(*shell),
         Command::Man => manual::page(),
     }

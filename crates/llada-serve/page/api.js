@@ -15,7 +15,7 @@ export function setKey(value) {
   key = value.trim();
 }
 
-async function request(path, options = {}) {
+async function send(path, options = {}) {
   const headers = { ...options.headers };
   if (key) headers.Authorization = `Bearer ${key}`;
   let response;
@@ -35,7 +35,7 @@ async function request(path, options = {}) {
 
 /** The models, the usual one first. */
 export async function models() {
-  const response = await request("/v1/models");
+  const response = await send("/v1/models");
   return (await response.json()).data;
 }
 
@@ -44,7 +44,7 @@ export async function models() {
  * Throws an ApiError for an error in the stream, or if it breaks off.
  */
 export async function* events(path, body, signal) {
-  const response = await request(path, {
+  const response = await send(path, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),

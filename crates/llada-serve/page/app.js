@@ -7,7 +7,7 @@ import { Player } from "./player.js";
 import { drawPlot } from "./plot.js";
 import { differing, showDifferences, showFigures, showSteps } from "./report.js";
 import { TraceError, addDenoise, addEnd, runOfCanvas, runsOfLines, runsOfText, traceOf } from "./run.js";
-import { FieldError, buildSettings, clearProblems, fieldOf, fillSettings, markDiffering, markProblem, settingNames, settingsOf } from "./settings.js";
+import { FieldError, buildSettings, clearProblems, fieldOf, fillSettings, markDiffering, markProblem, settingsOf } from "./settings.js";
 import { PATHS, bodyOf, snippet } from "./snippets.js";
 
 const $ = (id) => document.getElementById(id);
@@ -290,16 +290,16 @@ function describe() {
   views.forEach(({ figures }, i) => showFigures(figures, runs[i]));
   showSteps($("steps-table"), runs);
   $("differences").hidden = runs.length < 2 || !runs.every((run) => run.isWhole);
-  if (!$("differences").hidden) showDifferences($("differences"), runs, differs, settingNames());
+  if (!$("differences").hidden) showDifferences($("differences"), runs, differs);
   const mark = (name, text) => {
     const span = document.createElement("span");
     span.className = `key ${name}`;
     span.textContent = text;
     return span;
   };
-  const of = runs.length > 1 ? ["A", "B"] : [""];
+  const of = runs.length > 1 ? ["A: ", "B: "] : [""];
   $("plot-legend").replaceChildren(...of.flatMap((label, i) => [
-    mark(`token-${i}`, `${label} ${t("plot.token")}`), mark(`mean-${i}`, `${label} ${t("plot.mean")}`),
+    mark(`token-${i}`, label + t("plot.token")), mark(`mean-${i}`, label + t("plot.mean")),
   ]));
 }
 

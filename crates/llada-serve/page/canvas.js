@@ -18,10 +18,15 @@ function colorOf(cell, color, frames) {
   return `s${Math.min(STEP_COLORS - 1, Math.floor(((cell.frame - 1) * STEP_COLORS) / frames))}`;
 }
 
+/** Whether a text is the name of the token at the end of a text or a turn. */
+function isEnd(text) {
+  return isSpecial(text) && /eos|eot|end/i.test(text);
+}
+
 /** What a cell shows. */
 function glyphOf(cell) {
   if (cell.masked) return "□";
-  if (isSpecial(cell.text)) return "∎";
+  if (isEnd(cell.text)) return "∎";
   if (cell.text === "") return "·";
   return cell.text.replaceAll("\n", "⏎");
 }
@@ -73,6 +78,7 @@ export class CanvasView {
       else classes.push(colorOf(cell, color, frames));
       if (cell.frame === k && k > 0) classes.push("new");
       if (isSpecial(cell.text)) classes.push("special");
+      if (isEnd(cell.text)) classes.push("end");
       if (differs.has(position)) classes.push("differs");
       span.className = classes.join(" ");
       span.title = titleOf(cell, position);

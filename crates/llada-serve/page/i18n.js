@@ -180,7 +180,7 @@ const WORDS = {
     cfg_scale: "引导强度 (CFG)",
     temperature: "温度",
     seed: "随机种子",
-    "low_confidence": "低置信度重掩",
+    "low_confidence": "低置信度",
     random: "随机",
     margin: "差额",
     entropy: "熵",

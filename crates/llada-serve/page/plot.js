@@ -20,7 +20,8 @@ function ticks(last, n) {
   const by = [1, 2, 5, 10].map((m) => m * magnitude).find((step) => step >= raw);
   const found = [];
   for (let x = by; x <= last; x += by) found.push(Math.round(x));
-  return found[0] === 1 ? found : [1, ...found];
+  // The first step is named, unless its number would touch the next.
+  return found[0] - 1 < 0.6 * by ? found : [1, ...found];
 }
 
 /** The confidences of what a step revealed. */
@@ -29,7 +30,7 @@ function confidences(frame) {
 }
 
 /** What the plot says in words. */
-function describe(runs) {
+function describePlot(runs) {
   const sentences = runs.filter((run) => run.length > 0).map((run) => {
     const all = run.frames.flatMap(confidences);
     const fixed = (x) => (Number.isFinite(x) ? x.toFixed(2) : "–");
@@ -47,7 +48,7 @@ export function drawPlot(element, runs, k, onStep) {
   const x = (step) => MARGIN.left + (last === 1 ? 0.5 : (step - 1) / (last - 1)) * inner.width;
   const y = (confidence) => MARGIN.top + (1 - confidence) * inner.height;
   const picture = svg("svg", {
-    viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": describe(runs),
+    viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", "aria-label": describePlot(runs),
   });
   for (const value of [0, 0.25, 0.5, 0.75, 1]) {
     picture.append(
@@ -55,7 +56,7 @@ export function drawPlot(element, runs, k, onStep) {
       svg("text", { class: "end", x: MARGIN.left - 7, y: y(value) + 4 }, `${value}`),
     );
   }
-  for (const step of ticks(last, Math.max(3, Math.floor(inner.width / 70)))) {
+  for (const step of ticks(last, Math.max(3, Math.floor(inner.width / 55)))) {
     picture.append(svg("text", { class: "middle", x: x(step), y: HEIGHT - 9 }, `${step}`));
   }
   if (k > 0) {

@@ -1,6 +1,7 @@
 // What is said of runs in numbers: figures, differences, the table of steps.
 
 import { t } from "./i18n.js";
+import { settingNames, valueOf } from "./settings.js";
 
 const fixed = (x, digits) => (x === null ? "–" : x.toFixed(digits));
 
@@ -48,7 +49,7 @@ export function differing([a, b]) {
 }
 
 /** Writes what differs between two runs into an element. */
-export function showDifferences(element, [a, b], differs, names) {
+export function showDifferences(element, [a, b], differs) {
   const table = make("table");
   const head = make("tr");
   head.append(...["", "A", "B", t("difference")].map((text) => (text ? make("th", text) : make("td"))));
@@ -62,12 +63,8 @@ export function showDifferences(element, [a, b], differs, names) {
     tr.append(th, ...cells.map((cell) => make("td", cell)));
     table.append(tr);
   };
-  const usual = (settings, name) => {
-    const value = settings[name];
-    return value === undefined ? "–" : typeof value === "string" ? t(value) : `${value}`;
-  };
-  for (const name of names.filter((name) => a.settings[name] !== b.settings[name])) {
-    row(name, usual(a.settings, name), usual(b.settings, name), "");
+  for (const name of settingNames().filter((name) => a.settings[name] !== b.settings[name])) {
+    row(name, valueOf(a.settings, name), valueOf(b.settings, name), "");
   }
   const ofB = figures(b);
   figures(a).forEach(([name, number, digits], i) => {
@@ -85,7 +82,10 @@ export function showDifferences(element, [a, b], differs, names) {
 /** B as a multiple of A; of a mean, what B has more. */
 function difference(name, a, b) {
   if (a === null || b === null) return "–";
-  if (name === "mean") return `${b >= a ? "+" : "−"}${Math.abs(b - a).toFixed(2)}`;
+  if (name === "mean") {
+    const more = (b - a).toFixed(2);
+    return Number(more) === 0 ? "0" : Number(more) > 0 ? `+${more}` : more.replace("-", "−");
+  }
   return a > 0 ? `× ${(b / a).toFixed(2)}` : "–";
 }
 

@@ -66,9 +66,9 @@ export function meanOf(numbers) {
   return numbers.length ? numbers.reduce((a, b) => a + b, 0) / numbers.length : null;
 }
 
-/** Whether a text is the name of a special token, such as <eos>. */
+/** Whether a text is the name of a special token, such as <eos> or [EOS]. */
 export function isSpecial(text) {
-  return /^<[^\s<>]+>$/.test(text);
+  return /^(<[^\s<>]+>|\[[A-Z_]+\])$/.test(text);
 }
 
 /** A run out of the event `canvas` of a stream. */

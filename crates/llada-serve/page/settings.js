@@ -41,7 +41,7 @@ function control({ name, options, usual }, side) {
     element.append(...options.map((option) => new Option(t(option), option)));
   } else {
     Object.assign(element, { type: "text", inputMode: "decimal", autocomplete: "off" });
-    element.placeholder = usual.startsWith("default.") ? t(usual) : usual;
+    element.placeholder = valueOf({}, name);
   }
   return element;
 }
@@ -114,6 +114,13 @@ export function settingsOf(side, task) {
 /** The names of all settings. */
 export function settingNames() {
   return FIELDS.map(({ name }) => name);
+}
+
+/** What a setting is, in words: the usual where it is not given. */
+export function valueOf(settings, name) {
+  const { options, usual } = FIELDS.find((field) => field.name === name);
+  const value = settings[name] ?? options?.[0] ?? usual;
+  return typeof value === "string" && (options || value.startsWith("default.")) ? t(value) : `${value}`;
 }
 
 /** The field that the server means by `param`, as an element, or null. */

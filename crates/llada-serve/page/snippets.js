@@ -34,17 +34,19 @@ function curl(request, origin) {
 function python(request, origin) {
   const body = bodyOf(request);
   if (request.task === "infill") {
-    return `import json
-import urllib.request
-
-body = ${pythonDict(body, "    ")}
-request = urllib.request.Request(
-    "${origin}/v1/infill",
-    data=json.dumps(body).encode(),
-    headers={"Content-Type": "application/json"},
-)
-with urllib.request.urlopen(request) as response:
-    print(json.load(response)["text"])`;
+    return [
+      "import json",
+      "import urllib.request",
+      "",
+      `body = ${pythonDict(body, "    ")}`,
+      "request = urllib.request.Request(",
+      `    "${origin}/v1/infill",`,
+      "    data=json.dumps(body).encode(),",
+      '    headers={"Content-Type": "application/json"},',
+      ")",
+      "with urllib.request.urlopen(request) as response:",
+      '    print(json.load(response)["text"])',
+    ].join("\n");
   }
   // The client knows these; the others go into extra_body.
   const known = ["model", "prompt", "messages", "max_tokens", "temperature", "seed"];

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use console::{Term, measure_text_width, style};
-use llada::sample::{Error as SampleError, Output, Request, Revealed, StepEvent};
+use llada::sample::{
+    Error as SampleError, Output, Request, Revealed, StepEvent, Task as SampleTask,
+};
 use llada::train::Communicator;
 use llada::{Answer, Llada, Task};
 use serde_json::{Value, json};
@@ -77,7 +79,7 @@ pub(super) fn run_all(
         keys: batch.requests.iter().map(key).collect(),
         round: if output.is_some() { KEPT_BATCH } else { BATCH },
     };
-    let mut observer = Observer::new(batch.llada, sampler)?;
+    let mut observer = Observer::new(batch.llada, batch.requests, sampler)?;
     let done = work.run(|places| batch.answers(places, &mut observer, shown))?;
     let Some(Done { mut results, kept }) = done else {
         return Ok(());
@@ -189,6 +191,7 @@ pub(super) fn of_sampler(error: SampleError) -> anyhow::Error {
 /// Writes the trace and draws the canvas.
 struct Observer<'a> {
     llada: &'a Llada,
+    requests: &'a [Request],
     trace: Option<(PathBuf, BufWriter<File>)>,
     error: Option<std::io::Error>,
     watch: bool,
@@ -204,7 +207,7 @@ struct Observer<'a> {
 }
 
 impl<'a> Observer<'a> {
-    fn new(llada: &'a Llada, args: &SamplerArgs) -> Result<Self> {
+    fn new(llada: &'a Llada, requests: &'a [Request], args: &SamplerArgs) -> Result<Self> {
         let create = |path: &PathBuf| -> Result<_> {
             let file =
                 File::create(path).with_context(|| format!("creating {}", path.display()))?;
@@ -212,6 +215,7 @@ impl<'a> Observer<'a> {
         };
         Ok(Self {
             llada,
+            requests,
             trace: args.trace.as_ref().map(create).transpose()?,
             error: None,
             watch: args.watch,
@@ -226,7 +230,12 @@ impl<'a> Observer<'a> {
     fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         let request = self.places[event.request];
         if let Some((_, file)) = &mut self.trace {
-            let line = trace_line(self.llada, event, request);
+            let mut line = trace_line(self.llada, event, request);
+            if event.step == 0 {
+                let texts = event.canvas.iter().map(|&id| token_text(self.llada, id));
+                line["prompt_tokens"] = json!(prompt_len(&self.requests[request]));
+                line["texts"] = texts.collect();
+            }
             if let Err(error) = writeln!(file, "{line}") {
                 self.error = Some(error);
                 return ControlFlow::Break(());
@@ -299,6 +308,24 @@ fn wrap(head: &str, cells: &[(String, bool)], columns: usize) -> Vec<String> {
     lines
 }
 
+/// Tokens of a canvas before those that are written.
+fn prompt_len(request: &Request) -> usize {
+    match &request.task {
+        SampleTask::Generate { prompt, .. } => prompt.len(),
+        SampleTask::Infill { .. } => 0,
+    }
+}
+
+/// The text of one token: □ for the mask, the name of any other special token.
+fn token_text(llada: &Llada, id: u32) -> String {
+    match id == llada.info().mask_token_id {
+        true => "□".to_owned(),
+        false => llada.tokenizer.decode(&[id], false).unwrap_or_default(),
+    }
+}
+
+/// A step as a line of the trace. The first line of a request also has `texts`, the text of each
+/// token of its canvas, and `prompt_tokens`, how many of them were there before the answer.
 fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_json::Value {
     let revealed: Vec<_> = event
         .revealed
@@ -307,7 +334,7 @@ fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_jso
             json!({
                 "position": revealed.position,
                 "token": revealed.token,
-                "text": llada.tokenizer.token(revealed.token),
+                "text": token_text(llada, revealed.token),
                 "confidence": revealed.confidence,
             })
         })

@@ -14,6 +14,7 @@ mod kept;
 mod library;
 #[cfg(feature = "mpi")]
 mod mpi;
+mod replay;
 mod results;
 mod sft;
 mod train;

@@ -334,6 +334,38 @@ fn every_step_is_traced_and_shown() {
         lines[0]["text"].as_str().map(|t| t.matches('□').count()),
         Some(1)
     );
+    // The canvas of the first step, a text for each token; the end of the document is one of them.
+    let texts = lines[0]["texts"].as_array().expect("texts");
+    assert_eq!(
+        texts.len(),
+        lines[0]["canvas"].as_array().map_or(0, Vec::len)
+    );
+    assert_eq!(
+        (&texts[0], &texts[3], &texts[4]),
+        (&json!("春"), &json!("，"), &json!("[EOS]"))
+    );
+    assert_eq!(texts.iter().filter(|text| **text == "□").count(), 1);
+    assert_eq!(lines[0]["prompt_tokens"], 0);
+    assert_eq!(lines[1].get("texts"), None);
+}
+
+#[test]
+fn a_trace_says_where_a_prompt_ends() {
+    let dir = model();
+    let trace = dir.path().join("trace.jsonl");
+    let (path, trace_path) = (dir.path().to_str(), trace.to_str());
+    let (path, trace_path) = (path.expect("UTF-8"), trace_path.expect("UTF-8"));
+    llada(&["generate", "春夏", "--gen-length", "3", "--model", path])
+        .args(["--trace", trace_path])
+        .assert()
+        .success();
+    let lines = fs::read_to_string(trace).expect("the trace");
+    let first: Value = serde_json::from_str(lines.lines().next().expect("a step")).expect("JSON");
+    assert_eq!(first["prompt_tokens"], 2);
+    assert_eq!(
+        first["texts"].as_array().map(|texts| texts[..2].to_vec()),
+        Some(vec![json!("春"), json!("夏")])
+    );
 }
 
 #[test]
