@@ -40,9 +40,19 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         reason: "for predictors of other programs, which have nothing but logits",
     },
     Exception {
-        name: "cancel",
-        package: "llada-sample",
-        reason: "takes a request out of a session, for servers",
+        name: "chain_rule",
+        package: "llada-diffusion",
+        reason: "eq. 15 of the paper, the likelihood in any order of tokens, for programs",
+    },
+    Exception {
+        name: "n_passes",
+        package: "llada-diffusion",
+        reason: "what a likelihood will take, known before it starts, for programs",
+    },
+    Exception {
+        name: "is_random",
+        package: "llada-diffusion",
+        reason: "says which estimates have a standard error, for programs",
     },
     Exception {
         name: "reverse",

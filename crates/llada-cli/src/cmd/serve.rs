@@ -80,7 +80,6 @@ impl Stop {
         note("stopping: accepted requests are answered first; once more ends at once");
         tokio::spawn(async {
             if tokio::signal::ctrl_c().await.is_ok() {
-                #[expect(clippy::exit, reason = "the user asked twice")]
                 std::process::exit(130);
             }
         });

@@ -5,7 +5,7 @@ use axum::Json;
 use axum::extract::Query;
 use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
-use llada::Task;
+use llada::GenerateError;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
@@ -46,10 +46,9 @@ pub(crate) async fn tokenize(
     let _ = body.add_special_tokens;
     crate::off_thread(move || {
         let llada = &app.models[at].llada;
-        let tokens = match body.prompt.is_empty() {
-            true => Vec::new(),
-            false => llada.encode(&Task::generate(body.prompt.as_str()))?.ids,
-        };
+        // A text of which nothing is known has tokens all the same: the unknown one.
+        let encoded = llada.tokenizer.encode_keeping(&body.prompt);
+        let tokens = encoded.map_err(GenerateError::from)?.ids;
         Ok(Json(TokenizeResponse {
             count: tokens.len(),
             tokens,

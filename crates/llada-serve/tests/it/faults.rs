@@ -12,16 +12,20 @@ const JSON: &str = "Content-Type: application/json\r\n";
 
 /// The field of the error to a body.
 #[track_caller]
-fn check(server: &Server, path: &str, body: &Value, expected: (u16, Value)) {
-    let (status, param, _) = server.post(path, body).error();
-    assert_eq!((status, param), expected, "{path} {body}");
+fn check(server: &Server, path: &str, body: &Value, status: u16, param: &str) {
+    let error = server.post(path, body).error();
+    assert_eq!(
+        (error.0, &error.1),
+        (status, &json!(param)),
+        "{path} {body}"
+    );
 }
 
 #[test]
 fn a_field_that_does_not_fit_is_named() {
     let server = Server::start();
     let completion = |body: Value, param: &str| {
-        check(&server, "/v1/completions", &body, (400, json!(param)));
+        check(&server, "/v1/completions", &body, 400, param);
     };
     completion(json!({"prompt": "床", "steps": 0}), "steps");
     completion(json!({"prompt": "床", "max_tokens": 0}), "max_tokens");
@@ -73,8 +77,21 @@ fn a_field_that_does_not_fit_is_named() {
     completion(json!({"prompt": ["床", ""]}), "prompt[1]");
     completion(json!({"prompt": [999_999]}), "prompt");
     completion(json!({"prompt": "hello"}), "prompt");
+    let unknown = json!({"model": "gpt", "prompt": "床"});
+    check(&server, "/v1/completions", &unknown, 404, "model");
+    // What asks for nothing is no error.
+    let neutral = json!({
+        "prompt": "床前明月光，", "presence_penalty": 0.0, "frequency_penalty": 0, "logit_bias": {},
+        "best_of": 1, "user": "me", "logprobs": null, "suffix": null,
+    });
+    server.post("/v1/completions", &neutral).ok();
+}
+
+#[test]
+fn a_field_of_other_paths_is_named_too() {
+    let server = Server::start();
     let chat = |body: Value, param: &str| {
-        check(&server, "/v1/chat/completions", &body, (400, json!(param)));
+        check(&server, "/v1/chat/completions", &body, 400, param);
     };
     let messages = json!([{"role": "user", "content": "床"}]);
     chat(json!({"messages": messages}), "messages");
@@ -92,62 +109,30 @@ fn a_field_that_does_not_fit_is_named() {
         json!({"model": "chat", "messages": messages, "tools": [{}]}),
         "tools",
     );
-    check(
-        &server,
-        "/v1/infill",
-        &json!({"text": "床前"}),
-        (400, json!("text")),
-    );
-    check(&server, "/v1/infill", &json!({}), (400, json!("text")));
+    check(&server, "/v1/infill", &json!({"text": "床前"}), 400, "text");
+    check(&server, "/v1/infill", &json!({}), 400, "text");
     let words = json!({"text": "□□床", "words": [{"at": 1, "text": "明月"}]});
-    check(&server, "/v1/infill", &words, (400, json!("words")));
+    check(&server, "/v1/infill", &words, 400, "words");
     let targets = json!({"prompt": "床", "targets": ["前", ""]});
-    check(
-        &server,
-        "/v1/likelihood",
-        &targets,
-        (400, json!("targets[1]")),
-    );
+    check(&server, "/v1/likelihood", &targets, 400, "targets[1]");
     let estimator = json!({"prompt": "床", "targets": ["前"], "estimator": "x"});
-    check(
-        &server,
-        "/v1/likelihood",
-        &estimator,
-        (400, json!("estimator")),
-    );
+    check(&server, "/v1/likelihood", &estimator, 400, "estimator");
     let draws = json!({"prompt": "床", "targets": ["前明"], "mc_samples": 0});
-    check(
-        &server,
-        "/v1/likelihood",
-        &draws,
-        (400, json!("mc_samples")),
-    );
+    check(&server, "/v1/likelihood", &draws, 400, "mc_samples");
     check(
         &server,
         "/detokenize",
         &json!({"tokens": [1_000_000]}),
-        (400, json!("tokens")),
+        400,
+        "tokens",
     );
-    let unknown = json!({"model": "gpt", "prompt": "床"});
-    check(&server, "/v1/completions", &unknown, (404, json!("model")));
-    // What asks for nothing is no error.
-    let neutral = json!({
-        "prompt": "床前明月光，", "presence_penalty": 0.0, "frequency_penalty": 0, "logit_bias": {},
-        "best_of": 1, "user": "me", "logprobs": null, "suffix": null,
-    });
-    server.post("/v1/completions", &neutral).ok();
 }
 
 #[test]
 fn ten_thousand_masks_and_deep_json_are_refused() {
     let server = Server::start();
     let text = "□".repeat(10_000);
-    check(
-        &server,
-        "/v1/infill",
-        &json!({"text": text}),
-        (400, json!("text")),
-    );
+    check(&server, "/v1/infill", &json!({"text": text}), 400, "text");
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     let answer = server.send("POST", "/v1/infill", JSON, deep.as_bytes());
     assert_eq!(answer.error().0, 400);
