@@ -6,6 +6,7 @@ use std::sync::Arc;
 use llada_tensor::Tensor;
 use llada_tensor::backend::{Candidate, Noise};
 use llada_tensor::ops::candidates::{CandidateRule, RowReducer, guide, reduce_logits};
+use llada_tensor::ops::embedding::write_rows;
 
 use crate::{DenoisingStep, Error, MaskPredictor, Result, TokenBatch, TokenSet};
 
@@ -248,6 +249,43 @@ pub struct KvCache {
     pub layers: Vec<[Tensor; 2]>,
     /// `[L]`: positions whose keys and values have been computed; for predictors to fill.
     pub known: Vec<bool>,
+}
+
+impl KvCache {
+    /// Bytes of the keys and values, of all positions.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let tables = self.layers.iter().flatten();
+        tables.map(|x| x.numel() * x.dtype().size_bytes()).sum()
+    }
+
+    /// Positions from the start whose keys and values have been computed.
+    #[must_use]
+    pub fn n_known(&self) -> usize {
+        self.known.iter().take_while(|known| **known).count()
+    }
+
+    /// A copy of the first `n` positions, as the cache of a sequence of `length` that begins alike.
+    /// They are the same there only if positions see nothing that comes after them.
+    ///
+    /// # Errors
+    /// If there are fewer, or the runtime fails.
+    pub fn beginning(&self, n: usize, length: usize) -> Result<Self> {
+        let copy = |x: &Tensor| -> Result<Tensor> {
+            let mut table = Tensor::empty(x.device(), x.dtype(), &[length, x.shape()[1]])?;
+            write_rows(&mut table, 0, &x.narrow(0, 0, n)?)?;
+            Ok(table)
+        };
+        crate::forward::expect_length("known positions", n, self.n_known().min(n))?;
+        let layers = self.layers.iter();
+        let layers = layers.map(|[keys, values]| Ok([copy(keys)?, copy(values)?]));
+        let mut known = vec![false; length];
+        known[..n].copy_from_slice(&self.known[..n]);
+        Ok(Self {
+            layers: layers.collect::<Result<_>>()?,
+            known,
+        })
+    }
 }
 
 /// What a call computes of one sequence, and what it sees: ascending ranges of positions that do

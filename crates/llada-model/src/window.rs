@@ -96,34 +96,47 @@ pub(crate) fn attend_cached(
                 done += range.len();
             }
         }
+        if shape.block_size == Some(NonZeroUsize::MIN) && is_continuation(plan) {
+            for (row, place) in plan.positions().enumerate() {
+                let table = |x: &Tensor| Ok(Var::constant(x.narrow(0, 0, place + 1)?));
+                let [keys, values] = layer.each_ref().map(table);
+                let query = Var::constant(q.value().narrow(0, start + row, 1)?);
+                let window = AttentionShape {
+                    offsets: &[0, 1],
+                    key_offsets: Some(&[0, place + 1]),
+                    block_size: None,
+                    ..shape
+                };
+                let out = tape.attention(&query, &keys?, &values?, window)?;
+                write_rows(&mut y, start + row, out.value())?;
+            }
+            continue;
+        }
         let keys = gather(tape, &layer[0], &plan.keys)?;
         let values = gather(tape, &layer[1], &plan.keys)?;
         let (offsets, key_offsets) = ([0, len], [0, keys.value().shape()[0]]);
+        // A prefix is a sequence of its own; of others, causal attention has no windows.
+        let is_prefix = plan.rows == plan.keys && plan.keys[0].start == 0 && plan.keys.len() == 1;
+        let is_sequence = shape.block_size.is_some() && is_prefix;
         let window = AttentionShape {
             offsets: &offsets,
-            key_offsets: Some(&key_offsets),
+            key_offsets: (!is_sequence).then_some(&key_offsets),
             ..shape
         };
-        let window = without_window(plan, window);
         let out = tape.attention(&Var::constant(of_rows(q)?), &keys, &values, window)?;
         write_rows(&mut y, start, out.value())?;
     }
     Ok(y)
 }
 
-/// The op has no windows of causal attention. Two plans need none: a prefix is a sequence of its
-/// own, and one row after all of its other keys sees every key.
-fn without_window<'a>(plan: &RowPlan, mut window: AttentionShape<'a>) -> AttentionShape<'a> {
-    let (Some(block_size), [keys]) = (window.block_size, &plan.keys[..]) else {
-        return window;
-    };
-    let is_last = plan.n_rows() == 1 && plan.positions().last() == keys.end.checked_sub(1);
-    if keys.start == 0 && plan.rows == plan.keys {
-        window.key_offsets = None;
-    } else if keys.start == 0 && block_size == NonZeroUsize::MIN && is_last {
-        window.block_size = None;
+/// Whether the rows are the last ones of a prefix and see what is before them: with causal attention
+/// each is then a row after all of its other keys, and they are the same whatever is computed with
+/// them.
+fn is_continuation(plan: &RowPlan) -> bool {
+    match (&plan.rows[..], &plan.keys[..]) {
+        ([rows], [keys]) => keys.start == 0 && rows.start > 0 && rows.end == keys.end,
+        _ => false,
     }
-    window
 }
 
 /// Rows of a table: a view where they are one range.

@@ -15,6 +15,7 @@ mod draws;
 mod error;
 mod evaluate;
 mod policy;
+mod prefixes;
 mod refresh;
 mod remask;
 mod request;

@@ -134,6 +134,16 @@ impl Run {
         Ok(run)
     }
 
+    /// Whether its keys and values are those of any request that begins alike.
+    pub(crate) fn has_final_cache(&self) -> bool {
+        self.info.is_autoregressive() && self.request.config.cache != CacheMode::None
+    }
+
+    /// The tokens before the answer.
+    pub(crate) fn prompt(&self) -> &[u32] {
+        &self.canvas[..self.answer.start]
+    }
+
     fn check_draws(&self) -> Result<()> {
         let (config, length) = (&self.request.config, self.canvas.len());
         let Draws::Recorded(draws) = &self.request.draws else {
@@ -226,9 +236,12 @@ impl Run {
     fn plan(&self) -> RowPlan {
         let (config, length) = (&self.request.config, self.canvas.len());
         if let Some(next) = self.next_token() {
-            // Keys and values of a causal model are final: the newest token alone is computed.
-            let is_cached = config.cache != CacheMode::None && self.step > 0;
-            return RowPlan::window(if is_cached { next - 1 } else { 0 }..next, next);
+            // Keys and values of a causal model are final: what is new alone is computed.
+            let known = match config.cache {
+                CacheMode::None => 0,
+                _ => self.cache.n_known().min(next - 1),
+            };
+            return RowPlan::window(known..next, next);
         }
         if !config.uses_plans() {
             return RowPlan::window(0..length, length);

@@ -5,6 +5,7 @@ use std::ops::{ControlFlow, Range};
 use llada_diffusion::{MaskPredictor, PredictorInfo};
 
 use crate::evaluate::evaluate;
+use crate::prefixes::Prefixes;
 use crate::run::Run;
 use crate::{Error, Output, Request, Result};
 
@@ -77,6 +78,7 @@ pub struct Session<'p> {
     runs: Vec<Run>,
     /// Requests that were submitted so far.
     submitted: usize,
+    prefixes: Prefixes,
 }
 
 impl std::fmt::Debug for Session<'_> {
@@ -96,7 +98,19 @@ impl<'p> Session<'p> {
             info: predictor.info(),
             runs: Vec::new(),
             submitted: 0,
+            prefixes: Prefixes::default(),
         }
+    }
+
+    /// Keeps the keys and values of requests that have ended, `bytes` of them at most and those that
+    /// were used least recently leaving first: of a prompt that begins with tokens of one of them
+    /// only the rest is computed, with the same result ([`Output::rows`] says how much it was).
+    ///
+    /// Of causal models alone, whose keys and values depend on nothing that comes after them.
+    #[must_use]
+    pub fn keeping_prefixes(mut self, bytes: usize) -> Self {
+        self.prefixes.limit = bytes;
+        self
     }
 
     /// Adds a request, which takes part from the next step on, and returns its number.
@@ -107,7 +121,12 @@ impl<'p> Session<'p> {
     /// [`Error::NotAutoregressive`] for what only a masked diffusion model can do. The others are
     /// not touched, and the number is not used.
     pub fn submit(&mut self, request: Request) -> Result<usize> {
-        let run = Run::new(self.submitted, request, &self.info)?;
+        let mut run = Run::new(self.submitted, request, &self.info)?;
+        if run.has_final_cache()
+            && let Some(cache) = self.prefixes.of(run.prompt(), run.canvas.len())?
+        {
+            run.cache = cache;
+        }
         self.runs.push(run);
         self.submitted += 1;
         Ok(self.submitted - 1)
@@ -162,7 +181,13 @@ impl<'p> Session<'p> {
                 run.stop();
             }
             match run.is_done() {
-                true => ended.push(ends(run, Ok(()))),
+                true => {
+                    if run.has_final_cache() {
+                        self.prefixes
+                            .keep(&run.canvas, std::mem::take(&mut run.cache));
+                    }
+                    ended.push(ends(run, Ok(())));
+                }
                 false => self.runs.push(run),
             }
         }

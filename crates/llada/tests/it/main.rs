@@ -6,5 +6,6 @@ mod autoregressive;
 mod batches;
 mod convert;
 mod plans;
+mod prefixes;
 mod structured;
 mod traditional;
