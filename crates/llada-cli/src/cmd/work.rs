@@ -70,13 +70,18 @@ impl Work<'_> {
             }
             results.extend(of_round);
             done = round.end;
-            // Any rank may have got the signal.
+            // Any rank may have got a signal. One that comes from here on counts in the next round:
+            // a rank that stopped by itself would leave the others waiting.
             let is_stopped = f64::from(u8::from(self.progress.is_stopped()));
             let told = self.communicator.all_gather(&[is_stopped]);
-            if told.iter().flatten().any(|&is_stopped| is_stopped > 0.0) {
+            let stops = told.iter().flatten().any(|&is_stopped| is_stopped > 0.0);
+            if stops {
                 self.progress.stop();
             }
-            if observer(done, all).is_break() {
+            if stops || !self.progress.is_stopped() {
+                let _ = observer(done, all);
+            }
+            if stops {
                 break;
             }
         }

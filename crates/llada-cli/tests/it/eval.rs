@@ -288,3 +288,76 @@ fn tasks_come_out_of_files() {
         &["answers.jsonl", "line 1", "answer"],
     );
 }
+
+/// What `llada eval` keeps of the first task.
+#[track_caller]
+fn kept(dir: &TempDir, task: &str, data: &str, flags: &[&str]) -> Value {
+    let out = dir.path().join("out.jsonl");
+    let path = out.to_str().expect("UTF-8");
+    let model = dir.path().to_str().expect("UTF-8");
+    let given = ["--model", model, "--data", data, "--output", path];
+    eval(task, &[&given, flags].concat());
+    let text = fs::read_to_string(&out).expect("a file");
+    fs::remove_file(&out).expect("a file");
+    serde_json::from_str(text.lines().next().expect("a line")).expect("an object")
+}
+
+#[test]
+fn a_choice_is_scored_as_by_score() {
+    let dir = model();
+    let line = r#"{"prompt": "春", "choices": ["风花", "雪月"], "answer": 0}"#;
+    let data = file(&dir, "choices.jsonl", line);
+    let mut values = Vec::new();
+    for flags in [
+        &["--mc-samples", "4"][..],
+        &["--mc-samples", "4", "--seed", "3"],
+        &["--mc-samples", "4", "--estimator", "t"],
+        &["--mc-samples", "4", "--cfg-scale", "0.5"],
+        &["--estimator", "chain"],
+    ] {
+        let chosen = kept(&dir, "likelihood", &data, flags);
+        let flags = [&["--prompt", "春", "--target", "风花"], flags].concat();
+        let scored = run(dir.path(), "score", &flags);
+        let value = &chosen["log_likelihoods"][0];
+        assert_eq!(value, &scored["log_likelihood"], "{flags:?}");
+        assert_eq!(chosen["standard_errors"][0], scored["standard_error"]);
+        assert_eq!(chosen["tokens"], json!([3, 3]));
+        values.push(value.to_string());
+    }
+    values.sort_unstable();
+    values.dedup();
+    assert_eq!(values.len(), 5, "every flag counts: {values:?}");
+    let chosen = kept(&dir, "likelihood", &data, &["--no-eos"]);
+    assert_eq!(chosen["tokens"], json!([2, 2]));
+}
+
+#[test]
+fn an_answer_is_written_as_by_generate() {
+    let dir = model();
+    let line = r#"{"prompt": "春风", "answer": "花雪月山水日"}"#;
+    let data = file(&dir, "answers.jsonl", line);
+    let whole = kept(&dir, "generation", &data, &[])["text"].clone();
+    let stop: String = whole
+        .as_str()
+        .expect("a text")
+        .chars()
+        .skip(2)
+        .take(1)
+        .collect();
+    for flags in [
+        &[][..],
+        &["--steps", "2"],
+        &["--block-length", "2", "--steps", "3"],
+        &["--cfg-scale", "2"],
+        &["--remasking", "random", "--seed", "4"],
+        &["--logits-eos-inf"],
+        &["--confidence-eos-eot-inf"],
+        &["--stop", &stop],
+    ] {
+        let written = kept(&dir, "generation", &data, flags);
+        let flags = [&["春风", "--gen-length", "6"], flags].concat();
+        let expected = run(dir.path(), "generate", &flags)["outputs"][0].clone();
+        assert_eq!(written["text"], expected["text"], "{flags:?}");
+        assert_eq!(written["is_right"], false);
+    }
+}
