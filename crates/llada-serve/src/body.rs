@@ -65,6 +65,10 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         let at = error.valid_up_to();
         ApiError::body(format!("the body is not UTF-8 at byte {at}"))
     })?;
+    // A list would be taken for the fields in their order.
+    if !text.trim_start().starts_with('{') {
+        return Err(ApiError::body("the body is not JSON: expected an object, { .. }"));
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

@@ -135,7 +135,7 @@ impl Engine {
                     shared: &of_thread,
                     _alive: alive,
                 };
-                run(&models, &of_thread);
+                run(&models, limits.prefix_bytes, &of_thread);
                 drop(guard);
             })?;
         Ok((Self { shared }, thread, died))
@@ -197,10 +197,10 @@ struct Lane<'m> {
     running: BTreeMap<usize, Running>,
 }
 
-fn run(models: &[Model], shared: &Shared) {
+fn run(models: &[Model], prefix_bytes: usize, shared: &Shared) {
     let mut lanes: Vec<Lane<'_>> = (models.iter())
         .map(|model| Lane {
-            session: model.llada.session(),
+            session: model.llada.session().keeping_prefixes(prefix_bytes),
             mask_token_id: model.llada.info().mask_token_id,
             running: BTreeMap::new(),
         })

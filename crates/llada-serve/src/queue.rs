@@ -17,6 +17,9 @@ pub struct Limits {
     /// Bytes that all running sequences may hold: canvases, keys and values, and what a pass over
     /// them takes. The weights are not counted.
     pub memory_bytes: usize,
+    /// Bytes of keys and values that each causal model keeps of requests that have ended, for those
+    /// that begin alike; they are no part of `memory_bytes`.
+    pub prefix_bytes: usize,
     /// Time in which a request is answered, waiting included; it may ask for less.
     pub timeout: Duration,
     /// Tokens in one call of a likelihood.

@@ -21,10 +21,13 @@ pub(crate) fn run(args: &ServeArgs) -> Result<()> {
         format: Format::Text,
     })?;
     let models = models(args, &device)?;
-    // What is free now is free for requests.
+    // What is free now is free for requests, an eighth of it for prefixes.
+    let memory_bytes = memory_bytes(args)?;
+    let prefix_bytes = memory_bytes / 8 / models.len();
     let config = ServeConfig {
         limits: Limits {
-            memory_bytes: memory_bytes(args)?,
+            memory_bytes: memory_bytes - memory_bytes / 8,
+            prefix_bytes,
             ..config.limits
         },
         ..config
@@ -124,6 +127,7 @@ fn config(args: &ServeArgs) -> Result<ServeConfig> {
             max_running: args.max_running,
             max_waiting: args.max_waiting,
             memory_bytes: 0,
+            prefix_bytes: 0,
             timeout: seconds("timeout", args.timeout, 0.001)?,
             max_batch_tokens: 1024,
         },

@@ -55,7 +55,7 @@ fn what_is_no_json_is_said() {
     check::<Completion>("", Value::Null, "not JSON");
     check::<Completion>("{\"prompt\": \"a\"} x", Value::Null, "not JSON");
     check::<Completion>(&"[".repeat(100_000), Value::Null, "not JSON");
-    check::<Value>(&"[".repeat(100_000), Value::Null, "recursion limit");
+    check::<Value>(&"{\"a\":".repeat(100_000), Value::Null, "recursion limit");
     let error = parse::<Value>(b"{\"a\": \"\xff\"}").unwrap_err().to_json();
     let message = error["error"]["message"].as_str().unwrap();
     assert!(message.contains("not UTF-8 at byte 7"), "{message}");

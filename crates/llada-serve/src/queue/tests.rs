@@ -17,6 +17,7 @@ fn limits() -> Limits {
         max_running: 2,
         max_waiting: 4,
         memory_bytes: 100,
+        prefix_bytes: 0,
         timeout: Duration::from_mins(1),
         max_batch_tokens: 1024,
     }

@@ -88,6 +88,7 @@ pub(crate) fn config() -> ServeConfig {
             max_running: 64,
             max_waiting: 256,
             memory_bytes: 1 << 30,
+            prefix_bytes: 0,
             timeout: Duration::from_mins(5),
             max_batch_tokens: 1024,
         },
