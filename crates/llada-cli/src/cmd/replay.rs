@@ -3,7 +3,7 @@
 #[path = "../../../llada-serve/src/assets.rs"]
 mod assets;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -50,7 +50,7 @@ fn read(path: &Path) -> Result<Vec<Value>> {
     let name = path.display();
     let text = llada_files::read_text(path).with_context(|| format!("reading {name}"))?;
     // Steps that were read of each request, and the length of its canvas.
-    let mut requests: HashMap<usize, (usize, usize)> = HashMap::new();
+    let mut requests: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
     let mut lines = Vec::new();
     for (number, line) in text.lines().enumerate() {
         if line.trim().is_empty() {
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn the_modules_have_no_name_twice() {
         let module = one_module();
-        let mut names = std::collections::HashSet::new();
+        let mut names = std::collections::BTreeSet::new();
         for line in module.lines() {
             let line = line.strip_prefix("async ").unwrap_or(line);
             let kinds = ["function ", "function* ", "const ", "let ", "class "];
