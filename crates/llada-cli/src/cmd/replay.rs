@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn the_modules_have_no_name_twice() {
         let module = one_module();
-        let mut names = std::collections::HashSet::new();
+        let mut names = std::collections::BTreeSet::new();
         for line in module.lines() {
             let line = line.strip_prefix("async ").unwrap_or(line);
             let kinds = ["function ", "function* ", "const ", "let ", "class "];
