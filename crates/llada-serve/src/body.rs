@@ -67,7 +67,9 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     })?;
     // A list would be taken for the fields in their order.
     if !text.trim_start().starts_with('{') {
-        return Err(ApiError::body("the body is not JSON: expected an object, { .. }"));
+        return Err(ApiError::body(
+            "the body is not JSON: expected an object, { .. }",
+        ));
     }
     let mut json = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
