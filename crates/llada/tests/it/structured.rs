@@ -331,7 +331,7 @@ fn texts_are_written_side_by_side() {
     let mut texts: Vec<Structured> = (0..3).map(begin).collect();
     let mut session = Session::new(&llada.model);
     let mut waiting: Vec<(usize, usize)> = Vec::new();
-    let mut open = vec![true; 3];
+    let mut open = [true; 3];
     while open.contains(&true) {
         for (at, json) in texts.iter_mut().enumerate() {
             if waiting.iter().any(|(_, of)| *of == at) || !open[at] {
