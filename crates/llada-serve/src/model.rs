@@ -59,14 +59,9 @@ impl Model {
         let memory = request.memory(&info);
         let n_sequences = if config.cfg_scale > 0.0 { 2 } else { 1 };
         let rows = request.length().saturating_mul(n_sequences);
-        // A nucleus is taken of logits on the host.
-        let logits = match config.nucleus.is_all() {
-            true => 0,
-            false => rows.saturating_mul(info.vocab_size * size_of::<f32>()),
-        };
         (memory.canvas_bytes.saturating_add(memory.cache_bytes))
             .saturating_add(rows.saturating_mul(self.row_bytes))
-            .saturating_add(logits)
+            .saturating_add(memory.logits_bytes.saturating_mul(n_sequences))
     }
 
     /// Bytes of a likelihood whose calls have so many tokens, and logits of so many positions.
