@@ -1,12 +1,13 @@
 //! `cargo xtask ci`: everything that must hold, in order.
 //!
 //! First all that the default build is, with decoys in the place of CUDA's compiler, libclang's
-//! tools, MPI's compiler and Python: it needs none of them. Then training by several processes is
-//! tested under MPI. Last the CUDA toolchain is installed, and what needs it is linted, taken apart
+//! tools, MPI's compiler and Python: it needs none of them. Then public clients, a browser and a
+//! balancer ask the server, and work of several processes is tested under MPI. Last the CUDA toolchain is installed, and what needs it is linted, taken apart
 //! and tested on the software device.
 //!
 //! Tests come last, so that the last line printed is the test runner's own summary.
 
+mod clients;
 mod decoys;
 mod device;
 mod mpi;
@@ -50,6 +51,11 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
         "no run of several processes is tested",
         mpi::obstacle(sh),
     )?;
+    let with_clients = can_have(
+        "Clients",
+        "no public client, browser or balancer asks the server",
+        clients::obstacle(sh),
+    )?;
     let with_nextest = cmd!(sh, "cargo nextest --version")
         .quiet()
         .ignore_stderr()
@@ -64,6 +70,9 @@ pub(crate) fn run(sh: &Shell, args: &[String]) -> Result<()> {
         .map_err(|_| TestsFailed)?;
     decoys.remove()?;
 
+    if with_clients {
+        clients::check(sh, &metadata.target_directory)?;
+    }
     if with_mpi {
         mpi::check(sh, with_nextest)?;
     }

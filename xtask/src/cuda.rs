@@ -95,6 +95,11 @@ pub(crate) fn obstacle(sh: &Shell, target: &Path) -> Option<String> {
     if let Err(error) = check_python(sh) {
         return Some(format!("{error:#}"));
     }
+    index_obstacle(sh)
+}
+
+/// Why pip could fetch nothing, if that can be told by a question.
+pub(crate) fn index_obstacle(sh: &Shell) -> Option<String> {
     let index = index(sh);
     let code = "import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=20).close()";
     let package = format!("{}/libclang/", index.trim_end_matches('/'));
