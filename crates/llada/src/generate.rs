@@ -340,8 +340,17 @@ impl<M: MaskPredictor> Llada<M> {
         stretches.map(text).collect()
     }
 
+    /// The text of the settled beginning of an answer (of an infill the text): the answer begins
+    /// with it. The beginning of a character that is not whole yet is left out.
+    pub fn settled_text(&self, settled: &[u32], is_infill: bool) -> String {
+        let settled = self.up_to_end(settled, is_infill);
+        let text = self.tokenizer.decode(settled, true).unwrap_or_default();
+        let whole = text.trim_end_matches(char::REPLACEMENT_CHARACTER);
+        whole.to_owned()
+    }
+
     /// The tokens of an answer before its EOS. One in an infill was given, and ends nothing.
-    fn up_to_end<'t>(&self, answer: &'t [u32], is_infill: bool) -> &'t [u32] {
+    pub fn up_to_end<'t>(&self, answer: &'t [u32], is_infill: bool) -> &'t [u32] {
         let policy = self.policy();
         let is_end = |id: &u32| !is_infill && policy.ends().any(|end| end == *id);
         let end = answer.iter().position(is_end);
@@ -462,14 +471,11 @@ impl<M: MaskPredictor> Iterator for Stream<'_, M> {
         let (llada, is_infill, mut step) = (self.llada, self.task.is_infill, None);
         let ended = self.session.step(&mut |event| {
             let settled = &event.canvas[event.settled.clone()];
-            let settled = llada.up_to_end(settled, is_infill);
-            let settled = llada.tokenizer.decode(settled, true).unwrap_or_default();
-            let whole = settled.trim_end_matches(char::REPLACEMENT_CHARACTER);
             step = Some(Step {
                 step: event.step,
                 steps: event.steps,
                 text: llada.canvas_text(event.canvas),
-                settled: whole.to_owned(),
+                settled: llada.settled_text(settled, is_infill),
                 revealed: event.revealed.to_vec(),
                 canvas: event.canvas.to_vec(),
             });

@@ -8,7 +8,7 @@ use super::jobs::Jobs;
 use super::observe::Shown;
 use super::prompts::{self, Given};
 use crate::args::InfillArgs;
-use crate::config::{Misuse, load_checkpoint, overrides};
+use crate::config::{Embedded, Misuse, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, None)?;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
         }
     };
     let only_ids = given.iter().all(Given::is_ids);
-    let (llada, _) = load_checkpoint(&args.model, only_ids)?;
+    let (llada, _) = load_checkpoint(&args.model, Embedded::Poems, only_ids)?;
     let mut jobs = Jobs::new(&llada, &args.sampler, overrides);
     for Given { place, prompt, .. } in given {
         let Some(prompt) = prompt else {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -39,7 +39,7 @@ pub(super) fn run_all(
     sampler: &SamplerArgs,
     shown: Shown<'_>,
 ) -> Result<()> {
-    let mut observer = Observer::new(llada, sampler)?;
+    let mut observer = Observer::new(llada, sampler.trace.as_deref(), sampler.watch)?;
     let start = Instant::now();
     let mut outputs = Vec::new();
     for (chunk, requests) in requests.chunks(BATCH).enumerate() {
@@ -48,7 +48,7 @@ pub(super) fn run_all(
         outputs.extend(sampled.map_err(of_sampler)?);
         observer.finish()?;
     }
-    let seconds = (start.elapsed() - observer.paused).as_secs_f64();
+    let seconds = (start.elapsed() - observer.take_paused()).as_secs_f64();
     let mut results = Vec::new();
     let mut n_tokens = 0;
     let nfe: usize = outputs.iter().map(|output| output.nfe).sum();
@@ -112,31 +112,36 @@ pub(super) fn of_sampler(error: SampleError) -> anyhow::Error {
 }
 
 /// Writes the trace and draws the canvas.
-struct Observer<'a> {
+pub(super) struct Observer<'a> {
     llada: &'a Llada,
     trace: Option<(PathBuf, BufWriter<File>)>,
     error: Option<std::io::Error>,
-    watch: bool,
+    /// Whether the canvas is drawn.
+    pub(super) watch: bool,
+    /// Whether answers are drawn without their prompts, one after another in the same place.
+    pub(super) answers_alone: bool,
     terminal: Term,
     /// Lines of the picture that the next step draws over.
     drawn_lines: usize,
     /// Time in which nothing was computed, for the eye to follow.
     paused: Duration,
-    first_request: usize,
+    /// What the trace calls the first request that runs.
+    pub(super) first_request: usize,
 }
 
 impl<'a> Observer<'a> {
-    fn new(llada: &'a Llada, args: &SamplerArgs) -> Result<Self> {
-        let create = |path: &PathBuf| -> Result<_> {
+    pub(super) fn new(llada: &'a Llada, trace: Option<&Path>, watch: bool) -> Result<Self> {
+        let create = |path: &Path| -> Result<_> {
             let file =
                 File::create(path).with_context(|| format!("creating {}", path.display()))?;
-            Ok((path.clone(), BufWriter::new(file)))
+            Ok((path.to_owned(), BufWriter::new(file)))
         };
         Ok(Self {
             llada,
-            trace: args.trace.as_ref().map(create).transpose()?,
+            trace: trace.map(create).transpose()?,
             error: None,
-            watch: args.watch,
+            watch,
+            answers_alone: false,
             terminal: Term::stderr(),
             drawn_lines: 0,
             paused: Duration::ZERO,
@@ -144,7 +149,7 @@ impl<'a> Observer<'a> {
         })
     }
 
-    fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
+    pub(super) fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         let request = self.first_request + event.request;
         if let Some((_, file)) = &mut self.trace {
             let line = trace_line(self.llada, event, request);
@@ -169,23 +174,44 @@ impl<'a> Observer<'a> {
             let is_new = |revealed: &Revealed| revealed.position == position;
             (text, event.revealed.iter().any(is_new))
         };
-        let cells: Vec<(String, bool)> = event.canvas.iter().enumerate().map(cell).collect();
+        let first = match self.answers_alone {
+            true => event.settled.start,
+            false => 0,
+        };
+        let cells = event.canvas.iter().enumerate().skip(first).map(cell);
+        let cells: Vec<(String, bool)> = cells.collect();
         let head = format!("{:>3}/{} ", event.step + 1, event.steps);
-        if !self.terminal.is_term() || request > 0 || event.steps == 0 {
+        let is_another = request > 0 && !self.answers_alone;
+        if !self.terminal.is_term() || is_another || event.steps == 0 {
             let text: String = cells.into_iter().map(|(text, _)| text).collect();
             return note(&format!("{head}{text}"));
         }
-        let (_, columns) = self.terminal.size();
-        let lines = wrap(&head, &cells, usize::from(columns));
+        let (rows, columns) = self.terminal.size();
+        let mut lines = wrap(&head, &cells, usize::from(columns));
+        // What has left the screen can't be drawn over.
+        let hidden = lines.len().saturating_sub(usize::from(rows).max(2) - 1);
+        lines.drain(..hidden);
         let _ = self.terminal.clear_last_lines(self.drawn_lines);
         let _ = self.terminal.write_line(&lines.join("\n"));
-        self.drawn_lines = if event.masked == 0 { 0 } else { lines.len() };
+        let is_last = event.masked == 0 && !self.answers_alone;
+        self.drawn_lines = if is_last { 0 } else { lines.len() };
         std::thread::sleep(PAUSE);
         self.paused += PAUSE;
     }
 
+    /// Takes the picture away.
+    pub(super) fn erase(&mut self) {
+        let _ = self.terminal.clear_last_lines(self.drawn_lines);
+        self.drawn_lines = 0;
+    }
+
+    /// The time in which nothing was computed since this was asked.
+    pub(super) fn take_paused(&mut self) -> Duration {
+        std::mem::take(&mut self.paused)
+    }
+
     /// Everything is written, or the error says what was not.
-    fn finish(&mut self) -> Result<()> {
+    pub(super) fn finish(&mut self) -> Result<()> {
         if let Some((path, file)) = &mut self.trace {
             let flushed = match self.error.take() {
                 Some(error) => Err(error),

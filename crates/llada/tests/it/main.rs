@@ -5,5 +5,6 @@
 mod autoregressive;
 mod batches;
 mod convert;
+mod instruct;
 mod plans;
 mod traditional;
