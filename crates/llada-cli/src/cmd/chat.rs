@@ -195,16 +195,18 @@ impl Chat<'_> {
         if !matches!(answered, Ok(true)) {
             self.conversation.turns.pop();
         }
-        answered.map(|_| ())
+        if !answered? {
+            note("the message is taken back");
+        }
+        Ok(())
     }
 
     fn retry(&mut self) -> Result<()> {
         let Some(before) = self.conversation.reopen() else {
             return Err(Misuse::of("/retry: nothing was said yet"));
         };
-        if !before.is_empty() {
-            self.retries += 1;
-        }
+        let was_answered = !before.is_empty();
+        self.retries += u64::from(was_answered);
         if self.overrides.temperature <= 0.0 {
             note("every seed gives the same answer: /set temperature 0.7 gives others");
         }
@@ -212,7 +214,10 @@ impl Chat<'_> {
         if !matches!(answered, Ok(true)) {
             self.conversation.turns.extend(before);
         }
-        answered.map(|_| ())
+        if !answered? && was_answered {
+            note("the answer before it stays");
+        }
+        Ok(())
     }
 
     /// Answers the conversation as it is; whether there is an answer.
@@ -222,7 +227,7 @@ impl Chat<'_> {
         let is_stopped = cost.is_stopped;
         self.cost = Some(cost);
         if is_stopped && text.is_empty() {
-            note("stopped before anything was settled; the message is taken back");
+            note("stopped before anything was settled");
             return Ok(false);
         }
         if is_stopped {
