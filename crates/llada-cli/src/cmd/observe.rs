@@ -201,7 +201,11 @@ impl<'a> Observer<'a> {
 
     /// Takes the picture away.
     pub(super) fn erase(&mut self) {
-        let _ = self.terminal.clear_last_lines(self.drawn_lines);
+        if self.drawn_lines > 0 {
+            // The terminal may have written what was typed, such as ^C, below it.
+            let _ = self.terminal.clear_line();
+            let _ = self.terminal.clear_last_lines(self.drawn_lines);
+        }
         self.drawn_lines = 0;
     }
 
