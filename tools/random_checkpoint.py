@@ -1,7 +1,8 @@
 """Writes a checkpoint in the published layout with random bf16 weights, in shards.
 
 For load times and memory at full size: `python3 tools/random_checkpoint.py OUT --shards 6` writes
-LLaDA-8B's shape (16 GB), `--preset 1b` that of the paper's 1B model (3 GB). Needs numpy. There is
+LLaDA-8B's shape (16 GB), `--preset 1b` that of the paper's 1B model (3 GB),
+`--preset 25m` that of `llada-25m`. Needs numpy. There is
 no tokenizer in it: copy any tokenizer.json into the folder and run it with `--prompt-ids`.
 """
 
@@ -33,6 +34,18 @@ COMMON = {
 }
 PRESETS = {
     "8b": {"d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288},
+    "25m": {
+        "d_model": 384,
+        "n_layers": 8,
+        "n_heads": 6,
+        "n_kv_heads": 6,
+        "mlp_hidden_size": 1536,
+        "vocab_size": 8192,
+        "embedding_size": 8192,
+        "mask_token_id": 8064,
+        "eos_token_id": 7809,
+        "pad_token_id": 7809,
+    },
     "1b": {"d_model": 2048, "n_layers": 22, "n_heads": 32, "n_kv_heads": 4, "mlp_hidden_size": 5634},
 }
 

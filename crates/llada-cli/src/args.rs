@@ -1,6 +1,7 @@
 //! Raw flags.
 
 mod bench;
+mod chat;
 mod eval;
 #[cfg(feature = "serve")]
 mod serve;
@@ -13,6 +14,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchForwardArgs, BenchGenerateArgs, BenchTrainArgs, SubjectArgs,
 };
+pub(crate) use chat::{AnswerArgs, ChatArgs};
 #[cfg(feature = "serve")]
 pub(crate) use serve::ServeArgs;
 
@@ -33,6 +35,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Complete a prompt
     Generate(GenerateArgs),
+    /// Talk with a model in the terminal
+    Chat(ChatArgs),
     /// Fill the holes of a text (□, or _) and keep the rest
     Infill(InfillArgs),
     /// Estimate the likelihood of an answer
@@ -338,7 +342,8 @@ pub(crate) struct GenerateArgs {
     /// Many prompts: lines with `prompt`, `prompt_ids` or `messages`
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "prompt")]
     pub(crate) input: Option<PathBuf>,
-    /// Apply the chat template of the model to the prompt
+    /// Apply the chat template of the model to the prompt; without --model, the embedded one with its
+    /// instruction adapter answers
     #[arg(long, conflicts_with = "prompt_ids")]
     pub(crate) chat: bool,
     /// The chat template: its name, of several in the model's folder, or a file; implies --chat

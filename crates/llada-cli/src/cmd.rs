@@ -1,6 +1,7 @@
 //! The commands.
 
 mod bench;
+mod chat;
 mod convert;
 mod eval;
 mod generate;
@@ -30,6 +31,7 @@ use crate::args::{Args, Command};
 pub(crate) fn run(args: &Args) -> Result<()> {
     match &args.command {
         Command::Generate(args) => generate::run(args),
+        Command::Chat(args) => chat::run(args),
         Command::Infill(args) => infill::run(args),
         Command::Score(args) => score::run(args),
         Command::Eval(args) => eval::run(args),

@@ -53,7 +53,7 @@ pub(crate) fn cpu(threads: usize) -> Result<Device> {
 
 /// The model that the flags ask for.
 pub(crate) fn load(args: &ModelArgs) -> Result<Llada> {
-    load_checkpoint(args, false).map(|(llada, _)| llada)
+    load_checkpoint(args, Embedded::Poems, false).map(|(llada, _)| llada)
 }
 
 /// The device that the flags ask for.
@@ -96,12 +96,30 @@ pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
     }
 }
 
+/// What answers where no `--model` is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Embedded {
+    /// The poem model.
+    Poems,
+    /// The poem model with its instruction adapter; an `--adapter` takes its place.
+    Instruct,
+}
+
 /// What `--model` names, brought from the Hub if need be, or the embedded poem model; with what
 /// `--adapter` names.
 pub(crate) fn open(model: Option<&Path>, adapters: &[AdapterArg]) -> Result<Checkpoint> {
-    let mut checkpoint = match model {
-        Some(model) => open_model(&crate::hub::resolve(model)?)?,
-        None => Checkpoint::embedded()?,
+    open_or(Embedded::Poems, model, adapters)
+}
+
+fn open_or(
+    embedded: Embedded,
+    model: Option<&Path>,
+    adapters: &[AdapterArg],
+) -> Result<Checkpoint> {
+    let mut checkpoint = match (model, embedded) {
+        (Some(model), _) => open_model(&crate::hub::resolve(model)?)?,
+        (None, Embedded::Instruct) if adapters.is_empty() => Checkpoint::embedded_instruct()?,
+        (None, _) => Checkpoint::embedded()?,
     };
     for adapter in adapters {
         let dir = crate::hub::resolve(&adapter.dir)?;
@@ -134,10 +152,14 @@ fn open_model(path: &Path) -> Result<Checkpoint> {
 
 /// The model that the flags ask for, and where it came from. One of which only ids are asked and told
 /// needs no tokenizer: without one its texts are numbers.
-pub(crate) fn load_checkpoint(args: &ModelArgs, only_ids: bool) -> Result<(Llada, Checkpoint)> {
+pub(crate) fn load_checkpoint(
+    args: &ModelArgs,
+    embedded: Embedded,
+    only_ids: bool,
+) -> Result<(Llada, Checkpoint)> {
     let device = device(&args.run)?;
     // All that the flags alone can be wrong in was found before anything is downloaded.
-    let checkpoint = open(args.model.as_deref(), &args.adapter)?;
+    let checkpoint = open_or(embedded, args.model.as_deref(), &args.adapter)?;
     let tokenizer = match checkpoint.tokenizer() {
         Err(_) if only_ids => Tokenizer::of_numbers(checkpoint.config().vocab_size),
         tokenizer => tokenizer?,

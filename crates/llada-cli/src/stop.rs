@@ -19,6 +19,13 @@ const SIGNALS: [i32; 5] = [
 #[cfg(not(unix))]
 const SIGNALS: [i32; 2] = [consts::SIGINT, consts::SIGTERM];
 
+/// Sets a flag at Ctrl-C, which does nothing else from now on.
+pub(crate) fn on_interrupt(interrupt: &Arc<AtomicBool>) -> Result<()> {
+    let registered = signal_hook::flag::register(consts::SIGINT, Arc::clone(interrupt));
+    registered.context("catching Ctrl-C")?;
+    Ok(())
+}
+
 /// A flag that is set by any of these signals, whose own effect is gone from now on.
 pub(crate) fn on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));

@@ -8,6 +8,7 @@
 
 mod config;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -106,6 +107,26 @@ impl Adapter {
         }
         Ok(Self {
             file: File::map(path)?,
+            config,
+            config_path,
+            scale,
+        })
+    }
+
+    /// Takes the bytes of the two files; messages name them as in a folder.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) fn from_bytes(
+        config: &[u8],
+        weights: Cow<'static, [u8]>,
+        scale: f64,
+    ) -> Result<Self> {
+        let config_path = PathBuf::from(CONFIG);
+        let config = AdapterConfig::parse(config, &config_path)?;
+        config.check(&config_path)?;
+        Ok(Self {
+            file: File::in_memory(weights, WEIGHTS.into()),
             config,
             config_path,
             scale,

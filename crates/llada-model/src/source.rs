@@ -100,6 +100,23 @@ impl ModelSource {
         Ok(self)
     }
 
+    /// As [`Self::with_adapter`], of the bytes of `adapter_config.json` and of
+    /// `adapter_model.safetensors`.
+    ///
+    /// # Errors
+    /// As there; messages name these files.
+    pub fn with_adapter_bytes(
+        mut self,
+        config: &[u8],
+        weights: impl Into<Cow<'static, [u8]>>,
+        scale: f64,
+    ) -> Result<Self> {
+        let adapter = Adapter::from_bytes(config, weights.into(), scale)?;
+        self.adapters.push(adapter);
+        self.tensors()?;
+        Ok(self)
+    }
+
     /// Opens what holds weights of its own.
     fn open_model(path: &Path) -> Result<Self> {
         let is_named = path.extension().is_some_and(|end| end == "gguf");

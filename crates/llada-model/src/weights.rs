@@ -40,8 +40,7 @@ impl Safetensors {
 
     pub(crate) fn from_bytes(config: &[u8], weights: Cow<'static, [u8]>) -> Result<Self> {
         let config = ModelConfig::from_json(config, Path::new("config.json"))?;
-        let (bytes, path) = (Bytes::Memory(weights), PathBuf::from(SINGLE));
-        Self::new(config, vec![File { bytes, path }])
+        Self::new(config, vec![File::in_memory(weights, SINGLE.into())])
     }
 
     fn new(config: ModelConfig, files: Vec<File>) -> Result<Self> {
@@ -74,6 +73,12 @@ impl File {
     pub(crate) fn map(path: PathBuf) -> Result<Self> {
         let bytes = Bytes::Mapped(map_file(&path)?);
         Ok(Self { bytes, path })
+    }
+
+    /// Bytes that are there; `path` names them in messages.
+    pub(crate) fn in_memory(bytes: Cow<'static, [u8]>, path: PathBuf) -> Self {
+        let bytes = Bytes::Memory(bytes);
+        Self { bytes, path }
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -2,7 +2,8 @@
 //! prompt says.
 //!
 //! `cargo run --release -p llada --example instructions -- RUN_DIR [FILE.jsonl] [N]`: of the file
-//! (`data/instructions/heldout.jsonl`), `N` prompts at even distances (all).
+//! (`data/instructions/heldout.jsonl`), `N` prompts at even distances (all). `RUN_DIR` may be the
+//! folder of an adapter of the embedded model, such as `assets/poems/adapter`.
 #![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use std::path::Path;
 use std::{env, fs};
 
 use anyhow::Context as _;
-use llada::{CpuConfig, Device, Llada, Overrides, Precision, Task};
+use llada::{Checkpoint, CpuConfig, Device, Llada, Overrides, Precision, Task};
 use serde_json::{Value, json};
 
 /// Masks of every answer: more than the longest has, so that only its EOS tells its length.
@@ -135,7 +136,13 @@ fn main() -> anyhow::Result<()> {
     let pairs: Vec<&Pair> = (0..n).map(|i| &all[i * all.len() / n]).collect();
 
     let device = Device::cpu(CpuConfig::default())?;
-    let llada = llada::load(Path::new(dir), &device, Precision::F32)?;
+    let dir = Path::new(dir);
+    let is_adapter = dir.join("adapter_config.json").is_file();
+    let checkpoint = match is_adapter {
+        true => Checkpoint::embedded()?.with_adapter(dir, 1.0)?,
+        false => Checkpoint::open(dir)?,
+    };
+    let llada = checkpoint.frozen(&device, Precision::F32)?;
     let mut counts: BTreeMap<&str, Counts> = BTreeMap::new();
     for chunk in pairs.chunks(64) {
         for (pair, answer) in chunk.iter().zip(answers(&llada, chunk)?) {

@@ -14,11 +14,27 @@ const CONFIG: &[u8] = include_bytes!("../../../assets/poems/config.json");
 const WEIGHTS: &[u8] = include_bytes!("../../../assets/poems/model.safetensors");
 const TOKENIZER: &[u8] = include_bytes!("../../../assets/poems/tokenizer.json");
 
+/// The instruction adapter of the poem model (`assets/README.md`).
+const ADAPTER_CONFIG: &[u8] = include_bytes!("../../../assets/poems/adapter/adapter_config.json");
+const ADAPTER: &[u8] = include_bytes!("../../../assets/poems/adapter/adapter_model.safetensors");
+/// It was taught single instructions as they are, with nothing before or after them: so the last
+/// message of the user is its prompt, and a system message and earlier turns are no part of it.
+const TEMPLATE: &str = "\
+{%- set asked = messages | selectattr('role', 'equalto', 'user') | list -%}
+{%- if not asked -%}
+{{- raise_exception('the embedded model answers the last message of the user, and there is none') -}}
+{%- endif -%}
+{{- asked[-1].content -}}";
+/// Room for the longest of its answers: eight lines of seven characters and a mark, and an EOS.
+const ANSWER: AnswerLength = AnswerLength::Tokens(72);
+
 /// A model that was opened: its configuration is read and its weights are known to fit. What is
 /// large is read by the methods that make something of it.
 #[derive(Debug)]
 pub struct Checkpoint {
     source: ModelSource,
+    /// Whether it is the embedded model with its instruction adapter.
+    is_instruct: bool,
 }
 
 impl Checkpoint {
@@ -28,8 +44,7 @@ impl Checkpoint {
     /// # Errors
     /// One that names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        let source = ModelSource::open(path)?;
-        Ok(Self { source })
+        Ok(ModelSource::open(path)?.into())
     }
 
     /// The embedded poem model: a character-level LLaDA trained on Tang poems.
@@ -37,8 +52,24 @@ impl Checkpoint {
     /// # Errors
     /// As [`Self::open`]; not with the model of this repository.
     pub fn embedded() -> Result<Self, LoadError> {
+        Ok(ModelSource::from_bytes(CONFIG, WEIGHTS)?.into())
+    }
+
+    /// The embedded poem model with its instruction adapter, merged while the weights are read: it
+    /// writes acrostics (`五言藏头：春夏秋冬。`, `七言藏头：`) and the line before or after a line
+    /// (`上句：`, `下句：`), and ends its answers. It has a chat template, which writes the last
+    /// message of the user and nothing else.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; not with the model of this repository.
+    pub fn embedded_instruct() -> Result<Self, LoadError> {
         let source = ModelSource::from_bytes(CONFIG, WEIGHTS)?;
-        Ok(Self { source })
+        let source = source.with_adapter_bytes(ADAPTER_CONFIG, ADAPTER, 1.0)?;
+        let is_instruct = true;
+        Ok(Self {
+            source,
+            is_instruct,
+        })
     }
 
     /// Lays a `LoRA` adapter of PEFT on the weights, see [`ModelSource::with_adapter`].
@@ -47,7 +78,7 @@ impl Checkpoint {
     /// As there.
     pub fn with_adapter(self, dir: &Path, scale: f64) -> Result<Self, LoadError> {
         let source = self.source.with_adapter(dir, scale)?;
-        Ok(Self { source })
+        Ok(Self { source, ..self })
     }
 
     /// The configuration, with the fields of `config.json`.
@@ -83,6 +114,7 @@ impl Checkpoint {
             model,
             further_eos_token_ids: self.source.further_eos_token_ids().to_vec(),
             answer_length: match is_character_level {
+                true if self.is_instruct => ANSWER,
                 // The first line of a quatrain has three more.
                 true => AnswerLength::Prompts(3),
                 false => AnswerLength::default(),
@@ -98,12 +130,16 @@ impl Checkpoint {
     /// The chat template.
     ///
     /// # Errors
-    /// [`TextError::NoChatTemplate`] if there is none, as in the embedded model; others that name
-    /// the file.
+    /// [`TextError::NoChatTemplate`] if there is none, as in the embedded model without its
+    /// instruction adapter; others that name the file.
     pub fn template(&self) -> Result<ChatTemplate, LoadError> {
         match self.source.origin() {
             Origin::Folder { path, .. } => Ok(ChatTemplate::from_dir(path)?),
             Origin::Gguf(file) => gguf::chat_template(file),
+            Origin::Memory(_) if self.is_instruct => {
+                let path = PathBuf::from("the embedded poem model");
+                Ok(ChatTemplate::new(TEMPLATE, Vec::new(), &path))
+            }
             Origin::Memory(_) => {
                 let path = "the embedded poem model".into();
                 Err(TextError::NoChatTemplate { path }.into())
@@ -253,5 +289,15 @@ impl Checkpoint {
             other => Some(other?),
         };
         Ok((tokenizer, template))
+    }
+}
+
+impl From<ModelSource> for Checkpoint {
+    fn from(source: ModelSource) -> Self {
+        let is_instruct = false;
+        Self {
+            source,
+            is_instruct,
+        }
     }
 }

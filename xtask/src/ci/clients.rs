@@ -43,7 +43,10 @@ pub(super) fn check(sh: &Shell, target: &Path) -> Result<()> {
     let python = venv.join("bin/python");
     let llada = target.join("debug/llada");
     sh.remove_path(&venv)?;
-    run_step("environment of clients", &cmd!(sh, "python3 -m venv {venv}"))?;
+    run_step(
+        "environment of clients",
+        &cmd!(sh, "python3 -m venv {venv}"),
+    )?;
     run_step(
         "install clients",
         &cmd!(

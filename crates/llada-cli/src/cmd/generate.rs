@@ -1,19 +1,18 @@
 //! `llada generate`.
 
-use std::path::Path;
-
 use anyhow::Result;
 use llada::sample::{Request, Task as TokenTask};
 use llada::text::{ChatTemplate, Message};
 use llada::train::Communicator;
-use llada::{Checkpoint, Llada, Prompt, Task};
+use llada::{Llada, Prompt, Task};
 
 use super::jobs::Jobs;
 use super::observe::Shown;
-use super::prompts::{self, Given};
+use super::prompts::{self, Given, chat_template, reads_last_alone};
 use super::ranks;
 use crate::args::GenerateArgs;
-use crate::config::{Misuse, load_checkpoint, overrides};
+use crate::config::{Embedded, Misuse, load_checkpoint, overrides};
+use crate::output::note;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
     ranks::of_all(args.model.run.threads, |communicator| {
@@ -24,7 +23,6 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
 /// The part of one rank.
 fn run_as(communicator: &dyn Communicator, args: &GenerateArgs) -> Result<()> {
     let overrides = overrides(&args.sampler, args.gen_length)?;
-    check_template_flags(args)?;
     let given = match (&args.prompt_ids, &args.input) {
         (Some(ids), _) => vec![Given::of(Prompt::from(ids.clone()))],
         (None, Some(path)) => prompts::read(path)?,
@@ -32,20 +30,37 @@ fn run_as(communicator: &dyn Communicator, args: &GenerateArgs) -> Result<()> {
     };
     let only_ids =
         given.iter().all(Given::is_ids) && args.constraints.is_empty() && args.stop.is_empty();
-    let (llada, checkpoint) = load_checkpoint(&args.model, only_ids)?;
-    let template = chat_template(args, &given, &checkpoint)?;
+    let has_messages = given.iter().any(|given| given.messages.is_some());
+    let is_chat =
+        args.chat || args.chat_template.is_some() || args.system.is_some() || has_messages;
+    let embedded = match is_chat {
+        true => Embedded::Instruct,
+        false => Embedded::Poems,
+    };
+    let (llada, checkpoint) = load_checkpoint(&args.model, embedded, only_ids)?;
+    let template = match is_chat {
+        true => Some(chat_template(args.chat_template.as_deref(), &checkpoint)?),
+        false => None,
+    };
+    let mut unread = 0;
     let mut jobs = Jobs::new(&llada, &args.sampler, overrides);
     for given in given {
         let prompt = match (&template, given.prompt, given.messages) {
-            (Some(template), _, Some(messages)) => render(args, template, messages)?,
+            (Some(template), _, Some(messages)) => render(args, template, messages, &mut unread)?,
             (Some(template), Some(Prompt::Text(text)), None) => {
-                render(args, template, vec![Message::user(text)])?
+                render(args, template, vec![Message::user(text)], &mut unread)?
             }
             (_, Some(prompt), _) => prompt,
             (..) => Vec::new().into(),
         };
         let task = Task::generate(prompt).constrained(&args.constraints);
         jobs.push(task, given.place.as_deref(), check)?;
+    }
+    if unread > 0 {
+        note(&format!(
+            "warning: the chat template of this model writes the last message alone: what the \
+             system says and earlier messages are not read ({unread} of the prompts)"
+        ));
     }
     let shown = Shown {
         stops: &args.stop,
@@ -55,53 +70,18 @@ fn run_as(communicator: &dyn Communicator, args: &GenerateArgs) -> Result<()> {
     jobs.run(communicator, &args.model, shown)
 }
 
+/// A conversation as its template writes it; counted, if that is its last message alone.
 fn render(
     args: &GenerateArgs,
     template: &ChatTemplate,
     mut messages: Vec<Message>,
+    unread: &mut usize,
 ) -> Result<Prompt<'static>> {
     if let Some(system) = &args.system {
         messages.insert(0, Message::new("system", system.as_str()));
     }
+    *unread += usize::from(reads_last_alone(template, &messages)?);
     Ok(template.render(&messages, true)?.into())
-}
-
-/// The flags that ask for a template ask it of a model that can have one.
-fn check_template_flags(args: &GenerateArgs) -> Result<()> {
-    let flags = [
-        ("--chat", args.chat),
-        ("--chat-template", args.chat_template.is_some()),
-        ("--system", args.system.is_some()),
-    ];
-    let is_file = args
-        .chat_template
-        .as_deref()
-        .is_some_and(|name| Path::new(name).is_file());
-    match flags.iter().find(|(_, is_set)| *is_set) {
-        Some((flag, _)) if args.model.model.is_none() && !is_file => Err(Misuse::of(format!(
-            "{flag}: the embedded poem model has no chat template; give a --model that has one"
-        ))),
-        _ => Ok(()),
-    }
-}
-
-/// The template, if one is asked for or messages are given.
-fn chat_template(
-    args: &GenerateArgs,
-    given: &[Given],
-    checkpoint: &Checkpoint,
-) -> Result<Option<ChatTemplate>> {
-    let has_messages = given.iter().any(|given| given.messages.is_some());
-    let is_asked = args.chat || args.chat_template.is_some() || args.system.is_some();
-    if !is_asked && !has_messages {
-        return Ok(None);
-    }
-    let template = match args.chat_template.as_deref() {
-        None => checkpoint.template()?,
-        Some(file) if Path::new(file).is_file() => checkpoint.template_file(Path::new(file))?,
-        Some(name) => checkpoint.named_template(name)?,
-    };
-    Ok(Some(template))
 }
 
 fn check(request: &Request, llada: &Llada) -> Result<()> {

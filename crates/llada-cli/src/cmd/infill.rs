@@ -10,7 +10,7 @@ use super::observe::Shown;
 use super::prompts::{self, Given};
 use super::ranks;
 use crate::args::InfillArgs;
-use crate::config::{Misuse, load_checkpoint, overrides};
+use crate::config::{Embedded, Misuse, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     ranks::of_all(args.model.run.threads, |communicator| {
@@ -32,7 +32,7 @@ fn run_as(communicator: &dyn Communicator, args: &InfillArgs) -> Result<()> {
         }
     };
     let only_ids = given.iter().all(Given::is_ids);
-    let (llada, _) = load_checkpoint(&args.model, only_ids)?;
+    let (llada, _) = load_checkpoint(&args.model, Embedded::Poems, only_ids)?;
     let mut jobs = Jobs::new(&llada, &args.sampler, overrides);
     for Given { place, prompt, .. } in given {
         let Some(prompt) = prompt else {

@@ -9,7 +9,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::json;
 
 use crate::args::{Format, LogitsArgs};
-use crate::config::load_checkpoint;
+use crate::config::{Embedded, load_checkpoint};
 use crate::output::print;
 
 #[derive(serde::Deserialize)]
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &LogitsArgs) -> Result<()> {
         mask.len() == rows.len() && rectangular(&mask),
         "{name}: attention_mask has another shape than input_ids"
     );
-    let (llada, _) = load_checkpoint(&args.model, true)?;
+    let (llada, _) = load_checkpoint(&args.model, Embedded::Poems, true)?;
     let vocab_size = llada.model.info().vocab_size;
     let start = Instant::now();
     let mut logits = vec![0.0_f32; rows.len() * length * vocab_size];

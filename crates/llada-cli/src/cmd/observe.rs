@@ -3,14 +3,12 @@
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use console::{Term, measure_text_width, style};
-use llada::sample::{
-    Error as SampleError, Output, Request, Revealed, StepEvent, Task as SampleTask,
-};
+use llada::sample::{Error as SampleError, Output, Request, Revealed, StepEvent};
 use llada::train::Communicator;
 use llada::{Answer, Llada, Task};
 use serde_json::{Value, json};
@@ -79,12 +77,13 @@ pub(super) fn run_all(
         keys: batch.requests.iter().map(key).collect(),
         round: if output.is_some() { KEPT_BATCH } else { BATCH },
     };
-    let mut observer = Observer::new(batch.llada, batch.requests, sampler)?;
-    let done = work.run(|places| batch.answers(places, &mut observer, shown))?;
+    let mut observer = Observer::new(batch.llada, sampler.trace.as_deref(), sampler.watch)?;
+    let is_kept = output.is_some();
+    let done = work.run(|places| batch.answers(places, &mut observer, shown, is_kept))?;
     let Some(Done { mut results, kept }) = done else {
         return Ok(());
     };
-    let seconds = progress.seconds() - observer.paused.as_secs_f64();
+    let seconds = progress.seconds() - observer.take_paused().as_secs_f64();
     let new = &mut results[kept..];
     let n_tokens: usize = new
         .iter()
@@ -134,6 +133,7 @@ impl Batch<'_> {
         places: &[usize],
         observer: &mut Observer<'_>,
         shown: Shown<'_>,
+        is_kept: bool,
     ) -> Result<Vec<Value>> {
         let requests: Vec<Request> = places.iter().map(|&at| self.requests[at].clone()).collect();
         observer.places = places.to_vec();
@@ -151,7 +151,7 @@ impl Batch<'_> {
                 "prompt_tokens": output.prompt_len, "nfe": output.nfe, "rows": output.rows,
                 "steps": output.steps, "saved_steps": output.saved_steps,
             });
-            if shown.format == Format::Text && !observer.is_kept {
+            if shown.format == Format::Text && !is_kept {
                 result[SHOWN] = json!(match shown.answer_only {
                     true => &answer.text,
                     false => &answer.whole_text,
@@ -189,51 +189,50 @@ pub(super) fn of_sampler(error: SampleError) -> anyhow::Error {
 }
 
 /// Writes the trace and draws the canvas.
-struct Observer<'a> {
+pub(super) struct Observer<'a> {
     llada: &'a Llada,
-    requests: &'a [Request],
     trace: Option<(PathBuf, BufWriter<File>)>,
     error: Option<std::io::Error>,
-    watch: bool,
+    /// Whether the canvas is drawn.
+    pub(super) watch: bool,
+    /// Whether answers are drawn without their prompts, one after another in the same place.
+    pub(super) answers_alone: bool,
     terminal: Term,
     /// Lines of the picture that the next step draws over.
     drawn_lines: usize,
     /// Time in which nothing was computed, for the eye to follow.
     paused: Duration,
-    /// Of the requests that run, among all.
-    places: Vec<usize>,
-    /// Whether results go to a file.
-    is_kept: bool,
+    /// What the trace calls the requests that run.
+    pub(super) places: Vec<usize>,
 }
 
 impl<'a> Observer<'a> {
-    fn new(llada: &'a Llada, requests: &'a [Request], args: &SamplerArgs) -> Result<Self> {
-        let create = |path: &PathBuf| -> Result<_> {
+    pub(super) fn new(llada: &'a Llada, trace: Option<&Path>, watch: bool) -> Result<Self> {
+        let create = |path: &Path| -> Result<_> {
             let file =
                 File::create(path).with_context(|| format!("creating {}", path.display()))?;
-            Ok((path.clone(), BufWriter::new(file)))
+            Ok((path.to_owned(), BufWriter::new(file)))
         };
         Ok(Self {
             llada,
-            requests,
-            trace: args.trace.as_ref().map(create).transpose()?,
+            trace: trace.map(create).transpose()?,
             error: None,
-            watch: args.watch,
+            watch,
+            answers_alone: false,
             terminal: Term::stderr(),
             drawn_lines: 0,
             paused: Duration::ZERO,
-            places: Vec::new(),
-            is_kept: args.output.is_some(),
+            places: vec![0],
         })
     }
 
-    fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
+    pub(super) fn step(&mut self, event: &StepEvent<'_>) -> ControlFlow<()> {
         let request = self.places[event.request];
         if let Some((_, file)) = &mut self.trace {
             let mut line = trace_line(self.llada, event, request);
             if event.step == 0 {
                 let texts = event.canvas.iter().map(|&id| token_text(self.llada, id));
-                line["prompt_tokens"] = json!(prompt_len(&self.requests[request]));
+                line["prompt_tokens"] = json!(event.settled.start);
                 line["texts"] = texts.collect();
             }
             if let Err(error) = writeln!(file, "{line}") {
@@ -257,23 +256,48 @@ impl<'a> Observer<'a> {
             let is_new = |revealed: &Revealed| revealed.position == position;
             (text, event.revealed.iter().any(is_new))
         };
-        let cells: Vec<(String, bool)> = event.canvas.iter().enumerate().map(cell).collect();
+        let first = match self.answers_alone {
+            true => event.settled.start,
+            false => 0,
+        };
+        let cells = event.canvas.iter().enumerate().skip(first).map(cell);
+        let cells: Vec<(String, bool)> = cells.collect();
         let head = format!("{:>3}/{} ", event.step + 1, event.steps);
-        if !self.terminal.is_term() || request > 0 || event.steps == 0 {
+        let is_another = request > 0 && !self.answers_alone;
+        if !self.terminal.is_term() || is_another || event.steps == 0 {
             let text: String = cells.into_iter().map(|(text, _)| text).collect();
             return note(&format!("{head}{text}"));
         }
-        let (_, columns) = self.terminal.size();
-        let lines = wrap(&head, &cells, usize::from(columns));
+        let (rows, columns) = self.terminal.size();
+        let mut lines = wrap(&head, &cells, usize::from(columns));
+        // What has left the screen can't be drawn over.
+        let hidden = lines.len().saturating_sub(usize::from(rows).max(2) - 1);
+        lines.drain(..hidden);
         let _ = self.terminal.clear_last_lines(self.drawn_lines);
         let _ = self.terminal.write_line(&lines.join("\n"));
-        self.drawn_lines = if event.masked == 0 { 0 } else { lines.len() };
+        let is_last = event.masked == 0 && !self.answers_alone;
+        self.drawn_lines = if is_last { 0 } else { lines.len() };
         std::thread::sleep(PAUSE);
         self.paused += PAUSE;
     }
 
+    /// Takes the picture away.
+    pub(super) fn erase(&mut self) {
+        if self.drawn_lines > 0 {
+            // The terminal may have written what was typed, such as ^C, below it.
+            let _ = self.terminal.clear_line();
+            let _ = self.terminal.clear_last_lines(self.drawn_lines);
+        }
+        self.drawn_lines = 0;
+    }
+
+    /// The time in which nothing was computed since this was asked.
+    pub(super) fn take_paused(&mut self) -> Duration {
+        std::mem::take(&mut self.paused)
+    }
+
     /// Everything is written, or the error says what was not.
-    fn finish(&mut self) -> Result<()> {
+    pub(super) fn finish(&mut self) -> Result<()> {
         if let Some((path, file)) = &mut self.trace {
             let flushed = match self.error.take() {
                 Some(error) => Err(error),
@@ -306,14 +330,6 @@ fn wrap(head: &str, cells: &[(String, bool)], columns: usize) -> Vec<String> {
     }
     lines.push(line);
     lines
-}
-
-/// Tokens of a canvas before those that are written.
-fn prompt_len(request: &Request) -> usize {
-    match &request.task {
-        SampleTask::Generate { prompt, .. } => prompt.len(),
-        SampleTask::Infill { .. } => 0,
-    }
 }
 
 /// The text of one token: □ for the mask, the name of any other special token.

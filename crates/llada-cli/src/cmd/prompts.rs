@@ -4,8 +4,8 @@ use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use llada::Prompt;
-use llada::text::Message;
+use llada::text::{ChatTemplate, Message};
+use llada::{Checkpoint, Prompt};
 
 /// What is given for one answer.
 #[derive(Debug)]
@@ -77,4 +77,25 @@ pub(super) fn read(path: &Path) -> Result<Vec<Given>> {
     }
     anyhow::ensure!(!given.is_empty(), "{name} holds no prompts");
     Ok(given)
+}
+
+/// The chat template of a model: its own, or what `--chat-template` names.
+pub(super) fn chat_template(asked: Option<&str>, checkpoint: &Checkpoint) -> Result<ChatTemplate> {
+    Ok(match asked {
+        None => checkpoint.template()?,
+        Some(file) if Path::new(file).is_file() => checkpoint.template_file(Path::new(file))?,
+        Some(name) => checkpoint.named_template(name)?,
+    })
+}
+
+/// Whether a chat template writes the last of several messages alone, so that the model is shown no
+/// other.
+pub(super) fn reads_last_alone(template: &ChatTemplate, messages: &[Message]) -> Result<bool> {
+    let Some((last, [_, ..])) = messages.split_last() else {
+        return Ok(false);
+    };
+    let whole = template.render(messages, true)?;
+    // A template may refuse a message that stands alone: it reads more than that.
+    let alone = template.render(std::slice::from_ref(last), true);
+    Ok(alone.is_ok_and(|alone| alone == whole))
 }

@@ -10,12 +10,12 @@ use serde_json::json;
 use super::generate::check_ids;
 use super::jobs::{inner, of_text};
 use crate::args::{EstimatorName, Format, ScoreArgs};
-use crate::config::{Misuse, load_checkpoint};
+use crate::config::{Embedded, Misuse, load_checkpoint};
 use crate::output::print;
 
 pub(crate) fn run(args: &ScoreArgs) -> Result<()> {
     let only_ids = args.prompt.is_none() && args.target.is_none();
-    let (llada, _) = load_checkpoint(&args.model, only_ids)?;
+    let (llada, _) = load_checkpoint(&args.model, Embedded::Poems, only_ids)?;
     let (prompt, target) = (
         source(args.prompt.as_deref(), args.prompt_ids.as_deref()),
         source(args.target.as_deref(), args.target_ids.as_deref()),

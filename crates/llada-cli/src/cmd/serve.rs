@@ -164,7 +164,12 @@ fn models(args: &ServeArgs, device: &Device) -> Result<Vec<Model>> {
     let mut models = Vec::new();
     let first = args.model.first().map(|named| named.path.as_path());
     if args.model.is_empty() {
-        models.push(load("poems", None, &[], args.dtype, device)?);
+        for (id, checkpoint) in [
+            ("poems", Checkpoint::embedded()?),
+            ("poems-instruct", Checkpoint::embedded_instruct()?),
+        ] {
+            models.push(serve_checkpoint(id, &checkpoint, args.dtype, device)?);
+        }
     }
     for named in &args.model {
         models.push(load(&named.id, Some(&named.path), &[], args.dtype, device)?);

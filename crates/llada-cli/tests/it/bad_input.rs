@@ -153,8 +153,6 @@ fn wrong_flags() {
         1,
         &["no chat template"],
     );
-    let mut chat = llada(&["generate", "春", "--chat"]);
-    fails(&mut chat, 2, &["embedded", "--model"]);
     let mut score = llada(&["score", "--target", "", "--model"]);
     fails(score.arg(dir), 2, &["target is empty"]);
     let mut score = llada(&["score", "--target", "春", "--estimator", "t", "--model"]);

@@ -5,6 +5,7 @@
 mod adapters;
 mod bad_input;
 mod bench;
+mod chat;
 mod convert;
 mod eval;
 mod gguf;

@@ -69,7 +69,15 @@ impl AdapterConfig {
     /// [`Error::Io`], [`Error::Json`] or [`Error::Adapter`].
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let json = std::fs::read(path).map_err(Error::io("reading", path))?;
-        let json = without_bom(&json);
+        Self::parse(&json, path)
+    }
+
+    /// Reads its bytes; `path` names the file in messages.
+    ///
+    /// # Errors
+    /// [`Error::Json`] or [`Error::Adapter`].
+    pub(crate) fn parse(json: &[u8], path: &Path) -> Result<Self> {
+        let json = without_bom(json);
         let fields: Map<String, Value> = serde_json::from_slice(json)
             .map_err(|error| Error::json(path)(error).or_other(looks_like::JSON, path, json))?;
         let fault = |field: &str, expected: &str| fault(path, field, &fields[field], expected);
