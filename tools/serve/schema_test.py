@@ -31,7 +31,6 @@ def main():
             "--max-examples=40",
             f"--seed={SEED}",
             "--generation-deterministic",
-            "--generation-database=none",
             "--request-timeout=60",
             *flags,
         ]

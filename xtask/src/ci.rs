@@ -90,7 +90,9 @@ fn check_default(sh: &Shell, metadata: &Metadata, with_nextest: bool) -> Result<
         "the default build is without CUDA, MPI, libclang and Python",
         || {
             decoys::check_dependencies(sh)?;
-            Ok(cmd!(sh, "cargo build -p llada-cli").run()?)
+            // Of the whole workspace, as are lint and tests: cargo unites the features of what it is
+            // asked for, and would build the dependencies of a single package once more.
+            Ok(cmd!(sh, "cargo build --workspace --bins").run()?)
         },
     )?;
     run_step(
@@ -101,15 +103,16 @@ fn check_default(sh: &Shell, metadata: &Metadata, with_nextest: bool) -> Result<
 
     let docs = cmd!(sh, "cargo doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings");
     run_step("docs", &docs)?;
-    if metadata.members.iter().any(|member| member.name == "llada") {
-        run_step("doctests", &cmd!(sh, "cargo test --doc -p llada"))?;
-    }
-    for member in &metadata.members {
-        for example in &member.examples {
-            let package = &member.name;
-            let example_run = cmd!(sh, "cargo run --quiet -p {package} --example {example}");
-            run_step(&format!("example {example}"), &example_run)?;
-        }
+    run_step(
+        "doctests",
+        &cmd!(sh, "cargo test --doc --workspace --quiet"),
+    )?;
+    let examples = cmd!(sh, "cargo build --workspace --examples");
+    run_step("build examples", &examples)?;
+    let folder = metadata.target_directory.join("debug/examples");
+    for example in metadata.members.iter().flat_map(|member| &member.examples) {
+        let program = folder.join(example);
+        run_step(&format!("example {example}"), &cmd!(sh, "{program}"))?;
     }
     Ok(())
 }

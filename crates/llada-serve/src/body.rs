@@ -82,9 +82,39 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 
 fn of_json(path: &str, error: &serde_json::Error) -> ApiError {
     let message = error.to_string();
-    if !error.is_data() {
-        return ApiError::body(format!("the body is not JSON: {message}"));
+    if error.is_data() {
+        // The field says where it is.
+        let message = message.split(" at line ").next().unwrap_or_default();
+        return of_field(path, &in_plain_words(message));
     }
+    ApiError::body(format!("the body is not JSON: {message}"))
+}
+
+/// Without the names of Rust's types.
+fn in_plain_words(message: &str) -> String {
+    let words = [
+        ("expected usize", "expected a whole number, 0 or more"),
+        (
+            "expected a nonzero usize",
+            "expected a whole number, 1 or more",
+        ),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected i32", "expected a whole number"),
+        ("expected i64", "expected a whole number"),
+        ("expected f32", "expected a number"),
+        ("expected f64", "expected a number"),
+        ("expected a sequence", "expected a list"),
+        ("expected a map", "expected an object"),
+        ("expected a boolean", "expected true or false"),
+    ];
+    let found = words.iter().find(|(rust, _)| message.ends_with(rust));
+    match found {
+        Some((rust, plain)) => message.replace(rust, plain),
+        None => message.to_owned(),
+    }
+}
+
+fn of_field(path: &str, message: &str) -> ApiError {
     let quoted = |start: &str| {
         let rest = message.strip_prefix(start)?;
         rest.split('`').next().map(str::to_owned)

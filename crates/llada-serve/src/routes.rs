@@ -4,6 +4,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod infill;
 pub(crate) mod likelihood;
+mod logprobs;
 pub(crate) mod models;
 pub(crate) mod tokens;
 

@@ -18,7 +18,11 @@ fn check<T: DeserializeOwned + std::fmt::Debug>(body: &str, param: impl Into<Val
 #[test]
 fn an_error_names_the_field() {
     type Completion = CompletionRequest;
-    check::<Completion>(r#"{"prompt": "a", "n": "two"}"#, "n", "n: invalid type");
+    check::<Completion>(
+        r#"{"prompt": "a", "n": "two"}"#,
+        "n",
+        "n: invalid type: string \"two\", expected a whole number, 0 or more",
+    );
     check::<Completion>(
         r#"{"prompt": "a", "steps": -1}"#,
         "steps",

@@ -1,6 +1,5 @@
 //! `POST /v1/completions`.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use axum::extract::State;
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::logprobs::{Logprobs, PromptScores, logprobs};
 use super::{
     StreamMode, StreamOptions, Texts, Usage, includes_usage, one_length, only_neutral, stops,
 };
@@ -85,17 +85,6 @@ request_body! {
         /// Not used.
         user: Option<String>,
     }
-}
-
-/// Log-probabilities in the form of OpenAI's completions.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct Logprobs {
-    tokens: Vec<String>,
-    /// In nats; the first token of an echoed prompt has none.
-    token_logprobs: Vec<Option<f64>>,
-    top_logprobs: Option<Vec<Option<BTreeMap<String, f64>>>>,
-    /// Where each token begins in the text, in characters.
-    text_offset: Vec<usize>,
 }
 
 /// An answer.
@@ -395,9 +384,6 @@ struct Completion {
     since: Instant,
 }
 
-/// `ln p` of the tokens of a prompt, and the likeliest in the place of each.
-type PromptScores = Vec<(f64, Vec<(u32, f64)>)>;
-
 impl Completion {
     fn model(&self) -> &Model {
         &self.app.models[self.model]
@@ -507,9 +493,10 @@ impl Completion {
                         true => format!("{}{text}", prompt.text),
                         false => text.to_owned(),
                     },
-                    logprobs: self
-                        .logprobs
-                        .map(|n| self.logprobs(n, prompt, score, written)),
+                    logprobs: self.logprobs.map(|n| {
+                        let echo = self.has_echo.then_some((&prompt.ids[..], score));
+                        logprobs(self.model(), n, echo, written)
+                    }),
                     finish_reason: written.map_or("length", |written| written.finish_reason),
                 });
             }
@@ -540,53 +527,6 @@ impl Completion {
             unknown,
             ..Cost::default()
         }
-    }
-
-    /// Log-probabilities of the tokens of a choice.
-    fn logprobs(
-        &self,
-        n: usize,
-        prompt: &Prompt,
-        scores: &PromptScores,
-        written: Option<&Written>,
-    ) -> Logprobs {
-        let mut logprobs = Logprobs {
-            tokens: Vec::new(),
-            token_logprobs: Vec::new(),
-            top_logprobs: (n > 0).then(Vec::new),
-            text_offset: Vec::new(),
-        };
-        let mut offset = 0;
-        let text = |id: u32| self.model().llada.tokenizer.decode(&[id], false);
-        let text = |id: u32| text(id).unwrap_or_default();
-        let mut push = |id: u32, log_p: Option<f64>, top: Option<BTreeMap<String, f64>>| {
-            let token = text(id);
-            logprobs.text_offset.push(offset);
-            offset += token.chars().count();
-            logprobs.tokens.push(token);
-            logprobs.token_logprobs.push(log_p);
-            if let Some(all) = &mut logprobs.top_logprobs {
-                all.push(top);
-            }
-        };
-        if self.has_echo {
-            // The first token has none before it.
-            let scores = std::iter::once(None).chain(scores.iter().map(Some));
-            for (&id, score) in prompt.ids.iter().zip(scores) {
-                let top = score.map(|(_, top)| {
-                    let top = top.iter().map(|&(id, log_p)| (text(id), log_p));
-                    top.collect()
-                });
-                push(id, score.map(|(log_p, _)| *log_p), top);
-            }
-        }
-        if let Some(written) = written {
-            for &(id, log_p) in &written.token_logprobs {
-                let top = BTreeMap::from([(text(id), log_p)]);
-                push(id, Some(log_p), Some(top));
-            }
-        }
-        logprobs
     }
 
     fn stream(self, events: crate::parts::Events, body: &CompletionRequest) -> Response {
