@@ -365,6 +365,15 @@ impl Scoring {
         }
     }
 
+    /// The position whose output is about the token at `position`. Of next tokens it is the one
+    /// before, whatever the predictor says of itself: a trainer measures what it makes of it.
+    fn asked_at(&self, position: usize) -> usize {
+        match self.way {
+            Way::NextToken => position - 1,
+            _ => self.info.position_of(position),
+        }
+    }
+
     /// One call of the predictor: a score for each position of each sequence that is asked about.
     fn ask(&self, predictor: &dyn MaskPredictor, group: &[Shown]) -> Result<Vec<TokenScore>> {
         let mask = self.info.mask_token_id;
@@ -373,7 +382,7 @@ impl Scoring {
         let (mut positions, mut targets) = (Vec::new(), Vec::new());
         for (shown, start) in group.iter().zip(batch.offsets()) {
             for &position in &shown.asked {
-                positions.push(start + self.info.position_of(position));
+                positions.push(start + self.asked_at(position));
                 targets.push(self.sequences[shown.at].0[position]);
             }
         }
