@@ -109,11 +109,14 @@ fn check_default(sh: &Shell, metadata: &Metadata, with_nextest: bool) -> Result<
     )?;
     let examples = cmd!(sh, "cargo build --workspace --examples");
     run_step("build examples", &examples)?;
-    let folder = metadata.target_directory.join("debug/examples");
+    let folder = metadata.target_directory.join("debug");
+    // As cargo does: the library of the software device is there.
+    let libraries = sh.push_env("LD_LIBRARY_PATH", folder.join("deps"));
     for example in metadata.members.iter().flat_map(|member| &member.examples) {
-        let program = folder.join(example);
+        let program = folder.join("examples").join(example);
         run_step(&format!("example {example}"), &cmd!(sh, "{program}"))?;
     }
+    drop(libraries);
     Ok(())
 }
 
