@@ -2,9 +2,9 @@
 //
 //   (y[i], y[i + half]) = (a cos - b sin, b cos + a sin), (a, b) = (x[i], x[i + half])
 //   for every head of every row, with the cosines and sines of the row's position; the inverse,
-//   which is also the gradient, has -sin.
+//   which is also the gradient, has -sin. What a head has beyond 2 half passes.
 //
-// Layout: x, y [rows, heads, 2 half], tables [n_positions, half], positions [rows]; f32, or bf16
+// Layout: x, y [rows, heads, head_dim], tables [n_positions, half], positions [rows]; f32, or bf16
 //   for y of one entry. 128-bit accesses if addresses and widths allow, else single elements.
 // Threads: a block owns a row of x, one after the other. Its threads form rows of `lanes`: a lane
 //   owns pairs of a half, whose cosine and sine it keeps in registers, a row of lanes owns heads.
@@ -53,7 +53,7 @@ template <int N, typename T>
 __device__ __forceinline__ void rope(const LladaRopeArgs& args) {
   const auto body = [&](int64_t row, int head, int64_t i, const float(&cos)[N],
                         const float(&sin)[N]) {
-    const int64_t at = (row * args.heads + head) * 2 * args.half + i;
+    const int64_t at = (row * args.heads + head) * args.head_dim + i;
     float a[N], b[N], signed_sin[N];
     load(args.x + at, a);
     load(args.x + at + args.half, b);
@@ -64,6 +64,19 @@ __device__ __forceinline__ void rope(const LladaRopeArgs& args) {
     store(static_cast<T*>(args.y) + at + args.half, b);
   };
   for_each_pair<N>(args, args.heads, body);
+  // What is not rotated.
+  const int rest = args.head_dim - 2 * args.half;
+  if (rest == 0) return;
+#pragma unroll 1
+  for (int64_t row = blockIdx.x; row < args.rows; row += gridDim.x) {
+#pragma unroll 1
+    for (int i = threadIdx.x; i < args.heads * rest; i += blockDim.x) {
+      const int64_t at = (row * args.heads + i / rest) * args.head_dim + 2 * args.half + i % rest;
+      float x[1];
+      load(args.x + at, x);
+      store(static_cast<T*>(args.y) + at, x);
+    }
+  }
 }
 
 }  // namespace llada
@@ -71,7 +84,7 @@ __device__ __forceinline__ void rope(const LladaRopeArgs& args) {
 extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
     llada_rope_fwd_f32(const LladaRopeArgs args) {
   const bool aligned = llada::aligned128(args.x, args.cos, args.sin, static_cast<float*>(args.y));
-  if (args.half % 4 == 0 && aligned) {
+  if (args.half % 4 == 0 && args.head_dim % 4 == 0 && aligned) {
     llada::rope<4, float>(args);
   } else {
     llada::rope<1, float>(args);
@@ -82,7 +95,7 @@ extern "C" __global__ void __launch_bounds__(LLADA_ELEMENTWISE_THREADS)
     llada_rope_fwd_bf16(const LladaRopeArgs args) {
   const bool aligned =
       llada::aligned128(args.x, args.cos, args.sin, static_cast<LladaBf16*>(args.y));
-  if (args.half % 8 == 0 && aligned) {
+  if (args.half % 8 == 0 && args.head_dim % 8 == 0 && aligned) {
     llada::rope<8, LladaBf16>(args);
   } else {
     llada::rope<1, LladaBf16>(args);

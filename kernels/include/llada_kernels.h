@@ -121,19 +121,21 @@ typedef struct LladaRmsNormBackwardArgs {
   int32_t padding;
 } LladaRmsNormBackwardArgs;
 /* ---- rope.cu ----------------------------------------------------------------------------- */
-/* (y[i], y[i + half]) = (a cos - b sin, b cos + a sin) with (a, b) = (x[i], x[i + half]), for
- * every head of every row; sin is multiplied by sign. */
+/* (y[i], y[i + half]) = (a cos - b sin, b cos + a sin) with (a, b) = (x[i], x[i + half]), for the
+ * first 2 half elements of every head of every row; sin is multiplied by sign. The others stay. */
 typedef struct LladaRopeArgs {
-  LLADA_PTR(const float) x;            /* [rows, heads, 2 half] */
+  LLADA_PTR(const float) x;            /* [rows, heads, head_dim] */
   LLADA_PTR(const float) cos;          /* [n_positions, half] */
   LLADA_PTR(const float) sin;          /* [n_positions, half] */
   LLADA_PTR(const uint32_t) positions; /* [rows] */
-  LLADA_PTR(void) y;                   /* [rows, heads, 2 half], f32 or bf16 by the entry */
+  LLADA_PTR(void) y;                   /* [rows, heads, head_dim], f32 or bf16 by the entry */
   int64_t rows;
   int32_t heads;
   int32_t half;
   float sign;         /* 1, or -1 for the inverse */
   int32_t lanes_log2; /* threads side by side in a half */
+  int32_t head_dim;   /* at least 2 half */
+  int32_t padding;
 } LladaRopeArgs;
 
 /* ---- swiglu.cu --------------------------------------------------------------------------- */
@@ -323,6 +325,8 @@ typedef struct LladaDequantizeArgs {
 #define LLADA_QUANTIZED_THREADS 256
 #define LLADA_QUANTIZED_INT8_SHARED 82944
 #define LLADA_QUANTIZED_INT4_SHARED 76800
+/* ---- moe.cu ------------------------------------------------------------------------------- */
+#include "llada_moe.h"
 /* ---- attention.cu ------------------------------------------------------------------------ */
 /* Threads of a block of the tensor-core kernels, and keys per tile. */
 #define LLADA_ATTENTION_THREADS 128

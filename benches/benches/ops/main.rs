@@ -13,6 +13,7 @@ mod cross_entropy;
 mod embedding;
 mod limit;
 mod matmul;
+mod moe;
 mod muon;
 mod rms_norm;
 mod rope;
@@ -49,7 +50,7 @@ type BenchFn = fn(&mut Bench<'_>, &Shape);
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let ops: [(&str, BenchFn); 11] = [
+    let ops: [(&str, BenchFn); 12] = [
         ("adamw", adamw::bench),
         ("add", add::bench),
         ("attention", attention::bench),
@@ -57,6 +58,7 @@ fn main() {
         ("cross_entropy", cross_entropy::bench),
         ("embedding", embedding::bench),
         ("matmul", matmul::bench),
+        ("moe", moe::bench),
         ("muon", muon::bench),
         ("rms_norm", rms_norm::bench),
         ("rope", rope::bench),

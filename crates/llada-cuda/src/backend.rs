@@ -10,8 +10,8 @@ use llada_tensor::{DType, Precision, Result, Tensor};
 use crate::context::Context;
 use crate::graphs::Graphs;
 use crate::ops::{
-    adamw, add, attention, candidates, cross_entropy, embedding, matmul, quantized, rms_norm, rope,
-    swiglu,
+    adamw, add, attention, candidates, cross_entropy, embedding, matmul, moe, quantized, rms_norm,
+    rope, swiglu,
 };
 
 /// A CUDA device.

@@ -8,6 +8,7 @@ pub(crate) mod cross_entropy;
 pub(crate) mod elementwise;
 pub(crate) mod embedding;
 pub(crate) mod gemm;
+pub(crate) mod moe;
 pub(crate) mod quantized;
 pub(crate) mod remask;
 pub(crate) mod rms_norm;

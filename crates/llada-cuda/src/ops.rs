@@ -12,6 +12,7 @@ pub(crate) mod candidates;
 pub(crate) mod cross_entropy;
 pub(crate) mod embedding;
 pub(crate) mod matmul;
+pub(crate) mod moe;
 pub(crate) mod quantized;
 pub(crate) mod remask;
 pub(crate) mod rms_norm;

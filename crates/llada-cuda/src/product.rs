@@ -1,5 +1,6 @@
 //! One batch of matrix products as data: what ops ask for and [`crate::gemm`] computes.
 
+use llada_kernels::args::{LLADA_GEMM_ADD, LLADA_GEMM_REPLACE, LLADA_GEMM_REPLACE_BF16};
 use llada_tensor::DType;
 
 /// A batch of matrices in device memory; strides in elements, so that a transpose is a pair of
@@ -90,6 +91,16 @@ impl Write {
             true => Self::Add,
             false => Self::Replace,
         }
+    }
+
+    /// As the kernels know it.
+    pub(crate) fn kernel(self) -> i32 {
+        let number = match self {
+            Self::Replace => LLADA_GEMM_REPLACE,
+            Self::Add => LLADA_GEMM_ADD,
+            Self::ReplaceBf16 => LLADA_GEMM_REPLACE_BF16,
+        };
+        number.cast_signed()
     }
 
     /// Type of the output.

@@ -23,6 +23,11 @@ pub const LLADA_QUANTIZED_TILE_N: u32 = 32;
 pub const LLADA_QUANTIZED_THREADS: u32 = 256;
 pub const LLADA_QUANTIZED_INT8_SHARED: u32 = 82944;
 pub const LLADA_QUANTIZED_INT4_SHARED: u32 = 76800;
+pub const LLADA_MOE_THREADS: u32 = 256;
+pub const LLADA_ROUTE_EXPERT_BYTES: u32 = 16;
+pub const LLADA_ROUTE_SOFTMAX: u32 = 0;
+pub const LLADA_ROUTE_GROUPS: u32 = 1;
+pub const LLADA_ROUTE_CAPACITY: u32 = 2;
 pub const LLADA_ATTENTION_THREADS: u32 = 128;
 pub const LLADA_ATTENTION_KEYS: u32 = 64;
 pub const LLADA_ATTENTION_STAGES_D64: u32 = 4;
@@ -373,10 +378,12 @@ pub struct LladaRopeArgs {
     pub half: i32,
     pub sign: f32,
     pub lanes_log2: i32,
+    pub head_dim: i32,
+    pub padding: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LladaRopeArgs"][::std::mem::size_of::<LladaRopeArgs>() - 64usize];
+    ["Size of LladaRopeArgs"][::std::mem::size_of::<LladaRopeArgs>() - 72usize];
     ["Alignment of LladaRopeArgs"][::std::mem::align_of::<LladaRopeArgs>() - 8usize];
     [
         "Offset of field: LladaRopeArgs::x",
@@ -408,6 +415,12 @@ const _: () = {
     [
         "Offset of field: LladaRopeArgs::lanes_log2",
     ][::std::mem::offset_of!(LladaRopeArgs, lanes_log2) - 60usize];
+    [
+        "Offset of field: LladaRopeArgs::head_dim",
+    ][::std::mem::offset_of!(LladaRopeArgs, head_dim) - 64usize];
+    [
+        "Offset of field: LladaRopeArgs::padding",
+    ][::std::mem::offset_of!(LladaRopeArgs, padding) - 68usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
@@ -955,6 +968,378 @@ const _: () = {
     [
         "Offset of field: LladaDequantizeArgs::rows",
     ][::std::mem::offset_of!(LladaDequantizeArgs, rows) - 36usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaRouter {
+    pub rule: i32,
+    pub n_experts: i32,
+    pub k: i32,
+    pub n_group: i32,
+    pub topk_group: i32,
+    pub capacity: i32,
+    pub scale: f32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaRouter"][::std::mem::size_of::<LladaRouter>() - 32usize];
+    ["Alignment of LladaRouter"][::std::mem::align_of::<LladaRouter>() - 4usize];
+    [
+        "Offset of field: LladaRouter::rule",
+    ][::std::mem::offset_of!(LladaRouter, rule) - 0usize];
+    [
+        "Offset of field: LladaRouter::n_experts",
+    ][::std::mem::offset_of!(LladaRouter, n_experts) - 4usize];
+    ["Offset of field: LladaRouter::k"][::std::mem::offset_of!(LladaRouter, k) - 8usize];
+    [
+        "Offset of field: LladaRouter::n_group",
+    ][::std::mem::offset_of!(LladaRouter, n_group) - 12usize];
+    [
+        "Offset of field: LladaRouter::topk_group",
+    ][::std::mem::offset_of!(LladaRouter, topk_group) - 16usize];
+    [
+        "Offset of field: LladaRouter::capacity",
+    ][::std::mem::offset_of!(LladaRouter, capacity) - 20usize];
+    [
+        "Offset of field: LladaRouter::scale",
+    ][::std::mem::offset_of!(LladaRouter, scale) - 24usize];
+    [
+        "Offset of field: LladaRouter::padding",
+    ][::std::mem::offset_of!(LladaRouter, padding) - 28usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaRouteArgs {
+    pub logits: u64,
+    pub bias: u64,
+    pub runs: u64,
+    pub allowed: u64,
+    pub ids: u64,
+    pub weights: u64,
+    pub tokens: i32,
+    pub n_runs: i32,
+    pub router: LladaRouter,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaRouteArgs"][::std::mem::size_of::<LladaRouteArgs>() - 88usize];
+    ["Alignment of LladaRouteArgs"][::std::mem::align_of::<LladaRouteArgs>() - 8usize];
+    [
+        "Offset of field: LladaRouteArgs::logits",
+    ][::std::mem::offset_of!(LladaRouteArgs, logits) - 0usize];
+    [
+        "Offset of field: LladaRouteArgs::bias",
+    ][::std::mem::offset_of!(LladaRouteArgs, bias) - 8usize];
+    [
+        "Offset of field: LladaRouteArgs::runs",
+    ][::std::mem::offset_of!(LladaRouteArgs, runs) - 16usize];
+    [
+        "Offset of field: LladaRouteArgs::allowed",
+    ][::std::mem::offset_of!(LladaRouteArgs, allowed) - 24usize];
+    [
+        "Offset of field: LladaRouteArgs::ids",
+    ][::std::mem::offset_of!(LladaRouteArgs, ids) - 32usize];
+    [
+        "Offset of field: LladaRouteArgs::weights",
+    ][::std::mem::offset_of!(LladaRouteArgs, weights) - 40usize];
+    [
+        "Offset of field: LladaRouteArgs::tokens",
+    ][::std::mem::offset_of!(LladaRouteArgs, tokens) - 48usize];
+    [
+        "Offset of field: LladaRouteArgs::n_runs",
+    ][::std::mem::offset_of!(LladaRouteArgs, n_runs) - 52usize];
+    [
+        "Offset of field: LladaRouteArgs::router",
+    ][::std::mem::offset_of!(LladaRouteArgs, router) - 56usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaRouteBackwardArgs {
+    pub logits: u64,
+    pub ids: u64,
+    pub dweights: u64,
+    pub dlogits: u64,
+    pub tokens: i32,
+    pub padding: i32,
+    pub router: LladaRouter,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaRouteBackwardArgs",
+    ][::std::mem::size_of::<LladaRouteBackwardArgs>() - 72usize];
+    [
+        "Alignment of LladaRouteBackwardArgs",
+    ][::std::mem::align_of::<LladaRouteBackwardArgs>() - 8usize];
+    [
+        "Offset of field: LladaRouteBackwardArgs::logits",
+    ][::std::mem::offset_of!(LladaRouteBackwardArgs, logits) - 0usize];
+    [
+        "Offset of field: LladaRouteBackwardArgs::ids",
+    ][::std::mem::offset_of!(LladaRouteBackwardArgs, ids) - 8usize];
+    [
+        "Offset of field: LladaRouteBackwardArgs::dweights",
+    ][::std::mem::offset_of!(LladaRouteBackwardArgs, dweights) - 16usize];
+    [
+        "Offset of field: LladaRouteBackwardArgs::dlogits",
+    ][::std::mem::offset_of!(LladaRouteBackwardArgs, dlogits) - 24usize];
+    [
+        "Offset of field: LladaRouteBackwardArgs::tokens",
+    ][::std::mem::offset_of!(LladaRouteBackwardArgs, tokens) - 32usize];
+    [
+        "Offset of field: LladaRouteBackwardArgs::padding",
+    ][::std::mem::offset_of!(LladaRouteBackwardArgs, padding) - 36usize];
+    [
+        "Offset of field: LladaRouteBackwardArgs::router",
+    ][::std::mem::offset_of!(LladaRouteBackwardArgs, router) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaMoeTables {
+    pub offsets: u64,
+    pub tile_starts: u64,
+    pub n_experts: i32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaMoeTables"][::std::mem::size_of::<LladaMoeTables>() - 24usize];
+    ["Alignment of LladaMoeTables"][::std::mem::align_of::<LladaMoeTables>() - 8usize];
+    [
+        "Offset of field: LladaMoeTables::offsets",
+    ][::std::mem::offset_of!(LladaMoeTables, offsets) - 0usize];
+    [
+        "Offset of field: LladaMoeTables::tile_starts",
+    ][::std::mem::offset_of!(LladaMoeTables, tile_starts) - 8usize];
+    [
+        "Offset of field: LladaMoeTables::n_experts",
+    ][::std::mem::offset_of!(LladaMoeTables, n_experts) - 16usize];
+    [
+        "Offset of field: LladaMoeTables::padding",
+    ][::std::mem::offset_of!(LladaMoeTables, padding) - 20usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaMoeGroupArgs {
+    pub ids: u64,
+    pub counts: u64,
+    pub rows: u64,
+    pub row_tokens: u64,
+    pub tables: LladaMoeTables,
+    pub pairs: i32,
+    pub k: i32,
+    pub tile: i32,
+    pub padding: i32,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaMoeGroupArgs"][::std::mem::size_of::<LladaMoeGroupArgs>() - 72usize];
+    [
+        "Alignment of LladaMoeGroupArgs",
+    ][::std::mem::align_of::<LladaMoeGroupArgs>() - 8usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::ids",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, ids) - 0usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::counts",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, counts) - 8usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::rows",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, rows) - 16usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::row_tokens",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, row_tokens) - 24usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::tables",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, tables) - 32usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::pairs",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, pairs) - 56usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::k",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, k) - 60usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::tile",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, tile) - 64usize];
+    [
+        "Offset of field: LladaMoeGroupArgs::padding",
+    ][::std::mem::offset_of!(LladaMoeGroupArgs, padding) - 68usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaMoeGatherArgs {
+    pub x: u64,
+    pub row_tokens: u64,
+    pub y: u64,
+    pub rows: i64,
+    pub words: i64,
+    pub x_row_words: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaMoeGatherArgs",
+    ][::std::mem::size_of::<LladaMoeGatherArgs>() - 48usize];
+    [
+        "Alignment of LladaMoeGatherArgs",
+    ][::std::mem::align_of::<LladaMoeGatherArgs>() - 8usize];
+    [
+        "Offset of field: LladaMoeGatherArgs::x",
+    ][::std::mem::offset_of!(LladaMoeGatherArgs, x) - 0usize];
+    [
+        "Offset of field: LladaMoeGatherArgs::row_tokens",
+    ][::std::mem::offset_of!(LladaMoeGatherArgs, row_tokens) - 8usize];
+    [
+        "Offset of field: LladaMoeGatherArgs::y",
+    ][::std::mem::offset_of!(LladaMoeGatherArgs, y) - 16usize];
+    [
+        "Offset of field: LladaMoeGatherArgs::rows",
+    ][::std::mem::offset_of!(LladaMoeGatherArgs, rows) - 24usize];
+    [
+        "Offset of field: LladaMoeGatherArgs::words",
+    ][::std::mem::offset_of!(LladaMoeGatherArgs, words) - 32usize];
+    [
+        "Offset of field: LladaMoeGatherArgs::x_row_words",
+    ][::std::mem::offset_of!(LladaMoeGatherArgs, x_row_words) - 40usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaMoeCombineArgs {
+    pub x: u64,
+    pub rows: u64,
+    pub weights: u64,
+    pub y: u64,
+    pub tokens: i64,
+    pub d: i64,
+    pub k: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaMoeCombineArgs",
+    ][::std::mem::size_of::<LladaMoeCombineArgs>() - 56usize];
+    [
+        "Alignment of LladaMoeCombineArgs",
+    ][::std::mem::align_of::<LladaMoeCombineArgs>() - 8usize];
+    [
+        "Offset of field: LladaMoeCombineArgs::x",
+    ][::std::mem::offset_of!(LladaMoeCombineArgs, x) - 0usize];
+    [
+        "Offset of field: LladaMoeCombineArgs::rows",
+    ][::std::mem::offset_of!(LladaMoeCombineArgs, rows) - 8usize];
+    [
+        "Offset of field: LladaMoeCombineArgs::weights",
+    ][::std::mem::offset_of!(LladaMoeCombineArgs, weights) - 16usize];
+    [
+        "Offset of field: LladaMoeCombineArgs::y",
+    ][::std::mem::offset_of!(LladaMoeCombineArgs, y) - 24usize];
+    [
+        "Offset of field: LladaMoeCombineArgs::tokens",
+    ][::std::mem::offset_of!(LladaMoeCombineArgs, tokens) - 32usize];
+    [
+        "Offset of field: LladaMoeCombineArgs::d",
+    ][::std::mem::offset_of!(LladaMoeCombineArgs, d) - 40usize];
+    [
+        "Offset of field: LladaMoeCombineArgs::k",
+    ][::std::mem::offset_of!(LladaMoeCombineArgs, k) - 48usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaMoeGemmArgs {
+    pub gemm: LladaGemmArgs,
+    pub tables: LladaMoeTables,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of LladaMoeGemmArgs"][::std::mem::size_of::<LladaMoeGemmArgs>() - 136usize];
+    [
+        "Alignment of LladaMoeGemmArgs",
+    ][::std::mem::align_of::<LladaMoeGemmArgs>() - 8usize];
+    [
+        "Offset of field: LladaMoeGemmArgs::gemm",
+    ][::std::mem::offset_of!(LladaMoeGemmArgs, gemm) - 0usize];
+    [
+        "Offset of field: LladaMoeGemmArgs::tables",
+    ][::std::mem::offset_of!(LladaMoeGemmArgs, tables) - 112usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaMoeQuantizedArgs {
+    pub matmul: LladaQuantizedMatmulArgs,
+    pub tables: LladaMoeTables,
+    pub expert_rows: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaMoeQuantizedArgs",
+    ][::std::mem::size_of::<LladaMoeQuantizedArgs>() - 104usize];
+    [
+        "Alignment of LladaMoeQuantizedArgs",
+    ][::std::mem::align_of::<LladaMoeQuantizedArgs>() - 8usize];
+    [
+        "Offset of field: LladaMoeQuantizedArgs::matmul",
+    ][::std::mem::offset_of!(LladaMoeQuantizedArgs, matmul) - 0usize];
+    [
+        "Offset of field: LladaMoeQuantizedArgs::tables",
+    ][::std::mem::offset_of!(LladaMoeQuantizedArgs, tables) - 72usize];
+    [
+        "Offset of field: LladaMoeQuantizedArgs::expert_rows",
+    ][::std::mem::offset_of!(LladaMoeQuantizedArgs, expert_rows) - 96usize];
+};
+#[repr(C)]
+#[derive(Debug, Default, Copy, Clone)]
+pub struct LladaMoeBackwardArgs {
+    pub gate: u64,
+    pub up: u64,
+    pub weights: u64,
+    pub rows: u64,
+    pub dh: u64,
+    pub dgate: u64,
+    pub dup: u64,
+    pub weighted: u64,
+    pub dweights: u64,
+    pub f: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    [
+        "Size of LladaMoeBackwardArgs",
+    ][::std::mem::size_of::<LladaMoeBackwardArgs>() - 80usize];
+    [
+        "Alignment of LladaMoeBackwardArgs",
+    ][::std::mem::align_of::<LladaMoeBackwardArgs>() - 8usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::gate",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, gate) - 0usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::up",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, up) - 8usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::weights",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, weights) - 16usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::rows",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, rows) - 24usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::dh",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, dh) - 32usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::dgate",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, dgate) - 40usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::dup",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, dup) - 48usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::weighted",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, weighted) - 56usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::dweights",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, dweights) - 64usize];
+    [
+        "Offset of field: LladaMoeBackwardArgs::f",
+    ][::std::mem::offset_of!(LladaMoeBackwardArgs, f) - 72usize];
 };
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]

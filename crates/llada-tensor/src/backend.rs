@@ -17,6 +17,10 @@ pub use crate::ops::attention::{AttentionArgs, AttentionBackwardArgs, AttentionS
 pub use crate::ops::candidates::{Candidate, CandidateArgs, Noise};
 pub use crate::ops::cross_entropy::{CrossEntropyArgs, CrossEntropyBackwardArgs};
 pub use crate::ops::matmul::{MatmulArgs, Rhs};
+pub use crate::ops::moe::{
+    ExpertGradientArgs, ExpertRows, ExpertWeights, ExpertsArgs, ExpertsBackwardArgs, RouteArgs,
+    RouteBackwardArgs, Router, RouterRule,
+};
 pub use crate::ops::rms_norm::{RmsNormArgs, RmsNormBackwardArgs};
 pub use crate::ops::rope::RopeArgs;
 pub use crate::ops::swiglu::{SwigluArgs, SwigluBackwardArgs};
@@ -198,6 +202,59 @@ pub trait Backend: Any + Send + Sync {
     /// # Errors
     /// If an operand is in an unsupported layout.
     fn swiglu_backward(&self, args: SwigluBackwardArgs<'_>) -> Result<()>;
+
+    /// Packs a weight `[N, K]` of each of `E` experts, `shape` being `[E, N, K]`. As
+    /// [`Self::pack`], for rows of the stack `[E * N, K]`; only [`Self::experts`] takes it.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    fn pack_experts(
+        &self,
+        shape: [usize; 3],
+        precision: Precision,
+        fill: FillRows<'_>,
+    ) -> Result<Arc<dyn PackedWeight>>;
+
+    /// [`Self::pack_experts`] for weights whose codes are known.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    fn pack_expert_codes(
+        &self,
+        shape: [usize; 3],
+        precision: Precision,
+        fill: FillCodes<'_>,
+    ) -> Result<Arc<dyn PackedWeight>>;
+
+    /// Chooses the experts of each token.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn route(&self, args: RouteArgs<'_>) -> Result<()>;
+
+    /// Gradient of [`Backend::route`].
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn route_backward(&self, args: RouteBackwardArgs<'_>) -> Result<()>;
+
+    /// The weighted sum of the experts of each token.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout, or packed for another backend or precision.
+    fn experts(&self, args: ExpertsArgs<'_>) -> Result<()>;
+
+    /// Gradient of [`Backend::experts`], but for the experts' weights.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn experts_backward(&self, args: ExpertsBackwardArgs<'_>) -> Result<()>;
+
+    /// `dw[e] += sum_r dy[r]ᵀ x[r]` over the rows of each expert: the gradient of a weight.
+    ///
+    /// # Errors
+    /// If an operand is in an unsupported layout.
+    fn expert_gradient(&self, args: ExpertGradientArgs<'_>) -> Result<()>;
 
     /// LM head fused with cross-entropy, in tiles over the vocabulary.
     ///

@@ -14,6 +14,7 @@ mod cross_entropy;
 mod embedding;
 pub(crate) mod level;
 mod matmul;
+mod moe;
 mod panels;
 mod peak;
 mod quantized;

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use crate::backend::{AttentionShape, PackedWeight};
 use crate::ops::matmul::linear_each;
+use crate::ops::moe::{Router, Routes};
 use crate::ops::rope::RopeTable;
-use crate::{DType, Error, Result, Tape, Var};
+use crate::{DType, Error, Precision, Result, Tape, Tensor, Var};
 
 /// Root-mean-square normalization.
 #[derive(Debug, Clone)]
@@ -33,7 +34,7 @@ pub struct Linear<'a> {
     pub adapter: Option<Adapter>,
 }
 
-/// The weight `[N, K]` of a linear layer.
+/// The weight `[N, K]` of a linear layer, or `[E, N, K]` of one of each expert.
 #[derive(Debug, Clone)]
 pub enum Weight<'a> {
     /// A value of the tape.
@@ -53,6 +54,23 @@ pub struct Adapter {
     pub b: Var,
     /// Factor on the product.
     pub scale: f32,
+}
+
+/// A mixture of experts, in the place of a gated network.
+#[derive(Debug, Clone)]
+pub struct Moe<'a> {
+    /// Of the router, `[E, D]`; if it is packed, in [`Precision::F32`].
+    pub gate: Weight<'a>,
+    /// Of the router, `[E]`.
+    pub bias: Option<Tensor>,
+    /// How experts are chosen.
+    pub router: Router,
+    /// Boundaries `[R + 1]` of the runs of [`crate::ops::moe::RouterRule::Capacity`].
+    pub runs: &'a [usize],
+    /// Gate and up `[E, F, D]`, down `[E, D, F]`.
+    pub experts: [Weight<'a>; 3],
+    /// Gate, up and down of an expert that every token takes, with weight one.
+    pub shared: Option<[&'a Linear<'a>; 3]>,
 }
 
 impl Tape {
@@ -117,6 +135,11 @@ impl Tape {
         [gate, up, down]: [&Linear<'_>; 3],
     ) -> Result<Var> {
         let h = self.norm_operand(x, norm)?;
+        self.swiglu_layers(&h, [gate, up, down])
+    }
+
+    /// [`Self::swiglu_mlp`] of an input that is normalized already.
+    fn swiglu_layers(&mut self, h: &Var, [gate, up, down]: [&Linear<'_>; 3]) -> Result<Var> {
         let is_product = |layer: &Linear<'_>| {
             let is_trained = matches!(&layer.weight, Weight::Tensor(w) if w.needs_grad());
             is_trained && layer.bias.is_none() && layer.adapter.is_none()
@@ -125,13 +148,42 @@ impl Tape {
             true => self.device().backend().operand_dtype(self.precision()),
             false => DType::F32,
         };
-        let [gate, up] = self.linear_layers(&h, [gate, up], dtype)?; // [T, F]
+        let [gate, up] = self.linear_layers(h, [gate, up], dtype)?; // [T, F]
         let dtype = match (gate.value().dtype(), gate.value().shape()) {
             (DType::F32, &[_, width]) => self.operand_dtype(width),
             (dtype, _) => dtype,
         };
         let h = self.swiglu_to(&gate, &up, dtype)?;
         self.linear_layer(&h, down)
+    }
+
+    /// A mixture of experts over the last axis of a normalized input: with `h = norm(x)`, the sum of
+    /// [`Self::experts`] of `h` and of the shared expert, and the routes that were taken.
+    ///
+    /// - `x`: `[T, D]`; returns `[T, D]`.
+    /// - The product of the router is `f32` whatever the tape's precision.
+    ///
+    /// # Errors
+    /// As [`Self::norm`], [`Self::route`], [`Self::experts`] and [`Self::swiglu_mlp`].
+    ///
+    /// Source: the published code of LLaDA-MoE and of LLaDA2.0.
+    pub fn moe_mlp(&mut self, x: &Var, norm: &Norm, moe: &Moe<'_>) -> Result<(Var, Routes)> {
+        let h = self.norm(x, norm)?;
+        let logits = match &moe.gate {
+            Weight::Packed(gate) => {
+                let [logits] = linear_each(h.value(), [gate], Precision::F32)?;
+                Var::constant(logits)
+            }
+            Weight::Tensor(gate) => self.linear_in(&h, gate, Precision::F32, DType::F32)?,
+        };
+        let routes = self.route(&logits, moe.bias.as_ref(), &moe.router, moe.runs)?;
+        let h = self.operand(&h)?;
+        let mut y = self.experts(&h, &routes, moe.experts.each_ref())?;
+        if let Some(layers) = moe.shared {
+            let shared = self.swiglu_layers(&h, layers)?;
+            y = self.add(&y, &shared)?;
+        }
+        Ok((y, routes))
     }
 
     /// Attention of queries and keys that are rotated by their positions first: [`Self::rope`],

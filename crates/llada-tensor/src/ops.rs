@@ -8,6 +8,7 @@ pub mod candidates;
 pub mod cross_entropy;
 pub mod embedding;
 pub mod matmul;
+pub mod moe;
 pub mod muon;
 pub mod rms_norm;
 pub mod rope;

@@ -79,7 +79,7 @@ pub fn pack_codes(
     device.backend().pack_codes(shape, precision, fill)
 }
 
-fn expect_codes(op: &'static str, precision: Precision) -> Result<()> {
+pub(crate) fn expect_codes(op: &'static str, precision: Precision) -> Result<()> {
     let what = "only weights of integers have codes";
     let is_integer = precision.is_integer().then_some(());
     is_integer.ok_or(Error::InvalidArgument { op, what })

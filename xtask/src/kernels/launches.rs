@@ -34,7 +34,12 @@ const DYNAMIC_SHARED: &[(&str, u32)] = &[
     ("llada_cross_entropy_fwd_logits_f32", 16 * 132 * 4),
     // `LLADA_QUANTIZED_INT8_SHARED` and `_INT4_SHARED`.
     ("llada_quantized_matmul_fwd_int8", 82_944),
-    ("llada_quantized_matmul_fwd_int4", 76_032),
+    ("llada_quantized_matmul_fwd_int4", 76_800),
+    // Scores of a warp's token, for 16 warps of up to 64 experts.
+    ("llada_route_*", 16 * 256),
+    // As of the dense products.
+    ("llada_moe_quantized_fwd_int8", 82_944),
+    ("llada_moe_quantized_fwd_int4", 76_800),
 ];
 
 /// Dynamic shared memory of an entry, if the table has it.

@@ -55,16 +55,6 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
         reason: "says which estimates have a standard error, for programs",
     },
     Exception {
-        name: "reverse",
-        package: "llada-sample",
-        reason: "the settings of the paper's own process, for programs",
-    },
-    Exception {
-        name: "reshape",
-        package: "llada-tensor",
-        reason: "a view that tensors have, though no model needs it",
-    },
-    Exception {
         name: "decode_until",
         package: "llada-text",
         reason: "it is the reference's `generate_until`, which a golden records",

@@ -1,9 +1,6 @@
 //! Products by the kernels of `/kernels/gemm.cu`, and the scales of columns that a library lacks.
 
-use llada_kernels::args::{
-    LLADA_GEMM_ADD, LLADA_GEMM_REPLACE, LLADA_GEMM_REPLACE_BF16, LladaGemmArgs,
-    LladaScaleColumnsArgs,
-};
+use llada_kernels::args::{LladaGemmArgs, LladaScaleColumnsArgs};
 use llada_tensor::{DType, Error, Result};
 
 use crate::context::{Context, Gemm};
@@ -55,12 +52,7 @@ fn kernel_args(args: &GemmArgs, first: usize) -> Result<LladaGemmArgs> {
         m: narrow(OP, args.m)?,
         n: narrow(OP, args.n)?,
         k: narrow(OP, args.k)?,
-        output: match args.write {
-            Write::Replace => LLADA_GEMM_REPLACE,
-            Write::Add => LLADA_GEMM_ADD,
-            Write::ReplaceBf16 => LLADA_GEMM_REPLACE_BF16,
-        }
-        .cast_signed(),
+        output: args.write.kernel(),
     })
 }
 

@@ -304,24 +304,46 @@ pub(crate) fn multiply_batch(
 /// See [`llada_tensor::backend::Backend::pack`].
 pub(crate) fn pack(
     cx: &Context,
-    shape: [usize; 2],
+    [n, k]: [usize; 2],
+    precision: Precision,
+    fill: FillRows<'_>,
+) -> Result<Arc<dyn PackedWeight>> {
+    pack_stack(cx, [1, n, k], precision, fill)
+}
+
+/// See [`llada_tensor::backend::Backend::pack_experts`].
+pub(crate) fn pack_stack(
+    cx: &Context,
+    [experts, n, k]: [usize; 3],
     precision: Precision,
     fill: FillRows<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
     let form = match precision {
-        Precision::F32 | Precision::Bf16 => weight::pack_values(cx, shape, precision, fill)?,
+        Precision::F32 | Precision::Bf16 => {
+            weight::pack_values(cx, [experts * n, k], precision, fill)?
+        }
         Precision::Int8 | Precision::Int4 => {
             let values = Source::Values(fill);
-            Form::Codes(quantized::pack(cx, shape, precision, values)?)
+            Form::Codes(quantized::pack(cx, [experts, n, k], precision, values)?)
         }
     };
-    Ok(Arc::new(CudaWeight::new(cx, shape, form)))
+    Ok(Arc::new(CudaWeight::new(cx, [experts, n, k], form)))
 }
 
 /// See [`llada_tensor::backend::Backend::pack_codes`].
 pub(crate) fn pack_codes(
     cx: &Context,
-    shape: [usize; 2],
+    [n, k]: [usize; 2],
+    precision: Precision,
+    fill: FillCodes<'_>,
+) -> Result<Arc<dyn PackedWeight>> {
+    pack_code_stack(cx, [1, n, k], precision, fill)
+}
+
+/// See [`llada_tensor::backend::Backend::pack_expert_codes`].
+pub(crate) fn pack_code_stack(
+    cx: &Context,
+    shape: [usize; 3],
     precision: Precision,
     fill: FillCodes<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {

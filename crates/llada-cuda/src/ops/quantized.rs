@@ -70,6 +70,18 @@ pub(crate) fn rotate(cx: &Context, x: &Matrices) -> Result<Rotated> {
     Ok(Rotated { memory, m, steps })
 }
 
+impl Rotated {
+    /// Address of the first row, and elements of a row.
+    pub(crate) fn rows(&self) -> (u64, usize) {
+        (self.memory.pointer(), self.steps * STEP)
+    }
+
+    /// What the rows are in.
+    pub(crate) fn into_memory(self) -> Scratch {
+        self.memory
+    }
+}
+
 impl PackedCodes {
     /// Memory for the codes of a weight.
     fn new(cx: &Context, bits: Bits, [n, k]: [usize; 2]) -> Result<Self> {
@@ -86,6 +98,14 @@ impl PackedCodes {
             multipliers,
             scales: cx.scratch(n * size_of::<f32>())?,
         })
+    }
+
+    /// As kernels see it: the codes, and the scales of rows.
+    ///
+    /// # Errors
+    /// If it is too large.
+    pub(crate) fn operand(&self) -> Result<(Bits, LladaPackedCodes, u64)> {
+        Ok((self.bits, self.starting_at(0)?, self.scales_from(0)))
     }
 
     /// Bytes in memory.
@@ -186,6 +206,14 @@ impl PackedCodes {
     }
 }
 
+/// Packed rows from one expert to the next.
+pub(crate) fn expert_rows(experts: usize, n: usize) -> usize {
+    match experts {
+        1 => n,
+        _ => n.next_multiple_of(TILE_N),
+    }
+}
+
 /// What is packed.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
@@ -195,13 +223,14 @@ pub(crate) enum Source<'a> {
     Codes(FillCodes<'a>),
 }
 
-/// Packs a weight of integers, some MiB at a time.
+/// Packs a weight of integers, or that of each of several experts, some MiB at a time. The packed rows
+/// of each of several experts are filled up to whole tiles.
 ///
 /// # Errors
 /// If there is no memory, or the device fails.
 pub(crate) fn pack(
     cx: &Context,
-    [n, k]: [usize; 2],
+    [experts, n, k]: [usize; 3],
     precision: Precision,
     source: Source<'_>,
 ) -> Result<PackedCodes> {
@@ -209,18 +238,28 @@ pub(crate) fn pack(
         Precision::Int4 => Bits::Four,
         _ => Bits::Eight,
     };
-    let mut packed = PackedCodes::new(cx, bits, [n, k])?;
+    let expert_rows = expert_rows(experts, n);
+    let mut packed = PackedCodes::new(cx, bits, [experts * expert_rows, k])?;
     let (row_codes, row_groups) = (padded(k), groups(precision, k));
     let (mut values, mut codes, mut multipliers) = (Vec::new(), Vec::new(), Vec::new());
-    let mut scales = vec![0.0_f32; n];
+    let mut scales = vec![0.0_f32; experts * expert_rows];
     let mut staging: Option<[Memory; 2]> = None;
-    for rows in pieces(n, row_codes * size_of::<f32>()) {
+    let of_each = |e: usize| {
+        let pieces = pieces(n, row_codes * size_of::<f32>());
+        pieces.map(move |rows| {
+            (
+                e * expert_rows + rows.start,
+                e * n + rows.start..e * n + rows.end,
+            )
+        })
+    };
+    for (first_row, rows) in (0..experts).flat_map(of_each) {
         codes.resize(rows.len() * row_codes, 0_i8);
         multipliers.resize(rows.len() * row_groups, 0_i8);
         let out = RowCodes {
             codes: &mut codes,
             multipliers: &mut multipliers,
-            scales: &mut scales[rows.clone()],
+            scales: &mut scales[first_row..first_row + rows.len()],
         };
         match source {
             Source::Codes(fill) => fill(rows.clone(), out),
@@ -241,7 +280,7 @@ pub(crate) fn pack(
             codes: staged_codes.pointer(),
             multipliers: staged_multipliers.pointer(),
             packed: packed.starting_at(0)?,
-            first_row: narrow(OP, rows.start)?,
+            first_row: narrow(OP, first_row)?,
             rows: narrow(OP, rows.len())?,
             k: narrow(OP, row_codes)?,
             padding: 0,

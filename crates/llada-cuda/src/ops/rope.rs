@@ -15,7 +15,7 @@ pub(crate) fn rope(cx: &Context, args: RopeArgs<'_>) -> Result<()> {
     let op = "rope";
     let table = args.table;
     let ([rows, width], [_, half]) = (args.x.matrix_shape(op)?, table.cos.matrix_shape(op)?);
-    let heads = width.checked_div(2 * half).unwrap_or(0);
+    let heads = width.checked_div(table.head_dim).unwrap_or(0);
     let entry = match args.y.dtype() {
         DType::F32 => "llada_rope_fwd_f32",
         DType::Bf16 => "llada_rope_fwd_bf16",
@@ -33,6 +33,8 @@ pub(crate) fn rope(cx: &Context, args: RopeArgs<'_>) -> Result<()> {
         half: narrow(op, half)?,
         sign: if args.inverse { -1.0 } else { 1.0 },
         lanes_log2: tiles.lanes_log2,
+        head_dim: narrow(op, table.head_dim)?,
+        padding: 0,
     };
     cx.launch(IMAGE, entry, tiles.plan, &kernel_args)
 }

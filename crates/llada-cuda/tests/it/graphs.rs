@@ -22,7 +22,7 @@ unsafe extern "C" {
 }
 
 /// How often this thread has called a function of the driver; a real one does not tell.
-fn calls(name: &CStr) -> Option<u64> {
+pub(crate) fn calls(name: &CStr) -> Option<u64> {
     // SAFETY: strings that end with a zero byte; the library stays loaded.
     let found = unsafe { dlsym(dlopen(c"libcuda.so".as_ptr(), 1), c"ptxsim_calls".as_ptr()) };
     if found.is_null() {

@@ -14,6 +14,7 @@ mod embedding;
 mod graphs;
 mod images;
 mod matmul;
+mod moe;
 mod quantized;
 mod rms_norm;
 mod rope;

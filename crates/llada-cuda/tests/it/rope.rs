@@ -2,7 +2,7 @@
 
 use llada_tensor::backend::RopeArgs;
 use llada_tensor::ops::rope::RopeTable;
-use llada_tensor::{DType, Device, Philox, Stream, Tensor};
+use llada_tensor::{DType, Philox, Stream, Tensor};
 
 use crate::bounds::{misaligned, output, same_bits};
 use crate::support::{cpu, cuda, values};
@@ -15,16 +15,17 @@ fn positions(n: usize) -> Vec<u32> {
     (0..n).map(|i| u32::try_from(at(i)).unwrap()).collect()
 }
 
-fn table(device: &Device, half: usize) -> RopeTable {
-    RopeTable::new(device, POSITIONS, 2 * half, 10_000.0).unwrap()
+fn rotate(x: &Tensor, half: usize, inverse: bool) -> Vec<f32> {
+    rotate_first(x, [2 * half, 2 * half], inverse)
 }
 
-fn rotate(x: &Tensor, half: usize, inverse: bool) -> Vec<f32> {
+fn rotate_first(x: &Tensor, rotary_and_head_dim: [usize; 2], inverse: bool) -> Vec<f32> {
     let device = x.device();
     let mut y = output(device, DType::F32, x.shape());
+    let table = RopeTable::partial(device, POSITIONS, rotary_and_head_dim, 10_000.0).unwrap();
     let args = RopeArgs {
         x,
-        table: &table(device, half),
+        table: &table,
         positions: &positions(x.shape()[0]),
         inverse,
         y: &mut y,
@@ -60,6 +61,27 @@ fn rotations_are_those_of_the_scalar_code() {
     check(2, 1, 1100);
     check(2, 40, 64);
     check(1, 300, 2);
+}
+
+#[test]
+fn what_is_not_rotated_passes() {
+    let Some(cuda) = cuda() else { return };
+    for (rows, heads, sizes) in [
+        (5, 3, [16, 32]),
+        (2, 40, [64, 128]),
+        (3, 2, [6, 9]),
+        (1, 1, [2, 70]),
+    ] {
+        let width = heads * sizes[1];
+        let x = values(1, rows * width);
+        for inverse in [false, true] {
+            let [got, expected] = [&cuda, &cpu()].map(|device| {
+                let x = Tensor::from_f32(device, &[rows, width], &x).unwrap();
+                rotate_first(&x, sizes, inverse)
+            });
+            same_bits(&format!("{rows}x{heads}x{sizes:?}"), &got, &expected);
+        }
+    }
 }
 
 #[test]

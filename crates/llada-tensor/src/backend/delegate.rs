@@ -49,6 +49,21 @@ macro_rules! delegate_ops {
         attention::attention_backward(args: $crate::backend::AttentionBackwardArgs<'_>) -> ();
         swiglu::swiglu(args: $crate::backend::SwigluArgs<'_>) -> ();
         swiglu::swiglu_backward(args: $crate::backend::SwigluBackwardArgs<'_>) -> ();
+        moe::pack_experts(
+            shape: [usize; 3],
+            precision: $crate::Precision,
+            fill: $crate::backend::FillRows<'_>
+        ) -> std::sync::Arc<dyn $crate::backend::PackedWeight>;
+        moe::pack_expert_codes(
+            shape: [usize; 3],
+            precision: $crate::Precision,
+            fill: $crate::backend::FillCodes<'_>
+        ) -> std::sync::Arc<dyn $crate::backend::PackedWeight>;
+        moe::route(args: $crate::backend::RouteArgs<'_>) -> ();
+        moe::route_backward(args: $crate::backend::RouteBackwardArgs<'_>) -> ();
+        moe::experts(args: $crate::backend::ExpertsArgs<'_>) -> ();
+        moe::experts_backward(args: $crate::backend::ExpertsBackwardArgs<'_>) -> ();
+        moe::expert_gradient(args: $crate::backend::ExpertGradientArgs<'_>) -> ();
         cross_entropy::cross_entropy(args: $crate::backend::CrossEntropyArgs<'_>) -> ();
         cross_entropy::cross_entropy_backward(
             args: $crate::backend::CrossEntropyBackwardArgs<'_>

@@ -195,7 +195,16 @@ fn product<S: Simd>(
                     k_stride: a_k,
                 };
                 let c = c.as_mut_ptr().add(i * ldc + j);
-                block(s, a, b.as_ptr().add(j), ldb, k, c, ldc, accumulate);
+                block(
+                    s,
+                    [S::BLOCK_ROWS, k],
+                    a,
+                    b.as_ptr().add(j),
+                    ldb,
+                    c,
+                    ldc,
+                    accumulate,
+                );
             }
         }
     }

@@ -11,25 +11,29 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::context::Context;
-use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels, pack_rows};
+use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels, pack_rows, panel_rows};
 use super::quantized::{self, QuantizedWeight};
-use super::tasks::{Task, TaskGrid};
+use super::tasks::{Part, Task, TaskGrid};
 use super::workers::Shared;
 use crate::backend::{FillCodes, FillRows, MatmulArgs, PackedWeight, Rhs};
 use crate::storage::Buffer;
 use crate::{DType, Error, Precision, Result, Tensor};
 
-/// A weight in panels.
+/// A weight in panels, or the weights of several experts, each of which begins a panel.
 #[derive(Debug)]
-struct CpuPacked {
-    kind: Kind,
-    layout: Layout,
-    panels: Buffer,
+pub(super) struct CpuPacked {
+    pub(super) kind: Kind,
+    pub(super) experts: usize,
+    /// Of whole panels.
+    pub(super) layout: Layout,
+    pub(super) panels: Buffer,
+    /// Rows of an expert.
+    n: usize,
 }
 
 impl PackedWeight for CpuPacked {
     fn n(&self) -> usize {
-        self.layout.size
+        self.experts * self.n
     }
     fn k(&self) -> usize {
         self.layout.k
@@ -49,29 +53,42 @@ pub(crate) fn pack(
     precision: Precision,
     fill: FillRows<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
+    pack_stack(cx, [1, n, k], precision, fill)
+}
+
+/// See [`crate::backend::Backend::pack_experts`].
+pub(super) fn pack_stack(
+    cx: Context<'_>,
+    [experts, n, k]: [usize; 3],
+    precision: Precision,
+    fill: FillRows<'_>,
+) -> Result<Arc<dyn PackedWeight>> {
     if precision.is_integer() {
         let source = quantized::Source::Values(fill);
-        return quantized::pack(cx, [n, k], precision, source);
+        return quantized::pack(cx, [experts, n, k], precision, source);
     }
     let kind = Kind::of(cx.level, precision);
-    let layout = Layout::new(kind, n, kind.columns(), k);
+    let rows = panel_rows(kind.columns(), (0..experts).map(|_| n));
+    let layout = Layout::new(kind, rows.len() * kind.columns(), kind.columns(), k);
     let mut panels = cx.pool.take(layout.elements() * kind.packed_bytes());
-    pack_rows(cx, kind, layout, fill, &mut panels);
+    pack_rows(cx, kind, Side::Right, (layout, &rows), fill, &mut panels);
     Ok(Arc::new(CpuPacked {
         kind,
+        experts,
         layout,
         panels,
+        n,
     }))
 }
 
 /// See [`crate::backend::Backend::pack_codes`].
 pub(crate) fn pack_codes(
     cx: Context<'_>,
-    shape: [usize; 2],
+    [n, k]: [usize; 2],
     precision: Precision,
     fill: FillCodes<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
-    quantized::pack(cx, shape, precision, quantized::Source::Codes(fill))
+    quantized::pack(cx, [1, n, k], precision, quantized::Source::Codes(fill))
 }
 
 /// See [`crate::backend::Backend::matmul`].
@@ -118,13 +135,13 @@ pub(crate) fn matmul_into(
 /// The left operand `[M, K]` of several products, packed once.
 #[derive(Debug)]
 pub(crate) struct PackedLeft {
-    precision: Precision,
-    size: [usize; 2],
-    panels: LeftPanels,
+    pub(super) precision: Precision,
+    pub(super) size: [usize; 2],
+    pub(super) panels: LeftPanels,
 }
 
 #[derive(Debug)]
-enum LeftPanels {
+pub(super) enum LeftPanels {
     Values(Buffer),
     Quantized(quantized::Left),
 }
@@ -216,21 +233,18 @@ impl<'a> Widened<'a> {
                 Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(w), 0)?.transposed())
             }
             Rhs::Packed(w) => {
-                if let Some(quantized) = w.as_any().downcast_ref() {
-                    return Ok(Right::Quantized(quantized, 0));
+                let right = Right::packed(w, "matmul")?;
+                if right.experts() > 1 {
+                    let what = "the packed weight is that of several experts";
+                    return Err(Error::InvalidArgument { op: "matmul", what });
                 }
-                let packed = w.as_any().downcast_ref();
-                let what = "the packed weight belongs to another backend";
-                Right::Packed(
-                    packed.ok_or(Error::InvalidArgument { op: "matmul", what })?,
-                    0,
-                )
+                right
             }
         })
     }
 }
 
-enum Right<'a> {
+pub(super) enum Right<'a> {
     Matrix(Matrix<'a>),
     /// The columns of a packed weight from some column on.
     Packed(&'a CpuPacked, usize),
@@ -238,7 +252,32 @@ enum Right<'a> {
     Quantized(&'a QuantizedWeight, usize),
 }
 
-fn gemm(
+impl<'a> Right<'a> {
+    /// A weight that this backend has packed.
+    pub(super) fn packed(weight: &'a Arc<dyn PackedWeight>, op: &'static str) -> Result<Self> {
+        let weight = weight.as_any();
+        if let Some(quantized) = weight.downcast_ref() {
+            return Ok(Self::Quantized(quantized, 0));
+        }
+        let what = "the packed weight belongs to another backend";
+        let packed = weight.downcast_ref();
+        Ok(Self::Packed(
+            packed.ok_or(Error::InvalidArgument { op, what })?,
+            0,
+        ))
+    }
+
+    pub(super) fn experts(&self) -> usize {
+        match self {
+            Self::Matrix(_) => 1,
+            Self::Packed(weight, _) => weight.experts,
+            Self::Quantized(weight, _) => weight.experts,
+        }
+    }
+}
+
+/// `c (+)= a b`, `c: [m, n]`, over `k`.
+pub(super) fn gemm(
     cx: Context<'_>,
     precision: Precision,
     a: Matrix<'_>,
@@ -265,10 +304,18 @@ fn gemm(
     let right = RightPanels {
         panels: &b_panels,
         layout: b.layout,
-        first: 0,
         is_packed: false,
     };
-    multiply(cx, kind, (&a_panels, a.layout), &right, n, c, accumulate);
+    let parts = [Part::of_all(m, 0)];
+    multiply(
+        cx,
+        kind,
+        (&a_panels, a.layout),
+        &right,
+        (&parts, n),
+        c,
+        accumulate,
+    );
     Ok(())
 }
 
@@ -293,11 +340,11 @@ fn gemm_packed(
         return Ok(());
     }
     let kind = Kind::of(cx.level, a.precision);
-    let own_panels;
-    let (values, right) = match (&a.panels, b) {
+    let left = Layout::new(kind, m, kind.rows(), k);
+    match (&a.panels, b) {
         (LeftPanels::Quantized(left), &Right::Quantized(weight, start)) => {
-            quantized::gemm(cx, left, weight, start, [m, n], c, accumulate);
-            return Ok(());
+            let parts = [Part::of_all(m, start / quantized::PANEL)];
+            quantized::gemm(cx, left, weight, (&parts, n), c, accumulate);
         }
         (LeftPanels::Quantized(_), Right::Matrix(_)) => {
             let what = "integers are only multiplied by packed weights";
@@ -306,34 +353,31 @@ fn gemm_packed(
         (LeftPanels::Values(values), &Right::Packed(packed, start))
             if packed.kind == kind && packed.layout.k == k && start % kind.columns() == 0 =>
         {
+            let parts = [Part::of_all(m, start / kind.columns())];
             let right = RightPanels {
                 panels: &packed.panels,
                 layout: packed.layout,
-                first: start / kind.columns(),
                 is_packed: true,
             };
-            (values, right)
+            multiply(cx, kind, (values, left), &right, (&parts, n), c, accumulate);
         }
         (LeftPanels::Values(values), Right::Matrix(matrix)) => {
             let operand = right_operand(kind, *matrix, [n, k]);
             let mut panels = take(cx, kind, &operand.layout);
             pack_panels(cx, kind, &[operand], &mut [&mut panels]);
-            own_panels = panels;
             let right = RightPanels {
-                panels: &own_panels,
+                panels: &panels,
                 layout: operand.layout,
-                first: 0,
                 is_packed: false,
             };
-            (values, right)
+            let parts = [Part::of_all(m, 0)];
+            multiply(cx, kind, (values, left), &right, (&parts, n), c, accumulate);
         }
         _ => {
             let what = "the weight was packed for another precision or cpu level";
             return Err(Error::InvalidArgument { op, what });
         }
-    };
-    let layout = Layout::new(kind, m, kind.rows(), k);
-    multiply(cx, kind, (values, layout), &right, n, c, accumulate);
+    }
     Ok(())
 }
 
@@ -357,41 +401,38 @@ fn take(cx: Context<'_>, kind: Kind, layout: &Layout) -> Buffer {
     cx.pool.take(layout.elements() * kind.element_bytes())
 }
 
-/// A right operand in panels, from some panel on.
-struct RightPanels<'a> {
-    panels: &'a Buffer,
-    layout: Layout,
-    first: usize,
+/// A right operand in panels.
+pub(super) struct RightPanels<'a> {
+    pub(super) panels: &'a Buffer,
+    pub(super) layout: Layout,
     /// Whether it is a packed weight, see [`Kind::packed_bytes`].
-    is_packed: bool,
+    pub(super) is_packed: bool,
 }
 
-/// `c (+)= a b` of panels, `c: [M, n]`.
-fn multiply(
+/// `c (+)= a b` of panels, for each part of the product; `n` columns.
+pub(super) fn multiply(
     cx: Context<'_>,
     kind: Kind,
     (a_panels, left): (&Buffer, Layout),
     right: &RightPanels<'_>,
-    n: usize,
+    (parts, n): (&[Part], usize),
     c: &mut [f32],
     accumulate: bool,
 ) {
     // 256 left rows fit the second-level cache.
-    let grid = TaskGrid::new(
-        cx.workers.threads(),
-        [left.n_panels(), n.div_ceil(kind.columns())],
-        [256 / kind.rows(), 512 / kind.columns()],
-    );
+    let panel = [kind.rows(), kind.columns()];
+    let chunks = [256 / panel[0], 512 / panel[1]];
+    let grid = TaskGrid::new(cx.workers.threads(), parts, n, panel, chunks);
     let c = Shared::new(c);
     cx.workers.for_each(grid.n_tasks(), |at| {
-        let (a_range, b_range) = grid.task(at);
+        let (part, a_range, b_range) = grid.task(at);
         let task = Task {
             kind,
             left,
             right: right.layout,
+            part,
             a_range,
             b_range,
-            first_panel: right.first,
             b_is_packed: right.is_packed,
             n,
             accumulate,

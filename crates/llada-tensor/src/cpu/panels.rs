@@ -2,6 +2,8 @@
 //!
 //! Blocks of k, then panels of rows (left operand) or columns (right operand), k running inside.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::context::Context;
@@ -39,6 +41,19 @@ impl<'a> Matrix<'a> {
             row_stride: strides[rank - 2],
             column_stride: strides[rank - 1],
         })
+    }
+
+    /// Row `at`, as many values as `out` has.
+    pub(super) fn copy_row(&self, at: usize, out: &mut [f32]) {
+        let data = &self.data[at * self.row_stride..];
+        match self.column_stride {
+            1 => out.copy_from_slice(&data[..out.len()]),
+            stride => {
+                for (at, x) in out.iter_mut().enumerate() {
+                    *x = data[at * stride];
+                }
+            }
+        }
     }
 
     pub(super) fn transposed(self) -> Self {
@@ -247,18 +262,42 @@ pub(super) fn pack_panels(
     });
 }
 
-/// Packs a weight for good, a panel at a time, so that its rows need not be in memory together.
+/// The rows of each panel, where each of several matrices of the given rows begins a panel.
+pub(super) fn panel_rows(
+    width: usize,
+    sizes: impl IntoIterator<Item = usize>,
+) -> Vec<Range<usize>> {
+    let mut first = 0;
+    let mut panels = Vec::new();
+    for size in sizes {
+        let end = first + size;
+        panels.extend(
+            (first..end)
+                .step_by(width)
+                .map(|at| at..(at + width).min(end)),
+        );
+        first = end;
+    }
+    panels
+}
+
+/// Packs rows that need not be in memory together, a panel at a time; `layout` has whole panels. A
+/// right operand is a weight that is kept, see [`Kind::packed_bytes`].
 pub(super) fn pack_rows(
     cx: Context<'_>,
     kind: Kind,
-    layout: Layout,
+    side: Side,
+    (layout, panels): (Layout, &[Range<usize>]),
     fill: FillRows<'_>,
     out: &mut Buffer,
 ) {
+    let bytes = match side {
+        Side::Left => kind.element_bytes(),
+        Side::Right => kind.packed_bytes(),
+    };
     let out = Shared::new(out.bytes_mut());
-    cx.workers.for_each(layout.n_panels(), |panel| {
-        let first = panel * layout.width;
-        let rows = first..(first + layout.width).min(layout.size);
+    cx.workers.for_each(panels.len(), |panel| {
+        let rows = panels[panel].clone();
         // Recycled: fresh memory would be cleared for every panel.
         let mut values = cx.pool.take(rows.len() * layout.k * 4);
         fill(rows.clone(), values.f32s_mut());
@@ -268,7 +307,7 @@ pub(super) fn pack_rows(
                 row_stride: layout.k,
                 column_stride: 1,
             },
-            side: Side::Right,
+            side,
             layout: Layout {
                 size: rows.len(),
                 ..layout
@@ -276,7 +315,7 @@ pub(super) fn pack_rows(
         };
         for k_block in 0..layout.n_blocks() {
             let elements = layout.panel_elements(k_block);
-            let (start, bytes) = (layout.offset(k_block, panel), kind.packed_bytes());
+            let start = layout.offset(k_block, panel);
             // SAFETY: the ranges of different panels and blocks of k do not overlap.
             #[expect(unsafe_code, reason = "panels are written in parallel")]
             let out = unsafe { out.range(start * bytes, elements * bytes) };
@@ -284,13 +323,8 @@ pub(super) fn pack_rows(
                 pack_panel(kind, &operand, k_block, 0, out);
             } else {
                 let mut wide = vec![0_f32; elements];
-                pack_panel(
-                    kind,
-                    &operand,
-                    k_block,
-                    0,
-                    bytemuck::cast_slice_mut(&mut wide),
-                );
+                let wide_bytes = bytemuck::cast_slice_mut(&mut wide);
+                pack_panel(kind, &operand, k_block, 0, wide_bytes);
                 let out: &mut [bf16] = bytemuck::cast_slice_mut(out);
                 for (out, x) in out.iter_mut().zip(wide) {
                     *out = bf16::from_f32(x);
@@ -298,6 +332,39 @@ pub(super) fn pack_rows(
             }
         }
     });
+}
+
+/// Packs right operands `[K, N]` one after another, each of which begins a panel.
+pub(super) fn pack_matrices(
+    cx: Context<'_>,
+    kind: Kind,
+    matrices: &[Matrix<'_>],
+    [n, k]: [usize; 2],
+) -> (Buffer, Layout) {
+    let each = Layout::new(kind, n, kind.columns(), k);
+    let n_panels = matrices.len() * each.n_panels();
+    let all = Layout {
+        size: n_panels * each.width,
+        ..each
+    };
+    let bytes = kind.element_bytes();
+    let mut panels = cx.pool.take(all.elements() * bytes);
+    let out = Shared::new(panels.bytes_mut());
+    cx.workers.for_each(n_panels, |panel| {
+        let operand = Operand {
+            matrix: matrices[panel / each.n_panels()].transposed(),
+            side: Side::Right,
+            layout: each,
+        };
+        for k_block in 0..all.n_blocks() {
+            let (start, len) = (all.offset(k_block, panel), all.panel_elements(k_block));
+            // SAFETY: the ranges of different panels and blocks of k do not overlap.
+            #[expect(unsafe_code, reason = "panels are written in parallel")]
+            let out = unsafe { out.range(start * bytes, len * bytes) };
+            pack_panel(kind, &operand, k_block, panel % each.n_panels(), out);
+        }
+    });
+    (panels, all)
 }
 
 fn pack_panel(kind: Kind, operand: &Operand<'_>, k_block: usize, panel: usize, out: &mut [u8]) {

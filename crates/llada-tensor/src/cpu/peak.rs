@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels};
 use super::quantized;
-use super::tasks::Task;
+use super::tasks::{Part, Task};
 use super::workers::Shared;
 use crate::Precision;
 
@@ -46,9 +46,9 @@ pub(crate) fn gemm_peak(cx: Context<'_>, precision: Precision, rounds: usize) ->
                 kind,
                 left: operands[0].layout,
                 right: operands[1].layout,
+                part: Part::of_all(m, 0),
                 a_range: 0..2,
                 b_range: 0..1,
-                first_panel: 0,
                 b_is_packed: false,
                 n,
                 accumulate: false,

@@ -1,8 +1,9 @@
 //! Products with weights of small integers, see [`crate::quantize`].
 //!
 //! A weight lies in panels of 32 columns of 8-bit codes, one layout for every level, or of 4-bit
-//! codes that are widened to 8 bits one panel at a time. The rows of the other operand are
-//! rounded to 8 bits with a scale each; both are rotated first, see [`crate::quantize::rotate`]. The sums are exact, and become `f32` only at the end:
+//! codes, which AVX2 multiplies as they are; other levels widen them to 8 bits one panel at a time.
+//! The rows of the other operand are rounded to 8 bits with a scale each; both are rotated first, see
+//! [`crate::quantize::rotate`]. The sums are exact, and become `f32` only at the end:
 //! results are the same at every level, for any number of threads, and for any other rows.
 
 mod pack;
@@ -11,30 +12,34 @@ use std::any::Any;
 use std::ops::Range;
 
 use super::context::Context;
-use super::panels::Matrix;
+use super::panels::{Matrix, panel_rows};
 #[cfg(target_arch = "x86_64")]
 use super::simd::amx;
-use super::simd::int8::{self, Ahead, BLOCK, Int8Kernel, STEP, STEP_BYTES, WIDTH};
+use super::simd::int8::{
+    self, Ahead, BLOCK, Int8Kernel, STEP, STEP_BYTES, STEP_MULTIPLIERS, WIDTH,
+};
 use super::simd::{Kernel, Simd};
-use super::tasks::TaskGrid;
+use super::tasks::{Part, TaskGrid};
 use super::workers::Shared;
 use crate::CpuLevel;
 use crate::backend::PackedWeight;
-use crate::quantize::{INT4_GROUP, low_byte, symmetric_scale};
+use crate::quantize::{low_byte, symmetric_scale};
 use crate::storage::Buffer;
 use pack::rotate_with;
 pub(super) use pack::{Source, pack, quantize_rows};
 
+/// Rows of a left panel, columns of a panel of the weight.
+pub(super) const PANEL: usize = WIDTH;
 /// Steps per block of k: 16 KiB of a right panel, half of a first-level cache.
 const BLOCK_STEPS: usize = 8;
 /// Left panels of a task: 256 rows.
 const LEFT_PANELS: usize = 8;
-/// Bytes of the multipliers of a step: two groups of 32 values for 32 columns.
-const STEP_MULTIPLIERS: usize = STEP / INT4_GROUP * WIDTH;
 
-/// A weight of integers in panels.
+/// A weight of integers in panels, or the weights of several experts, each of which begins a panel.
 #[derive(Debug)]
 pub(super) struct QuantizedWeight {
+    pub(super) experts: usize,
+    /// Rows of an expert.
     n: usize,
     k: usize,
     /// 4 bits instead of 8.
@@ -52,7 +57,7 @@ pub(super) struct QuantizedWeight {
 
 impl PackedWeight for QuantizedWeight {
     fn n(&self) -> usize {
-        self.n
+        self.experts * self.n
     }
     fn k(&self) -> usize {
         self.k
@@ -120,76 +125,146 @@ impl Kernel for Widen<'_> {
 #[derive(Debug)]
 pub(super) struct Left {
     panels: Buffer,
-    /// `[M]`
+    /// `[panel][row]`
     scales: Buffer,
+    panel_bytes: usize,
 }
 
 impl Left {
     /// Rounds the `m` rows of `a` to 8 bits, in panels.
     pub(super) fn new(cx: Context<'_>, a: Matrix<'_>, [m, k]: [usize; 2]) -> Self {
-        const ROWS_PER_TASK: usize = 8;
-        let panel_bytes = k.div_ceil(STEP) * STEP_BYTES;
-        let mut left = Self {
-            panels: cx.pool.take(m.div_ceil(WIDTH) * panel_bytes),
-            scales: cx.pool.take(m * 4),
-        };
-        let panels = Shared::new(left.panels.bytes_mut());
-        let scales = Shared::new(left.scales.f32s_mut());
-        cx.workers.for_each(m.div_ceil(ROWS_PER_TASK), |task| {
-            let first = task * ROWS_PER_TASK;
-            let mut rotated = vec![0.0; k.next_multiple_of(STEP)];
-            for row in first..(first + ROWS_PER_TASK).min(m) {
-                let start = row / WIDTH * panel_bytes + row % WIDTH * STEP;
-                // The row's pieces are a step of the panel apart; other rows lie between.
-                // SAFETY: pieces of different rows do not overlap, and only this task has this row.
+        Self::of_rows(cx, &panel_rows(WIDTH, [m]), k, |row, out| {
+            a.copy_row(row, out);
+        })
+    }
+
+    /// Rounds rows of `k` values, which `fill` writes, to 8 bits, in panels of the given rows.
+    pub(super) fn of_rows(
+        cx: Context<'_>,
+        panels: &[Range<usize>],
+        k: usize,
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> Self {
+        let mut left = Self::empty(cx, panels.len(), k.div_ceil(STEP) * STEP_BYTES);
+        let out = left.out();
+        for_each_run(cx, panels, |place, rows| {
+            let mut values = vec![0.0; k.next_multiple_of(STEP)];
+            for (place, row) in (place..).zip(rows) {
+                fill(row, &mut values[..k]);
+                values[k..].fill(0.0);
+                // SAFETY: only this task has this row.
                 #[expect(unsafe_code, reason = "rows are written in parallel")]
-                let (out, scale) = unsafe {
-                    let out = |step: usize| panels.range(start + step * STEP_BYTES, STEP);
-                    (out, scales.range(row, 1))
-                };
-                let rotated = &mut rotated[..];
-                scale[0] = cx.level.run(QuantizeRow {
-                    a,
-                    row,
-                    k,
-                    rotated,
-                    out,
-                });
+                let (piece, scale) = unsafe { (|step| out.piece(place, step), out.scale(place)) };
+                let values = &mut values[..];
+                *scale = cx.level.run(QuantizeRow { values, piece });
             }
         });
         left
     }
+
+    /// An operand whose row `i` is row `rows[i]` of this one, in panels of the given `i`.
+    pub(super) fn gather(&self, cx: Context<'_>, panels: &[Range<usize>], rows: &[usize]) -> Self {
+        let (codes, scales) = (self.panels.bytes(), self.scales.f32s());
+        let mut left = Self::empty(cx, panels.len(), self.panel_bytes);
+        let out = left.out();
+        for_each_run(cx, panels, |place, run| {
+            for (place, &from) in (place..).zip(&rows[run]) {
+                let start = from / WIDTH * self.panel_bytes + from % WIDTH * STEP;
+                // SAFETY: only this task has this row.
+                #[expect(unsafe_code, reason = "rows are written in parallel")]
+                let (piece, scale) = unsafe { (|step| out.piece(place, step), out.scale(place)) };
+                *scale = scales[from];
+                for step in 0..self.panel_bytes / STEP_BYTES {
+                    piece(step).copy_from_slice(&codes[start + step * STEP_BYTES..][..STEP]);
+                }
+            }
+        });
+        left
+    }
+
+    fn empty(cx: Context<'_>, panels: usize, panel_bytes: usize) -> Self {
+        Self {
+            panels: cx.pool.take(panels * panel_bytes),
+            scales: cx.pool.take(panels * WIDTH * 4),
+            panel_bytes,
+        }
+    }
+
+    fn out(&mut self) -> LeftOut<'_> {
+        LeftOut {
+            panels: Shared::new(self.panels.bytes_mut()),
+            scales: Shared::new(self.scales.f32s_mut()),
+            panel_bytes: self.panel_bytes,
+        }
+    }
+}
+
+/// Runs `task` on all rows, some of one panel at a time: the place of the first one among the rows of
+/// all panels, and which they are.
+fn for_each_run(
+    cx: Context<'_>,
+    panels: &[Range<usize>],
+    task: impl Fn(usize, Range<usize>) + Sync,
+) {
+    const ROWS_PER_TASK: usize = 8;
+    let runs_of = |(panel, rows): (usize, &Range<usize>)| {
+        let Range { start, end } = *rows;
+        let run = move |at: usize| {
+            let place = panel * WIDTH + at - start;
+            (place, at..(at + ROWS_PER_TASK).min(end))
+        };
+        (start..end).step_by(ROWS_PER_TASK).map(run)
+    };
+    let runs: Vec<_> = panels.iter().enumerate().flat_map(runs_of).collect();
+    cx.workers.for_each(runs.len(), |at| {
+        let (place, rows) = runs[at].clone();
+        task(place, rows);
+    });
+}
+
+/// A left operand that is written. A row's pieces are a step of the panel apart; other rows lie between.
+struct LeftOut<'a> {
+    panels: Shared<'a, u8>,
+    scales: Shared<'a, f32>,
+    panel_bytes: usize,
+}
+
+#[expect(unsafe_code, reason = "rows are written in parallel")]
+impl<'a> LeftOut<'a> {
+    /// The bytes of one step of a row.
+    ///
+    /// # Safety
+    /// Only the caller uses the row.
+    unsafe fn piece(&self, place: usize, step: usize) -> &'a mut [u8] {
+        let start = place / WIDTH * self.panel_bytes + place % WIDTH * STEP;
+        // SAFETY: pieces of different rows do not overlap; the row by the caller's promise.
+        unsafe { self.panels.range(start + step * STEP_BYTES, STEP) }
+    }
+
+    /// # Safety
+    /// As [`Self::piece`].
+    unsafe fn scale(&self, place: usize) -> &'a mut f32 {
+        // SAFETY: as above.
+        unsafe { &mut self.scales.range(place, 1)[0] }
+    }
 }
 
 struct QuantizeRow<'a, F> {
-    a: Matrix<'a>,
-    row: usize,
-    k: usize,
-    /// Room for the rotated row.
-    rotated: &'a mut [f32],
+    /// The row, which is rotated in place.
+    values: &'a mut [f32],
     /// The bytes of one step.
-    out: F,
+    piece: F,
 }
 
 impl<'b, F: Fn(usize) -> &'b mut [u8]> Kernel for QuantizeRow<'_, F> {
     type Output = f32;
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> f32 {
-        let data = &self.a.data[self.row * self.a.row_stride..];
-        let values = &mut *self.rotated;
-        match self.a.column_stride {
-            1 => values[..self.k].copy_from_slice(&data[..self.k]),
-            stride => {
-                for (at, x) in values[..self.k].iter_mut().enumerate() {
-                    *x = data[at * stride];
-                }
-            }
-        }
-        values[self.k..].fill(0.0);
+        let values = self.values;
         rotate_with(s, values);
         let (scale, inverse) = symmetric_scale(values);
         for (step, values) in values.as_chunks::<STEP>().0.iter().enumerate() {
-            for (out, &x) in (self.out)(step).iter_mut().zip(values) {
+            for (out, &x) in (self.piece)(step).iter_mut().zip(values) {
                 *out = low_byte(x * inverse) ^ 0x80;
             }
         }
@@ -197,35 +272,30 @@ impl<'b, F: Fn(usize) -> &'b mut [u8]> Kernel for QuantizeRow<'_, F> {
     }
 }
 
-/// `c (+)= a wᵀ` for `m` rows and the columns of the weight from `start` on, a multiple
-/// of 32.
+/// `c (+)= a wᵀ` for each part of the product; `n` columns.
 pub(super) fn gemm(
     cx: Context<'_>,
     left: &Left,
     weight: &QuantizedWeight,
-    start: usize,
-    [m, n]: [usize; 2],
+    (parts, n): (&[Part], usize),
     c: &mut [f32],
     accumulate: bool,
 ) {
-    let grid = TaskGrid::new(
-        cx.workers.threads(),
-        [m.div_ceil(WIDTH), n.div_ceil(WIDTH)],
-        [LEFT_PANELS, 512 / WIDTH],
-    );
+    let (panel, chunks) = ([WIDTH; 2], [LEFT_PANELS, 512 / WIDTH]);
+    let grid = TaskGrid::new(cx.workers.threads(), parts, n, panel, chunks);
     let kernel = Int8Kernel::of(cx.level);
     let c = Shared::new(c);
     cx.workers.for_each(grid.n_tasks(), |at| {
-        let (a_range, b_range) = grid.task(at);
+        let (part, a_range, b_range) = grid.task(at);
         let task = Task {
             kernel,
             level: cx.level,
             left,
             weight,
+            part,
             a_range,
             b_range,
-            first_panel: start / WIDTH,
-            size: [m, n],
+            n,
             accumulate,
             c,
         };
@@ -239,11 +309,13 @@ struct Task<'a> {
     level: CpuLevel,
     left: &'a Left,
     weight: &'a QuantizedWeight,
+    part: Part,
+    /// Left panels, counted from those of the part on.
     a_range: Range<usize>,
-    /// Panels of the weight, counted from `first_panel` on.
+    /// Panels of the weight, likewise.
     b_range: Range<usize>,
-    first_panel: usize,
-    size: [usize; 2],
+    /// Columns of the output.
+    n: usize,
     accumulate: bool,
     c: Shared<'a, f32>,
 }
@@ -252,35 +324,52 @@ impl Task<'_> {
     fn run(self) {
         let steps = self.weight.steps();
         let panel_bytes = steps * STEP_BYTES;
-        let [m, n] = self.size;
+        let Part {
+            left_panel,
+            m,
+            right_panel,
+            first_row,
+        } = self.part;
+        let n = self.n;
         let mut sums = vec![[0_i32; BLOCK]; self.a_range.len()];
-        let mut wide = vec![0_i8; if self.weight.is_int4 { panel_bytes } else { 0 }];
         let products = Products::new(self.kernel);
+        let takes_int4 = self.weight.is_int4 && products.takes_int4();
+        let is_widened = self.weight.is_int4 && !takes_int4;
+        let mut wide = vec![0_i8; if is_widened { panel_bytes } else { 0 }];
         let left = self.left.panels.bytes();
         for j in self.b_range.clone() {
-            let panel = self.first_panel + j;
-            let b = self.panel(panel, &mut wide);
-            let ahead = |at: usize| self.ahead(panel, at);
+            let panel = right_panel + j;
+            let b = match takes_int4 {
+                true => &[][..],
+                false => self.panel(panel, &mut wide),
+            };
             for at in (0..panel_bytes).step_by(BLOCK_STEPS * STEP_BYTES) {
                 let block = at..(at + BLOCK_STEPS * STEP_BYTES).min(panel_bytes);
                 for (i, sums) in self.a_range.clone().zip(&mut sums) {
                     let rows = (m - i * WIDTH).min(WIDTH);
-                    let a = &left[i * panel_bytes..][block.clone()];
-                    products.block(a, &b[block.clone()], rows, sums, (at > 0, ahead(at)));
+                    let a = &left[(left_panel + i) * panel_bytes..][block.clone()];
+                    if takes_int4 {
+                        let right = self.codes(panel, &block);
+                        products.block_int4(a, right, rows, sums, at > 0);
+                    } else {
+                        let ahead = (at > 0, self.ahead(panel, at));
+                        products.block(a, &b[block.clone()], rows, sums, ahead);
+                    }
                 }
             }
             for (i, sums) in self.a_range.clone().zip(&sums) {
                 let rows = (m - i * WIDTH).min(WIDTH);
+                let first_scale = (left_panel + i) * WIDTH;
                 self.level.run(Finish {
                     sums,
                     offsets: bytemuck::cast_slice(self.weight.offsets.bytes()),
                     scales: self.weight.scales.f32s(),
                     first: panel * WIDTH,
-                    row_scales: &self.left.scales.f32s()[i * WIDTH..][..rows],
+                    row_scales: &self.left.scales.f32s()[first_scale..][..rows],
                     columns: (n - j * WIDTH).min(WIDTH),
                     accumulate: self.accumulate,
                     c: self.c,
-                    start: i * WIDTH * n + j * WIDTH,
+                    start: (first_row + i * WIDTH) * n + j * WIDTH,
                     ldc: n,
                 });
             }
@@ -303,6 +392,15 @@ impl Task<'_> {
         };
         let data = self.weight.codes.bytes().as_ptr().wrapping_add(at);
         Ahead { data, step_bytes }
+    }
+
+    /// 4-bit codes and multipliers of a panel, for a range of bytes of 8-bit codes.
+    fn codes(&self, panel: usize, block: &Range<usize>) -> (&[u8], &[u8]) {
+        let start = panel * self.weight.steps() * STEP_BYTES + block.start;
+        let codes = &self.weight.codes.bytes()[start / 2..][..block.len() / 2];
+        let of_steps = |bytes: usize| bytes / STEP_BYTES * STEP_MULTIPLIERS;
+        let multipliers = &self.weight.multipliers.bytes()[of_steps(start)..];
+        (codes, &multipliers[..of_steps(block.len())])
     }
 
     /// The 8-bit codes of a panel.
@@ -341,6 +439,32 @@ impl Products {
         }
     }
 
+    /// Whether 4-bit codes are multiplied as they are, by [`Self::block_int4`].
+    fn takes_int4(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.kernel == Int8Kernel::Avx2;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// See [`int8::avx2::block_int4`].
+    #[expect(unsafe_code, reason = "instructions that were detected")]
+    fn block_int4(
+        &self,
+        a: &[u8],
+        right: (&[u8], &[u8]),
+        rows: usize,
+        c: &mut [i32; BLOCK],
+        accumulate: bool,
+    ) {
+        match self.kernel {
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `Int8Kernel::of` gives only kernels that were detected.
+            Int8Kernel::Avx2 => unsafe { int8::avx2::block_int4(a, right, rows, c, accumulate) },
+            _ => unreachable!("`takes_int4` says so"),
+        }
+    }
+
     /// See [`int8::block_scalar`].
     #[expect(unsafe_code, reason = "instructions that were detected")]
     fn block(
@@ -355,7 +479,7 @@ impl Products {
             Int8Kernel::Scalar => int8::block_scalar(a, b, rows, c, accumulate),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Int8Kernel::of` gives only kernels that were detected.
-            Int8Kernel::Avx2 => unsafe { int8::block_avx2(a, b, rows, c, accumulate) },
+            Int8Kernel::Avx2 => unsafe { int8::avx2::block(a, b, rows, c, accumulate, ahead) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Int8Kernel::Vnni => unsafe { int8::block_vnni(a, b, rows, c, accumulate, ahead) },

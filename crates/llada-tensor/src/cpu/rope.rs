@@ -12,6 +12,7 @@ struct Rotate<'a> {
     cos: &'a [f32],
     sin: &'a [f32],
     half: usize,
+    head_dim: usize,
     positions: &'a [u32],
     sign: f32,
     y: &'a mut [f32],
@@ -30,7 +31,10 @@ impl Kernel for Rotate<'_> {
         for ((x, y), &position) in rows.zip(self.positions) {
             let cos = &self.cos[position as usize * half..][..half];
             let sin = &self.sin[position as usize * half..][..half];
-            for (x, y) in x.chunks_exact(2 * half).zip(y.chunks_exact_mut(2 * half)) {
+            let heads = x.chunks_exact(self.head_dim);
+            for (x, y) in heads.zip(y.chunks_exact_mut(self.head_dim)) {
+                let ((x, rest), (y, passed)) = (x.split_at(2 * half), y.split_at_mut(2 * half));
+                passed.copy_from_slice(rest);
                 let ((xa, xb), (ya, yb)) = (x.split_at(half), y.split_at_mut(half));
                 for at in (0..half).step_by(S::LANES) {
                     let (a, b) = (s.load(&xa[at..], 0.0), s.load(&xb[at..], 0.0));
@@ -64,6 +68,7 @@ pub(crate) fn rope(cx: Context<'_>, args: RopeArgs<'_>) -> Result<()> {
             cos,
             sin,
             half,
+            head_dim: table.head_dim,
             positions,
             sign,
             y,

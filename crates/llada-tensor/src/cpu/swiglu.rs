@@ -8,10 +8,10 @@ use crate::backend::{SwigluArgs, SwigluBackwardArgs};
 
 const CHUNK: usize = 16_384;
 
-struct Forward<'a> {
-    gate: &'a [f32],
-    up: &'a [f32],
-    y: &'a mut [f32],
+pub(super) struct Forward<'a> {
+    pub(super) gate: &'a [f32],
+    pub(super) up: &'a [f32],
+    pub(super) y: &'a mut [f32],
 }
 
 #[inline(always)]
@@ -47,12 +47,12 @@ pub(crate) fn swiglu(cx: Context<'_>, args: SwigluArgs<'_>) -> Result<()> {
 }
 
 /// With `s = sigmoid(gate)`: `dup = dy gate s`, `dgate = dy up s (1 + gate (1 - s))`.
-struct Backward<'a> {
-    gate: &'a [f32],
-    up: &'a [f32],
-    dy: &'a [f32],
-    dgate: &'a mut [f32],
-    dup: &'a mut [f32],
+pub(super) struct Backward<'a> {
+    pub(super) gate: &'a [f32],
+    pub(super) up: &'a [f32],
+    pub(super) dy: &'a [f32],
+    pub(super) dgate: &'a mut [f32],
+    pub(super) dup: &'a mut [f32],
 }
 
 impl Kernel for Backward<'_> {

@@ -14,44 +14,121 @@ use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::storage::Buffer;
 
-/// Cuts the output into tasks of whole panels.
-pub(super) struct TaskGrid {
+/// Rows of the left operand that are multiplied by the columns of one weight. A product is a list
+/// of these: one if its right operand is one matrix, one for each expert of a mixture.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// The left panel at which its rows start.
+    pub(super) left_panel: usize,
+    /// Rows.
+    pub(super) m: usize,
+    /// The right panel at which its columns start.
+    pub(super) right_panel: usize,
+    /// First row of the output.
+    pub(super) first_row: usize,
+}
+
+impl Part {
+    /// A whole left operand.
+    pub(super) fn of_all(m: usize, right_panel: usize) -> Self {
+        Self {
+            left_panel: 0,
+            m,
+            right_panel,
+            first_row: 0,
+        }
+    }
+}
+
+/// Cuts the output of a product into tasks of whole panels.
+pub(super) struct TaskGrid<'a> {
+    parts: &'a [Part],
+    /// The first task of each part, and how the part is cut.
+    cuts: Vec<(usize, Cut)>,
+    n_tasks: usize,
+}
+
+impl<'a> TaskGrid<'a> {
+    /// Cuts parts of `width` columns, with panels of `panel` rows and columns, into tasks of
+    /// `chunks` left and right panels, smaller if that leaves too few for the threads.
+    pub(super) fn new(
+        threads: usize,
+        parts: &'a [Part],
+        width: usize,
+        panel: [usize; 2],
+        chunks: [usize; 2],
+    ) -> Self {
+        let all_rows: usize = parts.iter().map(|part| part.m).sum();
+        let mut n_tasks = 0;
+        let cut = |part: &Part| {
+            let wanted = match threads {
+                1 => 1,
+                _ => (4 * threads * part.m).div_ceil(all_rows.max(1)),
+            };
+            let panels = [part.m.div_ceil(panel[0]), width.div_ceil(panel[1])];
+            let cut = Cut::new(wanted, panels, chunks);
+            let first = n_tasks;
+            n_tasks += cut.n_tasks();
+            (first, cut)
+        };
+        let cuts = parts.iter().map(cut).collect();
+        Self {
+            parts,
+            cuts,
+            n_tasks,
+        }
+    }
+
+    pub(super) fn n_tasks(&self) -> usize {
+        self.n_tasks
+    }
+
+    /// A part, and some left and right panels counted from its first ones.
+    pub(super) fn task(&self, at: usize) -> (Part, Range<usize>, Range<usize>) {
+        let i = self.cuts.partition_point(|&(first, _)| first <= at) - 1;
+        let (first, cut) = &self.cuts[i];
+        let (a_range, b_range) = cut.task(at - first);
+        (self.parts[i], a_range, b_range)
+    }
+}
+
+/// How a part is cut into tasks.
+struct Cut {
     left: usize,
     right: usize,
     left_chunk: usize,
     right_chunk: usize,
 }
 
-impl TaskGrid {
-    /// Tasks of `chunks` left and right panels, smaller if that leaves too few for the threads.
-    pub(super) fn new(
-        threads: usize,
+impl Cut {
+    fn new(
+        wanted: usize,
         [left, right]: [usize; 2],
         [left_chunk, right_chunk]: [usize; 2],
     ) -> Self {
-        let mut grid = Self {
+        let mut cut = Self {
             left,
             right,
             left_chunk: left_chunk.max(1),
             right_chunk: right_chunk.max(1),
         };
-        while threads > 1 && grid.n_tasks() < 4 * threads {
-            if grid.right_chunk > 2 {
-                grid.right_chunk = grid.right_chunk.div_ceil(2);
-            } else if grid.left_chunk > 2 {
-                grid.left_chunk = grid.left_chunk.div_ceil(2);
+        while cut.n_tasks() < wanted {
+            if cut.right_chunk > 2 {
+                cut.right_chunk = cut.right_chunk.div_ceil(2);
+            } else if cut.left_chunk > 2 {
+                cut.left_chunk = cut.left_chunk.div_ceil(2);
             } else {
                 break;
             }
         }
-        grid
+        cut
     }
 
-    pub(super) fn n_tasks(&self) -> usize {
+    fn n_tasks(&self) -> usize {
         self.left.div_ceil(self.left_chunk) * self.right.div_ceil(self.right_chunk)
     }
 
-    pub(super) fn task(&self, at: usize) -> (Range<usize>, Range<usize>) {
+    fn task(&self, at: usize) -> (Range<usize>, Range<usize>) {
         let columns = self.right.div_ceil(self.right_chunk);
         let (i, j) = (
             at / columns * self.left_chunk,
@@ -69,10 +146,11 @@ pub(super) struct Task<'a> {
     pub(super) kind: Kind,
     pub(super) left: Layout,
     pub(super) right: Layout,
+    pub(super) part: Part,
+    /// Left panels, counted from those of the part on.
     pub(super) a_range: Range<usize>,
-    /// Right panels, counted from `first_panel` on.
+    /// Right panels, likewise.
     pub(super) b_range: Range<usize>,
-    pub(super) first_panel: usize,
     /// Whether right panels are those of a packed weight, see [`Kind::packed_bytes`].
     pub(super) b_is_packed: bool,
     /// Columns of the output.
@@ -126,10 +204,10 @@ impl Task<'_> {
             let accumulate = self.accumulate || k_block > 0;
             for j in self.b_range.clone() {
                 for i in self.a_range.clone() {
-                    let rows = (self.left.size - i * height).min(height);
+                    let rows = (self.part.m - i * height).min(height);
                     let columns = (self.n - j * width).min(width);
-                    let start = i * height * self.n + j * width;
-                    let panel = self.first_panel + j;
+                    let start = (self.part.first_row + i * height) * self.n + j * width;
+                    let at = [k_block, self.part.left_panel + i, self.part.right_panel + j];
                     if rows == height && columns == width {
                         let len = (height - 1) * self.n + width;
                         // SAFETY: blocks of different (i, j) share no element, and only this
@@ -139,7 +217,7 @@ impl Task<'_> {
                         // SAFETY: the pointer has room for a block.
                         #[expect(unsafe_code, reason = "see above")]
                         unsafe {
-                            product.run([k_block, i, panel], rows, c, self.n, accumulate);
+                            product.run(at, rows, c, self.n, accumulate);
                         }
                         continue;
                     }
@@ -159,7 +237,7 @@ impl Task<'_> {
                     #[expect(unsafe_code, reason = "see above")]
                     unsafe {
                         let c = edge.as_mut_ptr();
-                        product.run([k_block, i, panel], rows, c, width, accumulate);
+                        product.run(at, rows, c, width, accumulate);
                     }
                     for (r, values) in edge.chunks_exact(width).enumerate().take(rows) {
                         part(r).copy_from_slice(&values[..columns]);
@@ -222,7 +300,7 @@ struct F32Block<'a, S> {
 impl<S: Simd> BlockProduct for F32Block<'_, S> {
     #[inline(always)]
     #[expect(unsafe_code, reason = "the register block works on pointers")]
-    unsafe fn run(&self, at: [usize; 3], _: usize, c: *mut f32, ldc: usize, accumulate: bool) {
+    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool) {
         let [k_block, i, j] = at;
         let (height, width) = (self.left.width, self.right.width);
         let k = self.left.block_len(k_block);
@@ -251,7 +329,7 @@ impl<S: Simd> BlockProduct for F32Block<'_, S> {
         // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c` by
         // the caller's promise.
         unsafe {
-            block(self.s, a, b.as_ptr(), width, k, c, ldc, accumulate);
+            block(self.s, [rows, k], a, b.as_ptr(), width, c, ldc, accumulate);
         }
         if let F32Panels::Bf16(_, cell) = self.b {
             cell.set(widened);

@@ -110,7 +110,7 @@ pub fn matmul(args: MatmulArgs<'_>) -> Result<()> {
 }
 
 /// An error if the tensor is neither `f32` nor of the type of operands.
-fn expect_operand(x: &Tensor, op: &'static str, precision: Precision) -> Result<()> {
+pub(crate) fn expect_operand(x: &Tensor, op: &'static str, precision: Precision) -> Result<()> {
     match x.dtype() == x.device().backend().operand_dtype(precision) {
         true => Ok(()),
         false => x.expect_f32(op),
@@ -204,8 +204,19 @@ impl Tape {
 
     /// As [`Self::linear`] without a bias, in `f32` or in the type of operands: see [`operand`].
     pub(crate) fn linear_to(&mut self, x: &Var, weight: &Var, dtype: DType) -> Result<Var> {
-        let precision = self.precision();
-        let (x_in, w_in) = (self.operand(x)?, self.operand(weight)?);
+        self.linear_in(x, weight, self.precision(), dtype)
+    }
+
+    /// As [`Self::linear_to`], in another precision than the tape's.
+    pub(crate) fn linear_in(
+        &mut self,
+        x: &Var,
+        weight: &Var,
+        precision: Precision,
+        dtype: DType,
+    ) -> Result<Var> {
+        let x_in = x.with_value(operand(x.value(), precision)?);
+        let w_in = weight.with_value(operand(weight.value(), precision)?);
         let y = product(x_in.value(), Rhs::Weight(w_in.value()), precision, dtype)?;
         Ok(self.push_product(y, &[x, weight], move |dy, sink| {
             let dy = &operand(dy, precision)?;

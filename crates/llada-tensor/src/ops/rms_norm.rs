@@ -62,6 +62,24 @@ impl Tape {
         self.rms_norm_to(x, weight, eps, DType::F32)
     }
 
+    /// Normalizes each head by itself.
+    ///
+    /// - `x`: `[T, H * E]`; `weight`: `[E]`; returns `[T, H * E]`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] if the width of `x` is no multiple of that of `weight`.
+    pub fn rms_norm_heads(&mut self, x: &Var, weight: &Var, eps: f32) -> Result<Var> {
+        let op = "rms_norm_heads";
+        let (x_shape, w_shape) = (x.value().shape(), weight.value().shape());
+        let [rows, width] = x.value().matrix_shape(op)?;
+        match *w_shape {
+            [e] if e > 0 && width % e == 0 => {
+                self.rms_norm_of(x, weight, eps, (DType::F32, [rows * (width / e), e]))
+            }
+            _ => Err(Error::shapes(op, x_shape, w_shape)),
+        }
+    }
+
     /// As [`Self::rms_norm`], in `f32` or in the type of [`super::matmul::operand`].
     pub(crate) fn rms_norm_to(
         &mut self,
@@ -76,10 +94,23 @@ impl Tape {
         if w_shape != [d] {
             return Err(Error::shapes(op, x_shape, w_shape));
         }
-        let mut y = Tensor::empty(self.device(), dtype, x_shape)?;
+        self.rms_norm_of(x, weight, eps, (dtype, [rows, d]))
+    }
+
+    /// Of `x` as rows of `d` values.
+    fn rms_norm_of(
+        &mut self,
+        x: &Var,
+        weight: &Var,
+        eps: f32,
+        (dtype, [rows, d]): (DType, [usize; 2]),
+    ) -> Result<Var> {
+        let shape = x.value().shape().to_vec();
+        let as_rows = move |x: &Tensor| x.reshape(&[rows, d]);
+        let mut y = Tensor::empty(self.device(), dtype, &[rows, d])?;
         let mut rstd = Tensor::empty(self.device(), DType::F32, &[rows])?;
         let args = RmsNormArgs {
-            x: x.value(),
+            x: &as_rows(x.value())?,
             weight: weight.value(),
             eps,
             y: &mut y,
@@ -87,21 +118,24 @@ impl Tape {
         };
         self.device().backend().rms_norm(args)?;
         let (x_in, w_in) = (x.clone(), weight.clone());
-        Ok(self.push(y, &[x, weight], move |dy, sink| {
-            let (x, weight, rstd) = (x_in.value(), w_in.value(), &rstd);
-            let mut dx = Tensor::empty(dy.device(), DType::F32, x.shape())?;
-            let mut dw = Tensor::zeros(dy.device(), DType::F32, weight.shape())?;
-            let args = RmsNormBackwardArgs {
-                x,
-                weight,
-                rstd,
-                dy,
-                dx: &mut dx,
-                dweight: &mut dw,
-            };
-            dy.device().backend().rms_norm_backward(args)?;
-            sink.add(&w_in, dw)?;
-            sink.add(&x_in, dx)
-        }))
+        Ok(
+            self.push(y.reshape(&shape)?, &[x, weight], move |dy, sink| {
+                let (x, dy) = (&as_rows(x_in.value())?, &as_rows(dy)?);
+                let (weight, rstd) = (w_in.value(), &rstd);
+                let mut dx = Tensor::empty(dy.device(), DType::F32, x.shape())?;
+                let mut dw = Tensor::zeros(dy.device(), DType::F32, weight.shape())?;
+                let args = RmsNormBackwardArgs {
+                    x,
+                    weight,
+                    rstd,
+                    dy,
+                    dx: &mut dx,
+                    dweight: &mut dw,
+                };
+                dy.device().backend().rms_norm_backward(args)?;
+                sink.add(&w_in, dw)?;
+                sink.add(&x_in, dx.reshape(&shape)?)
+            }),
+        )
     }
 }

@@ -7,10 +7,12 @@ use crate::{DType, Device, Error, Result, Tape, Tensor, Var};
 /// Cosines and sines for the positions `0..n`.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
-    /// `[n, E/2]`, `cos(position * theta^(-2i/E))`.
+    /// `[n, R/2]`, `cos(position * theta^(-2i/R))`, `R` being the dimensions that are rotated.
     pub cos: Tensor,
-    /// `[n, E/2]`.
+    /// `[n, R/2]`.
     pub sin: Tensor,
+    /// Width `E` of a head, at least `R`.
+    pub head_dim: usize,
 }
 
 impl RopeTable {
@@ -21,17 +23,35 @@ impl RopeTable {
     ///
     /// Source: `RotaryEmbedding.get_rotary_embedding` in the reference's `modeling_llada.py`.
     pub fn new(device: &Device, n_positions: usize, head_dim: usize, theta: f32) -> Result<Self> {
-        if head_dim == 0 || !head_dim.is_multiple_of(2) {
+        Self::partial(device, n_positions, [head_dim, head_dim], theta)
+    }
+
+    /// As [`Self::new`] for heads of which only the first `rotary_dim` dimensions are rotated, as if
+    /// there were no others.
+    ///
+    /// # Errors
+    /// As there, and if more are rotated than there are.
+    pub fn partial(
+        device: &Device,
+        n_positions: usize,
+        [rotary_dim, head_dim]: [usize; 2],
+        theta: f32,
+    ) -> Result<Self> {
+        if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) {
             let what = "the head dimension must be even and not 0";
             return Err(Error::InvalidArgument { op: "rope", what });
         }
-        let half = head_dim / 2;
+        if rotary_dim > head_dim {
+            let what = "more dimensions would be rotated than a head has";
+            return Err(Error::InvalidArgument { op: "rope", what });
+        }
+        let half = rotary_dim / 2;
         #[expect(
             clippy::cast_precision_loss,
             reason = "f32 positions, as in the reference"
         )]
         let angle = |at: usize| {
-            let exponent = (2 * (at % half)) as f32 / head_dim as f32;
+            let exponent = (2 * (at % half)) as f32 / rotary_dim as f32;
             (at / half) as f32 * (1.0 / theta.powf(exponent))
         };
         let cos: Vec<f32> = (0..n_positions * half).map(|at| angle(at).cos()).collect();
@@ -40,6 +60,7 @@ impl RopeTable {
         Ok(Self {
             cos: Tensor::from_f32(device, &shape, &cos)?,
             sin: Tensor::from_f32(device, &shape, &sin)?,
+            head_dim,
         })
     }
 }
@@ -68,9 +89,10 @@ pub fn cost(t: usize, width: usize) -> Cost {
 impl Tape {
     /// Rotates every head of every row by its position.
     ///
-    /// `(a, b) -> (a cos - b sin, b cos + a sin)` for the pairs `(x[i], x[i + E/2])`.
+    /// `(a, b) -> (a cos - b sin, b cos + a sin)` for the pairs `(x[i], x[i + R/2])` of the first `R`
+    /// dimensions of a head; the others stay.
     ///
-    /// - `x`: `[T, H * E]` with `E` twice the table's width; `positions`: `[T]`.
+    /// - `x`: `[T, H * E]` with the table's `E`; `positions`: `[T]`.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`], or [`Error::IndexOutOfRange`] for a position past the table.
@@ -89,14 +111,12 @@ impl Tape {
         dtype: DType,
     ) -> Result<Var> {
         let op = "rope";
-        let [n_positions, half] = *table.cos.shape() else {
-            unreachable!("made by new")
-        };
+        let (n_positions, head_dim) = (table.cos.shape()[0], table.head_dim);
         let shape = x.value().shape();
-        let fits = matches!(*shape, [t, width] if t == positions.len() && half > 0
-            && width % (2 * half) == 0);
+        let fits = matches!(*shape, [t, width] if t == positions.len() && head_dim > 0
+            && width % head_dim == 0);
         if !fits {
-            return Err(Error::shapes(op, shape, &[positions.len(), 2 * half]));
+            return Err(Error::shapes(op, shape, &[positions.len(), head_dim]));
         }
         expect_ids(op, positions, n_positions)?;
         let mut y = Tensor::empty(self.device(), dtype, shape)?;

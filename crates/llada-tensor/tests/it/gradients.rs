@@ -3,7 +3,8 @@
 use std::num::NonZeroUsize;
 
 use llada_tensor::backend::AttentionShape;
-use llada_tensor::layers::{Adapter, Linear, Norm, Weight};
+use llada_tensor::layers::{Adapter, Linear, Moe, Norm, Weight};
+use llada_tensor::ops::moe::{Router, RouterRule};
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Gradients, Precision, Tape, Tensor, Var};
 
@@ -206,12 +207,27 @@ fn of_rms_norm() {
     );
 }
 
+/// Two rows of three heads.
+#[test]
+fn of_rms_norm_heads() {
+    let score = Score::new(2, 15);
+    check_gradients(
+        "rms_norm_heads",
+        &[&[2, 15], &[5]],
+        |tape, x| {
+            let y = tape.rms_norm_heads(&x[0], &x[1], 1e-5).expect("fits");
+            score.on(tape, &y)
+        },
+        |x| score.exact(&reference::rms_norm(&x[0], &x[1], f64::from(1e-5_f32))[0]),
+    );
+}
+
 fn table(device: &Device, head_dim: usize) -> RopeTable {
     RopeTable::new(device, 20, head_dim, 100.0).expect("even")
 }
 
 fn exact_rope(x: &[f64], width: usize, head_dim: usize, positions: &[u32]) -> Vec<f64> {
-    let RopeTable { cos, sin } = table(scalar(), head_dim);
+    let RopeTable { cos, sin, .. } = table(scalar(), head_dim);
     let [cos, sin] = [cos, sin].map(|x| widen(&x.to_vec_f32().unwrap()));
     reference::rope(x, width, (&cos, &sin, head_dim / 2), positions, 1.0)
 }
@@ -228,6 +244,30 @@ fn of_rope() {
             score.on(tape, &y)
         },
         |x| score.exact(&exact_rope(&x[0], 12, 6, &positions)),
+    );
+}
+
+/// Of heads of 5, 4 are rotated.
+#[test]
+fn of_rope_of_a_part_of_each_head() {
+    let (positions, score) = ([0, 7, 19], Score::new(3, 10));
+    check_gradients(
+        "partial rope",
+        &[&[3, 10]],
+        |tape, x| {
+            let table = RopeTable::partial(tape.device(), 20, [4, 5], 100.0).expect("even");
+            let y = tape.rope(&x[0], &table, &positions).expect("fits");
+            score.on(tape, &y)
+        },
+        |x| {
+            let (heads, mut all) = (x[0].as_chunks::<5>().0, Vec::new());
+            let first: Vec<f64> = heads.iter().flat_map(|head| head[..4].to_vec()).collect();
+            let turned = exact_rope(&first, 8, 4, &positions);
+            for (head, turned) in heads.iter().zip(turned.chunks(4)) {
+                all.extend([turned, &head[4..]].concat());
+            }
+            score.exact(&all)
+        },
     );
 }
 
@@ -420,6 +460,82 @@ fn of_a_block_with_tied_parameters() {
             reference::dot(&losses, &weights.map(f64::from))
         },
     );
+}
+
+/// All of a mixture of experts, under each rule.
+#[test]
+fn of_a_mixture_of_experts() {
+    const T: usize = 9;
+    const D: usize = 7;
+    const F: usize = 5;
+    const E: usize = 6;
+    let (n_group, topk_group, scale, capacity, eps) = (3, 2, 2.5, 3, 1e-5);
+    let groups = RouterRule::Groups {
+        n_group,
+        topk_group,
+        scale,
+    };
+    let rules = [
+        (RouterRule::Softmax, 1),
+        (RouterRule::Softmax, 3),
+        (groups, 1),
+        (groups, 3),
+        (RouterRule::Capacity { capacity, scale }, 2),
+    ];
+    let (bias, runs, score) = (normal(60, E), [0, 4, T], Score::new(T, D));
+    let shapes: [&[usize]; 9] = [
+        &[T, D],
+        &[D],
+        &[E, D],
+        &[E, F, D],
+        &[E, F, D],
+        &[E, D, F],
+        &[F, D],
+        &[F, D],
+        &[D, F],
+    ];
+    for (rule, k) in rules {
+        let n_experts = E;
+        let router = Router { n_experts, k, rule };
+        check_gradients(
+            &format!("mixture of experts, {rule:?}"),
+            &shapes,
+            |tape, p| {
+                let [x, norm, router_gate, gate, up, down, shared @ ..] = p else {
+                    unreachable!("nine parameters")
+                };
+                let norm = Norm {
+                    weight: norm.clone(),
+                    bias: None,
+                    eps,
+                };
+                let shared: Vec<Linear<'_>> = shared.iter().map(layer).collect();
+                let moe = Moe {
+                    gate: Weight::Tensor(router_gate.clone()),
+                    bias: Some(of(tape.device(), &[E], &bias)),
+                    router,
+                    runs: &runs,
+                    experts: [gate, up, down].map(|w| Weight::Tensor(w.clone())),
+                    shared: Some([&shared[0], &shared[1], &shared[2]]),
+                };
+                let (y, _) = tape.moe_mlp(x, &norm, &moe).expect("fits");
+                score.on(tape, &y)
+            },
+            |p| {
+                use reference::{add, linear, swiglu};
+                let [x, norm, router_gate, gate, up, down, a, b, c] = p else {
+                    unreachable!("nine parameters")
+                };
+                let [h, _] = reference::rms_norm(x, norm, f64::from(eps));
+                let logits = linear(&h, router_gate, D);
+                let scores = reference::router_scores(router, &logits, Some(&bias));
+                let (ids, weights) = reference::route(router, &scores, &runs);
+                let y = reference::experts(&h, (&ids, &weights, k), [gate, up, down], [D, F]);
+                let shared = swiglu(&linear(&h, a, D), &linear(&h, b, D));
+                score.exact(&add(&y, &linear(&shared, c, F)))
+            },
+        );
+    }
 }
 
 #[test]

@@ -109,6 +109,42 @@ fn the_largest_values_do_not_overflow() {
     }
 }
 
+/// Rows that are rotated to the largest codes, against the codes that are furthest from zero.
+#[test]
+fn the_largest_codes_do_not_overflow() {
+    let (n, k) = (33, 640);
+    for (precision, codes, multiplier) in [
+        (Precision::Int8, [-127, 127], 1),
+        (Precision::Int4, [-8, 7], 15),
+        (Precision::Int4, [-8, 7], -15),
+    ] {
+        for code in codes {
+            let fill = |_: std::ops::Range<usize>, out: RowCodes<'_>| {
+                out.codes.fill(code);
+                out.multipliers.fill(multiplier);
+                out.scales.fill(0.5);
+            };
+            for (name, device) in devices() {
+                let packed = pack_codes(device, [n, k], precision, &fill).expect("fits");
+                for sign in [1.0, -1.0] {
+                    // The rotation of 8 and zeros is a row of ones.
+                    let row: Vec<f32> = (0..k)
+                        .map(|at| if at % ROTATION == 0 { 8.0 * sign } else { 0.0 })
+                        .collect();
+                    let a = of(device, &[5, k], &row.repeat(5));
+                    let y = product(&a, Rhs::Packed(&packed), n, precision);
+                    let expected = sign * 0.5 * k as f32 * f32::from(code) * f32::from(multiplier);
+                    for y in y {
+                        let error = (y - expected).abs();
+                        let limit = 1e-6 * expected.abs();
+                        assert!(error <= limit, "{name} {precision:?} {code}: {y}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_do_not_depend_on_threads_or_on_other_rows() {
     let (m, n, k) = (75, 200, 300);

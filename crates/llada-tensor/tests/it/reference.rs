@@ -2,6 +2,8 @@
 
 use std::num::NonZeroUsize;
 
+use llada_tensor::ops::moe::{Router, RouterRule};
+
 /// `y = x wᵀ` for `x` `[T, K]` and `w` `[N, K]`.
 pub(crate) fn linear(x: &[f64], w: &[f64], k: usize) -> Vec<f64> {
     x.chunks_exact(k)
@@ -235,4 +237,123 @@ fn log_sum_exp(x: &[f64]) -> f64 {
         return max;
     }
     max + x.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
+}
+
+/// What experts are weighed by and what they are chosen by, `[T, E]` each.
+pub(crate) fn router_scores(router: Router, logits: &[f64], bias: Option<&[f32]>) -> [Vec<f64>; 2] {
+    let e = router.n_experts;
+    let mut values = logits.to_vec();
+    for row in values.chunks_exact_mut(e) {
+        let sum: f64 = row.iter().map(|x| x.exp()).sum();
+        for x in row {
+            *x = match router.rule {
+                RouterRule::Softmax => x.exp() / sum,
+                _ => 1.0 / (1.0 + (-*x).exp()),
+            };
+        }
+    }
+    let scores = match bias {
+        Some(bias) => {
+            let bias = bias.iter().map(|&b| f64::from(b)).cycle();
+            values
+                .iter()
+                .zip(bias)
+                .map(|(value, b)| value + b)
+                .collect()
+        }
+        None => values.clone(),
+    };
+    match router.rule {
+        RouterRule::Softmax => [scores.clone(), scores],
+        _ => [values, scores],
+    }
+}
+
+/// Indexes of the `n` largest scores, by sorting.
+fn best(n: usize, scores: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+    order.truncate(n);
+    order
+}
+
+/// Ids and weights `[T, k]` of what [`router_scores`] gives.
+pub(crate) fn route(
+    router: Router,
+    [values, scores]: &[Vec<f64>; 2],
+    runs: &[usize],
+) -> (Vec<u32>, Vec<f64>) {
+    let Router { n_experts, k, rule } = router;
+    let (mut ids, mut weights) = (Vec::new(), Vec::new());
+    for (token, scores_of_token) in scores.chunks_exact(n_experts).enumerate() {
+        let mut scores_of_token = scores_of_token.to_vec();
+        let forbidden: Vec<usize> = match rule {
+            RouterRule::Softmax => Vec::new(),
+            RouterRule::Groups {
+                n_group,
+                topk_group,
+                ..
+            } => {
+                let size = n_experts / n_group;
+                let of_group = |group: &[f64]| best(2, group).iter().map(|&e| group[e]).sum();
+                let of_groups: Vec<f64> = scores_of_token.chunks(size).map(of_group).collect();
+                let groups = best(topk_group, &of_groups);
+                (0..n_experts)
+                    .filter(|e| !groups.contains(&(e / size)))
+                    .collect()
+            }
+            RouterRule::Capacity { capacity, .. } => {
+                let run = runs
+                    .windows(2)
+                    .find(|run| (run[0]..run[1]).contains(&token));
+                let run = run.expect("runs cover the tokens");
+                let rows = &scores[run[0] * n_experts..run[1] * n_experts];
+                let largest = |e: usize| {
+                    let column = rows.iter().skip(e).step_by(n_experts);
+                    column.copied().fold(f64::NEG_INFINITY, f64::max)
+                };
+                let largest: Vec<f64> = (0..n_experts).map(largest).collect();
+                let allowed = best(capacity, &largest);
+                (0..n_experts).filter(|e| !allowed.contains(e)).collect()
+            }
+        };
+        for e in forbidden {
+            scores_of_token[e] = f64::NEG_INFINITY;
+        }
+        let mut taken = best(k, &scores_of_token);
+        taken.sort_unstable();
+        let values = &values[token * n_experts..];
+        let (scale, sum) = match rule {
+            RouterRule::Softmax => (1.0, 1.0),
+            RouterRule::Groups { scale, .. } | RouterRule::Capacity { scale, .. } => {
+                let sum: f64 = taken.iter().map(|&e| values[e]).sum();
+                (f64::from(scale), if k > 1 { sum + 1e-20 } else { 1.0 })
+            }
+        };
+        ids.extend(taken.iter().map(|&e| e as u32));
+        weights.extend(taken.iter().map(|&e| values[e] / sum * scale));
+    }
+    (ids, weights)
+}
+
+/// The weighted sum of experts of each token, of `[D, F]`.
+pub(crate) fn experts(
+    x: &[f64],
+    (ids, weights, k): (&[u32], &[f64], usize),
+    [gate, up, down]: [&[f64]; 3],
+    [d, f]: [usize; 2],
+) -> Vec<f64> {
+    let mut y = vec![0.0; ids.len() / k * d];
+    if d * f == 0 {
+        return y;
+    }
+    for (pair, (&id, weight)) in ids.iter().zip(weights).enumerate() {
+        let x = &x[pair / k * d..][..d];
+        let [gate, up, down] = [gate, up, down].map(|w| &w[id as usize * d * f..][..d * f]);
+        let h = swiglu(&linear(x, gate, d), &linear(x, up, d));
+        for (y, o) in y[pair / k * d..].iter_mut().zip(linear(&h, down, f)) {
+            *y += weight * o;
+        }
+    }
+    y
 }

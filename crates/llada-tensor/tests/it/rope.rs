@@ -2,7 +2,7 @@
 
 use llada_tensor::backend::RopeArgs;
 use llada_tensor::ops::rope::RopeTable;
-use llada_tensor::{DType, Tensor};
+use llada_tensor::{DType, Precision, Tape, Tensor, Var};
 use proptest::prelude::*;
 
 use crate::reference;
@@ -77,4 +77,36 @@ proptest! {
     fn odd_shapes(rows in 0usize..40, heads in 1usize..5, half in 1usize..37) {
         check(rows, heads, half);
     }
+}
+
+/// The first dimensions of a head turn as a head of their own; the others stay.
+#[test]
+fn what_is_not_rotated_passes() {
+    let (heads, rotary, head_dim, positions) = (3, 6, 17, [4_u32, 0, 9]);
+    for (_, device) in crate::support::devices() {
+        let x: Vec<f32> = (0..3 * heads * head_dim)
+            .map(|at| (at as f32).sin())
+            .collect();
+        let rotate = |table: &RopeTable, width: usize, x: &[f32]| {
+            let x = Tensor::from_f32(device, &[3, width], x).unwrap();
+            let mut tape = Tape::inference(device, Precision::F32);
+            let y = tape.rope(&Var::constant(x), table, &positions).unwrap();
+            y.value().to_vec_f32().unwrap()
+        };
+        let partial = RopeTable::partial(device, 10, [rotary, head_dim], 1e4).unwrap();
+        let got = rotate(&partial, heads * head_dim, &x);
+        let alone = RopeTable::new(device, 10, rotary, 1e4).unwrap();
+        let first: Vec<f32> = x
+            .chunks(head_dim)
+            .flat_map(|head| head[..rotary].to_vec())
+            .collect();
+        let turned = rotate(&alone, heads * rotary, &first);
+        let heads = x.chunks(head_dim).zip(turned.chunks(rotary));
+        let expected: Vec<f32> = heads
+            .flat_map(|(x, y)| [y, &x[rotary..]].concat())
+            .collect();
+        assert_eq!(got, expected);
+    }
+    assert!(RopeTable::partial(scalar(), 10, [8, 6], 1e4).is_err());
+    assert!(RopeTable::partial(scalar(), 10, [5, 6], 1e4).is_err());
 }

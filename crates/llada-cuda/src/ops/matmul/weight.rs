@@ -12,8 +12,10 @@ use crate::operands::{Matrices, cast_into, pieces};
 use crate::ops::quantized::PackedCodes;
 use crate::product::Operand;
 
-/// A weight `[N, K]`.
+/// A weight `[N, K]`, or one of each of several experts.
 pub(crate) struct CudaWeight {
+    experts: usize,
+    /// Of all experts.
     n: usize,
     k: usize,
     pub(crate) form: Form,
@@ -40,6 +42,7 @@ pub(crate) enum Form {
 impl std::fmt::Debug for CudaWeight {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CudaWeight")
+            .field("experts", &self.experts)
             .field("n", &self.n)
             .field("k", &self.k)
             .field("form", &self.form)
@@ -48,25 +51,52 @@ impl std::fmt::Debug for CudaWeight {
 }
 
 impl CudaWeight {
-    pub(crate) fn new(cx: &Context, [n, k]: [usize; 2], form: Form) -> Self {
-        let home = Arc::clone(cx.allocator());
-        Self { n, k, form, home }
+    /// Of weights `[experts, N, K]`.
+    pub(crate) fn new(cx: &Context, [experts, n, k]: [usize; 3], form: Form) -> Self {
+        let (n, home) = (experts * n, Arc::clone(cx.allocator()));
+        Self {
+            experts,
+            n,
+            k,
+            form,
+            home,
+        }
     }
 
     /// The weight that this backend packed.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if it is not in the memory of this device.
+    /// As [`Self::of_experts`], of one.
     pub(crate) fn of<'a>(
         cx: &Context,
         op: &'static str,
         packed: &'a Arc<dyn PackedWeight>,
     ) -> Result<&'a Self> {
-        let what = "the packed weight belongs to another backend or device";
+        Self::of_experts(cx, op, packed, 1)
+    }
+
+    /// The weights of `experts` experts that this backend packed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if they are not in the memory of this device, or are more or fewer.
+    pub(crate) fn of_experts<'a>(
+        cx: &Context,
+        op: &'static str,
+        packed: &'a Arc<dyn PackedWeight>,
+        experts: usize,
+    ) -> Result<&'a Self> {
         let weight: Option<&Self> = packed.as_any().downcast_ref();
-        weight
-            .filter(|weight| Arc::ptr_eq(&weight.home, cx.allocator()))
-            .ok_or(Error::InvalidArgument { op, what })
+        let weight = weight.filter(|weight| Arc::ptr_eq(&weight.home, cx.allocator()));
+        let Some(weight) = weight else {
+            let what = "the packed weight belongs to another backend or device";
+            return Err(Error::InvalidArgument { op, what });
+        };
+        let what = match experts {
+            _ if weight.experts == experts => return Ok(weight),
+            1 => "the packed weight is that of several experts",
+            _ => "the packed weight is that of another number of experts",
+        };
+        Err(Error::InvalidArgument { op, what })
     }
 }
 

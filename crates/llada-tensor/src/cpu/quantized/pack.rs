@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::super::context::Context;
-use super::super::simd::int8::{OFFSET, STEP, STEP_BYTES, WIDTH, right_place};
+use super::super::panels::panel_rows;
+use super::super::simd::int8::{OFFSET, STEP, STEP_BYTES, STEP_MULTIPLIERS, WIDTH, right_place};
 use super::super::simd::{Kernel, Simd};
 use super::super::workers::Shared;
-use super::{QuantizedWeight, STEP_MULTIPLIERS};
+use super::QuantizedWeight;
 use crate::backend::{FillCodes, FillRows, PackedWeight};
 use crate::quantize::{INT4_GROUP, ROTATION, RowCodes, groups, int4_row, int8_row, padded, rotate};
 use crate::{Error, Precision, Result};
@@ -21,10 +22,11 @@ pub(in super::super) enum Source<'a> {
     Codes(FillCodes<'a>),
 }
 
-/// See [`crate::backend::Backend::pack`] and [`crate::backend::Backend::pack_codes`].
+/// See [`crate::backend::Backend::pack`] and [`crate::backend::Backend::pack_codes`]; the shape is
+/// `[experts, N, K]`.
 pub(in super::super) fn pack(
     cx: Context<'_>,
-    [n, k]: [usize; 2],
+    [experts, n, k]: [usize; 3],
     precision: Precision,
     source: Source<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
@@ -33,10 +35,12 @@ pub(in super::super) fn pack(
         return Err(Error::InvalidArgument { op: "pack", what });
     }
     let is_int4 = precision == Precision::Int4;
-    let (panels, steps) = (n.div_ceil(WIDTH), k.div_ceil(STEP));
+    let rows = panel_rows(WIDTH, (0..experts).map(|_| n));
+    let (panels, steps) = (rows.len(), k.div_ceil(STEP));
     let panel_bytes = steps * STEP_BYTES / if is_int4 { 2 } else { 1 };
     let multiplier_bytes = if is_int4 { steps * STEP_MULTIPLIERS } else { 0 };
     let mut weight = QuantizedWeight {
+        experts,
         n,
         k,
         is_int4,
@@ -52,8 +56,7 @@ pub(in super::super) fn pack(
     let offsets = Shared::new(offsets);
     let groups = groups(precision, k);
     cx.workers.for_each(panels, |panel| {
-        let first = panel * WIDTH;
-        let rows = first..(first + WIDTH).min(n);
+        let (first, rows) = (panel * WIDTH, rows[panel].clone());
         // SAFETY: the ranges of different panels do not overlap.
         #[expect(unsafe_code, reason = "panels are written in parallel")]
         let out = unsafe {

@@ -16,7 +16,8 @@ pub(crate) struct Lhs {
     pub(crate) k_stride: usize,
 }
 
-/// `c (+)= a b` for one register block of [`Simd::BLOCK_ROWS`] rows.
+/// `c (+)= a b` for the first `rows` rows of a register block of [`Simd::BLOCK_ROWS`]; the rows after
+/// them may be written too.
 ///
 /// # Safety
 /// - `a` is readable for `BLOCK_ROWS` rows and `k` columns at its strides.
@@ -29,20 +30,28 @@ pub(crate) struct Lhs {
 #[inline(always)]
 pub(crate) unsafe fn block<S: Simd>(
     s: S,
+    [rows, k]: [usize; 2],
     a: Lhs,
     b: *const f32,
     ldb: usize,
-    k: usize,
     c: *mut f32,
     ldc: usize,
     accumulate: bool,
 ) {
-    // SAFETY: the caller's promise covers each shape.
+    // SAFETY: the caller's promise covers each shape, none of which has more rows than the block.
     unsafe {
-        match (S::BLOCK_ROWS, S::BLOCK_VECS) {
-            (12, 2) => block_of::<S, 12, 2>(s, a, b, ldb, k, c, ldc, accumulate),
-            (6, 2) => block_of::<S, 6, 2>(s, a, b, ldb, k, c, ldc, accumulate),
-            (4, 4) => block_of::<S, 4, 4>(s, a, b, ldb, k, c, ldc, accumulate),
+        match (S::BLOCK_ROWS, S::BLOCK_VECS, rows) {
+            (12, 2, 1) => block_of::<S, 1, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (12, 2, 2) => block_of::<S, 2, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (12, 2, 3 | 4) => block_of::<S, 4, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (12, 2, 5..=8) => block_of::<S, 8, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (12, 2, _) => block_of::<S, 12, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (6, 2, 1) => block_of::<S, 1, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (6, 2, 2) => block_of::<S, 2, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (6, 2, 3 | 4) => block_of::<S, 4, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (6, 2, _) => block_of::<S, 6, 2>(s, a, b, ldb, k, c, ldc, accumulate),
+            (4, 4, 1) => block_of::<S, 1, 4>(s, a, b, ldb, k, c, ldc, accumulate),
+            (4, 4, _) => block_of::<S, 4, 4>(s, a, b, ldb, k, c, ldc, accumulate),
             _ => unreachable!("every level has one of these shapes"),
         }
     }

@@ -10,9 +10,13 @@
 //! All kernels give the same integers.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 use crate::CpuLevel;
+use crate::quantize::INT4_GROUP;
 
 /// Values of k per step.
 pub(crate) const STEP: usize = 64;
@@ -22,6 +26,9 @@ pub(crate) const WIDTH: usize = 32;
 pub(crate) const STEP_BYTES: usize = WIDTH * STEP;
 /// Bytes of a tile.
 const TILE_BYTES: usize = STEP_BYTES / 2;
+/// Bytes of the multipliers of a step of 4-bit codes: two groups of 32 values for 32 columns.
+pub(crate) const STEP_MULTIPLIERS: usize = STEP / INT4_GROUP * WIDTH;
+
 /// What comes next: lines of memory that a kernel fetches while it computes, evenly, so that reading
 /// the weights costs no time of its own.
 #[derive(Debug, Clone, Copy)]
@@ -104,85 +111,6 @@ pub(crate) fn block_scalar(
                         }
                     }
                 }
-            }
-        }
-    }
-}
-
-/// [`block_scalar`] with 16-bit products of AVX2: they cannot overflow, unlike those of bytes.
-///
-/// # Safety
-/// The machine has AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-pub(crate) unsafe fn block_avx2(
-    a: &[u8],
-    b: &[i8],
-    rows: usize,
-    c: &mut [i32; BLOCK],
-    accumulate: bool,
-) {
-    assert!(
-        a.len() == b.len() && rows <= WIDTH,
-        "panels of the same steps"
-    );
-    let steps = a.len() / STEP_BYTES;
-    for row in (0..rows).step_by(2) {
-        for half in [0, 1] {
-            // SAFETY: all rows and tiles of a panel exist, also those after `rows`; sums of two
-            // rows and 16 columns are inside the block.
-            unsafe {
-                let a = a.as_ptr().add(row * STEP);
-                let b = b.as_ptr().add(half * TILE_BYTES);
-                let c = c.as_mut_ptr().add(row * WIDTH + half * 16);
-                pair_avx2(a, b, steps, c, accumulate);
-            }
-        }
-    }
-}
-
-/// Two rows by 16 columns.
-///
-/// # Safety
-/// AVX2; `steps` steps at `a` and `b`, two rows of 16 sums at `c` at a stride of [`WIDTH`].
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn pair_avx2(a: *const u8, b: *const i8, steps: usize, c: *mut i32, accumulate: bool) {
-    // Lanes of a sum: two halves of the quad for each of four columns.
-    let mut sums = [[_mm256_setzero_si256(); 4]; 2];
-    for step in 0..steps {
-        for quad in 0..STEP / 4 {
-            let mut left = [_mm256_setzero_si256(); 2];
-            // SAFETY: by the caller's promise.
-            unsafe {
-                for (r, left) in left.iter_mut().enumerate() {
-                    let at = a.add(step * STEP_BYTES + r * STEP + quad * 4);
-                    let bytes = _mm_set1_epi32(at.cast::<i32>().read_unaligned());
-                    *left = _mm256_cvtepu8_epi16(bytes);
-                }
-                let at = b.add(step * STEP_BYTES + quad * 64);
-                for v in 0..4 {
-                    let right = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(16 * v).cast()));
-                    for (left, sums) in left.iter().zip(&mut sums) {
-                        sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(*left, right));
-                    }
-                }
-            }
-        }
-    }
-    for (r, sums) in sums.iter().enumerate() {
-        for v in 0..2 {
-            let pairs = _mm256_hadd_epi32(sums[2 * v], sums[2 * v + 1]);
-            // `hadd` works on 128-bit halves: columns 0 1 4 5 2 3 6 7.
-            let mut sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs);
-            // SAFETY: by the caller's promise.
-            unsafe {
-                let c = c.add(r * WIDTH + 8 * v).cast();
-                if accumulate {
-                    sum = _mm256_add_epi32(sum, _mm256_loadu_si256(c));
-                }
-                _mm256_storeu_si256(c, sum);
             }
         }
     }
