@@ -1,4 +1,5 @@
-"""Writes a GGUF file of the architecture `llada` with random weights, for the speed of llama.cpp.
+"""Writes a GGUF file of the architecture `llada`, or of a mixture of experts `llada-moe`, with random
+weights, for the speed of llama.cpp.
 
     python tools/peers/random_gguf.py OUT.gguf --preset llada-8b --type Q8_0
 
@@ -17,7 +18,14 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFWriter, TokenType
 from gguf.quants import quant_shape_to_byte_shape, quantize
 
-from shapes import MAX_SEQUENCE_LENGTH, PRESETS, RMS_NORM_EPS, ROPE_THETA, special_ids
+from shapes import (
+    MAX_SEQUENCE_LENGTH,
+    MOE_PRESETS,
+    PRESETS,
+    RMS_NORM_EPS,
+    ROPE_THETA,
+    special_ids,
+)
 
 TYPES = ("Q8_0", "Q4_0", "BF16", "F16", "F32")
 
@@ -27,12 +35,22 @@ def tensors(shape):
     d, f, v = shape["d_model"], shape["mlp_hidden_size"], shape["vocab_size"]
     kv = d // shape["n_heads"] * shape["n_kv_heads"]
     yield "token_embd.weight", (v, d)
+    n_experts = shape.get("n_experts")
     for layer in range(shape["n_layers"]):
-        for part, size in {
+        parts = {
             "attn_norm": (d,), "attn_q": (d, d), "attn_k": (kv, d), "attn_v": (kv, d),
-            "attn_output": (d, d), "ffn_norm": (d,), "ffn_gate": (f, d), "ffn_up": (f, d),
-            "ffn_down": (d, f),
-        }.items():  # fmt: skip
+            "attn_output": (d, d), "ffn_norm": (d,),
+        }  # fmt: skip
+        if n_experts:
+            head = d // shape["n_heads"]
+            parts |= {
+                "attn_q_norm": (head,), "attn_k_norm": (head,), "ffn_gate_inp": (n_experts, d),
+                "ffn_gate_exps": (n_experts, f, d), "ffn_up_exps": (n_experts, f, d),
+                "ffn_down_exps": (n_experts, d, f),
+            }  # fmt: skip
+        else:
+            parts |= {"ffn_gate": (f, d), "ffn_up": (f, d), "ffn_down": (d, f)}
+        for part, size in parts.items():
             yield f"blk.{layer}.{part}.weight", size
     yield "output_norm.weight", (d,)
     yield "output.weight", (v, d)
@@ -68,7 +86,11 @@ def add_vocabulary(w, shape):
 
 
 def write(path, shape, kind, seed):
-    w = GGUFWriter(path, "llada")
+    w = GGUFWriter(path, "llada-moe" if "n_experts" in shape else "llada")
+    if "n_experts" in shape:
+        w.add_expert_count(shape["n_experts"])
+        w.add_expert_used_count(shape["experts_per_token"])
+        w.add_expert_feed_forward_length(shape["mlp_hidden_size"])
     w.add_context_length(MAX_SEQUENCE_LENGTH)
     w.add_embedding_length(shape["d_model"])
     w.add_block_count(shape["n_layers"])
@@ -89,8 +111,8 @@ def write(path, shape, kind, seed):
     draws = quantize(draws, kind).view(np.uint8)  # [blocks of 32 values, bytes]
     sizes = dict(tensors(shape))
     for name, size in sizes.items():
-        if len(size) == 1:
-            w.add_tensor_info(name, size, np.dtype(np.float32), 4 * size[0])
+        if is_f32(name, size):
+            w.add_tensor_info(name, size, np.dtype(np.float32), 4 * int(np.prod(size)))
             continue
         n_bytes = int(np.prod(quant_shape_to_byte_shape(size, kind)))
         if kind in (Type.F16, Type.F32):
@@ -105,9 +127,16 @@ def write(path, shape, kind, seed):
     for name, size in sizes.items():
         if len(size) == 1:
             w.write_tensor_data(np.ones(size, np.float32))
+        elif is_f32(name, size):
+            w.write_tensor_data(rng.standard_normal(size, dtype=np.float32) * np.float32(0.02))
         else:
             w.write_tensor_data(laid_out(draws, int(np.prod(size)), rng))
     w.close()
+
+
+def is_f32(name, size):
+    """Norms, and routers, which the converter of llama.cpp keeps."""
+    return len(size) == 1 or ".ffn_gate_inp." in name
 
 
 def laid_out(draws, n_values, rng):
@@ -124,11 +153,11 @@ def laid_out(draws, n_values, rng):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("out", type=pathlib.Path)
-    p.add_argument("--preset", choices=PRESETS, default="llada-1b")
+    p.add_argument("--preset", choices=PRESETS | MOE_PRESETS, default="llada-1b")
     p.add_argument("--type", choices=TYPES, default="Q8_0")
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
-    shape, kind = dict(PRESETS[args.preset]), Type[args.type]
+    shape, kind = dict((PRESETS | MOE_PRESETS)[args.preset]), Type[args.type]
     if gguf.GGML_QUANT_SIZES[kind][0] > 1:
         shape["mlp_hidden_size"] -= shape["mlp_hidden_size"] % 32
     args.out.parent.mkdir(parents=True, exist_ok=True)

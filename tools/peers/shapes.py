@@ -18,6 +18,13 @@ PRESETS = {
         "vocab_size": 126464,
     },
 }  # fmt: skip
+# A mixture of experts, LLaDA-MoE: `mlp_hidden_size` is the width of an expert.
+MOE_PRESETS = {
+    "llada-moe-7b-a1b": {
+        "d_model": 2048, "n_layers": 16, "n_heads": 16, "n_kv_heads": 16, "mlp_hidden_size": 1024,
+        "n_experts": 64, "experts_per_token": 8, "vocab_size": 157184,
+    },
+}  # fmt: skip
 # Training steps on a GPU: preset, sequences, tokens of each, and whether activations are computed
 # again in the backward pass.
 TRAINING = (

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod eval;
+mod protocols;
 #[cfg(feature = "serve")]
 mod serve;
 
@@ -15,6 +16,7 @@ pub(crate) use bench::{
     BenchArgs, BenchCommand, BenchForwardArgs, BenchGenerateArgs, BenchTrainArgs, SubjectArgs,
 };
 pub(crate) use chat::{AnswerArgs, ChatArgs};
+pub(crate) use protocols::{OpenArgs, ProtocolArgs};
 #[cfg(feature = "serve")]
 pub(crate) use serve::ServeArgs;
 
@@ -197,6 +199,8 @@ pub(crate) struct ModelArgs {
         display_order = 901
     )]
     pub(crate) adapter: Vec<AdapterArg>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and for more than
     /// a billion parameters bf16; of a GGUF file so large the first of bf16, int8 and int4 that takes
     /// little more memory than the file
@@ -209,7 +213,18 @@ pub(crate) struct ModelArgs {
 impl ModelArgs {
     /// A text that is the same for the same model.
     pub(crate) fn identity(&self) -> String {
-        format!("{:?} {:?} {:?}", self.model, self.adapter, self.dtype)
+        let Self {
+            model,
+            adapter,
+            open,
+            dtype,
+            ..
+        } = self;
+        let mask = open.mask_token_id.map(|id| format!(" mask {id}"));
+        format!(
+            "{model:?} {adapter:?} {dtype:?}{}",
+            mask.unwrap_or_default()
+        )
     }
 }
 
@@ -217,11 +232,12 @@ impl ModelArgs {
 #[derive(Debug, ClapArgs)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(crate) struct SamplerArgs {
-    /// Denoising steps in all [default: one token a step]; beside --threshold, --factor and
-    /// --eb-gamma, which decide by themselves how many they take, the most that are allowed
+    /// Denoising steps in all, of LLaDA2.x and iLLaDA those of each block [default: one token a step;
+    /// LLaDA2.x: 32 a block; Dream: 512]; beside --threshold, --factor and --eb-gamma, which decide by
+    /// themselves how many they take, the most that are allowed
     #[arg(long, alias = "diffusion-steps")]
     pub(crate) steps: Option<usize>,
-    /// Tokens per semi-autoregressive block [default: one block]
+    /// Tokens per semi-autoregressive block [default: one block; iLLaDA and LLaDA2.x: 32]
     #[arg(
         long,
         alias = "block_length",
@@ -270,7 +286,8 @@ pub(crate) struct SamplerArgs {
     /// Compute new tokens for N more calls; with --cache activity [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) keep_active: Option<usize>,
-    /// Reveal every token that is this sure, at least one a step
+    /// Reveal every token that is this sure, at least one a step [default of LLaDA2.0 and 2.1: 0.95, of
+    /// 2.2: 0.5; of LLaDA2.0 one above 1 reveals what --steps says]
     #[arg(long, value_name = "P", conflicts_with = "factor")]
     pub(crate) threshold: Option<f32>,
     /// Reveal the k surest tokens as long as the k-th is surer than 1 - FACTOR / (k + 1)
@@ -329,6 +346,8 @@ pub(crate) struct SamplerArgs {
     /// Show the denoising while it happens, on standard error
     #[arg(long)]
     pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) protocol: ProtocolArgs,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -356,8 +375,9 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "TEXT")]
     pub(crate) stop: Vec<String>,
     /// Tokens of the answer: a canvas that is filled as a whole, not a limit, so that another length
-    /// gives another text [default: 64, or what the context has room for; models of characters:
-    /// three times the prompt]
+    /// gives another text; of iLLaDA and LLaDA2.x, which write block by block, a limit [default: 64, or
+    /// what the context has room for; models of characters: three times the prompt; iLLaDA and
+    /// LLaDA2.x: 2048]
     #[arg(
         short = 'n',
         long,
@@ -472,10 +492,12 @@ pub(crate) struct InspectArgs {
     /// embedded poem model]
     #[arg(conflicts_with = "preset")]
     pub(crate) dir: Option<PathBuf>,
-    /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b; or
-    /// llada-25m, llada-100m
+    /// A configuration of the paper: llada-1b, llada-8b, arm-1b, arm-7b, llama3-8b; a shape of
+    /// another family: illada-8b, llada-moe-7b-a1b, llada2-mini, dream-7b; or llada-25m, llada-100m
     #[arg(long)]
     pub(crate) preset: Option<String>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// How the result is printed
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) format: Format,
@@ -495,6 +517,8 @@ pub(crate) struct ConvertArgs {
     /// given); may be given several times
     #[arg(long, visible_alias = "lora", value_name = "DIR|ORG/NAME[:SCALE]")]
     pub(crate) adapter: Vec<AdapterArg>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// Compare the logits of so many random positions with those of the source; 0: don't
     #[arg(long, default_value_t = 32)]
     pub(crate) compare: usize,
@@ -548,6 +572,8 @@ pub(crate) struct SftArgs {
     /// much it counts (1 unless given); may be given several times
     #[arg(long, visible_alias = "lora", value_name = "DIR|ORG/NAME[:SCALE]")]
     pub(crate) adapter: Vec<AdapterArg>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     #[command(flatten)]
     pub(crate) train: TrainArgs,
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod convert;
+mod ends;
 mod eval;
 mod generate;
 mod infill;

@@ -6,13 +6,20 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use llada::diffusion::Estimator;
 use llada::model::Error as ModelError;
-use llada::sample::{CacheMode, Overrides, Process, Rules, RulesError};
+use llada::sample::{
+    CacheMode, EndThink, Error as SampleError, Overrides, Process, Rules, RulesError,
+};
 use llada::{
-    Checkpoint, CpuConfig, CpuLevel, Device, Llada, LoadError, ModelConfig, Precision, Tokenizer,
+    Checkpoint, CpuConfig, CpuLevel, Device, Llada, LoadError, ModelConfig, OpenOptions, Precision,
+    Tokenizer,
 };
 
-use crate::args::{AdapterArg, DeviceName, Dtype, EstimatorName, ModelArgs, RunArgs, SamplerArgs};
+use crate::args::{
+    AdapterArg, DeviceName, Dtype, EstimatorName, ModelArgs, OpenArgs, ProtocolArgs, RunArgs,
+    SamplerArgs,
+};
 use crate::output::note;
+use crate::reasoning;
 
 /// The command was used in a wrong way: exit code 2.
 #[derive(Debug)]
@@ -107,17 +114,27 @@ pub(crate) enum Embedded {
 
 /// What `--model` names, brought from the Hub if need be, or the embedded poem model; with what
 /// `--adapter` names.
-pub(crate) fn open(model: Option<&Path>, adapters: &[AdapterArg]) -> Result<Checkpoint> {
-    open_or(Embedded::Poems, model, adapters)
+pub(crate) fn open(
+    model: Option<&Path>,
+    adapters: &[AdapterArg],
+    options: OpenArgs,
+) -> Result<Checkpoint> {
+    open_or(Embedded::Poems, model, adapters, options)
 }
 
 fn open_or(
     embedded: Embedded,
     model: Option<&Path>,
     adapters: &[AdapterArg],
+    options: OpenArgs,
 ) -> Result<Checkpoint> {
+    if model.is_none() && options.mask_token_id.is_some() {
+        return Err(Misuse::of(
+            "--mask-token-id needs --model: the mask of the embedded model is known",
+        ));
+    }
     let mut checkpoint = match (model, embedded) {
-        (Some(model), _) => open_model(&crate::hub::resolve(model)?)?,
+        (Some(model), _) => open_model(&crate::hub::resolve(model)?, options.into())?,
         (None, Embedded::Instruct) if adapters.is_empty() => Checkpoint::embedded_instruct()?,
         (None, _) => Checkpoint::embedded()?,
     };
@@ -132,8 +149,8 @@ fn open_or(
 }
 
 /// A folder or a file; of an adapter whose base is on the Hub, both.
-fn open_model(path: &Path) -> Result<Checkpoint> {
-    match Checkpoint::open(path) {
+fn open_model(path: &Path, options: OpenOptions) -> Result<Checkpoint> {
+    match Checkpoint::open_with(path, options) {
         Err(LoadError::Model(ModelError::AdapterAlone {
             base: Some(base),
             revision,
@@ -144,7 +161,7 @@ fn open_model(path: &Path) -> Result<Checkpoint> {
             let found = crate::hub::resolve(Path::new(&whole)).with_context(|| {
                 format!("{} is an adapter, and its base is {whole}", path.display())
             })?;
-            Ok(Checkpoint::open(&found)?.with_adapter(path, 1.0)?)
+            Ok(Checkpoint::open_with(&found, options)?.with_adapter(path, 1.0)?)
         }
         checkpoint => Ok(checkpoint?),
     }
@@ -159,7 +176,7 @@ pub(crate) fn load_checkpoint(
 ) -> Result<(Llada, Checkpoint)> {
     let device = device(&args.run)?;
     // All that the flags alone can be wrong in was found before anything is downloaded.
-    let checkpoint = open_or(embedded, args.model.as_deref(), &args.adapter)?;
+    let checkpoint = open_or(embedded, args.model.as_deref(), &args.adapter, args.open)?;
     let tokenizer = match checkpoint.tokenizer() {
         Err(_) if only_ids => Tokenizer::of_numbers(checkpoint.config().vocab_size),
         tokenizer => tokenizer?,
@@ -197,23 +214,94 @@ fn needs_diffusion(what: &str) -> anyhow::Error {
     ))
 }
 
+/// A setting by the name of its flag.
+fn flag(setting: &str) -> String {
+    format!("--{}", setting.replace('_', "-"))
+}
+
 /// Says an error of a library about a setting in the words of the flags.
 pub(crate) fn explain(error: anyhow::Error) -> anyhow::Error {
-    let setting = error.chain().find_map(|cause| {
-        let sampler = cause.downcast_ref().and_then(|error| match error {
-            llada::sample::Error::NotAutoregressive { what, .. } => Some(*what),
+    let explained = error.chain().find_map(|cause| {
+        let of_sampler = cause.downcast_ref().and_then(of_setting);
+        let of_model = cause.downcast_ref().and_then(|error| match error {
+            llada::diffusion::Error::NotAutoregressive { what } => {
+                Some(needs_diffusion(&flag(what)))
+            }
             _ => None,
         });
-        let diffusion = cause.downcast_ref().and_then(|error| match error {
-            llada::diffusion::Error::NotAutoregressive { what } => Some(*what),
-            _ => None,
-        });
-        sampler.or(diffusion)
+        of_sampler.or(of_model)
     });
-    match setting {
-        Some("infill") => needs_diffusion("infill"),
-        Some(what) => needs_diffusion(&format!("--{}", what.replace('_', "-"))),
-        None => error,
+    explained.unwrap_or(error)
+}
+
+/// The same of the sampler's errors, where a flag is to blame.
+pub(crate) fn of_setting(error: &SampleError) -> Option<anyhow::Error> {
+    let text = match error {
+        SampleError::NotAutoregressive { what: "infill", .. } => {
+            return Some(needs_diffusion("infill"));
+        }
+        SampleError::NotAutoregressive { what, .. } => return Some(needs_diffusion(&flag(what))),
+        SampleError::NotForProtocol { what, protocol } => {
+            let loop_ = of_protocol(protocol);
+            format!("{} cannot be used with this model: {loop_}", as_flag(what))
+        }
+        SampleError::NotForProcess { what, process, .. } => {
+            let process = process.trim_start_matches("the ");
+            format!("{} cannot be used with {process}", as_flag(what))
+        }
+        SampleError::BlockLength { expected, got, .. } => format!(
+            "--block-length must be {expected}, the size of the blocks that this model was made for, \
+             got {got}"
+        ),
+        SampleError::OutOfRange {
+            what: "logit_boost",
+            expected,
+            got,
+            ..
+        } => format!("--end-think-boost must be {expected}, got {got}"),
+        SampleError::OutOfRange {
+            what: "power",
+            expected,
+            got,
+            ..
+        } => format!("--end-think-power must be {expected}, got {got}"),
+        _ => return None,
+    };
+    Some(Misuse::of(text))
+}
+
+/// A setting, or what the library calls one that has no name of its own, as a flag.
+fn as_flag(what: &str) -> String {
+    match what {
+        what if what.contains(' ') => what.to_owned(),
+        what => flag(what),
+    }
+}
+
+/// What the loop is that models of a protocol were published with, and what is set in its place.
+fn of_protocol(name: &str) -> &'static str {
+    match name {
+        "llada" => "its loop is LLaDA's, on a canvas of a fixed length",
+        "variable_length" => {
+            "its loop is LLaDA's, in blocks that are appended until one holds an end"
+        }
+        "block_diffusion" => {
+            "its loop is that of LLaDA2.0, which fills blocks by --steps, --threshold and \
+             --minimal-topk; --editing-threshold, --max-post-steps or --num-to-transfer choose that \
+             of LLaDA2.1"
+        }
+        "editing" => {
+            "its loop is that of LLaDA2.1, which --editing-threshold, --max-post-steps and \
+             --num-to-transfer choose, and which goes by --threshold"
+        }
+        "rewriting" => {
+            "its loop is that of LLaDA2.2, which goes by --steps, --threshold, --editing-threshold \
+             and --max-post-steps"
+        }
+        _ => {
+            "its loop is that of Dream, which fills the whole canvas by --steps, --eps, --alg and \
+             --alg-temp"
+        }
     }
 }
 
@@ -235,7 +323,6 @@ fn process(args: &SamplerArgs) -> Result<Option<Process>> {
         low_threshold: args.low_threshold,
         threshold_fall: args.threshold_fall,
     };
-    let flag = |name: &str| format!("--{}", name.replace('_', "-"));
     rules
         .process(args.steps.is_some())
         .map_err(|error| match error {
@@ -305,6 +392,43 @@ pub(crate) fn overrides(args: &SamplerArgs, gen_length: Option<usize>) -> Result
         seed: args.seed,
         logits_eos_inf: args.logits_eos_inf,
         confidence_eos_eot_inf: args.confidence_eos_eot_inf,
-        suppress_mask: None,
+        ..of_families(&args.protocol)?
     })
+}
+
+/// What the flags of other families change of a request; [`end_think`] needs the model.
+pub(crate) fn of_families(args: &ProtocolArgs) -> Result<Overrides> {
+    let alg = args.alg.as_deref().map(str::parse).transpose();
+    if args.end_think_power.is_some() && args.end_think_boost.is_none() {
+        return Err(Misuse::of("--end-think-power needs --end-think-boost"));
+    }
+    Ok(Overrides {
+        variable_length: args.variable_length,
+        minimal_topk: args.minimal_topk,
+        editing_threshold: args.editing_threshold,
+        max_post_steps: args.max_post_steps,
+        num_to_transfer: args.num_to_transfer,
+        eps: args.eps,
+        alg: alg.map_err(Misuse::from_error)?,
+        alg_temp: args.alg_temp,
+        ..Overrides::default()
+    })
+}
+
+/// What `--end-think-boost` makes likelier, by the tokens of a model.
+pub(crate) fn end_think(args: &ProtocolArgs, tokenizer: &Tokenizer) -> Result<Option<EndThink>> {
+    let Some(logit_boost) = args.end_think_boost else {
+        return Ok(None);
+    };
+    let Some(token_ids) = reasoning::end_ids(tokenizer) else {
+        return Err(Misuse::of(format!(
+            "--end-think-boost: the tokenizer of this model has no tokens for {}",
+            reasoning::END
+        )));
+    };
+    Ok(Some(EndThink {
+        token_ids,
+        logit_boost,
+        power: args.end_think_power.unwrap_or(1.0),
+    }))
 }

@@ -3,8 +3,14 @@
 mod args;
 mod cmd;
 mod config;
+#[path = "../../llada-serve/src/edits.rs"]
+mod edits;
 mod hub;
+#[path = "../../llada-serve/src/marked.rs"]
+mod marked;
 mod output;
+#[path = "../../llada-serve/src/reasoning.rs"]
+mod reasoning;
 mod stop;
 
 use std::process::ExitCode;

@@ -179,6 +179,8 @@ pub enum ParameterKind {
     Table,
     /// The matrix of a linear layer in a block.
     Matrix,
+    /// A matrix for each expert, `[experts, N, K]`.
+    Experts,
     /// The weight of a norm, or a bias.
     Vector,
 }

@@ -149,11 +149,7 @@ impl Nucleus {
         rule: &CandidateRule<'_>,
         set: Option<&TokenSet>,
     ) -> Vec<usize> {
-        let mut order: Vec<usize> = match set {
-            Some(set) => set.ids().map(|id| id as usize).collect(),
-            None => (0..logits.len()).collect(),
-        };
-        order.retain(|&at| !rule.suppress.iter().any(|&id| id as usize == at));
+        let mut order = allowed(logits.len(), rule, set);
         if self.is_all() {
             return order;
         }
@@ -176,27 +172,117 @@ impl Nucleus {
         order.sort_unstable();
         order
     }
+
+    /// The tokens of a row of logits `[V]` as Dream cuts it, ascending.
+    fn passed(
+        &self,
+        logits: &[f32],
+        rule: &CandidateRule<'_>,
+        set: Option<&TokenSet>,
+    ) -> Vec<usize> {
+        let mut tokens = allowed(logits.len(), rule, set);
+        if let Some(top_p) = self.top_p.filter(|&top_p| top_p < 1.0) {
+            let max = tokens.iter().map(|&at| logits[at]);
+            let max = max.fold(f32::NEG_INFINITY, f32::max);
+            let weight = |at: usize| f64::from(logits[at] - max).exp();
+            let whole: f64 = tokens.iter().map(|&at| weight(at)).sum();
+            // Even all of the lighter ones together do not change where the sum passes: there are
+            // few left to sort.
+            let least = (1.0 - top_p) * whole / (2 * logits.len()) as f64;
+            tokens.retain(|&at| weight(at) >= least);
+            tokens.sort_by(|&left, &right| logits[right].total_cmp(&logits[left]));
+            let mut sum = 0.0;
+            let passed = tokens.iter().position(|&at| {
+                sum += weight(at);
+                sum > top_p * whole
+            });
+            tokens.truncate(passed.map_or(tokens.len(), |at| at + 1));
+            tokens.sort_unstable();
+        }
+        if let Some(top_k) = self.top_k.filter(|&top_k| top_k < tokens.len()) {
+            let mut values: Vec<f32> = tokens.iter().map(|&at| logits[at]).collect();
+            let by_value = |left: &f32, right: &f32| right.total_cmp(left);
+            let last = top_k.saturating_sub(1);
+            let bar = *values.select_nth_unstable_by(last, by_value).1;
+            tokens.retain(|&at| logits[at] >= bar);
+        }
+        tokens
+    }
+}
+
+/// The tokens of a vocabulary that may be chosen at a place, ascending.
+fn allowed(vocab_size: usize, rule: &CandidateRule<'_>, set: Option<&TokenSet>) -> Vec<usize> {
+    let mut ids: Vec<usize> = match set {
+        Some(set) => set.ids().map(|id| id as usize).collect(),
+        None => (0..vocab_size).collect(),
+    };
+    ids.retain(|&at| !rule.suppress.iter().any(|&id| id as usize == at));
+    ids
 }
 
 impl Choice<'_> {
-    /// As a predictor chooses, but only among the tokens of a nucleus and of a set, over which the
-    /// probabilities are taken too. Without a temperature the nucleus changes nothing but these.
+    /// As a predictor chooses by logits `[N, V]`, but only among the tokens of a nucleus and of a
+    /// set, over which the probabilities are taken too. Without a temperature the nucleus changes
+    /// nothing but these.
     ///
     /// `sets`: `[N]`, the tokens that may be chosen at each position; `None` is all of them.
     ///
     /// # Errors
-    /// As [`MaskPredictor::logits`]; [`Error::LengthMismatch`] if there is not a set for each
-    /// position; [`Error::TokenOutOfRange`] if one has a token that can't be predicted.
+    /// [`Error::LengthMismatch`] if the logits do not divide among the sets;
+    /// [`Error::TokenOutOfRange`] if a set has a token that can't be predicted; as
+    /// [`Noise::check`].
     pub fn among(
         &self,
         nucleus: &Nucleus,
         sets: &[Option<Arc<TokenSet>>],
-        predictor: &(impl MaskPredictor + ?Sized),
-        query: Query<'_>,
-    ) -> Result<Candidates> {
+        logits: &[f32],
+    ) -> Result<Vec<Candidate>> {
+        let mut warm = self.rule(0.0);
+        // The most likely token is in every nucleus.
+        warm.temperature = warm.temperature.max(f64::MIN_POSITIVE);
+        self.choose(sets, logits, |row, logits, set| {
+            let tokens = nucleus.tokens(logits, &warm, set);
+            self.reduce(row, logits, &tokens, self.temperature)
+        })
+    }
+
+    /// As [`Self::among`], in the way of Dream: a temperature divides the logits before anything
+    /// else, then they are cut to the nucleus, without a temperature too, and confidence, margin and
+    /// entropy are those of what is left. The nucleus has the tokens up to the first at which the
+    /// sum passes `top_p`, and of these all that are as likely as the `top_k`-th.
+    ///
+    /// # Errors
+    /// As [`Self::among`].
+    ///
+    /// Source: `sample_tokens` in Dream's `generation_utils.py`.
+    pub fn among_tempered(
+        &self,
+        nucleus: &Nucleus,
+        sets: &[Option<Arc<TokenSet>>],
+        logits: &[f32],
+    ) -> Result<Vec<Candidate>> {
+        // Of divided logits the noise is that of temperature 1.
+        let (divisor, temperature) = match self.temperature > 0.0 {
+            true => (self.temperature as f32, 1.0),
+            false => (1.0, 0.0),
+        };
+        self.choose(sets, logits, |row, logits, set| {
+            let divided: Vec<f32> = logits.iter().map(|x| x / divisor).collect();
+            let tokens = nucleus.passed(&divided, &self.rule(0.0), set);
+            self.reduce(row, &divided, &tokens, temperature)
+        })
+    }
+
+    /// A candidate for each row of logits `[N, V]`.
+    fn choose(
+        &self,
+        sets: &[Option<Arc<TokenSet>>],
+        logits: &[f32],
+        best: impl Fn(usize, &[f32], Option<&TokenSet>) -> Candidate,
+    ) -> Result<Vec<Candidate>> {
         self.noise.check()?;
-        let (vocab_size, mut rule) = (predictor.info().vocab_size, self.rule(0.0));
-        crate::forward::expect_length("token sets", query.positions.len(), sets.len())?;
+        let vocab_size = logits.len() / sets.len().max(1);
+        crate::forward::expect_length("logits", vocab_size * sets.len(), logits.len())?;
         for (position, set) in sets.iter().enumerate() {
             let mut ids = set.iter().flat_map(|set| set.ids());
             if let Some(id) = ids.find(|&id| id as usize >= vocab_size) {
@@ -207,20 +293,23 @@ impl Choice<'_> {
                 });
             }
         }
-        // The most likely token is in every nucleus.
-        rule.temperature = rule.temperature.max(f64::MIN_POSITIVE);
-        let logits = predictor.logits(query)?;
-        let rows = logits.chunks_exact(vocab_size).zip(sets).enumerate();
-        let choose = |(row, (logits, set)): (usize, (&[f32], &Option<Arc<TokenSet>>))| {
-            let tokens = nucleus.tokens(logits, &rule, set.as_deref());
-            let rule = self.rule(0.0);
-            let mut reducer = RowReducer::default();
-            for at in tokens {
-                reducer.push(&logits[at..=at], at, row, vocab_size, &rule, &self.noise);
-            }
-            reducer.finish()
+        let rows = logits.chunks_exact(vocab_size.max(1)).zip(sets).enumerate();
+        Ok(rows
+            .map(|(row, (logits, set))| best(row, logits, set.as_deref()))
+            .collect())
+    }
+
+    /// The best of some tokens of a row of logits `[V]`.
+    fn reduce(&self, row: usize, logits: &[f32], tokens: &[usize], temperature: f64) -> Candidate {
+        let rule = CandidateRule {
+            temperature,
+            ..self.rule(0.0)
         };
-        Ok(rows.map(choose).collect::<Vec<_>>().into())
+        let mut reducer = RowReducer::default();
+        for &at in tokens {
+            reducer.push(&logits[at..=at], at, row, logits.len(), &rule, &self.noise);
+        }
+        reducer.finish()
     }
 }
 

@@ -17,6 +17,8 @@ use llada_files::looks_like;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
+use crate::family::Family;
+use crate::family::places::{self, Names, Place};
 use crate::stored::Stored;
 use crate::weights::{File, names, stored};
 use crate::{Error, ModelConfig, Result};
@@ -142,10 +144,15 @@ impl Adapter {
         model: &ModelConfig,
         tensors: Vec<Stored<'a>>,
     ) -> Result<Vec<Stored<'a>>> {
-        let mut changes = self.changes()?;
+        let mut changes = self.changes(model.family)?;
         let mut changed = Vec::with_capacity(tensors.len());
-        for ((name, _), tensor) in model.parameter_shapes().iter().zip(tensors) {
-            changed.push(match changes.remove(name) {
+        for ((name, shape), tensor) in model.parameter_shapes().iter().zip(tensors) {
+            let change = match places::place(model, name, shape) {
+                Place::Whole(name) => changes.remove(&name),
+                // Of a tensor that lies here in parts: it is named as one that is not changed.
+                Place::Rows { .. } | Place::Stack(_) => None,
+            };
+            changed.push(match change {
                 Some(change) => self.change(tensor, change)?,
                 None => tensor,
             });
@@ -158,14 +165,14 @@ impl Adapter {
             None => Ok(changed),
             Some(part) => Err(self.fault(
                 format!("tensor {}", part.name),
-                "it belongs to no tensor of the model",
-                "an adapter of this model",
+                "it belongs to no tensor of the model that adapters can change",
+                "an adapter of this model, of other layers than experts and fused ones",
             )),
         }
     }
 
     /// What the file says of each parameter, by its name.
-    fn changes(&self) -> Result<BTreeMap<String, Change<'_>>> {
+    fn changes(&self, family: Family) -> Result<BTreeMap<String, Change<'_>>> {
         let (path, bytes) = (self.file.path(), self.file.bytes());
         let read = SafeTensors::deserialize(bytes).map_err(|source| {
             let error = Error::safetensors(path)(source);
@@ -173,7 +180,7 @@ impl Adapter {
         })?;
         let mut changes: BTreeMap<String, Change<'_>> = BTreeMap::new();
         for (name, view) in read.tensors() {
-            let (module, place, end) = place(&name);
+            let (module, place, end) = place(family.names(), &name);
             let is_embedding = end.starts_with("lora_embedding");
             let parameter = match &*end {
                 "lora_B.bias" => "bias",
@@ -378,7 +385,7 @@ fn transposed(values: &[f32], columns: usize) -> Vec<f32> {
 
 /// A name of PEFT's: the module as its patterns see it, the module with its published name, and the
 /// rest, from PEFT's own parts on.
-fn place(name: &str) -> (String, String, String) {
+fn place(family: Names, name: &str) -> (String, String, String) {
     /// How the names of PEFT's own parts begin.
     const PARTS: [&str; 2] = ["lora_", "token_adapter"];
     let rest = name.strip_prefix(PREFIX).unwrap_or(name);
@@ -397,9 +404,17 @@ fn place(name: &str) -> (String, String, String) {
         .copied()
         .filter(|part| !names::WRAPPERS.contains(part))
         .collect();
-    let inner = plain.iter().position(|part| *part == "transformer");
-    let inner = &plain[inner.map_or(0, |at| at + 1)..];
-    let place = format!("{}{}", names::ROOT, inner.join("."));
+    let place = match family.parts {
+        [] => {
+            let inner = plain.iter().position(|part| *part == "transformer");
+            let inner = &plain[inner.map_or(0, |at| at + 1)..];
+            format!("{}{}", family.root, inner.join("."))
+        }
+        _ => {
+            let start = plain.iter().position(|part| *part == "model");
+            plain[start.unwrap_or(0)..].join(".")
+        }
+    };
     (module.join("."), place, end.join("."))
 }
 

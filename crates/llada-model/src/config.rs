@@ -1,7 +1,8 @@
-//! `config.json` of the published checkpoints, with the field names of the reference.
+//! What a Transformer is, in the words of `config.json` of LLaDA; other families are read into the
+//! same description by `family.rs`.
 
 mod eos;
-mod fields;
+mod extras;
 mod names;
 
 use std::num::NonZeroUsize;
@@ -13,23 +14,26 @@ use llada_tensor::quantize::{groups, padded};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::family::{self, Family};
 use crate::{Error, Result};
 
 pub use eos::EosTokenIds;
+pub use extras::{EditTokens, Extras, MoeConfig};
 
 /// Configuration of a mask predictor; fields as in `LLaDAConfig` of the reference.
 ///
-/// Fields that this implementation has no use for are kept in [`Self::other`] and written back.
+/// Fields that this implementation has no use for are kept in [`Self::other`] and written back. Of
+/// another family that is its whole `config.json`, in its own words.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "the fields of the published config.json"
 )]
 pub struct ModelConfig {
-    /// Model classes; `LLaDAModelLM` is supported.
+    /// Model classes, of which one names the [`Family`].
     #[serde(default = "architectures")]
     pub architectures: Vec<String>,
-    /// Always `llada`.
+    /// `llada`, or the name of another family in transformers.
     #[serde(default = "model_type")]
     pub model_type: String,
     /// Width `D`.
@@ -84,16 +88,23 @@ pub struct ModelConfig {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub causal: bool,
     /// Positions of a block of block-causal attention, which sees its own block and those before;
-    /// `None`: attention sees everything. Set in code: no published LLaDA model has the field.
+    /// `None`: attention sees everything. Set by the family or in code: no published LLaDA model
+    /// has the field.
     #[serde(skip)]
     pub block_size: Option<NonZeroUsize>,
+    /// Which models it belongs to.
+    #[serde(skip)]
+    pub family: Family,
+    /// What it has that a dense LLaDA has not.
+    #[serde(skip)]
+    pub extras: Extras,
     /// All other fields.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
 
 fn architectures() -> Vec<String> {
-    vec![SUPPORTED_ARCHITECTURE.to_owned()]
+    vec![family::llada::ARCHITECTURE.to_owned()]
 }
 fn model_type() -> String {
     "llada".to_owned()
@@ -111,24 +122,16 @@ fn rms_norm_eps() -> f32 {
     1e-5
 }
 
+/// How the name of a router's weight ends.
+const ROUTER: &str = ".router.weight";
+
+/// Whether a parameter is the weight of a router or its bias.
+pub(crate) fn is_of_router(parameter: &str) -> bool {
+    parameter.contains(".router.")
+}
+
 /// Fields for which null says as much as nothing.
 const OPTIONAL: [&str; 2] = ["architectures", "model_type"];
-const SUPPORTED_ARCHITECTURE: &str = "LLaDAModelLM";
-
-/// Fields of the reference that change the computation, with the values that are supported.
-const SUPPORTED_VALUES: [(&str, &[&str]); 11] = [
-    ("activation_type", &["\"silu\"", "\"swiglu\""]),
-    ("block_type", &["\"llama\""]),
-    ("layer_norm_type", &["\"rms\""]),
-    ("rope", &["true"]),
-    ("alibi", &["false"]),
-    ("attention_layer_norm", &["false"]),
-    ("input_emb_norm", &["false"]),
-    ("layer_norm_with_affine", &["true"]),
-    ("scale_logits", &["false"]),
-    ("block_group_size", &["1"]),
-    ("multi_query_attention", &["null", "false"]),
-];
 
 impl ModelConfig {
     /// Reads and checks a configuration.
@@ -143,8 +146,24 @@ impl ModelConfig {
     /// Parses and checks a configuration; `path` is for messages.
     ///
     /// # Errors
-    /// [`Error::Json`] or [`Error::Config`].
+    /// [`Error::Json`] or [`Error::Config`]; [`Error::NoMaskToken`] if it does not say which token
+    /// is the mask.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self> {
+        Self::parse(json, path, |said, published| {
+            said.or(published).ok_or_else(|| Error::NoMaskToken {
+                path: path.to_owned(),
+            })
+        })
+    }
+
+    /// As [`Self::from_json`]; `mask` chooses the mask token, and is told what the configuration
+    /// says, and what the published models of the family have.
+    pub(crate) fn parse(
+        json: &[u8],
+        path: &Path,
+        mask: impl FnOnce(Option<u32>, Option<u32>) -> Result<u32>,
+    ) -> Result<Self> {
+        const MASK: &str = "mask_token_id";
         let broken = |error| Error::json(path)(error).or_other(looks_like::JSON, path, json);
         let json = without_bom(json);
         let mut fields: Map<String, Value> = serde_json::from_slice(json).map_err(broken)?;
@@ -154,10 +173,26 @@ impl ModelConfig {
             path: path.to_owned(),
             source: Box::new(source),
         };
-        fields::check_kind(&fields).map_err(unfit)?;
-        fields::take_rope(&mut fields).map_err(unfit)?;
-        let config: Self = serde_json::from_value(fields.into()).map_err(Error::json(path))?;
-        config.check().map_err(unfit)?;
+        let family = Family::of(&fields).map_err(unfit)?;
+        let said = match fields.get(MASK).filter(|value| !value.is_null()) {
+            None => None,
+            Some(value) => match value.as_u64().and_then(|id| u32::try_from(id).ok()) {
+                Some(id) => Some(id),
+                None => return Err(unfit(Error::unsupported(MASK, value, "the id of a token"))),
+            },
+        };
+        let published = family.published_mask(&fields);
+        fields.insert(MASK.to_owned(), mask(said, published)?.into());
+        let config = match family {
+            Family::Llada => {
+                family::llada::prepare(&mut fields).map_err(unfit)?;
+                serde_json::from_value(fields.into()).map_err(Error::json(path))?
+            }
+            _ => family.read(fields).map_err(unfit)?,
+        };
+        config
+            .check()
+            .map_err(|error| unfit(family.in_its_words(error)))?;
         Ok(config)
     }
 
@@ -167,7 +202,11 @@ impl ModelConfig {
     /// Never: every field is representable in JSON.
     #[must_use]
     pub fn to_json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("plain fields and strings") + "\n"
+        let json = match self.family {
+            Family::Llada => serde_json::to_string_pretty(self),
+            _ => serde_json::to_string_pretty(&self.other),
+        };
+        json.expect("plain fields and strings") + "\n"
     }
 
     /// The precision of a checkpoint of integers, see [`crate::convert`].
@@ -203,6 +242,8 @@ impl ModelConfig {
         shapes.fold(0, |bytes, (name, shape)| {
             bytes
                 + match *shape {
+                    [n, k] if name.ends_with(ROUTER) => 4 * n * k,
+                    [e, n, k] => e * packed(n, k),
                     [n, k] if !name.ends_with("wte.weight") => packed(n, k),
                     [n, k] => {
                         let of_table = if has_embedding { table } else { 0 };
@@ -223,7 +264,18 @@ impl ModelConfig {
     /// Width of one head, `E`.
     #[must_use]
     pub fn head_dim(&self) -> usize {
-        self.d_model / self.n_heads
+        self.extras.head_dim.unwrap_or(self.d_model / self.n_heads)
+    }
+
+    /// The experts of a block, if it has any.
+    #[must_use]
+    pub fn experts(&self, layer: usize) -> Option<&MoeConfig> {
+        let moe = self.extras.moe.as_ref()?;
+        moe.layers
+            .get(layer)
+            .copied()
+            .unwrap_or(false)
+            .then_some(moe)
     }
 
     /// Width of the MLP, `F`.
@@ -251,11 +303,23 @@ impl ModelConfig {
         self.include_bias || self.include_qkv_bias
     }
 
-    /// Names and shapes of all parameters, in the order of the model.
+    /// Names and shapes of all parameters, in the order of the model; the names are those of LLaDA
+    /// whatever the family. The weights of experts lie one behind the other, `[experts, N, K]`.
     #[must_use]
     pub fn parameter_shapes(&self) -> Vec<(String, Vec<usize>)> {
         let (d, f, v) = (self.d_model, self.mlp_width(), self.embedding_rows());
-        let kv = self.kv_heads() * self.head_dim();
+        let (e, all_heads) = (self.head_dim(), self.n_heads * self.head_dim());
+        let kv = self.kv_heads() * e;
+        let Extras {
+            qk_norm,
+            attn_out_bias,
+            mlp_bias,
+            ..
+        } = self.extras;
+        let (attn_out_bias, mlp_bias) = (
+            attn_out_bias || self.include_bias,
+            mlp_bias || self.include_bias,
+        );
         let mut shapes = Vec::new();
         let mut push = |name: String, shape: &[usize], bias: bool| {
             shapes.push((format!("{name}.weight"), shape.to_vec()));
@@ -268,14 +332,40 @@ impl ModelConfig {
         for layer in 0..self.n_layers {
             let name = |part: &str| format!("model.transformer.blocks.{layer}.{part}");
             push(name("attn_norm"), &[d], self.norm_bias());
-            push(name("q_proj"), &[d, d], self.qkv_bias());
+            push(name("q_proj"), &[all_heads, d], self.qkv_bias());
             push(name("k_proj"), &[kv, d], self.qkv_bias());
             push(name("v_proj"), &[kv, d], self.qkv_bias());
-            push(name("attn_out"), &[d, d], self.include_bias);
+            if qk_norm {
+                push(name("q_norm"), &[e], false);
+                push(name("k_norm"), &[e], false);
+            }
+            push(name("attn_out"), &[d, all_heads], attn_out_bias);
             push(name("ff_norm"), &[d], self.norm_bias());
-            push(name("ff_proj"), &[f, d], self.include_bias);
-            push(name("up_proj"), &[f, d], self.include_bias);
-            push(name("ff_out"), &[d, f], self.include_bias);
+            let mut mlp = |part: &str, experts: &[usize], width: usize| {
+                let shape = |matrix: [usize; 2]| [experts, &matrix[..]].concat();
+                push(
+                    name(&format!("{part}ff_proj")),
+                    &shape([width, d]),
+                    mlp_bias,
+                );
+                push(
+                    name(&format!("{part}up_proj")),
+                    &shape([width, d]),
+                    mlp_bias,
+                );
+                push(name(&format!("{part}ff_out")), &shape([d, width]), mlp_bias);
+            };
+            match self.experts(layer) {
+                None => mlp("", &[], f),
+                Some(moe) => {
+                    let n_experts = moe.router.n_experts;
+                    mlp("experts.", &[n_experts], moe.expert_width);
+                    if let Some(width) = moe.shared_width {
+                        mlp("shared_expert.", &[], width);
+                    }
+                    push(name("router"), &[n_experts, d], moe.router_bias);
+                }
+            }
         }
         push(name("ln_f"), &[d], self.norm_bias());
         if !self.weight_tying {
@@ -291,6 +381,24 @@ impl ModelConfig {
             .iter()
             .map(|(_, shape)| shape.iter().product::<usize>())
             .sum()
+    }
+
+    /// Number of parameters that one token meets: of the experts, those that it is sent to.
+    #[must_use]
+    pub fn active_parameters(&self) -> usize {
+        let active = |(_, shape): &(String, Vec<usize>)| {
+            let (met, of) = self.active_share(shape);
+            shape.iter().product::<usize>() * met / of
+        };
+        self.parameter_shapes().iter().map(active).sum()
+    }
+
+    /// Of how many experts a token meets how many, of a parameter of a shape.
+    fn active_share(&self, shape: &[usize]) -> (usize, usize) {
+        match (&self.extras.moe, shape) {
+            (Some(moe), [_, _, _]) => (moe.router.k, moe.router.n_experts),
+            _ => (1, 1),
+        }
     }
 
     /// Number of parameters without the embedding and the head, as the paper counts.
@@ -320,11 +428,9 @@ impl ModelConfig {
             }
         };
         let flops = |(name, shape): &(String, Vec<usize>)| {
-            2 * shape
-                .iter()
-                .chain([&times(name)])
-                .map(|&n| n as u64)
-                .product::<u64>()
+            let all: u64 = shape.iter().map(|&n| n as u64).product();
+            let (met, of) = self.active_share(shape);
+            2 * all * times(name) as u64 * met as u64 / of as u64
         };
         self.parameter_shapes().iter().map(flops).sum()
     }
@@ -337,11 +443,6 @@ impl ModelConfig {
         let unsupported = |field, value: &dyn std::fmt::Display, expected: &str| {
             Err(Error::unsupported(field, value, expected))
         };
-        let is_supported = |name: &String| name == SUPPORTED_ARCHITECTURE;
-        if !self.architectures.iter().any(is_supported) {
-            let value = self.architectures.join(", ");
-            return unsupported("architectures", &value, SUPPORTED_ARCHITECTURE);
-        }
         for (field, value) in [
             ("d_model", self.d_model),
             ("n_heads", self.n_heads),
@@ -355,8 +456,14 @@ impl ModelConfig {
                 return unsupported(field, &value, "a number from 1 to 2^28");
             }
         }
-        if !self.d_model.is_multiple_of(2 * self.n_heads) {
-            return unsupported("d_model", &self.d_model, "an even multiple of n_heads");
+        match self.extras.head_dim {
+            None if !self.d_model.is_multiple_of(2 * self.n_heads) => {
+                return unsupported("d_model", &self.d_model, "an even multiple of n_heads");
+            }
+            Some(e) if e == 0 || e % 2 == 1 || e > 1 << 16 => {
+                return unsupported("head_dim", &e, "an even number up to 65536");
+            }
+            _ => {}
         }
         if !self.n_heads.is_multiple_of(self.kv_heads()) {
             return unsupported("n_kv_heads", &self.kv_heads(), "a divisor of n_heads");
@@ -378,14 +485,13 @@ impl ModelConfig {
                 return unsupported(field, &id, "an id below embedding_size");
             }
         }
-        for (field, supported) in SUPPORTED_VALUES {
-            if let Some(value) = self.other.get(field)
-                && !supported.contains(&value.to_string().as_str())
-            {
-                return unsupported(field, value, &supported.join(" or "));
-            }
+        if let Some(moe) = &self.extras.moe {
+            moe.check()?;
         }
-        Ok(())
+        match self.family {
+            Family::Llada => family::expect_values(&self.other, &family::llada::SUPPORTED_VALUES),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -12,10 +12,12 @@ use safetensors::tensor::Dtype;
 use serde_json::json;
 
 use crate::companions::carry_along;
+use crate::config::is_of_router;
+use crate::family::places::{FileTensor, file_tensors, n_rows};
 use crate::files::{INDEX, Part, SINGLE, encode, stored_dtype, write_file, write_safetensors};
 use crate::quantized::{MULTIPLIER, SCALE, pack_nibbles, set_config};
 use crate::stored::Stored;
-use crate::{Error, ModelConfig, ModelSource, Origin, Result};
+use crate::{Error, Family, ModelConfig, ModelSource, Origin, Result};
 
 pub use crate::gguf::convert_to_gguf;
 
@@ -73,11 +75,14 @@ pub fn convert(
         Origin::Folder { path, .. } => {
             carry_along(Some(path), target, &mut config)?;
         }
-        Origin::Gguf(_) | Origin::Memory(_) => say_architecture(&mut config),
+        Origin::Gguf(_) | Origin::Memory(_) if config.family == Family::Llada => {
+            say_architecture(&mut config);
+        }
+        Origin::Gguf(_) | Origin::Memory(_) => {}
     }
     // A GGUF file has names of its own.
-    let names = config.parameter_shapes();
-    let shards = plan(&names, precision);
+    let (names, files) = (config.parameter_shapes(), file_tensors(&config));
+    let shards = plan(&names, &files, precision);
     let mut report = Report {
         source_bytes: 0,
         bytes: 0,
@@ -92,11 +97,16 @@ pub fn convert(
         };
         let mut parts = Vec::new();
         for at in shard.clone() {
-            let (name, tensor) = (&names[at].0, &tensors[at]);
-            report.source_bytes += tensor.bytes();
-            parts.extend(converted(name, tensor, precision, device, &mut squares)?);
+            let file = &files[at];
+            let of = Converted {
+                file,
+                parameter: &names[file.parts[0].0].0,
+                tensors: &tensors,
+            };
+            report.source_bytes += of.source_bytes();
+            parts.extend(of.convert(precision, device, &mut squares)?);
             done += 1;
-            progress(done, tensors.len());
+            progress(done, files.len());
         }
         for part in &parts {
             report.bytes += part.data.len() as u64;
@@ -119,20 +129,25 @@ pub fn convert(
     Ok(report)
 }
 
-/// Whether a tensor becomes integers: the matrices but for the embedding, of which rows are taken.
-fn becomes_integers(name: &str, shape: &[usize], precision: Precision) -> bool {
-    let is_embedding = name == "model.transformer.wte.weight";
-    precision.is_integer() && shape.len() == 2 && !is_embedding
+/// Whether a tensor becomes integers: the matrices but for the embedding, of which rows are taken,
+/// and for routers.
+fn becomes_integers(parameter: &str, shape: &[usize], precision: Precision) -> bool {
+    let is_kept = parameter == "model.transformer.wte.weight" || is_of_router(parameter);
+    precision.is_integer() && shape.len() == 2 && !is_kept
 }
 
 /// Consecutive tensors for each file.
-fn plan(tensors: &[(String, Vec<usize>)], precision: Precision) -> Vec<Range<usize>> {
+fn plan(
+    names: &[(String, Vec<usize>)],
+    files: &[FileTensor],
+    precision: Precision,
+) -> Vec<Range<usize>> {
     let (mut shards, mut start, mut bytes) = (Vec::new(), 0, 0);
-    for (at, (name, shape)) in tensors.iter().enumerate() {
-        let numel: usize = shape.iter().product();
+    for (at, file) in files.iter().enumerate() {
+        let numel: usize = file.shape.iter().product();
         let of_tensor = match precision {
             Precision::F32 => 4 * numel,
-            _ if !becomes_integers(name, shape, precision) => 2 * numel,
+            _ if !becomes_integers(&names[file.parts[0].0].0, &file.shape, precision) => 2 * numel,
             Precision::Int4 => numel * 9 / 16,
             _ => numel,
         };
@@ -142,56 +157,96 @@ fn plan(tensors: &[(String, Vec<usize>)], precision: Precision) -> Vec<Range<usi
         }
         bytes += of_tensor;
     }
-    shards.push(start..tensors.len());
+    shards.push(start..files.len());
     shards
 }
 
-/// The tensors that one tensor becomes; adds the squared errors and the squares of the rows that
-/// are compared.
-fn converted(
-    name: &str,
-    tensor: &Stored<'_>,
-    precision: Precision,
-    device: &Device,
-    squares: &mut [f64; 2],
-) -> Result<Vec<Part>> {
-    let (n, numel) = (tensor.rows(), tensor.shape.iter().product::<usize>());
-    let k = numel / n.max(1);
-    let chunk = (CHUNK / k.max(1)).clamp(1, n.max(1));
-    let mut values = vec![0.0; chunk * k];
-    let mut parts = Parts::default();
-    let becomes_integers = becomes_integers(name, &tensor.shape, precision);
-    let is_f32 = precision == Precision::F32
-        || (precision.is_integer() && !tensor.is_bf16 && tensor.shape.len() < 2);
-    let dtype = if is_f32 { DType::F32 } else { DType::Bf16 };
-    for start in (0..n).step_by(chunk) {
-        let rows = start..(start + chunk).min(n);
-        let values = &mut values[..rows.len() * k];
-        tensor.expect_finite(tensor.fill_once(rows.clone(), values))?;
-        if becomes_integers {
-            parts.quantize(values, [rows.len(), k], precision, device, squares)?;
-        } else {
-            parts.data.extend(encode(values, dtype));
+/// A tensor of the files and where its values come from.
+struct Converted<'a> {
+    file: &'a FileTensor,
+    /// The first of the parameters that it holds; all are alike.
+    parameter: &'a str,
+    tensors: &'a [Stored<'a>],
+}
+
+impl Converted<'_> {
+    fn source_bytes(&self) -> u64 {
+        let bytes = |(at, rows): &(usize, Range<usize>)| {
+            let tensor = &self.tensors[*at];
+            tensor.bytes() * rows.len() as u64 / tensor.rows().max(1) as u64
+        };
+        self.file.parts.iter().map(bytes).sum()
+    }
+
+    /// The values of some rows.
+    fn fill(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let width = out.len() / rows.len().max(1);
+        let mut first = 0;
+        for (at, of_part) in &self.file.parts {
+            let (start, end) = (rows.start.max(first), rows.end.min(first + of_part.len()));
+            if start < end {
+                let tensor = &self.tensors[*at];
+                let of = of_part.start + start - first..of_part.start + end - first;
+                let out = &mut out[(start - rows.start) * width..(end - rows.start) * width];
+                tensor.expect_finite(tensor.fill_once(of, out))?;
+            }
+            first += of_part.len();
         }
+        Ok(())
     }
-    let part = |end: &str, dtype, shape: &[usize], data| Part {
-        name: format!("{name}{end}"),
-        dtype,
-        shape: shape.to_vec(),
-        data,
-    };
-    let (width, groups) = (padded(k), groups(precision, k));
-    let data = parts.data;
-    if !becomes_integers {
-        return Ok(vec![part("", stored_dtype(dtype), &tensor.shape, data)]);
+
+    /// The tensors that it becomes; adds the squared errors and the squares of the rows that are
+    /// compared.
+    fn convert(
+        &self,
+        precision: Precision,
+        device: &Device,
+        squares: &mut [f64; 2],
+    ) -> Result<Vec<Part>> {
+        let (name, shape) = (&self.file.name, &self.file.shape);
+        let (n, numel) = (n_rows(shape), shape.iter().product::<usize>());
+        let k = numel / n.max(1);
+        let chunk = (CHUNK / k.max(1)).clamp(1, n.max(1));
+        let mut values = vec![0.0; chunk * k];
+        let mut parts = Parts::default();
+        let becomes_integers = becomes_integers(self.parameter, shape, precision);
+        let is_bf16 = self
+            .file
+            .parts
+            .iter()
+            .all(|(at, _)| self.tensors[*at].is_bf16);
+        let is_kept = is_of_router(self.parameter) || (precision.is_integer() && shape.len() < 2);
+        let is_f32 = precision == Precision::F32 || (is_kept && !is_bf16);
+        let dtype = if is_f32 { DType::F32 } else { DType::Bf16 };
+        for start in (0..n).step_by(chunk) {
+            let rows = start..(start + chunk).min(n);
+            let values = &mut values[..rows.len() * k];
+            self.fill(rows.clone(), values)?;
+            if becomes_integers {
+                parts.quantize(values, [rows.len(), k], precision, device, squares)?;
+            } else {
+                parts.data.extend(encode(values, dtype));
+            }
+        }
+        let part = |end: &str, dtype, shape: &[usize], data| Part {
+            name: format!("{name}{end}"),
+            dtype,
+            shape: shape.to_vec(),
+            data,
+        };
+        let (width, groups) = (padded(k), groups(precision, k));
+        let data = parts.data;
+        if !becomes_integers {
+            return Ok(vec![part("", stored_dtype(dtype), shape, data)]);
+        }
+        let scales = part(SCALE, Dtype::F32, &[n], parts.scales);
+        if precision == Precision::Int8 {
+            return Ok(vec![part("", Dtype::I8, &[n, width], data), scales]);
+        }
+        let codes = part("", Dtype::U8, &[n, width / 2], data);
+        let multipliers = part(MULTIPLIER, Dtype::I8, &[n, groups], parts.multipliers);
+        Ok(vec![codes, multipliers, scales])
     }
-    let scales = part(SCALE, Dtype::F32, &[n], parts.scales);
-    if precision == Precision::Int8 {
-        return Ok(vec![part("", Dtype::I8, &[n, width], data), scales]);
-    }
-    let codes = part("", Dtype::U8, &[n, width / 2], data);
-    let multipliers = part(MULTIPLIER, Dtype::I8, &[n, groups], parts.multipliers);
-    Ok(vec![codes, multipliers, scales])
 }
 
 /// The bytes of what a tensor becomes.

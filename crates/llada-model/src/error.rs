@@ -78,6 +78,34 @@ pub enum Error {
         /// What is supported.
         expected: String,
     },
+    /// A diffusion model that is known and does not run here.
+    #[error(
+        "the model is {what} ({architecture}), which does not run here: {reason}; docs/models.md says which models do"
+    )]
+    OtherFamily {
+        /// The name in config.json.
+        architecture: String,
+        /// What the model is.
+        what: &'static str,
+        /// Why it does not run.
+        reason: &'static str,
+    },
+    /// Nothing says which token is the mask.
+    #[error("{}: neither config.json (mask_token_id) nor the tokenizer (mask_token, or an added token such as <[MASK]>) says which token is the mask; give it: --mask-token-id N on the command line, OpenOptions::mask_token_id in a program", path.display())]
+    NoMaskToken {
+        /// The folder or the file.
+        path: PathBuf,
+    },
+    /// Files contradict each other about the mask.
+    #[error("{}: {first} and {second} say different masks; correct one of them, or give the right one: --mask-token-id N on the command line, OpenOptions::mask_token_id in a program", path.display())]
+    MaskTokens {
+        /// The folder.
+        path: PathBuf,
+        /// One place and its id.
+        first: String,
+        /// Another one.
+        second: String,
+    },
     /// The codes of a quantised matrix are not what a quantiser writes.
     #[error("{}: the codes of {name} are damaged: a scale is not finite or a multiplier above 15; convert the model again", path.display())]
     BadCodes {

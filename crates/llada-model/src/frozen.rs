@@ -4,20 +4,22 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use llada_diffusion::{
-    Cached, Candidates, Choice, Denoiser, Denoising, Error as DiffusionError, MaskPredictor,
-    PredictorInfo, Query, Result as DiffusionResult, TokenBatch, cross_entropies, denoiser,
-    expect_targets, guide_all,
+    Candidates, Choice, Denoiser, Denoising, Error as DiffusionError, MaskPredictor, PredictorInfo,
+    Query, Result as DiffusionResult, TokenBatch, cross_entropies, denoiser, expect_targets,
+    guide_all,
 };
 use llada_tensor::backend::{CandidateArgs, Recorder, Rhs, Step};
 use llada_tensor::ops::candidates::{CandidateRule, candidates};
 use llada_tensor::ops::cross_entropy::cross_entropy;
+use llada_tensor::ops::moe::Routes;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
+use crate::config::is_of_router;
 use crate::gguf::MappedTable;
 use crate::init::uniform_parameters;
 use crate::network::{FrozenWeight, Network, Parameters, Pass, kind};
 use crate::stored::Stored;
-use crate::window::{Input, index_u32, planned_positions};
+use crate::window::{Input, Window, index_u32, planned_positions, with_rows_before};
 use crate::{ModelConfig, Result};
 
 /// Rows that a recorded pass computes are a multiple of this.
@@ -69,8 +71,15 @@ impl FrozenModel {
             if mapped.is_some() {
                 tensor.check_finite()?;
             }
-            let read = || tensor.read_in(device, precision);
-            let pack = || tensor.pack(device, precision);
+            let read = || match is_of_router(name) {
+                // Engines keep the bias of a router as it is.
+                true => tensor.read(device),
+                false => tensor.read_in(device, precision),
+            };
+            let pack = || match is_of_router(name) {
+                true => tensor.pack_router(device, precision),
+                false => tensor.pack(device, precision),
+            };
             weights.push(FrozenWeight {
                 tensor: (forms.tensor && mapped.is_none()).then(read).transpose()?,
                 packed: forms.packed.then(pack).transpose()?,
@@ -139,15 +148,38 @@ impl FrozenModel {
         self.network.check(batch, &[])?;
         let positions: Vec<usize> = (0..batch.n_tokens()).collect();
         let mut states = Vec::new();
-        let last = self.run(&Input::new(batch, &positions), None, Some(&mut states))?;
+        let last = self.run(
+            &Input::new(batch, &positions, false),
+            None,
+            Some(&mut states),
+        )?;
         states.push(last);
         Ok(states)
+    }
+
+    /// The experts that each block with experts sends its tokens to, and their weights.
+    ///
+    /// # Errors
+    /// If a token or a length is out of range.
+    pub fn routes(&self, batch: &TokenBatch) -> DiffusionResult<Vec<Routes>> {
+        self.network.check(batch, &[])?;
+        let positions: Vec<usize> = (0..batch.n_tokens()).collect();
+        let mut tape = Tape::inference(&self.network.device, self.network.precision);
+        let mut routes = Vec::new();
+        let pass = Pass::new(&mut tape, Parameters::Frozen(&self.weights));
+        let mut pass = Pass {
+            routes: Some(&mut routes),
+            ..pass
+        };
+        self.network
+            .hidden(&mut pass, &self.network.input(batch, &positions))?;
+        Ok(routes)
     }
 
     /// Hidden states of positions, `[N, D]`.
     fn infer(&self, batch: &TokenBatch, positions: &[usize]) -> DiffusionResult<Tensor> {
         self.network.check(batch, positions)?;
-        let mut input = Input::new(batch, positions);
+        let mut input = self.network.input(batch, positions);
         let Some(recorder) = &self.recorder else {
             return Ok(self.run(&input, None, None)?);
         };
@@ -164,7 +196,7 @@ impl FrozenModel {
     fn run(
         &self,
         input: &Input,
-        cached: Option<Cached<'_>>,
+        cached: Option<Window<'_, '_>>,
         states: Option<&mut Vec<Tensor>>,
     ) -> llada_tensor::Result<Tensor> {
         let mut tape = Tape::inference(&self.network.device, self.network.precision);
@@ -191,7 +223,7 @@ impl FrozenModel {
         let Query {
             batch, positions, ..
         } = query;
-        let Some(mut cached) = query.cached else {
+        let Some(cached) = query.cached else {
             let hidden = self.infer(batch, positions)?;
             let guidance = query.guidance.map(|guidance| {
                 let unconditional = self.infer(guidance.unconditional, positions)?;
@@ -205,7 +237,16 @@ impl FrozenModel {
             });
         }
         self.network.check(batch, positions)?;
-        let at_rows = planned_positions(batch, &mut cached, positions)?;
+        let is_shifted = self.network.config.extras.shifts_logits;
+        let widened = match is_shifted {
+            true => Some(with_rows_before(cached.plans)?),
+            false => None,
+        };
+        let mut cached = Window {
+            plans: widened.as_deref().unwrap_or(cached.plans),
+            caches: cached.caches,
+        };
+        let at_rows = planned_positions(batch, &mut cached, positions, is_shifted)?;
         let input = Input::planned(batch, cached.plans, &at_rows);
         Ok((self.run(&input, Some(cached), None)?, None))
     }
@@ -218,7 +259,7 @@ impl FrozenModel {
         choice: &Choice<'_>,
     ) -> DiffusionResult<Candidates> {
         self.network.check(query.batch, query.positions)?;
-        let mut input = Input::new(query.batch, query.positions);
+        let mut input = self.network.input(query.batch, query.positions);
         let asked = input.pad_rows(ROWS_AT_ONCE);
         let rule = choice.rule(0.0);
         let mut key = self.network.recording_key(&input)?;

@@ -1,12 +1,14 @@
-//! GGUF files of the architecture `llada`, as llama.cpp's converter writes them.
+//! GGUF files of the architectures `llada`, `llada-moe` and `dream`, as llama.cpp's converter writes
+//! them.
 //!
-//! A file holds the configuration, the vocabulary and the weights. Two things differ from the HF
-//! layout: names, and the order of the rows of `attn_q` and `attn_k`, which is that of llama.cpp's
-//! interleaved rotary embedding. Both are undone here, so the model is the one that was converted,
-//! up to the rounding of its quantised weights.
+//! A file holds the configuration, the vocabulary and the weights. Names differ from the HF layout,
+//! the experts of a layer are one tensor, and of `llada` the rows of `attn_q` and `attn_k` are in the
+//! order of llama.cpp's interleaved rotary embedding. All of it is undone here, so the model is the
+//! one that was converted, up to the rounding of its quantised weights.
 //!
 //! Source: `conversion/llada.py` and `src/llama-model.cpp` of llama.cpp.
 
+mod architecture;
 mod blocks;
 mod encode;
 mod header;
@@ -22,14 +24,16 @@ use std::sync::Arc;
 use llada_tensor::Precision;
 use memmap2::Mmap;
 
+use architecture::Architecture;
 pub use encode::GgufType;
 use header::Entry;
 use keys::Keys;
 pub(crate) use table::MappedTable;
 pub use write::{GgufValue, convert_to_gguf};
 
+use crate::family::places::n_rows;
 use crate::stored::{Fill, Stored};
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, ModelConfig, OpenOptions, Result};
 
 /// A GGUF file, or the files that one was split into, mapped: the headers are checked, the weights
 /// are read when they are asked for.
@@ -49,8 +53,16 @@ impl Gguf {
     /// # Errors
     /// One that names the file and the key or tensor.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, OpenOptions::default())
+    }
+
+    /// As [`Self::open`], with what the file does not say.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: &Path, options: OpenOptions) -> Result<Self> {
         let (keys, others) = shards::open(path)?;
-        let config = keys.config()?;
+        let config = keys.config(options)?;
         keys.check_tensors(&config)?;
         Ok(Self {
             keys,
@@ -136,11 +148,12 @@ impl Gguf {
             shape, kind, bytes, ..
         } = entry;
         let (path, map) = self.file(entry);
-        let (kind, row) = (*kind, shape.get(1).copied().unwrap_or(1));
+        let (kind, is_vector) = (*kind, shape.len() < 2);
+        let row = shape.last().copied().filter(|_| !is_vector).unwrap_or(1);
         let data = &map[bytes.clone()];
-        let rotated = parameter.contains(".q_proj.") || parameter.contains(".k_proj.");
+        let rotated = is_rotated(&self.config, parameter);
         let head_dim = self.config.head_dim();
-        let (is_vector, n_rows) = (shape.len() < 2, shape.first().copied().unwrap_or(1));
+        let n_rows = n_rows(shape);
         let fill: Fill<'_> = Box::new(move |rows, out| {
             let read = |start: usize, n: usize, out: &mut [f32]| {
                 kind.values(&data[kind.bytes_of(start * row, n * row)], out);
@@ -180,7 +193,7 @@ impl Gguf {
     pub fn values(&self, parameter: &str) -> Result<Vec<f32>> {
         let tensor = self.tensor(parameter)?;
         let mut values = vec![0.0; tensor.shape.iter().product()];
-        (tensor.fill)(0..tensor.shape.first().copied().unwrap_or(1), &mut values);
+        (tensor.fill)(0..tensor.rows(), &mut values);
         Ok(values)
     }
 
@@ -253,7 +266,13 @@ fn fault(
     }
 }
 
-/// The name in a GGUF file of a parameter of the HF layout.
+/// Whether the rows of a parameter are in llama.cpp's order of an interleaved rotary embedding.
+fn is_rotated(config: &ModelConfig, parameter: &str) -> bool {
+    let is_turned = parameter.contains(".q_proj.") || parameter.contains(".k_proj.");
+    is_turned && Architecture::of(config.family).is_some_and(|of| of.is_interleaved)
+}
+
+/// The name in a GGUF file of a parameter of [`ModelConfig::parameter_shapes`].
 fn tensor_name(parameter: &str) -> String {
     let name = parameter.strip_prefix("model.transformer.");
     let name = name.unwrap_or(parameter);
@@ -269,11 +288,21 @@ fn tensor_name(parameter: &str) -> String {
         (_, "q_proj") => "attn_q",
         (_, "k_proj") => "attn_k",
         (_, "v_proj") => "attn_v",
+        (_, "q_norm") => "attn_q_norm",
+        (_, "k_norm") => "attn_k_norm",
         (_, "attn_out") => "attn_output",
         (_, "ff_norm") => "ffn_norm",
         (_, "ff_proj") => "ffn_gate",
         (_, "up_proj") => "ffn_up",
         (_, "ff_out") => "ffn_down",
+        (_, "experts.ff_proj") => "ffn_gate_exps",
+        (_, "experts.up_proj") => "ffn_up_exps",
+        (_, "experts.ff_out") => "ffn_down_exps",
+        (_, "shared_expert.ff_proj") => "ffn_gate_shexp",
+        (_, "shared_expert.up_proj") => "ffn_up_shexp",
+        (_, "shared_expert.ff_out") => "ffn_down_shexp",
+        (_, "router") if end == "bias" => "exp_probs_b",
+        (_, "router") => "ffn_gate_inp",
         (_, other) => other,
     };
     match layer {

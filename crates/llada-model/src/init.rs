@@ -95,13 +95,18 @@ fn index_u32(index: usize) -> u32 {
 
 /// `None` for norms and biases.
 fn standard_deviation(config: &ModelConfig, name: &str, shape: &[usize]) -> Option<f64> {
-    let [_, fan_in] = *shape else { return None };
+    let ([_, fan_in] | [_, _, fan_in]) = *shape else {
+        return None;
+    };
     let layer = name
         .strip_prefix("model.transformer.blocks.")
         .and_then(|rest| {
             let (layer, part) = rest.split_once('.')?;
             let layer: u32 = layer.parse().ok()?;
-            (part.starts_with("attn_out") || part.starts_with("ff_out")).then_some(layer)
+            let is_output = ["attn_out.", "ff_out."]
+                .iter()
+                .any(|end| part.contains(end));
+            is_output.then_some(layer)
         });
     #[expect(clippy::cast_precision_loss, reason = "widths fit")]
     let (fan_in, d_model) = (fan_in as f64, config.d_model as f64);

@@ -7,6 +7,7 @@ pub mod companions;
 pub mod config;
 pub mod convert;
 mod error;
+mod family;
 mod files;
 mod frozen;
 mod gguf;
@@ -23,12 +24,13 @@ mod window;
 
 pub use config::{EosTokenIds, ModelConfig};
 pub use error::{Error, Result};
+pub use family::Family;
 pub use frozen::FrozenModel;
 pub use gguf::{Gguf, GgufType, GgufValue};
 pub use lora::{LoraConfig, TARGETS as LORA_TARGETS};
 pub use model::LladaModel;
 pub use presets::{PRESETS, preset};
-pub use source::{ModelSource, Origin};
+pub use source::{ModelSource, OpenOptions, Origin};
 
 #[cfg(test)]
 mod tests;

@@ -1,20 +1,26 @@
 //! The model as it is trained.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use llada_diffusion::{
-    Candidates, Choice, Export, MaskPredictor, Parameter, PredictorInfo, Query,
+    Candidates, Choice, Export, MaskPredictor, Parameter, ParameterKind, PredictorInfo, Query,
     Result as DiffusionResult, TokenBatch, Trainable,
 };
+use llada_tensor::backend::PackedWeight;
+use llada_tensor::ops::embedding::write_rows;
 use llada_tensor::ops::matmul::pack;
-use llada_tensor::{Device, Precision, Tape, Tensor, Var};
+use llada_tensor::ops::moe::{Routes, pack_experts};
+use llada_tensor::{DType, Device, Precision, Tape, Tensor, Var};
 
+use crate::config::is_of_router;
+use crate::family::places::{FileTensor, file_tensors, n_rows};
 use crate::files::SINGLE;
 use crate::init::initial_parameters;
 use crate::lora::{ADAPTERS, Lora, LoraConfig};
 use crate::network::{FrozenWeight, Network, Parameters, Pass, Trained, kind};
-use crate::window::Input;
+use crate::stored::pack_router;
 use crate::{FrozenModel, ModelConfig, Result};
 
 /// A LLaDA mask predictor that can be trained: `f32` parameters, or adapters of them, and at the
@@ -133,6 +139,14 @@ impl LladaModel {
         self.frozen()?.hidden_states(batch)
     }
 
+    /// As [`FrozenModel::routes`].
+    ///
+    /// # Errors
+    /// If a token or a length is out of range.
+    pub fn routes(&self, batch: &TokenBatch) -> DiffusionResult<Vec<Routes>> {
+        self.frozen()?.routes(batch)
+    }
+
     /// The model as it is now, for inference.
     fn frozen(&self) -> llada_tensor::Result<&FrozenModel> {
         if let Some(frozen) = self.frozen.get() {
@@ -141,7 +155,12 @@ impl LladaModel {
         let freeze = |(index, parameter): (usize, &Parameter)| {
             let forms = self.network.forms(index, parameter.kind);
             let value = self.merged(index)?;
-            let packed = || pack(&value, self.network.precision);
+            let precision = self.network.precision;
+            let packed = || match parameter.kind {
+                ParameterKind::Experts => pack_stack(&value, precision),
+                _ if is_of_router(&parameter.name) => pack_router(&value, precision),
+                _ => pack(&value, precision),
+            };
             Ok(FrozenWeight {
                 tensor: forms.tensor.then(|| value.clone()),
                 packed: forms.packed.then(packed).transpose()?,
@@ -163,11 +182,60 @@ impl LladaModel {
         }
     }
 
-    /// The parameters of the whole model, adapters merged.
+    /// The tensors of the files of the whole model, adapters merged.
     pub(crate) fn tensors(&self) -> llada_tensor::Result<Vec<(String, Tensor)>> {
-        let named = |(index, p): (usize, &Parameter)| Ok((p.name.clone(), self.merged(index)?));
-        self.parameters.iter().enumerate().map(named).collect()
+        let merged = (0..self.parameters.len()).map(|index| self.merged(index));
+        self.in_files(&merged.collect::<llada_tensor::Result<Vec<_>>>()?)
     }
+
+    /// What lies in the place of the parameters (their values, gradients), as the tensors of the files
+    /// of a checkpoint, with their names and shapes there.
+    ///
+    /// # Errors
+    /// If the runtime fails.
+    pub fn in_files(&self, values: &[Tensor]) -> llada_tensor::Result<Vec<(String, Tensor)>> {
+        let named = |file: FileTensor| Ok((file.name.clone(), file_tensor(&file, values)?));
+        file_tensors(self.config()).into_iter().map(named).collect()
+    }
+}
+
+/// A tensor of the files, of the parameters that it holds.
+fn file_tensor(file: &FileTensor, values: &[Tensor]) -> llada_tensor::Result<Tensor> {
+    let part = |(at, rows): &(usize, Range<usize>)| {
+        let value = &values[*at];
+        let (n, width) = (
+            n_rows(value.shape()),
+            value.numel() / n_rows(value.shape()).max(1),
+        );
+        let all = value.reshape(&[n, width])?;
+        all.narrow(0, rows.start, rows.len())
+    };
+    if let [only] = &file.parts[..] {
+        return part(only)?.reshape(&file.shape);
+    }
+    let Some(first) = file.parts.first() else {
+        unreachable!("a tensor of the files holds a parameter")
+    };
+    let (device, width) = (values[first.0].device(), part(first)?.shape()[1]);
+    let mut whole = Tensor::empty(device, DType::F32, &[n_rows(&file.shape), width])?;
+    let mut done = 0;
+    for each in &file.parts {
+        write_rows(&mut whole, done, &part(each)?)?;
+        done += each.1.len();
+    }
+    whole.reshape(&file.shape)
+}
+
+/// Packs the matrices of experts `[E, N, K]`.
+fn pack_stack(value: &Tensor, precision: Precision) -> llada_tensor::Result<Arc<dyn PackedWeight>> {
+    let &[e, n, k] = value.shape() else {
+        unreachable!("experts are a stack of matrices")
+    };
+    let values = value.to_vec_f32()?;
+    let fill = |rows: Range<usize>, out: &mut [f32]| {
+        out.copy_from_slice(&values[rows.start * k..rows.end * k]);
+    };
+    pack_experts(value.device(), [e, n, k], precision, &fill)
 }
 
 impl MaskPredictor for LladaModel {
@@ -233,7 +301,7 @@ impl Trainable for LladaModel {
     ) -> DiffusionResult<Var> {
         self.network.check(batch, positions)?;
         let trained = Arc::new(Trained::new(&self.parameters, self.lora.as_ref()));
-        let input = Input::new(batch, positions);
+        let input = self.network.input(batch, positions);
         let hidden = match self.checkpoints_activations {
             true => self.network.hidden_checkpointed(tape, &trained, input)?,
             false => {

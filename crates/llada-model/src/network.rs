@@ -1,5 +1,7 @@
 //! The Transformer: the forward pass that training and inference share.
 //!
+//! What differs between families is in [`ModelConfig`]; nothing here asks which one it is.
+//!
 //! Source: `LLaDAModel` and `LLaDALlamaBlock` of the reference's `modeling_llada.py`.
 
 use std::collections::BTreeMap;
@@ -7,17 +9,18 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llada_diffusion::{
-    Cached, Error as DiffusionError, Parameter, ParameterKind, PredictorInfo,
-    Result as DiffusionResult, TokenBatch, denoiser,
+    Error as DiffusionError, Parameter, ParameterKind, PredictorInfo, Result as DiffusionResult,
+    TokenBatch, denoiser,
 };
 use llada_tensor::backend::{AttentionShape, PackedWeight};
-use llada_tensor::layers::{Adapter, Linear, Norm, Weight};
+use llada_tensor::layers::{Adapter, Linear, Moe, Norm, Weight};
+use llada_tensor::ops::moe::{RouterRule, Routes};
 use llada_tensor::ops::rope::RopeTable;
 use llada_tensor::{Device, Precision, Tape, Tensor, Var};
 
 use crate::gguf::MappedTable;
 use crate::lora::Lora;
-use crate::window::{Input, attend_cached, index_u32};
+use crate::window::{Input, Window, attend_cached, index_u32};
 use crate::{ModelConfig, Result};
 
 /// Steps of sampling that a device is asked for at once, if it can record them: an observer sees
@@ -38,11 +41,25 @@ struct Block {
     q_proj: Slot,
     k_proj: Slot,
     v_proj: Slot,
+    /// Norms of each head of the queries and of the keys.
+    qk_norm: Option<[Slot; 2]>,
     attn_out: Slot,
     ff_norm: Slot,
-    ff_proj: Slot,
-    up_proj: Slot,
-    ff_out: Slot,
+    mlp: Mlp,
+}
+
+/// What follows attention in a block.
+#[derive(Debug, Clone, Copy)]
+enum Mlp {
+    /// Gate, up and down.
+    Dense([Slot; 3]),
+    Experts {
+        /// Its bias changes the choice.
+        router: Slot,
+        experts: [Slot; 3],
+        /// Beside the experts.
+        shared: Option<[Slot; 3]>,
+    },
 }
 
 /// What a model is but for the values of its parameters.
@@ -116,9 +133,19 @@ pub(crate) struct Forms {
     pub(crate) packed: bool,
 }
 
+/// Sines and cosines of `n` positions.
+fn rope_table(config: &ModelConfig, device: &Device, n: usize) -> llada_tensor::Result<RopeTable> {
+    let (head_dim, theta) = (config.head_dim(), config.rope_theta);
+    match config.extras.rotary_dim {
+        None => RopeTable::new(device, n, head_dim, theta),
+        Some(rotary_dim) => RopeTable::partial(device, n, [rotary_dim, head_dim], theta),
+    }
+}
+
 /// The part of a parameter in the model.
 pub(crate) fn kind(name: &str, shape: &[usize]) -> ParameterKind {
     match shape.len() {
+        3 => ParameterKind::Experts,
         2 if name.starts_with("model.transformer.blocks.") => ParameterKind::Matrix,
         2 => ParameterKind::Table,
         _ => ParameterKind::Vector,
@@ -139,17 +166,26 @@ impl Network {
                 .copied(),
         };
         let block = |layer| {
-            let slot = |part| slot(&format!("blocks.{layer}.{part}"));
+            let slot = |part: &str| slot(&format!("blocks.{layer}.{part}"));
+            let mlp = |of: &str| {
+                ["ff_proj", "up_proj", "ff_out"].map(|part| slot(&format!("{of}{part}")))
+            };
             Block {
                 attn_norm: slot("attn_norm"),
                 q_proj: slot("q_proj"),
                 k_proj: slot("k_proj"),
                 v_proj: slot("v_proj"),
+                qk_norm: (config.extras.qk_norm).then(|| ["q_norm", "k_norm"].map(slot)),
                 attn_out: slot("attn_out"),
                 ff_norm: slot("ff_norm"),
-                ff_proj: slot("ff_proj"),
-                up_proj: slot("up_proj"),
-                ff_out: slot("ff_out"),
+                mlp: match config.experts(layer) {
+                    None => Mlp::Dense(mlp("")),
+                    Some(moe) => Mlp::Experts {
+                        router: slot("router"),
+                        experts: mlp("experts."),
+                        shared: moe.shared_width.map(|_| mlp("shared_expert.")),
+                    },
+                },
             }
         };
         let (wte, ln_f) = (slot("wte"), slot("ln_f"));
@@ -159,8 +195,7 @@ impl Network {
         } else {
             slot("ff_out")
         };
-        let (head_dim, theta) = (config.head_dim(), config.rope_theta);
-        let rope = Mutex::new(RopeTable::new(device, 0, head_dim, theta)?);
+        let rope = Mutex::new(rope_table(&config, device, 0)?);
         let device = device.clone();
         let steps_at_once = denoiser(&device).map_or(1, |_| STEPS_AT_ONCE);
         Ok(Self {
@@ -196,6 +231,11 @@ impl Network {
         }
     }
 
+    /// All tokens of a batch, of which the outputs about `positions` are asked for.
+    pub(crate) fn input(&self, batch: &TokenBatch, positions: &[usize]) -> Input {
+        Input::new(batch, positions, self.config.extras.shifts_logits)
+    }
+
     /// The same with attention that is causal by blocks.
     pub(crate) fn block_causal(&self, block_size: NonZeroUsize) -> Result<Self> {
         let config = ModelConfig {
@@ -210,8 +250,7 @@ impl Network {
         let mut table = self.rope.lock().unwrap_or_else(PoisonError::into_inner);
         if table.cos.shape()[0] < n {
             let n = n.next_power_of_two();
-            let (head_dim, theta) = (self.config.head_dim(), self.config.rope_theta);
-            *table = RopeTable::new(&self.device, n, head_dim, theta)?;
+            *table = rope_table(&self.config, &self.device, n)?;
         }
         Ok(table.clone())
     }
@@ -310,7 +349,9 @@ impl Network {
         let block = &self.blocks[layer];
         let mut x = x.clone();
         let mut y = self.attend(pass, layer, &x, input, rope)?; // [T, D]
-        if layer + 1 == self.blocks.len() {
+        let is_last = layer + 1 == self.blocks.len();
+        let mixes = self.routes_by_runs() && matches!(block.mlp, Mlp::Experts { .. });
+        if is_last && !mixes {
             // Nothing mixes positions from here on: only the asked rows go on.
             x = pass.tape.embedding(&x, &input.rows)?; // [N, D]
             y = pass.tape.embedding(&y, &input.rows)?;
@@ -318,9 +359,60 @@ impl Network {
         let y = pass.linear(&y, block.attn_out)?;
         let x = pass.tape.add(&x, &y)?;
         let norm = self.norm(pass, block.ff_norm);
-        let [gate, up, down] = pass.layers([block.ff_proj, block.up_proj, block.ff_out]);
-        let y = pass.tape.swiglu_mlp(&x, &norm, [&gate, &up, &down])?; // through [., F]
-        pass.tape.add(&x, &y)
+        let y = match block.mlp {
+            Mlp::Dense(layers) => {
+                let [gate, up, down] = pass.layers(layers);
+                pass.tape.swiglu_mlp(&x, &norm, [&gate, &up, &down])? // through [., F]
+            }
+            Mlp::Experts {
+                router,
+                experts,
+                shared,
+            } => self.mix(pass, &x, &norm, input, (router, experts, shared))?,
+        };
+        let x = pass.tape.add(&x, &y)?;
+        match is_last && mixes {
+            true => pass.tape.embedding(&x, &input.rows),
+            false => Ok(x),
+        }
+    }
+
+    /// Whether the experts of a token depend on the other tokens of its block.
+    fn routes_by_runs(&self) -> bool {
+        let moe = self.config.extras.moe.as_ref();
+        moe.is_some_and(|moe| matches!(moe.router.rule, RouterRule::Capacity { .. }))
+    }
+
+    /// What the experts make of `x` `[T, D]`.
+    fn mix(
+        &self,
+        pass: &mut Pass<'_, '_>,
+        x: &Var,
+        norm: &Norm,
+        input: &Input,
+        (router, experts, shared): (Slot, [Slot; 3], Option<[Slot; 3]>),
+    ) -> TensorVar {
+        let config = self.config.extras.moe.as_ref();
+        let config = config.expect("a block with experts has a configuration of them");
+        let runs = match self.routes_by_runs() {
+            true => input.runs(self.config.block_size),
+            false => Vec::new(),
+        };
+        let shared = shared.map(|shared| pass.layers(shared));
+        let bias = router.bias.map(|bias| pass.constant(bias));
+        let moe = Moe {
+            gate: pass.weight(router),
+            bias,
+            router: config.router,
+            runs: &runs,
+            experts: experts.map(|expert| pass.weight(expert)),
+            shared: shared.as_ref().map(|layers| layers.each_ref()),
+        };
+        let (y, routes) = pass.tape.moe_mlp(x, norm, &moe)?;
+        if let Some(all) = &mut pass.routes {
+            all.push(routes);
+        }
+        Ok(y)
     }
 
     /// Attention of a block, before its output layer: `[T, D]`.
@@ -343,7 +435,16 @@ impl Network {
         };
         let norm = self.norm(pass, block.attn_norm);
         let [q, k, v] = pass.layers([block.q_proj, block.k_proj, block.v_proj]);
-        let [q, k, v] = pass.tape.norm_linear(x, &norm, [&q, &k, &v])?; // [T, H * E], [T, K * E] twice
+        let [mut q, mut k, v] = pass.tape.norm_linear(x, &norm, [&q, &k, &v])?; // [T, H * E], [T, K * E] twice
+        if let Some(slots) = block.qk_norm {
+            let [of_q, of_k] = slots.map(|slot| pass.parameter(slot.weight));
+            q = pass
+                .tape
+                .rms_norm_heads(&q, &of_q, self.config.rms_norm_eps)?;
+            k = pass
+                .tape
+                .rms_norm_heads(&k, &of_k, self.config.rms_norm_eps)?;
+        }
         let (tape, places) = (&mut *pass.tape, &input.places);
         match &mut pass.cached {
             None => tape.rope_attention([&q, &k, &v], rope, places, shape),
@@ -369,9 +470,11 @@ impl Network {
 pub(crate) struct Pass<'a, 'c> {
     pub(crate) tape: &'a mut Tape,
     pub(crate) parameters: Parameters<'a>,
-    pub(crate) cached: Option<Cached<'c>>,
+    pub(crate) cached: Option<Window<'a, 'c>>,
     /// Gets what goes into each block.
     pub(crate) states: Option<&'a mut Vec<Tensor>>,
+    /// Gets the choice of experts of each block that has them.
+    pub(crate) routes: Option<&'a mut Vec<Routes>>,
 }
 
 impl<'a> Pass<'a, '_> {
@@ -382,6 +485,7 @@ impl<'a> Pass<'a, '_> {
             parameters,
             cached: None,
             states: None,
+            routes: None,
         }
     }
 
@@ -395,6 +499,14 @@ impl<'a> Pass<'a, '_> {
                 let tensor = all[index].tensor.clone();
                 Var::constant(tensor.expect("`Network::forms` says that it is used as a tensor"))
             }
+        }
+    }
+
+    /// A parameter that is not trained by gradients.
+    fn constant(&mut self, index: usize) -> Tensor {
+        match self.parameters {
+            Parameters::Trained(all) => all.parameters[index].clone(),
+            Parameters::Frozen(_) => self.parameter(index).value().clone(),
         }
     }
 
@@ -417,20 +529,21 @@ impl<'a> Pass<'a, '_> {
     }
 
     fn layers<const N: usize>(&mut self, slots: [Slot; N]) -> [Linear<'a>; N] {
-        slots.map(|slot| {
-            let weight = match self.parameters {
-                Parameters::Trained(_) => Weight::Tensor(self.parameter(slot.weight)),
-                Parameters::Frozen(all) => {
-                    let packed = all[slot.weight].packed.as_ref();
-                    Weight::Packed(packed.expect("`Network::forms` says that it is used packed"))
-                }
-            };
-            Linear {
-                weight,
-                bias: slot.bias.map(|bias| self.parameter(bias)),
-                adapter: self.adapter(slot),
-            }
+        slots.map(|slot| Linear {
+            weight: self.weight(slot),
+            bias: slot.bias.map(|bias| self.parameter(bias)),
+            adapter: self.adapter(slot),
         })
+    }
+
+    fn weight(&mut self, slot: Slot) -> Weight<'a> {
+        match self.parameters {
+            Parameters::Trained(_) => Weight::Tensor(self.parameter(slot.weight)),
+            Parameters::Frozen(all) => {
+                let packed = all[slot.weight].packed.as_ref();
+                Weight::Packed(packed.expect("`Network::forms` says that it is used packed"))
+            }
+        }
     }
 
     fn adapter(&mut self, slot: Slot) -> Option<Adapter> {

@@ -22,6 +22,13 @@ pub struct ModelSource {
     further_eos_token_ids: Vec<u32>,
 }
 
+/// What a caller says of a model whose files do not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OpenOptions {
+    /// The mask token. `None`: the one that `config.json` or the tokenizer names.
+    pub mask_token_id: Option<u32>,
+}
+
 /// Where a model comes from.
 #[derive(Debug)]
 pub enum Origin {
@@ -46,13 +53,21 @@ impl ModelSource {
     /// One that names the file and the field or the tensor; [`Error::AdapterAlone`] for an adapter
     /// whose base is not there.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, OpenOptions::default())
+    }
+
+    /// As [`Self::open`], with what its files do not say.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: &Path, options: OpenOptions) -> Result<Self> {
         let config = path.join(adapter::CONFIG);
         if !config.is_file() {
-            return Self::open_model(path);
+            return Self::open_model(path, options);
         }
         let has_weights = [SINGLE, INDEX].iter().any(|name| path.join(name).is_file());
         if has_weights {
-            let mut source = Self::open_model(path)?;
+            let mut source = Self::open_model(path, options)?;
             source.warnings.push(format!(
                 "{} holds weights and, beside them, an adapter: the weights are taken as they are, \
                  without the adapter",
@@ -62,7 +77,7 @@ impl ModelSource {
         }
         let config = AdapterConfig::read(&config)?;
         match config.base_folder(path) {
-            Some(base) => Self::open_model(&base)?.with_adapter(path, 1.0),
+            Some(base) => Self::open_model(&base, options)?.with_adapter(path, 1.0),
             None => Err(Error::AdapterAlone {
                 path: path.to_owned(),
                 base: config.base().map(str::to_owned),
@@ -118,17 +133,17 @@ impl ModelSource {
     }
 
     /// Opens what holds weights of its own.
-    fn open_model(path: &Path) -> Result<Self> {
+    fn open_model(path: &Path, options: OpenOptions) -> Result<Self> {
         let is_named = path.extension().is_some_and(|end| end == "gguf");
         if path.is_file() || (is_named && !path.is_dir()) {
-            return Ok(Gguf::open(path)?.into());
+            return Ok(Gguf::open_with(path, options)?.into());
         }
         if !path.exists() {
             let path = path.to_owned();
             return Err(Error::NoSuchPath { path });
         }
         let mut warnings = Vec::new();
-        let weights = Safetensors::open(path, &mut warnings)?;
+        let weights = Safetensors::open(path, options.mask_token_id, &mut warnings)?;
         let generation = generation_eos(path)?;
         let path = path.to_owned();
         let mut source = Self::new(Origin::Folder { path, weights });

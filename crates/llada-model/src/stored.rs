@@ -7,15 +7,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::bf16;
 use llada_tensor::backend::PackedWeight;
+use llada_tensor::ops::matmul::pack;
+use llada_tensor::ops::moe::pack_expert_codes;
 use llada_tensor::quantize::{RowCodes, pack_codes};
-use llada_tensor::{Device, Precision, Tensor};
+use llada_tensor::{DType, Device, Precision, Tensor};
 use memmap2::{Mmap, UncheckedAdvice};
 
-use crate::quantized::StoredCodes;
+use crate::family::places::n_rows;
 use crate::{Error, Result};
 
-/// Writes the given rows of a tensor as `f32`; a vector has one value a row.
-pub(crate) type Fill<'a> = Box<dyn Fn(Range<usize>, &mut [f32]) + Sync + 'a>;
+/// Writes the given rows of a tensor as `f32`; a vector has one value a row, and a stack of matrices
+/// the rows of all of them.
+pub(crate) type Fill<'a> = Box<dyn Fn(Range<usize>, &mut [f32]) + Send + Sync + 'a>;
+
+/// Writes the codes of the given rows.
+pub(crate) type ReadCodes<'a> = Box<dyn Fn(Range<usize>, RowCodes<'_>) + Send + Sync + 'a>;
 
 /// A tensor that has not been read.
 pub(crate) struct Stored<'a> {
@@ -27,10 +33,105 @@ pub(crate) struct Stored<'a> {
     /// Whether all values are bf16.
     pub(crate) is_bf16: bool,
     pub(crate) fill: Fill<'a>,
-    /// The codes that the values stand for, of a matrix that was quantised.
-    pub(crate) codes: Option<StoredCodes<'a>>,
+    /// The codes that the values stand for, of a matrix that was quantised, and their precision.
+    pub(crate) codes: Option<(Precision, ReadCodes<'a>)>,
     /// The bytes, if they are mapped.
     pub(crate) range: Option<(&'a Mmap, Range<usize>)>,
+}
+
+impl<'a> Stored<'a> {
+    /// Some rows of a matrix, or some values of a vector.
+    pub(crate) fn narrow(self, rows: Range<usize>) -> Self {
+        let (start, of) = (rows.start, self.rows());
+        let moved = move |at: &Range<usize>| at.start + start..at.end + start;
+        let fill = self.fill;
+        let codes = self.codes.map(|(precision, read)| {
+            let moved: ReadCodes<'a> = Box::new(move |at, out| read(moved(&at), out));
+            (precision, moved)
+        });
+        let range = self.range.map(|(map, bytes)| {
+            let place = |row: usize| bytes.start + bytes.len() * row / of.max(1);
+            (map, place(rows.start)..place(rows.end))
+        });
+        let mut shape = self.shape;
+        shape[0] = rows.len();
+        Self {
+            shape,
+            fill: Box::new(move |at, out| fill(moved(&at), out)),
+            codes,
+            range,
+            ..self
+        }
+    }
+
+    /// Matrices of one shape as one tensor, one behind the other; at least one.
+    pub(crate) fn stack(parts: Vec<Self>) -> Self {
+        let (first, each) = (&parts[0], parts[0].rows());
+        let shape = [&[parts.len()][..], &first.shape].concat();
+        let (name, path) = (first.name.clone(), first.path);
+        let is_bf16 = parts.iter().all(|part| part.is_bf16);
+        let precision = first.codes.as_ref().map(|(precision, _)| *precision);
+        let parts = Arc::new(parts);
+        let codes = precision.map(|precision| {
+            let parts = Arc::clone(&parts);
+            let read: ReadCodes<'a> = Box::new(move |rows, out| {
+                let n = rows.len().max(1);
+                let (width, groups) = (out.codes.len() / n, out.multipliers.len() / n);
+                for row in rows.clone() {
+                    let (part, at) = (&parts[row / each], row % each);
+                    let to = row - rows.start;
+                    if let Some((_, read)) = &part.codes {
+                        let out = RowCodes {
+                            codes: &mut out.codes[to * width..][..width],
+                            multipliers: &mut out.multipliers[to * groups..][..groups],
+                            scales: &mut out.scales[to..=to],
+                        };
+                        read(at..at + 1, out);
+                    }
+                    if at + 1 == each {
+                        part.drop_pages(0..each);
+                    }
+                }
+            });
+            (precision, read)
+        });
+        let fill: Fill<'a> = Box::new(move |rows, out| {
+            let width = out.len() / rows.len().max(1);
+            let mut row = rows.start;
+            while row < rows.end {
+                let (part, at) = (&parts[row / each], row % each);
+                let n = (each - at).min(rows.end - row);
+                let out = &mut out[(row - rows.start) * width..][..n * width];
+                (part.fill)(at..at + n, out);
+                part.drop_pages(at..at + n);
+                row += n;
+            }
+        });
+        Self {
+            name,
+            path,
+            shape,
+            is_bf16,
+            fill,
+            codes,
+            range: None,
+        }
+    }
+}
+
+/// The weight of a router, packed for products in `f32`: it decides in `f32`, as in the references,
+/// whatever the precision of other products. Its values are those of a checkpoint of the precision.
+pub(crate) fn pack_router(
+    weight: &Tensor,
+    precision: Precision,
+) -> llada_tensor::Result<Arc<dyn PackedWeight>> {
+    match precision {
+        Precision::Bf16 => pack(
+            &weight.to_dtype(DType::Bf16)?.to_dtype(DType::F32)?,
+            Precision::F32,
+        ),
+        _ => pack(weight, Precision::F32),
+    }
 }
 
 /// The words of `N` bytes.
@@ -83,7 +184,23 @@ impl Stored<'_> {
         Ok(Tensor::from_bf16(device, &self.shape, &values)?)
     }
 
-    /// The matrix in the layout of the device.
+    /// The weight of a router in the layout of the device: as a checkpoint of this precision holds it,
+    /// for products in `f32`.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`].
+    pub(crate) fn pack_router(
+        &self,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Arc<dyn PackedWeight>> {
+        let mut values = vec![0.0; self.shape.iter().product()];
+        self.expect_finite(self.fill_once(0..self.rows(), &mut values))?;
+        let values = Tensor::from_f32(device, &self.shape, &values)?;
+        Ok(pack_router(&values, precision)?)
+    }
+
+    /// The matrix, or the stack of matrices, in the layout of the device.
     ///
     /// # Errors
     /// [`Error::NotFinite`].
@@ -92,15 +209,16 @@ impl Stored<'_> {
         device: &Device,
         precision: Precision,
     ) -> Result<Arc<dyn PackedWeight>> {
-        let &[n, k] = &*self.shape else {
-            unreachable!("only matrices are packed, and shapes were checked")
-        };
-        if let Some(codes) = self.codes.filter(|codes| codes.precision == precision) {
+        if let Some((_, read)) = self.codes.as_ref().filter(|(of, _)| *of == precision) {
             let fill = |rows: Range<usize>, out: RowCodes<'_>| {
-                codes.read(rows.clone(), out);
+                read(rows.clone(), out);
                 self.drop_pages(rows);
             };
-            return Ok(pack_codes(device, [n, k], precision, &fill)?);
+            return Ok(match *self.shape {
+                [n, k] => pack_codes(device, [n, k], precision, &fill)?,
+                [e, n, k] => pack_expert_codes(device, [e, n, k], precision, &fill)?,
+                _ => unreachable!("only matrices are packed, and shapes were checked"),
+            });
         }
         let all_finite = AtomicBool::new(true);
         let fill = |rows: Range<usize>, out: &mut [f32]| {
@@ -108,7 +226,11 @@ impl Stored<'_> {
                 all_finite.store(false, Ordering::Relaxed);
             }
         };
-        let packed = device.backend().pack([n, k], precision, &fill)?;
+        let packed = match *self.shape {
+            [n, k] => device.backend().pack([n, k], precision, &fill)?,
+            [e, n, k] => device.backend().pack_experts([e, n, k], precision, &fill)?,
+            _ => unreachable!("only matrices are packed, and shapes were checked"),
+        };
         self.expect_finite(all_finite.into_inner())?;
         Ok(packed)
     }
@@ -119,7 +241,7 @@ impl Stored<'_> {
     /// [`Error::NotFinite`].
     pub(crate) fn check_finite(&self) -> Result<()> {
         const ROWS: usize = 256;
-        let row = self.shape.iter().skip(1).product::<usize>();
+        let row = self.shape.iter().product::<usize>() / self.rows().max(1);
         let mut values = vec![0.0; ROWS * row];
         for start in (0..self.rows()).step_by(ROWS) {
             let rows = start..(start + ROWS).min(self.rows());
@@ -157,7 +279,7 @@ impl Stored<'_> {
         }
     }
 
-    /// Bytes in the file, or in `f32` if that is not known.
+    /// Bytes in the file, or in `f32` if that is not known, as of a stack.
     pub(crate) fn bytes(&self) -> u64 {
         let numel: usize = self.shape.iter().product();
         let in_file = self.range.as_ref().map(|(_, bytes)| bytes.len());
@@ -165,7 +287,7 @@ impl Stored<'_> {
     }
 
     pub(crate) fn rows(&self) -> usize {
-        self.shape.first().copied().unwrap_or(1)
+        n_rows(&self.shape)
     }
 
     pub(crate) fn expect_finite(&self, is_finite: bool) -> Result<()> {

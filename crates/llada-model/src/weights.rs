@@ -4,16 +4,18 @@ mod folder;
 pub(crate) mod names;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use llada_files::looks_like;
-use llada_tensor::{DType, Tensor};
+use llada_tensor::{DType, Precision, Tensor};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::family::places::{Place, place};
+use crate::family::{Family, mask};
 use crate::files::{Part, SINGLE, encode, map_file, stored_dtype, write_file, write_safetensors};
 use crate::quantized::StoredCodes;
 use crate::stored::{Stored, words};
@@ -29,9 +31,14 @@ pub struct Safetensors {
 }
 
 impl Safetensors {
-    /// Opens a folder; what is to be said about its files is added to `warnings`.
-    pub(crate) fn open(dir: &Path, warnings: &mut Vec<String>) -> Result<Self> {
-        let config = ModelConfig::from_file(&needed(dir, "config.json")?)?;
+    /// Opens a folder; what is to be said about its files is added to `warnings`. `mask` is what the
+    /// caller says of the mask token.
+    pub(crate) fn open(dir: &Path, mask: Option<u32>, warnings: &mut Vec<String>) -> Result<Self> {
+        let path = needed(dir, "config.json")?;
+        let json = std::fs::read(&path).map_err(Error::io("reading", &path))?;
+        let config = ModelConfig::parse(&json, &path, |said, published| {
+            mask::find(dir, said, mask, published)
+        })?;
         let (files, warning) = weight_files(dir)?;
         warnings.extend(warning);
         let files = files.into_iter().map(File::map).collect::<Result<_>>();
@@ -44,14 +51,15 @@ impl Safetensors {
     }
 
     fn new(config: ModelConfig, files: Vec<File>) -> Result<Self> {
-        let found = collect(&files)?;
+        let found = collect(&files, config.family)?;
         check_tied(&config, &found)?;
         find_tensors(&config, &files, found)?;
         Ok(Self { config, files })
     }
 
     pub(crate) fn tensors(&self) -> Result<Vec<Stored<'_>>> {
-        find_tensors(&self.config, &self.files, collect(&self.files)?)
+        let found = collect(&self.files, self.config.family)?;
+        find_tensors(&self.config, &self.files, found)
     }
 }
 
@@ -104,6 +112,7 @@ impl File {
 }
 
 /// A tensor of a file.
+#[derive(Clone)]
 struct Found<'a> {
     /// Name in the file.
     name: String,
@@ -112,7 +121,7 @@ struct Found<'a> {
 }
 
 /// All tensors of the files, by their published names.
-fn collect(files: &[File]) -> Result<BTreeMap<String, Found<'_>>> {
+fn collect(files: &[File], family: Family) -> Result<BTreeMap<String, Found<'_>>> {
     let mut found: BTreeMap<String, Found<'_>> = BTreeMap::new();
     for file in files {
         let read = SafeTensors::deserialize(file.bytes()).map_err(|source| {
@@ -135,18 +144,17 @@ fn collect(files: &[File]) -> Result<BTreeMap<String, Found<'_>>> {
             }
         }
     }
-    let published = names::published(found.keys().map(String::as_str));
+    let published = names::published(family.names(), found.keys().map(String::as_str));
     let published: Vec<String> = published.into_values().collect();
     Ok(published.into_iter().zip(found.into_values()).collect())
 }
 
 /// Checks that the embedding and the head are equal, if they are one tensor and both are there.
 fn check_tied(config: &ModelConfig, found: &BTreeMap<String, Found<'_>>) -> Result<()> {
-    let (Some(embedding), Some(head), true) = (
-        found.get(names::EMBEDDING),
-        found.get(names::HEAD),
-        config.weight_tying,
-    ) else {
+    let [embedding, head] = [names::EMBEDDING, names::HEAD].map(|name| tensor_name(config, name));
+    let (Some(embedding), Some(head), true) =
+        (found.get(&embedding), found.get(&head), config.weight_tying)
+    else {
         return Ok(());
     };
     let shape = [config.embedding_rows(), config.d_model];
@@ -176,63 +184,117 @@ fn find_tensors<'a>(
     files: &'a [File],
     mut found: BTreeMap<String, Found<'a>>,
 ) -> Result<Vec<Stored<'a>>> {
-    let precision = config.quantized()?;
     let folder = files.first().map_or(Path::new(""), |file| &file.path);
     // No list of names that is longer than the files.
-    if config.n_layers > found.len() {
-        let expected = format!("the blocks of {} tensors", found.len());
-        let source = Error::unsupported("n_layers", config.n_layers, expected);
-        return Err(Error::Config {
-            path: folder.with_file_name("config.json"),
-            source: Box::new(source),
-        });
+    let n_experts = (config.extras.moe.as_ref()).map_or(0, |moe| moe.router.n_experts);
+    for (field, n) in [("n_layers", config.n_layers), ("num_experts", n_experts)] {
+        if n > found.len() {
+            let expected = format!("those of {} tensors", found.len());
+            let source = Error::unsupported(field, n, expected);
+            return Err(Error::Config {
+                path: folder.with_file_name("config.json"),
+                source: Box::new(config.family.in_its_words(source)),
+            });
+        }
     }
     // A tied tensor has either name.
     if config.weight_tying
-        && let Some(head) = found.remove(names::HEAD)
+        && let Some(head) = found.remove(&tensor_name(config, names::HEAD))
     {
-        found.entry(names::EMBEDDING.to_owned()).or_insert(head);
+        found
+            .entry(tensor_name(config, names::EMBEDDING))
+            .or_insert(head);
     }
     let shapes = config.parameter_shapes();
+    let places = shapes
+        .iter()
+        .map(|(name, shape)| place(config, name, shape));
+    let places: Vec<Place> = places.collect();
+    let mut search = Search {
+        precision: config.quantized()?,
+        folder,
+        places: &places,
+        used: BTreeSet::new(),
+        found,
+    };
     let mut tensors = Vec::new();
-    for (name, expected) in &shapes {
-        let Some(Found { name, view, file }) = found.remove(name) else {
-            let is_known = |name: &String| shapes.iter().any(|(known, _)| known == name);
-            let unknown = found.iter().filter(|(name, _)| !is_known(name));
-            return Err(Error::MissingTensor {
-                hint: names::hint(name, unknown.map(|(_, found)| &*found.name)),
-                name: name.clone(),
-                path: folder.to_owned(),
-            });
-        };
-        let published = &shapes[tensors.len()].0;
-        let tensor = match (precision, view.dtype(), &expected[..]) {
-            (Some(precision), Dtype::I8 | Dtype::U8, &[n, k]) => {
-                let part = |end: &str| match end {
-                    "" => Some(view.clone()),
-                    _ => Some(found.remove(&format!("{published}{end}"))?.view),
-                };
-                let codes = StoredCodes::new(precision, (&name, &file.path), [n, k], part)?;
-                Stored {
-                    fill: Box::new(move |rows, out| codes.values(rows, out)),
-                    codes: Some(codes),
-                    is_bf16: false,
-                    range: file.range(&view),
-                    name,
-                    path: &file.path,
-                    shape: expected.clone(),
-                }
+    for ((_, expected), place) in shapes.iter().zip(&places) {
+        tensors.push(match place {
+            Place::Whole(name) => search.tensor(name, expected)?,
+            Place::Rows { name, rows, of } => {
+                let whole = [&[*of][..], &expected[1..]].concat();
+                search.tensor(name, &whole)?.narrow(rows.clone())
             }
-            _ => stored(name, &view, file, expected.clone())?,
-        };
-        tensors.push(tensor);
+            Place::Stack(names) => {
+                let each = names.iter().map(|name| search.tensor(name, &expected[1..]));
+                Stored::stack(each.collect::<Result<_>>()?)
+            }
+        });
     }
+    let Search {
+        used, mut found, ..
+    } = search;
+    found.retain(|name, _| !used.contains(name));
     match found.into_values().next() {
         Some(Found { name, file, .. }) => {
             let path = file.path.clone();
             Err(Error::UnexpectedTensor { name, path })
         }
         None => Ok(tensors),
+    }
+}
+
+/// The name in the files of a parameter that is a tensor of its own.
+fn tensor_name(config: &ModelConfig, parameter: &str) -> String {
+    place(config, parameter, &[]).names()[0].clone()
+}
+
+/// The tensors of the files, of which those that a model needs are taken.
+struct Search<'a, 'p> {
+    /// Of matrices that were quantised.
+    precision: Option<Precision>,
+    /// For messages.
+    folder: &'p Path,
+    /// All that the model needs.
+    places: &'p [Place],
+    used: BTreeSet<String>,
+    found: BTreeMap<String, Found<'a>>,
+}
+
+impl<'a> Search<'a, '_> {
+    /// A tensor by its published name.
+    fn tensor(&mut self, published: &str, expected: &[usize]) -> Result<Stored<'a>> {
+        let Some(Found { name, view, file }) = self.found.get(published).cloned() else {
+            let known: BTreeSet<&String> = self.places.iter().flat_map(Place::names).collect();
+            let unknown = self.found.iter().filter(|(name, _)| !known.contains(name));
+            return Err(Error::MissingTensor {
+                hint: names::hint(published, unknown.map(|(_, found)| &*found.name)),
+                name: published.to_owned(),
+                path: self.folder.to_owned(),
+            });
+        };
+        self.used.insert(published.to_owned());
+        match (self.precision, view.dtype(), expected) {
+            (Some(precision), Dtype::I8 | Dtype::U8, &[n, k]) => {
+                let part = |end: &str| {
+                    let name = format!("{published}{end}");
+                    let view = self.found.get(&name)?.view.clone();
+                    self.used.insert(name);
+                    Some(view)
+                };
+                let codes = StoredCodes::new(precision, (&name, &file.path), [n, k], part)?;
+                Ok(Stored {
+                    fill: Box::new(move |rows, out| codes.values(rows, out)),
+                    codes: Some((precision, Box::new(move |rows, out| codes.read(rows, out)))),
+                    is_bf16: false,
+                    range: file.range(&view),
+                    name,
+                    path: &file.path,
+                    shape: expected.to_vec(),
+                })
+            }
+            _ => stored(name, &view, file, expected.to_vec()),
+        }
     }
 }
 

@@ -5,11 +5,17 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use llada_diffusion::{
-    Cached, Error as DiffusionError, KvCache, Result as DiffusionResult, RowPlan, TokenBatch,
+    Error as DiffusionError, KvCache, Result as DiffusionResult, RowPlan, TokenBatch,
 };
 use llada_tensor::backend::AttentionShape;
 use llada_tensor::ops::embedding::write_rows;
 use llada_tensor::{DType, Tape, Tensor, Var};
+
+/// What a forward pass computes and sees of each sequence, with its cache.
+pub(crate) struct Window<'p, 'c> {
+    pub(crate) plans: &'p [RowPlan],
+    pub(crate) caches: &'c mut [&'c mut KvCache],
+}
 
 /// The tokens of a forward pass.
 pub(crate) struct Input {
@@ -24,11 +30,18 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// All tokens of a batch, of which `positions` are asked for.
-    pub(crate) fn new(batch: &TokenBatch, positions: &[usize]) -> Self {
+    /// All tokens of a batch, of which `positions` are asked for. `is_shifted`: what is said about a
+    /// token is the output at the position before it, of the first one that at its own.
+    pub(crate) fn new(batch: &TokenBatch, positions: &[usize], is_shifted: bool) -> Self {
         let whole = |sequence: &[u32]| RowPlan::window(0..sequence.len(), sequence.len());
         let plans: Vec<RowPlan> = batch.sequences().map(whole).collect();
-        Self::planned(batch, &plans, positions)
+        if !is_shifted {
+            return Self::planned(batch, &plans, positions);
+        }
+        let is_first = |at: &usize| batch.offsets().binary_search(at).is_ok();
+        let before = |at: &usize| at - usize::from(!is_first(at));
+        let rows: Vec<usize> = positions.iter().map(before).collect();
+        Self::planned(batch, &plans, &rows)
     }
 
     /// The rows of each sequence's plan; `asked` are indexes into all of them.
@@ -45,6 +58,20 @@ impl Input {
             offsets,
             rows: asked.iter().map(|&at| index_u32(at)).collect(),
         }
+    }
+
+    /// Offsets of the runs of rows that lie in one block of `block_size` positions of one sequence.
+    pub(crate) fn runs(&self, block_size: Option<NonZeroUsize>) -> Vec<usize> {
+        let block = |row: usize| block_size.map_or(0, |size| self.places[row] as usize / size);
+        let mut runs = vec![0];
+        for bounds in self.offsets.windows(2) {
+            let rows = bounds[0] + 1..bounds[1];
+            runs.extend(rows.filter(|&row| block(row) != block(row - 1)));
+            if bounds[1] > bounds[0] {
+                runs.push(bounds[1]);
+            }
+        }
+        runs
     }
 
     /// Positions that the rotary table must have.
@@ -68,7 +95,7 @@ impl Input {
 /// the cache, the others are there from earlier calls.
 pub(crate) fn attend_cached(
     tape: &mut Tape,
-    cached: &mut Cached<'_>,
+    cached: &mut Window<'_, '_>,
     layer: usize,
     [q, k, v]: [&Var; 3],
     shape: AttentionShape<'_>,
@@ -96,19 +123,26 @@ pub(crate) fn attend_cached(
                 done += range.len();
             }
         }
-        if shape.block_size == Some(NonZeroUsize::MIN) && is_continuation(plan) {
-            for (row, place) in plan.positions().enumerate() {
-                let table = |x: &Tensor| Ok(Var::constant(x.narrow(0, 0, place + 1)?));
+        if let Some(block_size) = shape.block_size
+            && let Some(rows) = continuation(plan)
+        {
+            let mut place = rows.start;
+            while place < rows.end {
+                let end = (place / block_size + 1) * block_size.get();
+                let (row, n_keys) = (start + place - rows.start, end.min(rows.end));
+                let table = |x: &Tensor| Ok(Var::constant(x.narrow(0, 0, n_keys)?));
                 let [keys, values] = layer.each_ref().map(table);
-                let query = Var::constant(q.value().narrow(0, start + row, 1)?);
+                let n_rows = n_keys - place;
+                let query = Var::constant(q.value().narrow(0, row, n_rows)?);
                 let window = AttentionShape {
-                    offsets: &[0, 1],
-                    key_offsets: Some(&[0, place + 1]),
+                    offsets: &[0, n_rows],
+                    key_offsets: Some(&[0, n_keys]),
                     block_size: None,
                     ..shape
                 };
                 let out = tape.attention(&query, &keys?, &values?, window)?;
-                write_rows(&mut y, start + row, out.value())?;
+                write_rows(&mut y, row, out.value())?;
+                place = n_keys;
             }
             continue;
         }
@@ -129,14 +163,40 @@ pub(crate) fn attend_cached(
     Ok(y)
 }
 
-/// Whether the rows are the last ones of a prefix and see what is before them: with causal attention
-/// each is then a row after all of its other keys, and they are the same whatever is computed with
-/// them.
-fn is_continuation(plan: &RowPlan) -> bool {
+/// The rows, if they are the last ones of a prefix and see what is before them: with attention that
+/// is causal by blocks each block of them is then one after all of its other keys, and they are the
+/// same whatever is computed with them.
+fn continuation(plan: &RowPlan) -> Option<Range<usize>> {
     match (&plan.rows[..], &plan.keys[..]) {
-        ([rows], [keys]) => keys.start == 0 && rows.start > 0 && rows.end == keys.end,
-        _ => false,
+        ([rows], [keys]) if keys.start == 0 && rows.start > 0 && rows.end == keys.end => {
+            Some(rows.clone())
+        }
+        _ => None,
     }
+}
+
+/// The plans with the position before each range of rows, whose output is about its first token in a
+/// model with shifted logits.
+pub(crate) fn with_rows_before(plans: &[RowPlan]) -> DiffusionResult<Vec<RowPlan>> {
+    let widened = |plan: &RowPlan| {
+        let mut rows: Vec<Range<usize>> = Vec::new();
+        for range in plan.rows.iter().filter(|range| !range.is_empty()) {
+            let before = range.start.saturating_sub(1);
+            if !plan.keys.iter().any(|keys| keys.contains(&before)) {
+                return Err(DiffusionError::Unsupported {
+                    what: "rows without the position before them, where the output is about the \
+                           next token",
+                });
+            }
+            match rows.last_mut() {
+                Some(last) if last.end >= before => last.end = range.end,
+                _ => rows.push(before..range.end),
+            }
+        }
+        let keys = plan.keys.clone();
+        Ok(RowPlan { rows, keys })
+    };
+    plans.iter().map(widened).collect()
 }
 
 /// Rows of a table: a view where they are one range.
@@ -149,11 +209,12 @@ fn gather(tape: &mut Tape, table: &Tensor, ranges: &[Range<usize>]) -> llada_ten
 }
 
 /// Checks plans and caches, notes what the caches will know, and returns the positions as indexes
-/// into the rows of all plans.
+/// into the rows of all plans; `is_shifted` as of [`Input::new`].
 pub(crate) fn planned_positions(
     batch: &TokenBatch,
-    cached: &mut Cached<'_>,
+    cached: &mut Window<'_, '_>,
     positions: &[usize],
+    is_shifted: bool,
 ) -> DiffusionResult<Vec<usize>> {
     let expected = batch.n_sequences();
     for (what, got) in [
@@ -177,7 +238,7 @@ pub(crate) fn planned_positions(
     for (bounds, plan) in batch.offsets().windows(2).zip(cached.plans) {
         for place in plan.positions() {
             if positions.next_if(|&&at| at == bounds[0] + place).is_some() {
-                at_rows.push(next);
+                at_rows.push(next - usize::from(is_shifted && place > 0));
             }
             next += 1;
         }

@@ -5,8 +5,9 @@
 
 use llada_diffusion::Candidate;
 
-use crate::Process;
+use crate::edit::filled;
 use crate::remask::{above_threshold, by_factor};
+use crate::{Alg, Process};
 
 /// What a rule sees of a step.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +84,17 @@ impl Predicted<'_> {
 pub(crate) fn committed(process: Process, step: &Predicted<'_>) -> Vec<usize> {
     match process {
         Process::Quota | Process::BlockQuota => step.first(step.quota),
-        Process::Reverse => step.order.to_vec(),
+        Process::Reverse
+        | Process::Timestep {
+            alg: Alg::Origin, ..
+        } => step.order.to_vec(),
+        Process::Timestep { .. } => step.first(step.quota),
+        Process::BlockDiffusion { threshold, .. } => {
+            let confidences = step.candidates.iter().map(|candidate| candidate.confidence);
+            filled(&confidences.collect::<Vec<_>>(), threshold, step.quota)
+        }
+        // They are no rule of a single step.
+        Process::Editing { .. } | Process::Rewriting { .. } => Vec::new(),
         Process::Threshold(threshold) => step.by_threshold(threshold),
         Process::Factor(factor) => step.first(by_factor(&step.confidences(), factor)),
         Process::EntropyBound(gamma) => {

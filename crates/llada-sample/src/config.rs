@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use llada_diffusion::Nucleus;
 
-use crate::{Error, RefreshPolicy, Result};
+use crate::{Error, Process, RefreshPolicy, Result};
 
 /// Which of the predicted tokens stay; the others are masked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,143 +62,6 @@ impl FromStr for Remasking {
     }
 }
 
-/// How many tokens a step reveals.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub enum Process {
-    /// A fixed number, [`llada_diffusion::num_transfer_tokens`], chosen by the remasking strategy
-    /// (generate.py).
-    #[default]
-    Quota,
-    /// As [`Process::Quota`], but only the masks of the current block compete, and the last step of
-    /// a block takes all that it has left (the reference's app.py).
-    BlockQuota,
-    /// Every masked token independently with probability `(t - s) / t`, with `t` going from 1 to 0
-    /// in equal steps (arXiv 2502.09992, algorithm 4). The remasking strategy is not used. The
-    /// paper draws tokens at temperature 1: see [`SampleConfig::reverse`].
-    Reverse,
-    /// Every token whose confidence is at least this, and the best one in any case, until the
-    /// block is full. The number of steps is not used (`threshold` of Fast-dLLM).
-    Threshold(f32),
-    /// The best token, and those after it up to the first one, the `k`-th best, whose confidence is
-    /// below `1 - factor / (k + 1)`; if that is the last one, it stays too. Until the block is
-    /// full; the number of steps is not used (`factor` of Fast-dLLM).
-    Factor(f32),
-    /// The most tokens, the best first, whose entropies without the largest of them add up to no
-    /// more than this many nats, and the best one in any case. The sum bounds what is lost by
-    /// choosing them apart from each other; 0 is one token a step. The number of steps is not used
-    /// (EB-Sampler, arXiv 2505.24857).
-    EntropyBound(f32),
-    /// As [`Process::Quota`], and every other token of an entropy below this many nats. A block
-    /// ends when it is full; its last step takes all that is left.
-    EntropyExit(f32),
-    /// As [`Process::Threshold`], with a lower bar close to tokens that reach it: sure tokens make
-    /// their neighborhood sure (`LocalLeap`, arXiv 2510.07081).
-    LocalLeap {
-        /// The bar; a mask that reaches it is an anchor.
-        threshold: f32,
-        /// The bar of masks near an anchor, not above `threshold`.
-        relaxed: f32,
-        /// How far an anchor reaches, in positions; 0 is [`Process::Threshold`].
-        radius: usize,
-    },
-    /// As [`Process::Threshold`], and the surest token of every run of neighboring masks if it
-    /// reaches a lower bar, so that long runs are broken up (dInfer, arXiv 2510.08666).
-    Hierarchical {
-        /// The bar of all masks.
-        high: f32,
-        /// The bar of the surest of a run, not above `high`; if equal: [`Process::Threshold`].
-        low: f32,
-    },
-    /// As [`Process::Threshold`] with `threshold * (1 - fall * (1 - r))`, where `r` is the share of
-    /// the block's masks that are left (Streaming-dLLM, arXiv 2601.17917).
-    FallingThreshold {
-        /// The bar of an empty block.
-        threshold: f32,
-        /// The share that the bar has lost at the end of the block, in [0, 1].
-        fall: f32,
-    },
-}
-
-impl Process {
-    /// Whether a block takes as many steps as it needs.
-    pub(crate) fn is_parallel(self) -> bool {
-        match self {
-            Self::Quota | Self::BlockQuota | Self::Reverse | Self::EntropyExit(_) => false,
-            Self::Threshold(_)
-            | Self::Factor(_)
-            | Self::EntropyBound(_)
-            | Self::LocalLeap { .. }
-            | Self::Hierarchical { .. }
-            | Self::FallingThreshold { .. } => true,
-        }
-    }
-
-    /// The setting that asks for the process.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Quota => "quotas",
-            Self::BlockQuota => "quotas of a block",
-            Self::Reverse => "the reverse process",
-            other => other.numbers()[0].0,
-        }
-    }
-
-    /// Name, bounds and value of every number of the process.
-    fn numbers(self) -> Vec<(&'static str, Bounds, f32)> {
-        match self {
-            Self::Quota | Self::BlockQuota | Self::Reverse => Vec::new(),
-            Self::Threshold(x) => vec![("threshold", Bounds::Unit, x)],
-            Self::Factor(x) => vec![("factor", Bounds::Positive, x)],
-            Self::EntropyBound(x) => vec![("eb_gamma", Bounds::NotNegative, x)],
-            Self::EntropyExit(x) => vec![("entropy_exit", Bounds::NotNegative, x)],
-            Self::LocalLeap {
-                threshold, relaxed, ..
-            } => vec![
-                ("threshold", Bounds::Unit, threshold),
-                ("relaxed_threshold", Bounds::UpTo(threshold), relaxed),
-            ],
-            Self::Hierarchical { high, low } => vec![
-                ("threshold", Bounds::Unit, high),
-                ("low_threshold", Bounds::UpTo(high), low),
-            ],
-            Self::FallingThreshold { threshold, fall } => vec![
-                ("threshold", Bounds::Unit, threshold),
-                ("threshold_fall", Bounds::Unit, fall),
-            ],
-        }
-    }
-}
-
-/// What a number may be.
-#[derive(Debug, Clone, Copy)]
-enum Bounds {
-    Unit,
-    /// From 0 to the threshold.
-    UpTo(f32),
-    Positive,
-    NotNegative,
-}
-
-impl Bounds {
-    fn contains(self, x: f32) -> bool {
-        match self {
-            Self::Unit => (0.0..=1.0).contains(&x),
-            Self::UpTo(limit) => (0.0..=limit).contains(&x),
-            Self::Positive => x.is_finite() && x > 0.0,
-            Self::NotNegative => x.is_finite() && x >= 0.0,
-        }
-    }
-
-    fn expected(self) -> &'static str {
-        match self {
-            Self::Unit => "in [0, 1]",
-            Self::UpTo(_) => "from 0 to the threshold",
-            Self::Positive => "a positive number",
-            Self::NotNegative => "a number, 0 or more",
-        }
-    }
-}
-
 /// Which keys and values are taken from earlier steps. Each block begins with a step that sees the
 /// whole sequence anew; the others are approximations (Fast-dLLM, arXiv 2505.22618).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -248,10 +111,42 @@ impl FromStr for CacheMode {
     }
 }
 
+/// Where blocks begin, and how far a step sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Horizon {
+    /// Blocks of the answer, which share the steps; every step sees the whole canvas
+    /// (generate.py).
+    #[default]
+    Canvas,
+    /// Blocks of the answer, each with as many steps as [`SampleConfig::steps`] says; a step sees
+    /// the canvas up to the end of its block, as if blocks of masks were appended one by one
+    /// (variable length of iLLaDA). The answer is cut to whole blocks, and with
+    /// [`SampleConfig::early_stop`] ends after a block with an EOS.
+    Block,
+    /// As [`Horizon::Block`], but blocks are counted from the first token of the canvas, so that
+    /// the end of the prompt shares a block with the first tokens of the answer (LLaDA2.x). The
+    /// canvas is as long as it takes for whole blocks, and the answer ends with its first EOS or
+    /// after `gen_length` tokens.
+    AlignedBlock,
+}
+
+/// Makes it likelier with every token that the reasoning of an answer ends: the first mask of the
+/// block has the next token of `</think>` boosted, unless the answer has the whole of it (the
+/// evaluations of iLLaDA).
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndThink {
+    /// The tokens of `</think>`.
+    pub token_ids: Vec<u32>,
+    /// What is added to the logit of one token at the end of the answer.
+    pub logit_boost: f32,
+    /// Of the `n`-th token of an answer of `gen_length` it is `(n / gen_length) ^ power` of that.
+    pub power: f32,
+}
+
 /// How a request is sampled. The defaults are those of generate.py.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleConfig {
-    /// Steps, all blocks together.
+    /// Steps, all blocks together; where [`Self::horizon`] is a block's end, of each block.
     pub steps: usize,
     /// Whether a rule that counts no steps, such as [`Process::Threshold`], takes no more than these:
     /// the last step of a block then reveals the rest of it.
@@ -261,9 +156,12 @@ pub struct SampleConfig {
     /// Length of the blocks that are filled one after the other (semi-autoregressive remasking).
     /// The last block may be shorter. `None`: one block.
     pub block_length: Option<usize>,
+    /// Where blocks begin, and how far a step sees.
+    pub horizon: Horizon,
     /// Temperature of the Gumbel noise; 0 takes the most likely token.
     pub temperature: f64,
-    /// Among which tokens it draws; without a temperature it is not read.
+    /// Among which tokens it draws; without a temperature it is read by [`Process::Timestep`] alone,
+    /// whose confidences it changes.
     pub nucleus: Nucleus,
     /// Scale of classifier-free guidance (eq. 16); 0 is none.
     pub cfg_scale: f32,
@@ -276,8 +174,12 @@ pub struct SampleConfig {
     /// How far a step sees, and how soon the cache is computed anew.
     pub refresh: RefreshPolicy,
     /// Whether an answer ends as soon as an EOS stands in it with no mask before it: the rest is
-    /// then filled with EOS.
+    /// then filled with EOS. Where [`Self::horizon`] is a block's end, the rest is left out, and an
+    /// answer ends after a block; with [`Process::BlockDiffusion`] as soon as an EOS is written and
+    /// no mask stands before the first one (`eos_early_stop` of LLaDA2.x).
     pub early_stop: bool,
+    /// What makes the end of an answer's reasoning likelier.
+    pub end_think: Option<EndThink>,
     /// Tokens that end an answer as the EOS does; the rest is filled with EOS all the same.
     pub further_eos_token_ids: Vec<u32>,
     /// Seed of all draws of this request.
@@ -300,6 +202,7 @@ impl Default for SampleConfig {
             gen_length: 128,
             block_length: Some(128),
             caps_steps: false,
+            horizon: Horizon::Canvas,
             temperature: 0.0,
             nucleus: Nucleus::default(),
             cfg_scale: 0.0,
@@ -308,6 +211,7 @@ impl Default for SampleConfig {
             cache: CacheMode::None,
             refresh: RefreshPolicy::default(),
             early_stop: false,
+            end_think: None,
             further_eos_token_ids: Vec::new(),
             seed: 0,
             suppress_mask: false,
@@ -359,6 +263,8 @@ impl SampleConfig {
         let steps = self.steps as f64;
         check("steps", self.steps <= MAX_STEPS, "at most 1048576", steps)?;
         at_least_one("block_length", self.block_length.unwrap_or(1))?;
+        self.check_process(request)?;
+        self.check_end_think(request)?;
         scale("temperature", self.temperature)?;
         at_least_one("top_k", self.nucleus.top_k.unwrap_or(1))?;
         let top_p = self.nucleus.top_p.unwrap_or(1.0);
@@ -385,6 +291,100 @@ impl SampleConfig {
                 Err(Error::NeedsCache { request, what })
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Checks the process with the blocks that it is made for.
+    fn check_process(&self, request: usize) -> Result<()> {
+        let process = self.process.name();
+        let has_horizon = self.horizon != Horizon::Canvas;
+        if has_horizon && self.block_length.is_none() {
+            return Err(Error::NeedsBlockLength { request });
+        }
+        if self.process.needs_aligned_blocks() && self.horizon != Horizon::AlignedBlock {
+            return Err(Error::NeedsAlignedBlocks { request, process });
+        }
+        let is_timestep = matches!(self.process, Process::Timestep { .. });
+        let fixed_remasking = self.process.needs_aligned_blocks() || is_timestep;
+        let not_for_process = [
+            ("block_length", is_timestep && self.block_length.is_some()),
+            (
+                "remasking",
+                fixed_remasking && self.remasking != Remasking::LowConfidence,
+            ),
+        ];
+        if let Some((what, _)) = not_for_process.into_iter().find(|(_, is_set)| *is_set) {
+            return Err(Error::NotForProcess {
+                request,
+                what,
+                process,
+            });
+        }
+        if has_horizon && self.refresh.suffix_window.is_some() {
+            return Err(Error::NotForProcess {
+                request,
+                what: "suffix_window",
+                process: "blocks that a step sees nothing after",
+            });
+        }
+        let (what, got) = match self.process {
+            Process::BlockDiffusion { minimal_topk, .. } => ("minimal_topk", minimal_topk),
+            Process::Editing {
+                num_to_transfer, ..
+            } => ("num_to_transfer", num_to_transfer),
+            _ => return Ok(()),
+        };
+        match got {
+            0 => Err(Error::OutOfRange {
+                request,
+                what,
+                expected: "at least 1",
+                got: 0.0,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_end_think(&self, request: usize) -> Result<()> {
+        let Some(end_think) = &self.end_think else {
+            return Ok(());
+        };
+        let n_ids = end_think.token_ids.len() as f64;
+        let (boost, power) = (end_think.logit_boost, end_think.power);
+        let checks = [
+            ("the tokens of end_think", n_ids > 0.0, "at least 1", n_ids),
+            (
+                "logit_boost",
+                boost.is_finite(),
+                "a number",
+                f64::from(boost),
+            ),
+            (
+                "power",
+                power.is_finite() && power >= 0.0,
+                "a number, 0 or more",
+                f64::from(power),
+            ),
+        ];
+        match checks.into_iter().find(|(_, is_ok, ..)| !is_ok) {
+            Some((what, _, expected, got)) => Err(Error::OutOfRange {
+                request,
+                what,
+                expected,
+                got,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// Tokens of the canvas of an answer after so many tokens of a prompt, without a suffix.
+    pub(crate) fn canvas_length(&self, prompt_len: usize) -> usize {
+        let length = self.block_length.unwrap_or(1).max(1);
+        let end = prompt_len.saturating_add(self.gen_length);
+        match self.horizon {
+            Horizon::Canvas => end,
+            Horizon::Block => prompt_len.saturating_add(self.gen_length / length * length),
+            Horizon::AlignedBlock => end.div_ceil(length).saturating_mul(length),
         }
     }
 

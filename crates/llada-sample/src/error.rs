@@ -61,6 +61,16 @@ pub enum Error {
         /// Number of ids that exist.
         vocab_size: usize,
     },
+    /// A token that a setting names can't be predicted.
+    #[error("request {request}: token id {id} cannot be predicted: there are {vocab_size}")]
+    TokenNotPredicted {
+        /// Which request.
+        request: usize,
+        /// The id.
+        id: u32,
+        /// Number of ids that exist.
+        vocab_size: usize,
+    },
     /// Nothing to fill in.
     #[error("request {request}: the text to fill in has no mask")]
     NoMask {
@@ -126,6 +136,57 @@ pub enum Error {
         request: usize,
         /// Which setting.
         what: &'static str,
+    },
+    /// No such rule of Dream.
+    #[error("unknown alg {name:?}: expected origin, maskgit_plus, topk_margin or entropy")]
+    UnknownAlg {
+        /// What came.
+        name: String,
+    },
+    /// Steps that see nothing after their block need blocks.
+    #[error("request {request}: block_length is needed where a step sees nothing after its block")]
+    NeedsBlockLength {
+        /// Which request.
+        request: usize,
+    },
+    /// A process counts its blocks from the first token, and sees nothing after them.
+    #[error(
+        "request {request}: {process} needs blocks that are counted from the first token, after \
+         which a step sees nothing"
+    )]
+    NeedsAlignedBlocks {
+        /// Which request.
+        request: usize,
+        /// The process.
+        process: &'static str,
+    },
+    /// The predictor was made for other blocks.
+    #[error("request {request}: block_length must be {expected}, as the model's blocks, got {got}")]
+    BlockLength {
+        /// Which request.
+        request: usize,
+        /// Block size of the predictor.
+        expected: usize,
+        /// What came.
+        got: usize,
+    },
+    /// A setting that a process does not go with.
+    #[error("request {request}: {what} cannot be used with {process}")]
+    NotForProcess {
+        /// Which request.
+        request: usize,
+        /// The setting.
+        what: &'static str,
+        /// The process.
+        process: &'static str,
+    },
+    /// A setting of another kind of model.
+    #[error("{what} cannot be used with the protocol {protocol}")]
+    NotForProtocol {
+        /// The setting.
+        what: &'static str,
+        /// Name of the model's protocol.
+        protocol: &'static str,
     },
     /// An autoregressive model has no masks to fill: only a prompt can be continued.
     #[error(

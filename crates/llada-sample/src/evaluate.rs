@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use llada_diffusion::{
-    Cached, Choice, Error, Guidance, KvCache, MaskPredictor, Noise, Nucleus, Query, RowPlan,
+    Cached, Candidates, Choice, Error, Guidance, KvCache, MaskPredictor, Noise, Query, RowPlan,
     TokenBatch, TokenSet,
 };
 
 use crate::ahead::{self, ComingSteps};
+use crate::request::OnHost;
 use crate::run::Run;
 use crate::{Draws, Request, Result};
 
@@ -15,8 +16,8 @@ use crate::{Draws, Request, Result};
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rule {
     temperature: f64,
-    /// Among which tokens the host chooses; `None`: the predictor does, among all.
-    on_host: Option<Nucleus>,
+    /// How the host chooses; `None`: the predictor does.
+    on_host: Option<OnHost>,
     cfg_scale: f32,
     suppress_mask: bool,
     logits_eos_inf: Vec<u32>,
@@ -128,23 +129,49 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
         }),
         ..Query::new(&batch, &positions)
     };
+    let mut logits = Vec::new();
     let candidates = match &rule.on_host {
         None => predictor.candidates(query, &choice)?,
-        Some(nucleus) => choice.among(nucleus, &sets, predictor, query)?,
+        Some(host) => {
+            logits = predictor.logits(query)?;
+            expect_length("logits", positions.len() * info.vocab_size, logits.len())?;
+            boost(runs, &mut logits);
+            let choose = match host.is_tempered {
+                true => Choice::among_tempered,
+                false => Choice::among,
+            };
+            Candidates::from(choose(&choice, &host.nucleus, &sets, &logits)?)
+        }
     };
 
     for step in std::iter::once(&candidates.now).chain(&candidates.ahead) {
-        expect_candidates(positions.len(), step.len())?;
+        expect_length("candidates", positions.len(), step.len())?;
     }
-    let mut now = candidates.now.into_iter();
+    let (mut now, mut start) = (candidates.now.into_iter(), 0);
     for run in runs.iter_mut() {
         run.candidates
             .extend(now.by_ref().take(run.positions.len()));
+        if rule.on_host.is_some_and(|host| host.keeps_logits) {
+            let n = run.positions.len() * info.vocab_size;
+            run.logits = logits[start..start + n].to_vec();
+            start += n;
+        }
     }
     if !candidates.ahead.is_empty() {
         ahead::keep(runs, &candidates.ahead);
     }
     Ok(())
+}
+
+/// Raises single logits `[N, V]`, as runs ask for it.
+fn boost(runs: &[&mut Run], logits: &mut [f32]) {
+    let mut start = 0;
+    for run in runs {
+        if let Some((row, token, boost)) = run.boost() {
+            logits[(start + row) * run.info.vocab_size + token as usize] += boost;
+        }
+        start += run.positions.len();
+    }
 }
 
 /// `[N]`: the tokens that may be chosen at each position of the runs.
@@ -157,8 +184,7 @@ fn allowed(runs: &[&mut Run]) -> Vec<Option<Arc<TokenSet>>> {
     runs.iter().flat_map(at).collect()
 }
 
-fn expect_candidates(expected: usize, got: usize) -> Result<()> {
-    let what = "candidates";
+fn expect_length(what: &'static str, expected: usize, got: usize) -> Result<()> {
     match expected == got {
         true => Ok(()),
         false => Err(Error::LengthMismatch {

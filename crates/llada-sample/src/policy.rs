@@ -3,8 +3,10 @@
 
 use llada_diffusion::{Nucleus, PredictorInfo};
 
+use crate::protocol::Written;
 use crate::{
-    CacheMode, Error, Process, RefreshPolicy, Remasking, Request, Result, SampleConfig, Task,
+    Alg, CacheMode, EndThink, Error, Horizon, Process, Protocol, RefreshPolicy, Remasking, Request,
+    Result, SampleConfig, Task,
 };
 
 /// Length of an answer if none is asked for.
@@ -37,8 +39,10 @@ pub struct Policy {
     /// does with a character vocabulary. A text then ends with its EOS, which the model is shown,
     /// and the mask is never predicted. In a published model it may win, as in the reference.
     pub whole_documents: bool,
-    /// Length of an answer if none is asked for.
+    /// Length of an answer if none is asked for; a protocol with blocks has its own.
     pub answer_length: AnswerLength,
+    /// The loop that the model was published with.
+    pub protocol: Protocol,
 }
 
 /// Settings of a request that are not those of the [`Policy`]. The default changes nothing.
@@ -47,9 +51,10 @@ pub struct Overrides {
     /// Tokens of the answer; that of an infill is given. `None`: [`Policy::answer_length`], or what
     /// the context has room for.
     pub gen_length: Option<usize>,
-    /// Steps in all. `None`: one a token.
+    /// Steps in all, of a protocol with blocks those of each block. `None`: one a token, or what
+    /// [`Protocol`] says.
     pub steps: Option<usize>,
-    /// Tokens of a semi-autoregressive block. `None`: one block.
+    /// Tokens of a semi-autoregressive block. `None`: one block, or what [`Protocol`] says.
     pub block_length: Option<usize>,
     /// Gumbel temperature, 0 or more.
     pub temperature: f64,
@@ -61,10 +66,30 @@ pub struct Overrides {
     pub cfg_scale: f32,
     /// Which predicted tokens stay.
     pub remasking: Remasking,
-    /// How many tokens a step reveals. `None`: quotas, with fixed tokens those of the demo.
+    /// How many tokens a step reveals. `None`: as [`Protocol`] says; of LLaDA quotas, with fixed
+    /// tokens those of the demo. LLaDA2.x's loops take a [`Process::Threshold`] as their `threshold`.
     pub process: Option<Process>,
-    /// Which keys and values are taken from earlier steps. Of an autoregressive model they are
-    /// always taken, which changes nothing.
+    /// See [`Process::BlockDiffusion`].
+    pub minimal_topk: Option<usize>,
+    /// See [`Process::Editing`].
+    pub editing_threshold: Option<f32>,
+    /// See [`Process::Editing`].
+    pub max_post_steps: Option<usize>,
+    /// See [`Process::Editing`].
+    pub num_to_transfer: Option<usize>,
+    /// See [`Process::Timestep`].
+    pub eps: Option<f32>,
+    /// See [`Process::Timestep`].
+    pub alg: Option<Alg>,
+    /// See [`Process::Timestep`].
+    pub alg_temp: Option<f32>,
+    /// Whether an answer is written block by block until it ends ([`Protocol::VariableLength`]) or
+    /// on a canvas of a fixed length ([`Protocol::Llada`]). `None`: as the model's protocol says.
+    pub variable_length: Option<bool>,
+    /// See [`SampleConfig::end_think`].
+    pub end_think: Option<EndThink>,
+    /// Which keys and values are taken from earlier steps. Of an autoregressive model, and of one
+    /// whose blocks see nothing after them, they are always taken, which changes nothing.
     pub cache: CacheMode,
     /// See [`RefreshPolicy::suffix_window`].
     pub suffix_window: Option<usize>,
@@ -77,7 +102,8 @@ pub struct Overrides {
     pub refresh_interval: Option<usize>,
     /// See [`RefreshPolicy::keep_active`]; without an activity cache it is not read.
     pub keep_active: Option<usize>,
-    /// Whether an answer ends at an EOS without masks before it.
+    /// See [`SampleConfig::early_stop`] (`eos_early_stop` of LLaDA2.x). An answer of variable length
+    /// always ends so.
     pub early_stop: bool,
     /// Seed of all draws.
     pub seed: u64,
@@ -102,6 +128,7 @@ impl Policy {
             eot_token_id: None,
             whole_documents: false,
             answer_length: AnswerLength::default(),
+            protocol: Protocol::default(),
         }
     }
 
@@ -116,12 +143,15 @@ impl Policy {
     /// Length of the answer to a prompt of `prompt_len` tokens if none is asked for.
     #[must_use]
     pub fn gen_length(&self, prompt_len: usize) -> usize {
-        let usual = match self.answer_length {
-            AnswerLength::Tokens(n) => n,
-            AnswerLength::Prompts(n) => n * prompt_len,
+        self.gen_length_by(self.protocol, prompt_len)
+    }
+
+    fn gen_length_by(&self, protocol: Protocol, prompt_len: usize) -> usize {
+        let usual = match (protocol.gen_length(), self.answer_length) {
+            (Some(n), _) | (None, AnswerLength::Tokens(n)) => n,
+            (None, AnswerLength::Prompts(n)) => n * prompt_len,
         };
-        let room = self.info.max_sequence_length.saturating_sub(prompt_len);
-        usual.min(room).max(1)
+        usual.min(self.room(prompt_len)).max(1)
     }
 
     /// The request of a task. `is_document`: its tokens are a whole text, whose end the model is
@@ -137,13 +167,14 @@ impl Policy {
         overrides: &Overrides,
     ) -> Result<Request> {
         let is_autoregressive = self.info.is_autoregressive();
+        let protocol = (self.protocol).of(overrides, matches!(task, Task::Infill { .. }));
         let (n_masks, length, suffix, is_infill, is_fixed) = match &mut task {
             Task::Generate {
                 prompt,
                 suffix,
                 constraints,
             } => {
-                let usual = || self.gen_length(prompt.len());
+                let usual = || self.gen_length_by(protocol, prompt.len());
                 let n = overrides.gen_length.unwrap_or_else(usual);
                 let length = prompt.len().saturating_add(n);
                 (n, length, suffix, false, !constraints.is_empty())
@@ -156,14 +187,16 @@ impl Policy {
         if is_document && !is_autoregressive {
             suffix.extend(self.end_of_document(length));
         }
-        let process = match is_fixed {
-            true => Process::BlockQuota,
-            false => Process::Quota,
-        };
+        let written = protocol.settings(overrides, &self.info, n_masks, is_fixed)?;
         let config = SampleConfig {
-            steps: overrides.steps.unwrap_or(n_masks.max(1)),
-            gen_length: n_masks,
-            block_length: overrides.block_length,
+            steps: written.steps,
+            gen_length: match protocol {
+                // What there is no room for is left out.
+                Protocol::VariableLength => n_masks.min(self.room(length - n_masks)),
+                _ => n_masks,
+            },
+            block_length: written.block_length,
+            horizon: written.horizon,
             // A rule that counts no steps takes as many as it needs, or as are allowed.
             caps_steps: overrides.steps.is_some(),
             temperature: overrides.temperature,
@@ -173,14 +206,14 @@ impl Policy {
             },
             cfg_scale: overrides.cfg_scale,
             remasking: overrides.remasking,
-            process: overrides.process.unwrap_or(process),
-            // Keys and values of a causal model are final.
-            cache: match is_autoregressive && overrides.cache == CacheMode::None {
-                true => CacheMode::Prefix,
-                false => overrides.cache,
+            process: written.process,
+            cache: match overrides.cache {
+                CacheMode::None if self.has_final_cache(&written, overrides) => CacheMode::Prefix,
+                cache => cache,
             },
             refresh: refresh(overrides),
-            early_stop: overrides.early_stop,
+            early_stop: overrides.early_stop || protocol == Protocol::VariableLength,
+            end_think: overrides.end_think.clone(),
             further_eos_token_ids: self.further_eos_token_ids.clone(),
             seed: overrides.seed,
             suppress_mask: (overrides.suppress_mask).unwrap_or(is_infill || self.whole_documents),
@@ -192,6 +225,23 @@ impl Policy {
             Some(what) if is_autoregressive => Err(Error::NotAutoregressive { request: 0, what }),
             _ => Ok(request),
         }
+    }
+
+    /// Whether keys and values are final once their block is, so that a cache changes nothing.
+    fn has_final_cache(&self, written: &Written, overrides: &Overrides) -> bool {
+        let info = &self.info;
+        let by_blocks = written.horizon == Horizon::AlignedBlock
+            && info.block_size.is_some()
+            && info.kv_cache_bytes > 0
+            && overrides.cfg_scale <= 0.0;
+        info.is_autoregressive() || by_blocks
+    }
+
+    /// Tokens of the context after so many, in whole blocks of the model.
+    fn room(&self, given: usize) -> usize {
+        let (length, block) = (self.info.max_sequence_length, self.info.block_size);
+        let whole = block.map_or(length, |size| length / size * size.get());
+        whole.saturating_sub(given)
     }
 
     /// What is never chosen.

@@ -5,7 +5,7 @@ use llada_diffusion::KvCache;
 use crate::Result;
 
 /// Caches of a causal model, the one that was used least recently first. What such a model computes
-/// of a beginning is the same in every sequence.
+/// of a beginning, or of whole blocks of it, is the same in every sequence.
 #[derive(Debug, Default)]
 pub(crate) struct Prefixes {
     /// Bytes of all caches, at most.
@@ -21,16 +21,20 @@ struct Prefix {
 }
 
 impl Prefixes {
-    /// What is known of the longest beginning of a prompt, but for its last token, which must be
-    /// computed: a cache for a sequence of `length` tokens.
+    /// What is known of the longest beginning of a prompt, in whole blocks of `block` tokens: a
+    /// cache for a sequence of `length` tokens.
     ///
     /// # Errors
     /// If the runtime fails.
-    pub(crate) fn of(&mut self, prompt: &[u32], length: usize) -> Result<Option<KvCache>> {
-        let prompt = &prompt[..prompt.len().saturating_sub(1)];
+    pub(crate) fn of(
+        &mut self,
+        prompt: &[u32],
+        block: usize,
+        length: usize,
+    ) -> Result<Option<KvCache>> {
         let common = |tokens: &[u32]| {
             let pairs = tokens.iter().zip(prompt);
-            pairs.take_while(|(a, b)| a == b).count()
+            pairs.take_while(|(a, b)| a == b).count() / block * block
         };
         let lengths = self.kept.iter().map(|kept| common(&kept.tokens));
         let longest = lengths.enumerate().max_by_key(|(_, n)| *n);
@@ -43,9 +47,9 @@ impl Prefixes {
         Ok(Some(copy?))
     }
 
-    /// Keeps what is known of a sequence, if there is room, in the place of what begins it.
-    pub(crate) fn keep(&mut self, canvas: &[u32], cache: KvCache) {
-        let tokens = canvas[..cache.n_known()].to_vec();
+    /// Keeps what is known of the tokens, if there is room, in the place of what begins them.
+    pub(crate) fn keep(&mut self, tokens: &[u32], cache: KvCache) {
+        let tokens = tokens.to_vec();
         if tokens.is_empty() || cache.bytes() > self.limit {
             return;
         }

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use llada_diffusion::{Nucleus, PredictorInfo, TokenSet};
 
-use crate::{CacheMode, Draws, Overrides, Process, RefreshPolicy, Remasking, SampleConfig};
+use crate::run::MAX_BLOCK_STEPS;
+use crate::{
+    CacheMode, Draws, Horizon, Overrides, Process, RefreshPolicy, Remasking, SampleConfig,
+};
 
 /// One sequence to sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +50,17 @@ pub enum Task {
         /// Given tokens that follow the text and are no part of it; usually none.
         suffix: Vec<u32>,
     },
+}
+
+/// How the host chooses tokens out of logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct OnHost {
+    /// Among which.
+    pub(crate) nucleus: Nucleus,
+    /// The temperature divides the logits, and probabilities are those of the nucleus.
+    pub(crate) is_tempered: bool,
+    /// Other tokens may be asked for after the choice.
+    pub(crate) keeps_logits: bool,
 }
 
 impl Request {
@@ -96,16 +110,17 @@ pub struct RequestMemory {
 }
 
 impl Request {
-    /// Tokens of the canvas: prompt, answer and suffix.
+    /// Tokens of the canvas: prompt, answer and suffix, in whole blocks where these are counted
+    /// from the first token.
     #[must_use]
     pub fn length(&self) -> usize {
-        let parts = match &self.task {
+        let (length, suffix) = match &self.task {
             Task::Generate { prompt, suffix, .. } => {
-                [prompt.len(), self.config.gen_length, suffix.len()]
+                (self.config.canvas_length(prompt.len()), suffix)
             }
-            Task::Infill { canvas, suffix } => [canvas.len(), 0, suffix.len()],
+            Task::Infill { canvas, suffix } => (canvas.len(), suffix),
         };
-        parts.into_iter().fold(0, usize::saturating_add)
+        length.saturating_add(suffix.len())
     }
 
     /// What the request will hold, known before it starts.
@@ -120,27 +135,61 @@ impl Request {
         let has_cache = self.config.uses_plans();
         RequestMemory {
             canvas_bytes: (length.saturating_mul(BYTES))
-                .saturating_add(self.config.steps.saturating_mul(size_of::<usize>())),
+                .saturating_add(self.config.steps.saturating_mul(size_of::<usize>()))
+                .saturating_add(self.seen_bytes()),
             cache_bytes: match has_cache {
                 true => length.saturating_mul(info.kv_cache_bytes + size_of::<bool>()),
                 false => 0,
             },
             logits_bytes: match self.on_host() {
                 None => 0,
-                Some(_) => (self.n_masks(info)).saturating_mul(info.vocab_size * size_of::<f32>()),
+                // A copy is kept for other choices.
+                Some(host) => (self.n_asked(info) * if host.keeps_logits { 2 } else { 1 })
+                    .saturating_mul(info.vocab_size * size_of::<f32>()),
             },
         }
     }
 
-    /// Where the host chooses tokens out of logits: among which. `None`: the predictor chooses by
-    /// itself, among all.
-    pub(crate) fn on_host(&self) -> Option<Nucleus> {
-        let nucleus = match self.config.temperature > 0.0 {
-            true => self.config.nucleus,
-            false => Nucleus::default(),
+    /// Positions that a step asks about, at most.
+    fn n_asked(&self, info: &PredictorInfo) -> usize {
+        let block_length = self.config.block_length.unwrap_or(usize::MAX);
+        match self.config.horizon {
+            Horizon::AlignedBlock => block_length.min(self.length()),
+            Horizon::Canvas | Horizon::Block => self.n_masks(info),
+        }
+    }
+
+    /// Blocks that a step must not repeat.
+    fn seen_bytes(&self) -> usize {
+        let block_length = self.config.block_length.unwrap_or(0).min(self.length());
+        match self.config.process {
+            Process::Rewriting { .. } => {
+                (block_length * size_of::<u32>()).saturating_mul(MAX_BLOCK_STEPS)
+            }
+            _ => 0,
+        }
+    }
+
+    /// How the host chooses tokens out of logits. `None`: the predictor chooses by itself, among
+    /// all.
+    pub(crate) fn on_host(&self) -> Option<OnHost> {
+        let config = &self.config;
+        let is_warm = config.temperature > 0.0;
+        let is_timestep = matches!(config.process, Process::Timestep { .. });
+        let host = OnHost {
+            nucleus: match is_warm || is_timestep {
+                true => config.nucleus,
+                false => Nucleus::default(),
+            },
+            is_tempered: is_timestep,
+            keeps_logits: matches!(config.process, Process::Rewriting { .. }),
         };
-        let is_free = nucleus.is_all() && self.allowed.is_empty();
-        (!is_free).then_some(nucleus)
+        let is_needed = !host.nucleus.is_all()
+            || host.keeps_logits
+            || (is_timestep && is_warm)
+            || config.end_think.is_some()
+            || !self.allowed.is_empty();
+        is_needed.then_some(host)
     }
 
     /// Masks of the canvas at its start, or more of them: fixed tokens count too.
@@ -191,6 +240,8 @@ impl Request {
                 refresh.suffix_window != usual.suffix_window,
             ),
             (config.process.name(), config.process != Process::Quota),
+            ("variable_length", config.horizon != Horizon::Canvas),
+            ("end_think", config.end_think.is_some()),
             (
                 "confidence_eos_eot_inf",
                 !config.confidence_eos_eot_inf.is_empty(),
@@ -205,7 +256,9 @@ impl Request {
 /// A sampled sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
-    /// The whole canvas: prompt, answer and suffix, or the text that was filled in.
+    /// The whole canvas: prompt, answer and suffix, or the text that was filled in. Where a step
+    /// sees nothing after its block ([`crate::Horizon`]), prompt and answer, as far as this was
+    /// written.
     pub tokens: Vec<u32>,
     /// Length of the prompt; 0 for an infill.
     pub prompt_len: usize,

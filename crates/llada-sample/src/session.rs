@@ -20,6 +20,34 @@ pub struct Revealed {
     pub confidence: f32,
 }
 
+/// What a step has done to a token that was written before, or between two of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Edit {
+    /// Another token took its place.
+    Replaced {
+        /// Its place in the canvas after the step.
+        position: usize,
+        /// The token before.
+        old: u32,
+        /// The token after; the mask, if it was predicted.
+        new: u32,
+        /// Its probability under the noise-free logits.
+        confidence: f32,
+    },
+    /// It was dropped: what followed it in the block moved one place to the front.
+    Deleted {
+        /// Its place in the canvas before the step.
+        position: usize,
+        /// The token, or the mask.
+        old: u32,
+    },
+    /// A mask was put in: what follows it in the block moved one place to the back.
+    Inserted {
+        /// The place of the mask in the canvas after the step.
+        position: usize,
+    },
+}
+
 /// What happened to one request in one step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepEvent<'a> {
@@ -37,10 +65,18 @@ pub struct StepEvent<'a> {
     /// Masks left in the canvas after this step.
     pub masked: usize,
     /// Where in the canvas the answer (of an infill the text) is settled: from its start to its
-    /// first mask. No later step changes it.
+    /// first mask, and where tokens are edited no further than to the end of the last block that
+    /// is finished. No later step changes it.
     pub settled: Range<usize>,
-    /// Tokens that this step has revealed, by position.
+    /// Tokens that this step has revealed, by position after the step.
     pub revealed: &'a [Revealed],
+    /// What it has changed besides, of a process that edits what it has written.
+    pub edits: &'a [Edit],
+    /// The block, as places in the canvas. What edits change lies in it, so that a copy of the
+    /// canvas is up to date when what is revealed was written into it and this part was copied.
+    pub window: Range<usize>,
+    /// Whether this was the last step of the block.
+    pub ends_block: bool,
     /// The canvas after this step.
     pub canvas: &'a [u32],
 }
@@ -62,6 +98,7 @@ pub struct Ended {
 /// Every step shows the predictor all masks before the end of the current block, takes the best
 /// token for each (Gumbel noise at a positive temperature), and keeps some of them: as many as
 /// [`crate::Process`] says, those that [`crate::Remasking`] ranks highest. The others stay masked.
+/// [`crate::Process::Editing`] and its like also change what they have written of the block.
 /// Requests of any lengths and settings go through the steps together, in one ragged batch for
 /// each set of (temperature, guidance, cache or none, suppressed ids). They may be submitted and
 /// cancelled between any two steps: the bits of a request depend on nothing but the request.
@@ -106,7 +143,8 @@ impl<'p> Session<'p> {
     /// were used least recently leaving first: of a prompt that begins with tokens of one of them
     /// only the rest is computed, with the same result ([`Output::rows`] says how much it was).
     ///
-    /// Of causal models alone, whose keys and values depend on nothing that comes after them.
+    /// Of causal models alone, whose keys and values depend on nothing that comes after them; of those
+    /// that are causal by blocks for requests with [`crate::Horizon::AlignedBlock`], in whole blocks.
     #[must_use]
     pub fn keeping_prefixes(mut self, bytes: usize) -> Self {
         self.prefixes.limit = bytes;
@@ -123,9 +161,10 @@ impl<'p> Session<'p> {
     pub fn submit(&mut self, request: Request) -> Result<usize> {
         let mut run = Run::new(self.submitted, request, &self.info)?;
         if run.has_final_cache()
-            && let Some(cache) = self.prefixes.of(run.prompt(), run.canvas.len())?
+            && let Some(cache) =
+                (self.prefixes).of(run.reusable(), run.final_block(), run.canvas.len())?
         {
-            run.cache = cache;
+            run.begin_with(cache);
         }
         self.runs.push(run);
         self.submitted += 1;
@@ -183,8 +222,8 @@ impl<'p> Session<'p> {
             match run.is_done() {
                 true => {
                     if run.has_final_cache() {
-                        self.prefixes
-                            .keep(&run.canvas, std::mem::take(&mut run.cache));
+                        let cache = std::mem::take(&mut run.cache);
+                        self.prefixes.keep(run.final_tokens(&cache), cache);
                     }
                     ended.push(ends(run, Ok(())));
                 }

@@ -5,7 +5,7 @@ import { CanvasView, showLegend } from "./canvas.js";
 import { speak, t, usualLanguage } from "./i18n.js";
 import { Player } from "./player.js";
 import { drawPlot } from "./plot.js";
-import { differing, showDifferences, showFigures, showSteps } from "./report.js";
+import { differing, showDifferences, showFigures, showReasoning, showSteps } from "./report.js";
 import { TraceError, addDenoise, addEnd, runOfCanvas, runsOfLines, runsOfText, traceOf } from "./run.js";
 import { FieldError, buildSettings, clearProblems, fieldOf, fillSettings, markDiffering, markProblem, settingsOf } from "./settings.js";
 import { PATHS, bodyOf, snippet } from "./snippets.js";
@@ -28,7 +28,9 @@ let known = [];
 
 const player = new Player({
   onShow: show,
-  describe: (k) => shown.runs.flatMap((run) => run.frames[k - 1] ?? []).map((token) => token.text).join(" "),
+  describe: (k) => shown.runs.filter((run) => 0 < k && k <= run.length).flatMap((run) => [
+    ...run.frames[k - 1].map((token) => token.text), ...run.edited(k),
+  ]).join(" "),
 });
 
 // ---- The form ----
@@ -48,7 +50,8 @@ function showForm() {
   $("text-label").textContent = t(`text.${task}`);
   $("text-hint").textContent = t(`hint.${task}`);
   $("insert").hidden = task !== "infill";
-  buildSettings($("settings"), { task, compared: isCompared() });
+  const protocol = known.find(({ id }) => id === $("model").value)?.llada.protocol ?? "llada";
+  buildSettings($("settings"), { task, compared: isCompared(), protocol });
   $("examples").replaceChildren(...EXAMPLES.filter(isPossible).map((example) => {
     const button = document.createElement("button");
     Object.assign(button, { type: "button", textContent: t(`example.${example.name}`) });
@@ -189,6 +192,7 @@ async function run(asked, label) {
     } else if (event === "end") {
       addEnd(run, data);
       showFigures(shown.views.at(-1).figures, run);
+      showReasoning(shown.views.at(-1).said, run);
     }
   }
   if (!run?.isWhole) throw new ApiError("error.cut");
@@ -204,7 +208,8 @@ function finish(state) {
     describe();
     show(player.k);
   }
-  const texts = runs.map((run) => (run.label ? `${run.label}: ${run.text()}` : run.text())).join(" ");
+  const textOf = (run) => (run.reasoning === null ? run.text() : run.answer);
+  const texts = runs.map((run) => (run.label ? `${run.label}: ${textOf(run)}` : textOf(run))).join(" ");
   const [status, spoken] = {
     done: ["", t("done", texts)],
     opened: ["", t("opened", player.last)],
@@ -256,13 +261,16 @@ function add(run) {
   frame.append(canvas);
   const figures = document.createElement("dl");
   figures.className = "figures";
-  pane.append(frame, figures);
+  const said = document.createElement("div");
+  said.className = "said";
+  said.hidden = true;
+  pane.append(frame, said, figures);
   $("panes").append(pane);
   $("panes").classList.toggle("two", shown.runs.length > 0);
   $("empty").hidden = true;
   $("result").hidden = false;
   shown.runs.push(run);
-  shown.views.push({ canvas: new CanvasView(canvas, run), figures });
+  shown.views.push({ canvas: new CanvasView(canvas, run), figures, said });
   // Of two runs both are shown from their start, side by side.
   player.reset({ last: run.length, steps: run.steps, live: running !== null, k: 0 });
   plot();
@@ -276,7 +284,8 @@ function show(k) {
     canvas.show(Math.min(k, length), color, k >= length ? shown.differs : undefined);
   }
   const steps = Math.max(1, ...shown.runs.map((run) => (run.isWhole ? run.length : Math.max(run.steps, run.length))));
-  showLegend($("legend"), color, { steps, compared: shown.differs.size > 0 });
+  const edited = shown.runs.some((run) => run.changes.some(({ edits }) => edits.length > 0));
+  showLegend($("legend"), color, { steps, compared: shown.differs.size > 0, edited });
   plot();
 }
 
@@ -287,7 +296,10 @@ function plot() {
 /** The numbers, in the language of the page. */
 function describe() {
   const { runs, views, differs } = shown;
-  views.forEach(({ figures }, i) => showFigures(figures, runs[i]));
+  views.forEach(({ figures, said }, i) => {
+    showFigures(figures, runs[i]);
+    showReasoning(said, runs[i]);
+  });
   showSteps($("steps-table"), runs);
   $("differences").hidden = runs.length < 2 || !runs.every((run) => run.isWhole);
   if (!$("differences").hidden) showDifferences($("differences"), runs, differs);

@@ -34,7 +34,7 @@ function glyphOf(cell) {
 function titleOf(cell, position) {
   const state = cell.masked ? t("token.masked")
     : cell.confidence === null ? t("token.given")
-    : t("token.revealed", cell.frame, cell.confidence.toFixed(3));
+    : t(cell.before === null ? "token.revealed" : "token.edited", cell.frame, cell.confidence.toFixed(3), cell.before);
   return `${t("token", cell.text, position)} · ${state}`;
 }
 
@@ -77,6 +77,7 @@ export class CanvasView {
       else if (cell.given) classes.push("given");
       else classes.push(colorOf(cell, color, frames));
       if (cell.frame === k && k > 0) classes.push("new");
+      if (cell.before !== null) classes.push("edited");
       if (isSpecial(cell.text)) classes.push("special");
       if (isEnd(cell.text)) classes.push("end");
       if (differs.has(position)) classes.push("differs");
@@ -87,7 +88,7 @@ export class CanvasView {
 }
 
 /** Fills the legend of a way of coloring. */
-export function showLegend(list, color, { steps, compared }) {
+export function showLegend(list, color, { steps, compared, edited }) {
   const item = (name, text) => {
     const li = document.createElement("li");
     const swatch = document.createElement("span");
@@ -109,6 +110,7 @@ export function showLegend(list, color, { steps, compared }) {
     ? CONFIDENCE.concat(1).map((to, i) => item(`c${i}`, `${bounds[i]}–${to}`))
     : ofSteps;
   items.push(item("given", t("legend.given")), item("mask", t("legend.mask")));
+  if (edited) items.push(item("edited", t("legend.edited")));
   if (compared) items.push(item("differs", t("legend.differs")));
   list.replaceChildren(...items);
 }

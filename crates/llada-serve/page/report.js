@@ -38,6 +38,17 @@ export function showFigures(list, run) {
   }));
 }
 
+/** Writes an answer that has reasoning into an element: the reasoning folded, then the rest. */
+export function showReasoning(element, run) {
+  element.hidden = run.reasoning === null;
+  if (element.hidden) return;
+  const isOpen = element.querySelector("details")?.open ?? false;
+  const details = make("details");
+  details.open = isOpen;
+  details.append(make("summary", t("reasoning")), make("p", run.reasoning));
+  element.replaceChildren(details, make("p", run.answer, "answer"));
+}
+
 /** The positions at which two runs have written different tokens. */
 export function differing([a, b]) {
   const [cellsA, cellsB] = [a.at(a.length), b.at(b.length)];
@@ -95,13 +106,16 @@ export function showSteps(element, runs) {
     const table = make("table");
     if (runs.length > 1) table.append(make("caption", run.label));
     const head = make("tr");
-    head.append(...["table.step", "table.tokens", "table.confidence"].map((key) => make("th", t(key))));
+    const edits = run.changes.some((change) => change.edits.length > 0) ? ["table.edits"] : [];
+    const keys = ["table.step", "table.tokens", "table.confidence", ...edits];
+    head.append(...keys.map((key) => make("th", t(key))));
     for (const cell of head.children) cell.scope = "col";
     table.append(head, ...run.frames.map((frame, i) => {
       const tr = make("tr");
       const tokens = make("td", frame.map((token) => token.text.replaceAll("\n", "⏎")).join(" · "));
       const confidences = frame.map((token) => fixed(token.confidence, 3)).join(" · ");
       tr.append(make("td", `${i + 1}`), tokens, make("td", confidences));
+      if (edits.length) tr.append(make("td", run.edited(i + 1).join(" · ").replaceAll("\n", "⏎")));
       return tr;
     }));
     return table;

@@ -1,17 +1,21 @@
-// A run: the canvas at its start, and what each step revealed. It comes out of the events of a
+// A run: the canvas at its start, and what each step revealed and edited. It comes out of the events of a
 // stream or out of a trace, and is written as one.
 
 /**
  * Frame k of a run is its canvas after k steps; frame 0 is its start.
  * `start` has a `{id, text, masked}` for each position, `frames` the revealed
- * `{position, token, text, confidence}` of each step.
+ * `{position, token, text, confidence}` of each step, `changes` its `{edits, window}`: what it did to
+ * tokens that were written before, and the block in which that moved others.
  */
 export class Run {
   constructor({ start, promptTokens = null, steps = 0, label = "", settings = {} }) {
     Object.assign(this, { start, promptTokens, steps, label, settings });
     this.frames = [];
+    this.changes = [];
     this.seconds = null;
     this.nfe = null;
+    this.reasoning = null;
+    this.answer = "";
     this.isWhole = false;
   }
 
@@ -19,21 +23,57 @@ export class Run {
     return this.frames.length;
   }
 
-  /** The canvas after `k` steps: `{id, text, masked, given, frame, confidence}` for each position. */
+  /**
+   * The canvas after `k` steps: `{id, text, masked, given, frame, confidence, before}` for each
+   * position; `before` is the text that was replaced, or null.
+   */
   at(k) {
     const cells = this.start.map((cell) => ({
-      ...cell, given: !cell.masked, frame: 0, confidence: null,
+      ...cell, given: !cell.masked, frame: 0, confidence: null, before: null,
     }));
     for (let frame = 1; frame <= Math.min(k, this.length); frame++) {
+      this.edit(cells, frame);
       for (const { position, token, text, confidence } of this.frames[frame - 1]) {
         // A mask may win; it is then asked again.
         const masked = token === this.maskId;
         cells[position] = {
-          id: token, text, confidence, frame, masked, given: false,
+          id: token, text, confidence, frame, masked, given: false, before: null,
         };
       }
     }
     return cells;
+  }
+
+  /** Moves and replaces what the step of a frame has edited. */
+  edit(cells, frame) {
+    const { edits, window: [start, end] } = this.changes[frame - 1];
+    const mask = {
+      id: this.maskId, text: "□", confidence: null, frame: 0, masked: true, given: false, before: null,
+    };
+    const block = cells.slice(start, end);
+    const places = (kind) => edits.filter((edit) => edit.kind === kind)
+      .map(({ position }) => position - start).sort((a, b) => a - b);
+    for (const at of places("deleted").reverse()) block.splice(at, 1);
+    // The place of a mask that was put in is that after the step.
+    for (const at of places("inserted")) block.splice(at, 0, { ...mask, frame });
+    block.push(...Array.from({ length: Math.max(0, end - start - block.length) }, () => ({ ...mask })));
+    cells.splice(start, end - start, ...block.slice(0, end - start));
+    for (const { kind, position, to, to_text: text, confidence, from_text: before } of edits) {
+      if (kind !== "replaced") continue;
+      cells[position] = {
+        id: to, text, confidence, frame, masked: to === this.maskId, given: false, before,
+      };
+    }
+  }
+
+  /** What a step has edited, a text for each edit. */
+  edited(frame) {
+    const signs = {
+      replaced: ({ from_text: from, to_text: to }) => `${from}→${to}`,
+      deleted: ({ from_text: from }) => `−${from}`,
+      inserted: () => "+□",
+    };
+    return this.changes[frame - 1].edits.map((edit) => signs[edit.kind](edit));
   }
 
   get maskId() {
@@ -89,12 +129,19 @@ export function addDenoise(run, event) {
     text: event.texts[i],
     confidence: event.confidences[i],
   })));
+  run.changes.push(changesOf(event));
+}
+
+/** What a step of a stream or of a trace has edited. */
+function changesOf({ edits = [], window = [0, 0] }) {
+  return { edits, window };
 }
 
 /** Adds the event `end` of a stream. */
 export function addEnd(run, event) {
   fillAfterEnd(run, run.frames.at(-1), event.tokens);
-  Object.assign(run, { nfe: event.nfe, seconds: event.seconds, isWhole: true });
+  const { nfe, seconds, text: answer, reasoning_content: reasoning = null } = event;
+  Object.assign(run, { nfe, seconds, answer, reasoning, isWhole: true });
 }
 
 /**
@@ -156,6 +203,9 @@ export function runsOfLines(lines) {
         throw new TraceError(number, "trace.position", position, canvas.length);
       }
     }
+    if ((line.window ?? [0, 0])[1] > canvas.length) {
+      throw new TraceError(number, "trace.position", line.window[1], canvas.length);
+    }
     requests.set(line.request, before);
     before.push(line);
   }
@@ -172,6 +222,13 @@ function checkLine(number, line) {
     && (typeof r.confidence === "number" || r.confidence === null);
   if (!Array.isArray(line.revealed) || !line.revealed.every(isRevealed)) {
     throw new TraceError(number, "trace.field", "revealed");
+  }
+  const { edits, window: [start, end] = [] } = changesOf(line);
+  const isInside = (at) => isCount(at) && start <= at && at < end;
+  const isEdit = (edit) => isInside(edit?.position)
+    && (["deleted", "inserted"].includes(edit.kind) || (edit.kind === "replaced" && isCount(edit.to)));
+  if (!Array.isArray(edits) || !isCount(start) || !isCount(end) || !edits.every(isEdit)) {
+    throw new TraceError(number, "trace.field", "edits");
   }
 }
 
@@ -197,6 +254,7 @@ function runOfLines(lines) {
   run.frames = lines.map((line) => line.revealed.map(({ position, token, text, confidence }) => ({
     position, token, text: text ?? `#${token}`, confidence,
   })));
+  run.changes = lines.map(changesOf);
   const last = lines.at(-1);
   fillAfterEnd(run, run.frames.at(-1), last.canvas);
   run.nfe = last.nfe ?? null;
@@ -236,6 +294,7 @@ export function traceOf(runs) {
       revealed,
       canvas: cells.map((cell) => cell.id),
       text: run.text(step + 1),
+      ...(run.changes[step].edits.length > 0 && run.changes[step]),
       ...(step === 0 && {
         prompt_tokens: run.promptTokens,
         texts: cells.map((cell) => cell.text),

@@ -2,7 +2,10 @@
 
 import { t } from "./i18n.js";
 
-/** Fields in the order of the form, with the names of the server. */
+/**
+ * Fields in the order of the form, with the names of the server; `loops` are those of the models that
+ * have it, where not all do.
+ */
 const FIELDS = [
   { name: "gen_length", usual: "default.gen_length", notOf: "infill" },
   { name: "steps", usual: "default.steps" },
@@ -10,11 +13,26 @@ const FIELDS = [
   { name: "remasking", options: ["low_confidence", "random", "margin", "entropy"] },
   { name: "threshold", usual: "default.off" },
   { name: "factor", usual: "default.off" },
+  { name: "minimal_topk", usual: "1", loops: ["block_diffusion"] },
+  { name: "editing_threshold", usual: "default.model", loops: ["block_diffusion", "rewriting"] },
+  { name: "max_post_steps", usual: "16", loops: ["block_diffusion", "rewriting"] },
+  { name: "num_to_transfer", usual: "1", loops: ["block_diffusion"] },
+  { name: "alg", options: ["origin", "maskgit_plus", "topk_margin", "entropy"], loops: ["dream"] },
+  { name: "alg_temp", usual: "0", loops: ["dream"] },
+  { name: "eps", usual: "0.001", loops: ["dream"] },
   { name: "cache", options: ["none", "prefix", "dual", "activity"] },
   { name: "cfg_scale", usual: "default.off" },
   { name: "temperature", usual: "0" },
   { name: "seed", usual: "0" },
 ];
+
+/** The loop of the model that is chosen. */
+let ofModel = "llada";
+
+/** Whether a field is there for a task and the model. */
+function isThere({ notOf, loops }, task) {
+  return notOf !== task && (loops?.includes(ofModel) ?? true);
+}
 
 /** Other names by which the server may call a field. */
 const ALIASES = { max_tokens: "gen_length", max_completion_tokens: "gen_length" };
@@ -47,7 +65,8 @@ function control({ name, options, usual }, side) {
 }
 
 /** Builds the fields anew, in the language of the page, with the values that they had. */
-export function buildSettings(container, { task, compared }) {
+export function buildSettings(container, { task, compared, protocol }) {
+  ofModel = protocol;
   const values = [0, 1].map((side) => FIELDS.map(({ name }) => input(side, name)?.value));
   container.classList.toggle("compared", compared);
   const head = ["", "A", "B"].map((text, i) => {
@@ -60,7 +79,7 @@ export function buildSettings(container, { task, compared }) {
   const rows = FIELDS.map((field, i) => {
     const row = document.createElement("div");
     row.className = "setting";
-    row.hidden = field.notOf === task;
+    row.hidden = !isThere(field, task);
     const label = document.createElement("label");
     Object.assign(label, { htmlFor: `${field.name}-a`, id: `${field.name}-label`, textContent: t(field.name) });
     row.append(label);
@@ -102,9 +121,10 @@ export function fillSettings(values) {
 /** What a side asks for, without what is as usual. Throws a FieldError. */
 export function settingsOf(side, task) {
   const settings = {};
-  for (const { name, options, notOf } of FIELDS) {
+  for (const field of FIELDS) {
+    const { name, options } = field;
     const value = input(side, name).value.trim();
-    if (notOf === task || value === "" || value === options?.[0]) continue;
+    if (!isThere(field, task) || value === "" || value === options?.[0]) continue;
     if (!options && !Number.isFinite(Number(value))) throw new FieldError(side, name, value);
     settings[name] = options ? value : Number(value);
   }

@@ -127,11 +127,22 @@ function overrides(settings) {
       case "gen_length":
       case "steps":
       case "block_length":
+      case "minimal_topk":
+      case "max_post_steps":
+      case "num_to_transfer":
         fields.push(`${name}: Some(${value})`);
         break;
       case "threshold":
       case "factor":
         fields.push(`process: Some(${variant("Process", name)}(${float(value)}))`);
+        break;
+      case "editing_threshold":
+      case "alg_temp":
+      case "eps":
+        fields.push(`${name}: Some(${float(value)})`);
+        break;
+      case "alg":
+        fields.push(`alg: Some(${variant("Alg", value)})`);
         break;
       case "remasking":
         fields.push(`remasking: ${variant("Remasking", value)}`);

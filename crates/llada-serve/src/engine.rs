@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use llada::diffusion::{Estimate, Scoring};
-use llada::sample::{Ended, Output, Request, Revealed, Session, StepEvent};
+use llada::sample::{Edit, Ended, Output, Request, Revealed, Session, StepEvent};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
@@ -45,7 +45,8 @@ pub(crate) struct Part {
 /// Where a part's events go.
 ///
 /// They are not bounded by the channel but by the part: each position is revealed once, so that a
-/// reader which never reads holds the tokens of its sequence and a few words a step.
+/// reader which never reads holds the tokens of its sequence and a few words a step. Of a process that
+/// edits, a step that does so has its block besides, and the steps of a block are bounded.
 #[derive(Debug, Clone)]
 pub(crate) struct Reply {
     /// Number of the part in its request.
@@ -92,6 +93,12 @@ pub(crate) struct Step {
     /// Which part of the canvas is settled.
     pub(crate) settled: Range<usize>,
     pub(crate) revealed: Vec<Revealed>,
+    /// What the step has changed of what was written before.
+    pub(crate) edits: Vec<Edit>,
+    /// The block, as places in the canvas: what edits have moved stays in it.
+    pub(crate) window: Range<usize>,
+    /// Its tokens after a step that has edited; empty after any other.
+    pub(crate) block: Vec<u32>,
 }
 
 /// The HTTP side's handle.
@@ -328,10 +335,7 @@ fn tell(
 ) -> ControlFlow<()> {
     let reply = &running.part.reply;
     if event.step == 0 {
-        let mut canvas = event.canvas.to_vec();
-        for revealed in event.revealed {
-            canvas[revealed.position] = mask_token_id;
-        }
+        let canvas = crate::moves::before(event, mask_token_id);
         let steps = event.steps;
         reply.send(Event::Begun { canvas, steps });
     }
@@ -345,6 +349,12 @@ fn tell(
         steps: event.steps,
         settled: event.settled.clone(),
         revealed: event.revealed.to_vec(),
+        edits: event.edits.to_vec(),
+        window: event.window.clone(),
+        block: match event.edits.is_empty() {
+            true => Vec::new(),
+            false => event.canvas[event.window.clone()].to_vec(),
+        },
     }));
     match reply.stop.load(Ordering::Relaxed) || running.part.is_gone() {
         true => ControlFlow::Break(()),

@@ -211,6 +211,8 @@ fn field_of(what: &str) -> &str {
         "gen_length" | "the length of the answer" => "max_tokens",
         "the prompt" => "prompt",
         "a suffix" => "suffix",
+        "logit_boost" => "end_think_boost",
+        "power" => "end_think_power",
         what => what,
     }
 }
@@ -220,7 +222,13 @@ impl From<SampleError> for ApiError {
         let param = match &error {
             SampleError::OutOfRange { what, .. }
             | SampleError::NeedsCache { what, .. }
+            | SampleError::NotForProtocol { what, .. }
+            | SampleError::NotForProcess { what, .. }
             | SampleError::NotAutoregressive { what, .. } => field_of(what),
+            SampleError::BlockLength { .. } | SampleError::NeedsBlockLength { .. } => {
+                "block_length"
+            }
+            SampleError::UnknownAlg { .. } => "alg",
             SampleError::TooFewSteps { .. } => "steps",
             SampleError::TooLong { .. } => "max_tokens",
             SampleError::TokenOutOfRange { .. } => "prompt",

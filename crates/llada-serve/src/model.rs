@@ -37,8 +37,12 @@ impl Model {
         config: &ModelConfig,
     ) -> Self {
         // The residual stream, its norm, queries, keys, values, what attention gives, the two sums
-        // of a block; gate, up and their product; all f32.
-        let floats = 8 * config.d_model + 3 * config.mlp_width();
+        // of a block; gate, up and their product, of all experts that a position is sent to; all f32.
+        let experts = config.extras.moe.as_ref().map_or(0, |moe| {
+            moe.router.k * moe.expert_width + moe.shared_width.unwrap_or(0)
+        });
+        let width = config.d_model.max(config.n_heads * config.head_dim());
+        let floats = 8 * width + 3 * config.mlp_width().max(experts);
         Self {
             id,
             llada,

@@ -1,14 +1,18 @@
 //! A sequence as a client sees it: what is settled of its text, and what was written at last.
 
-use llada::sample::Output;
+use llada::sample::{Edit, Output};
 use llada::text::Unknown;
 use serde_json::{Value, json};
 
 use crate::app::Context;
+use crate::edits::edits_json;
 use crate::engine::{Event, Step};
 use crate::error::{ApiError, Result, whole};
+use crate::marked::Marked;
 use crate::model::Model;
+use crate::moves::move_with;
 use crate::parts::Events;
+use crate::reasoning::{Parts, Reasoning};
 
 /// A sequence on its way.
 #[derive(Debug)]
@@ -18,12 +22,15 @@ pub(crate) struct Progress {
     is_infill: bool,
     /// The answer ends before the first of them.
     stops: Vec<String>,
+    /// How reasoning is told from the rest; `None`: all is one text.
+    reasoning: Option<Reasoning>,
     canvas: Vec<u32>,
     /// Probability of the token at each position when it was revealed; 1 where it was given.
     confidences: Vec<f32>,
     /// The beginning of the answer that was given out.
-    given: String,
-    is_stopped: bool,
+    given: Parts,
+    /// The answer before a stop that was settled.
+    stopped: Option<Marked>,
     /// Tokens of the answer that are settled and no EOS.
     n_settled: usize,
     /// What of an infill the vocabulary lacks, and stays in its text.
@@ -33,9 +40,9 @@ pub(crate) struct Progress {
 /// A sequence that is written.
 #[derive(Debug)]
 pub(crate) struct Written {
-    pub(crate) text: String,
-    /// What of the text was not given out before.
-    pub(crate) rest: String,
+    pub(crate) parts: Parts,
+    /// What was not given out before.
+    pub(crate) rest: Parts,
     pub(crate) finish_reason: &'static str,
     /// Tokens before the EOS.
     pub(crate) completion_tokens: usize,
@@ -45,6 +52,14 @@ pub(crate) struct Written {
     pub(crate) output: Output,
 }
 
+impl Written {
+    /// What the model reasoned before it answered.
+    pub(crate) fn reasoning(&self) -> Option<&str> {
+        let reasoning = self.parts.reasoning.as_str();
+        (!reasoning.is_empty()).then_some(reasoning)
+    }
+}
+
 impl Progress {
     pub(crate) fn new(app: &Context, model: usize, stops: Vec<String>, is_infill: bool) -> Self {
         Self {
@@ -52,13 +67,19 @@ impl Progress {
             model,
             is_infill,
             stops,
+            reasoning: None,
             canvas: Vec::new(),
             confidences: Vec::new(),
-            given: String::new(),
-            is_stopped: false,
+            given: Parts::default(),
+            stopped: None,
             n_settled: 0,
             unknown: Vec::new(),
         }
+    }
+
+    /// Tells reasoning from the rest.
+    pub(crate) fn telling(self, reasoning: Option<Reasoning>) -> Self {
+        Self { reasoning, ..self }
     }
 
     /// What stays in the text of an infill, whatever the model made of it.
@@ -71,7 +92,7 @@ impl Progress {
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.is_stopped
+        self.stopped.is_some()
     }
 
     /// The canvas before the first step.
@@ -81,55 +102,86 @@ impl Progress {
     }
 
     /// Takes a step in, and returns what it has settled of the text.
-    pub(crate) fn step(&mut self, step: &Step) -> String {
+    pub(crate) fn step(&mut self, step: &Step) -> Parts {
+        self.take(step);
+        if self.is_stopped() || step.settled.is_empty() {
+            return Parts::default();
+        }
+        let settled = &self.canvas[step.settled.clone()];
+        let tokens = self.model().llada.up_to_end(settled, self.is_infill);
+        let n_settled = tokens.len();
+        let mut text = self
+            .marked(tokens)
+            .unwrap_or_default()
+            .of_whole_characters();
+        self.n_settled = n_settled;
+        if text.end_before(&self.stops) {
+            self.stopped = Some(text.clone());
+        } else {
+            text.hold(self.stops.iter().map(String::as_str));
+            if let Some(reasoning) = self.reasoning {
+                reasoning.hold(&mut text);
+            }
+        }
+        self.give(&self.streamed(&text))
+    }
+
+    /// Brings the canvas and the confidences to where the step has left them.
+    fn take(&mut self, step: &Step) {
+        if !step.edits.is_empty() {
+            let window = step.window.clone();
+            let confidences = &mut self.confidences[window.clone()];
+            move_with(confidences, window.start, &step.edits, 1.0);
+            self.canvas[window].copy_from_slice(&step.block);
+        }
+        for edit in &step.edits {
+            if let Edit::Replaced {
+                position,
+                confidence,
+                ..
+            } = *edit
+            {
+                self.confidences[position] = confidence;
+            }
+        }
         for revealed in &step.revealed {
             self.canvas[revealed.position] = revealed.token;
             self.confidences[revealed.position] = revealed.confidence;
         }
-        if self.is_stopped || step.settled.is_empty() {
-            return String::new();
+    }
+
+    /// The text of tokens; where nothing is looked for in it, without special tokens.
+    fn marked(&self, tokens: &[u32]) -> Result<Marked> {
+        let tokenizer = &self.model().llada.tokenizer;
+        let text = match self.stops.is_empty() && self.reasoning.is_none() {
+            true => tokenizer.decode(tokens, true).map(Marked::plain),
+            false => Marked::of(tokenizer, tokens),
+        };
+        text.map_err(|error| ApiError::internal(whole(&error)))
+    }
+
+    /// The parts of a text of which nothing is taken back.
+    fn streamed(&self, text: &Marked) -> Parts {
+        match self.reasoning {
+            Some(reasoning) => reasoning.split_streamed(text),
+            None => content(text),
         }
-        let settled = &self.canvas[step.settled.clone()];
-        let llada = &self.model().llada;
-        let n_settled = llada.up_to_end(settled, self.is_infill).len();
-        let (text, is_stopped) = self.cut(llada.settled_text(settled, self.is_infill));
-        self.n_settled = n_settled;
-        self.is_stopped = is_stopped;
-        let held = if is_stopped { 0 } else { self.held(&text) };
-        let sure = &text[..text.len() - held];
-        self.give(sure)
     }
 
     /// What of a text is new to the client; nothing if it were to take something back.
-    fn give(&mut self, text: &str) -> String {
-        let Some(new) = text.strip_prefix(self.given.as_str()) else {
-            return String::new();
-        };
-        let new = new.to_owned();
-        self.given.push_str(&new);
-        new
-    }
-
-    /// The text before the first stop, and whether there is one.
-    fn cut(&self, mut text: String) -> (String, bool) {
-        let stops = self.stops.iter().filter_map(|stop| text.find(stop));
-        match stops.min() {
-            Some(at) => {
-                text.truncate(at);
-                (text, true)
+    fn give(&mut self, parts: &Parts) -> Parts {
+        let give = |given: &mut String, text: &str| match text.strip_prefix(given.as_str()) {
+            Some(new) => {
+                let new = new.to_owned();
+                given.push_str(&new);
+                new
             }
-            None => (text, false),
-        }
-    }
-
-    /// Bytes at the end of a text with which a stop may begin.
-    fn held(&self, text: &str) -> usize {
-        let begins = |stop: &String| {
-            let longest = stop.len().saturating_sub(1).min(text.len());
-            let is_begin = |n: &usize| stop.is_char_boundary(*n) && text.ends_with(&stop[..*n]);
-            (1..=longest).rev().find(is_begin).unwrap_or(0)
+            None => String::new(),
         };
-        self.stops.iter().map(begins).max().unwrap_or(0)
+        Parts {
+            reasoning: give(&mut self.given.reasoning, &parts.reasoning),
+            content: give(&mut self.given.content, &parts.content),
+        }
     }
 
     /// What was written at last.
@@ -138,19 +190,24 @@ impl Progress {
         let answer = output.answer();
         let tokens = llada.up_to_end(answer, self.is_infill);
         // What a stop has left behind has masks in it.
-        let (text, is_stopped) = match self.is_stopped {
-            true => (self.given.clone(), true),
-            false => {
-                let text = llada.text(tokens, &self.unknown);
-                let text = text.map_err(|error| ApiError::internal(whole(&error)))?;
-                self.cut(text)
+        let (text, is_stopped) = match &self.stopped {
+            Some(text) => (text.clone(), true),
+            None => {
+                let mut text = match self.is_infill {
+                    true => {
+                        let text = llada.text(tokens, &self.unknown);
+                        Marked::plain(text.map_err(|error| ApiError::internal(whole(&error)))?)
+                    }
+                    false => self.marked(tokens)?,
+                };
+                let is_stopped = text.end_before(&self.stops);
+                (text, is_stopped)
             }
         };
         let is_ended = is_stopped || tokens.len() < answer.len();
-        let completion_tokens = if self.is_stopped {
-            self.n_settled
-        } else {
-            tokens.len()
+        let completion_tokens = match self.stopped {
+            Some(_) => self.n_settled,
+            None => tokens.len(),
         };
         let confidences = self.confidences.get(output.prompt_len..).unwrap_or(&[]);
         let n_shown = match is_stopped {
@@ -159,9 +216,12 @@ impl Progress {
         };
         let tokens = answer.iter().zip(confidences).take(n_shown);
         let token_logprobs = tokens.map(|(&id, &p)| (id, f64::from(p).ln())).collect();
-        let rest = self.give(&text);
+        let rest = self.give(&self.streamed(&text));
         Ok(Written {
-            text,
+            parts: match self.reasoning {
+                Some(reasoning) => reasoning.split(&text),
+                None => content(&text),
+            },
             rest,
             finish_reason: if is_ended { "stop" } else { "length" },
             completion_tokens,
@@ -192,7 +252,7 @@ impl Progress {
         let tokens: Vec<u32> = step.revealed.iter().map(of).collect();
         let positions = step.revealed.iter().map(|revealed| revealed.position);
         let confidences = step.revealed.iter().map(|revealed| revealed.confidence);
-        json!({
+        let mut event = json!({
             "index": index,
             "step": step.step,
             "steps": step.steps,
@@ -200,7 +260,13 @@ impl Progress {
             "texts": self.texts(&tokens),
             "tokens": tokens,
             "confidences": confidences.collect::<Vec<_>>(),
-        })
+        });
+        if !step.edits.is_empty() {
+            let text = |id| self.texts(&[id]).concat();
+            event["edits"] = json!(edits_json(&step.edits, text));
+            event["window"] = json!([step.window.start, step.window.end]);
+        }
+        event
     }
 
     /// The text of each token, □ for a mask.
@@ -211,6 +277,14 @@ impl Progress {
             false => llada.tokenizer.decode(&[id], false).unwrap_or_default(),
         };
         ids.iter().map(text).collect()
+    }
+}
+
+/// A text that has no parts.
+fn content(text: &Marked) -> Parts {
+    Parts {
+        reasoning: String::new(),
+        content: text.shown(0..text.text().len()),
     }
 }
 

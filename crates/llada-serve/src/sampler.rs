@@ -1,9 +1,11 @@
 //! The sampler's settings in the body of a request.
 
 use llada::Overrides;
-use llada::sample::{CacheMode, Rules};
+use llada::sample::{CacheMode, EndThink, Rules};
 
 use crate::error::{ApiError, Result};
+use crate::model::Model;
+use crate::reasoning;
 
 /// The settings, of whichever body.
 #[derive(Debug, Clone, Default)]
@@ -27,12 +29,22 @@ pub(crate) struct Sampler {
     pub(crate) logits_eos_inf: Option<bool>,
     pub(crate) confidence_eos_eot_inf: Option<bool>,
     pub(crate) seed: Option<i64>,
+    pub(crate) variable_length: Option<bool>,
+    pub(crate) end_think_boost: Option<f32>,
+    pub(crate) end_think_power: Option<f32>,
+    pub(crate) minimal_topk: Option<usize>,
+    pub(crate) editing_threshold: Option<f32>,
+    pub(crate) max_post_steps: Option<usize>,
+    pub(crate) num_to_transfer: Option<usize>,
+    pub(crate) alg: Option<String>,
+    pub(crate) alg_temp: Option<f32>,
+    pub(crate) eps: Option<f32>,
 }
 
 impl Sampler {
     /// What a request changes of the model's policy. An answer ends at its EOS unless the request
     /// says otherwise: what comes after it is not given out, and what comes before it is the same.
-    pub(crate) fn overrides(&self) -> Result<Overrides> {
+    pub(crate) fn overrides(&self, model: &Model) -> Result<Overrides> {
         let cache: CacheMode = match &self.cache {
             Some(name) => name.parse()?,
             None => CacheMode::default(),
@@ -69,8 +81,42 @@ impl Sampler {
             seed: self.seed.unwrap_or(0).cast_unsigned(),
             logits_eos_inf: self.logits_eos_inf.unwrap_or(false),
             confidence_eos_eot_inf: self.confidence_eos_eot_inf.unwrap_or(false),
+            variable_length: self.variable_length,
+            end_think: self.end_think(model)?,
+            minimal_topk: self.minimal_topk,
+            editing_threshold: self.editing_threshold,
+            max_post_steps: self.max_post_steps,
+            num_to_transfer: self.num_to_transfer,
+            alg: self.alg.as_deref().map(str::parse).transpose()?,
+            alg_temp: self.alg_temp,
+            eps: self.eps,
             suppress_mask: None,
         })
+    }
+
+    fn end_think(&self, model: &Model) -> Result<Option<EndThink>> {
+        let Some(logit_boost) = self.end_think_boost else {
+            return match self.end_think_power {
+                None => Ok(None),
+                Some(_) => {
+                    let message = "end_think_power needs end_think_boost";
+                    Err(ApiError::field("end_think_power", message))
+                }
+            };
+        };
+        let Some(token_ids) = reasoning::end_ids(&model.llada.tokenizer) else {
+            let message = format!(
+                "end_think_boost: the tokenizer of {:?} has no tokens for {}",
+                model.id,
+                reasoning::END
+            );
+            return Err(ApiError::unsupported("end_think_boost", message));
+        };
+        Ok(Some(EndThink {
+            token_ids,
+            logit_boost,
+            power: self.end_think_power.unwrap_or(1.0),
+        }))
     }
 }
 
@@ -92,11 +138,13 @@ macro_rules! request_body {
             /// `max_tokens`.
             #[schema(minimum = 1)]
             pub(crate) gen_length: Option<usize>,
-            /// Denoising steps in all; one a token if not given. Beside `threshold` and `factor`,
-            /// which decide by themselves how many they take, the most that are allowed.
+            /// Denoising steps in all, of LLaDA2.x and iLLaDA those of each block; one a token if not
+            /// given, of LLaDA2.x 32 a block, of Dream 512. Beside `threshold` and `factor`, which
+            /// decide by themselves how many they take, the most that are allowed.
             #[schema(minimum = 1)]
             pub(crate) steps: Option<usize>,
-            /// Tokens of a semi-autoregressive block; one block if not given.
+            /// Tokens of a semi-autoregressive block; one block if not given, of iLLaDA and LLaDA2.x
+            /// 32.
             #[schema(minimum = 1)]
             pub(crate) block_length: Option<usize>,
             /// Gumbel temperature; 0, the default, takes the most likely token.
@@ -150,6 +198,40 @@ macro_rules! request_body {
             pub(crate) confidence_eos_eot_inf: Option<bool>,
             /// Seed of everything that is drawn; 0 if not given.
             pub(crate) seed: Option<i64>,
+            /// LLaDA, LLaDA-MoE, iLLaDA: write block by block until one holds an end, not on a canvas
+            /// of a fixed length; true of iLLaDA if not given.
+            pub(crate) variable_length: Option<bool>,
+            /// iLLaDA: make the end of the reasoning likelier, up to this much at the end of the
+            /// answer.
+            pub(crate) end_think_boost: Option<f32>,
+            /// The boost of token n of an answer of N is (n / N) to this power of `end_think_boost`;
+            /// 1 if not given.
+            #[schema(minimum = 0)]
+            pub(crate) end_think_power: Option<f32>,
+            /// LLaDA2.0: no more than the answer's length divided by this steps a block; 1 if not
+            /// given.
+            #[schema(minimum = 1)]
+            pub(crate) minimal_topk: Option<usize>,
+            /// LLaDA2.1 and 2.2: replace a written token where another one is predicted with more than
+            /// this probability. Of LLaDA2.0 and 2.1, whose files are alike, this or one of the next
+            /// two chooses the loop of 2.1.
+            #[schema(minimum = 0)]
+            pub(crate) editing_threshold: Option<f32>,
+            /// LLaDA2.1 and 2.2: steps of a block after its last mask, at most; 16 if not given.
+            pub(crate) max_post_steps: Option<usize>,
+            /// LLaDA2.1: masks that a step fills at least; 1 if not given.
+            #[schema(minimum = 1)]
+            pub(crate) num_to_transfer: Option<usize>,
+            /// Dream: which masks a step fills, `origin` (at random), `maskgit_plus`, `topk_margin` or
+            /// `entropy`.
+            pub(crate) alg: Option<String>,
+            /// Dream: draw the masks of a step by their confidence at this temperature; 0 takes the
+            /// best.
+            #[schema(minimum = 0)]
+            pub(crate) alg_temp: Option<f32>,
+            /// Dream: where the time of the steps ends; 0.001 if not given.
+            #[schema(exclusive_minimum = 0, exclusive_maximum = 1)]
+            pub(crate) eps: Option<f32>,
             /// Of the sequences that wait, those with the lowest priority number go first; 0 if
             /// not given.
             pub(crate) priority: Option<i32>,
@@ -190,6 +272,16 @@ macro_rules! request_body {
                     logits_eos_inf: self.logits_eos_inf,
                     confidence_eos_eot_inf: self.confidence_eos_eot_inf,
                     seed: self.seed,
+                    variable_length: self.variable_length,
+                    end_think_boost: self.end_think_boost,
+                    end_think_power: self.end_think_power,
+                    minimal_topk: self.minimal_topk,
+                    editing_threshold: self.editing_threshold,
+                    max_post_steps: self.max_post_steps,
+                    num_to_transfer: self.num_to_transfer,
+                    alg: self.alg.clone(),
+                    alg_temp: self.alg_temp,
+                    eps: self.eps,
                 }
             }
 

@@ -19,6 +19,7 @@ use crate::engine::Event;
 use crate::error::{ApiError, Result};
 use crate::parts::Events;
 use crate::progress::{Progress, Written};
+use crate::reasoning::{Parts, Reasoning};
 use crate::routes::completions::Cost;
 use crate::routes::{StreamMode, Usage};
 
@@ -77,6 +78,11 @@ impl Chunks {
             _ => json!(text),
         };
         self.chunk(index, &piece, None)
+    }
+
+    /// A piece of what the model reasons.
+    pub(crate) fn reasoning(&self, index: usize, text: &str) -> SseEvent {
+        self.chunk(index, &json!({"reasoning_content": text}), None)
     }
 
     /// The end of a choice.
@@ -162,6 +168,8 @@ pub(crate) struct Streamed {
     /// What stands before the answer of each choice.
     pub(crate) before: Vec<String>,
     pub(crate) is_infill: bool,
+    /// Of a chat: how reasoning is told from the rest.
+    pub(crate) reasoning: Option<Reasoning>,
     pub(crate) includes_usage: bool,
     pub(crate) mode: StreamMode,
     pub(crate) stops: Vec<String>,
@@ -191,7 +199,8 @@ struct Choice {
 impl Stream {
     pub(crate) fn new(app: &Context, model: usize, streamed: Streamed, events: Events) -> Self {
         let choice = |_: &String| Choice {
-            progress: Progress::new(app, model, streamed.stops.clone(), streamed.is_infill),
+            progress: Progress::new(app, model, streamed.stops.clone(), streamed.is_infill)
+                .telling(streamed.reasoning),
             has_begun: false,
         };
         Self {
@@ -278,7 +287,7 @@ impl Stream {
     }
 
     /// Text that is settled.
-    fn text(&mut self, index: usize, new: &str) {
+    fn text(&mut self, index: usize, new: &Parts) {
         if self.streamed.form == Form::Infill {
             return;
         }
@@ -287,7 +296,11 @@ impl Stream {
             let before = std::mem::take(&mut self.streamed.before[index]);
             self.piece(index, &before);
         }
-        self.piece(index, new);
+        if !new.reasoning.is_empty() {
+            let reasoning = self.chunks.reasoning(index, &new.reasoning);
+            self.pending.push_back(reasoning);
+        }
+        self.piece(index, &new.content);
     }
 
     fn piece(&mut self, index: usize, text: &str) {
@@ -303,10 +316,14 @@ impl Stream {
         self.text(index, &written.rest);
         let seconds = self.streamed.since.elapsed().as_secs_f64();
         if self.streamed.mode == StreamMode::Denoise {
-            let end = json!({
+            let mut end = json!({
                 "index": index, "nfe": written.output.nfe, "steps": written.output.steps,
-                "seconds": seconds, "tokens": written.output.tokens, "text": written.text,
+                "seconds": seconds, "tokens": written.output.tokens,
+                "text": written.parts.content,
             });
+            if let Some(reasoning) = written.reasoning() {
+                end["reasoning_content"] = json!(reasoning);
+            }
             self.named("end", &end);
         }
         if self.streamed.form == Form::Infill {

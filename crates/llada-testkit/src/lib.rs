@@ -2,10 +2,12 @@
 //! A dev-dependency only.
 #![forbid(unsafe_code)]
 
+mod blocks;
 mod chain;
 mod joint;
 mod toy;
 
+pub use blocks::BlockPredictor;
 pub use chain::ChainPredictor;
 pub use joint::JointPredictor;
 pub use toy::ToyPredictor;

@@ -47,6 +47,15 @@ impl ToyPredictor {
         10.0 * Philox::new(context, Stream::Test).uniform_f32([position, token, 0]) - 5.0
     }
 
+    /// Logits `[V]` of a position of a whole sequence.
+    #[must_use]
+    pub fn row(&self, sequence: &[u32], position: usize) -> Vec<f32> {
+        let context = hash(self.seed, sequence);
+        let ids = 0..self.info.vocab_size;
+        ids.map(|token| self.logit(context, position, token))
+            .collect()
+    }
+
     /// Logits of positions of whole sequences, `[N, V]`.
     ///
     /// # Errors

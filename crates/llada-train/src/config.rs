@@ -17,8 +17,8 @@ use serde_json::{Map, Value};
 
 use self::keys::{AT_LEAST_0, Key, check_range, key, require, section, value};
 pub use self::names::{
-    AnswerUse, ChatUse, DecayShape, ExportDType, LossWeight, Objective, OptimizerName, Packing,
-    PrecisionName, TSampler, TokenDType, TooLong,
+    AnswerUse, ChatUse, DecayShape, ExportDType, LossWeight, MaskUse, Objective, OptimizerName,
+    Packing, PrecisionName, TSampler, TokenDType, TooLong,
 };
 use self::sft::{GivenLora, GivenSft};
 pub use self::sft::{LoraSection, SftConfig};

@@ -40,9 +40,9 @@ pub use communicator::Mpi;
 pub use communicator::{Communicator, Single, Wait};
 pub use config::help::{config_help, sft_config_help};
 pub use config::{
-    AnswerUse, ChatUse, DataConfig, DecayShape, ExportDType, LoraSection, LossWeight, Objective,
-    OptimizationConfig, OptimizerName, Packing, PrecisionName, SftConfig, TSampler, TokenDType,
-    TooLong, TrainConfig, WeightedPath,
+    AnswerUse, ChatUse, DataConfig, DecayShape, ExportDType, LoraSection, LossWeight, MaskUse,
+    Objective, OptimizationConfig, OptimizerName, Packing, PrecisionName, SftConfig, TSampler,
+    TokenDType, TooLong, TrainConfig, WeightedPath,
 };
 pub use data::{Cut, Data, Source, SpecialIds, tokenizer_for};
 pub use error::{Error, Result};

@@ -160,7 +160,9 @@ fn update_one(
 ) -> Result<()> {
     let weight_decay = match parameter.kind {
         ParameterKind::Vector => 0.0,
-        ParameterKind::Table | ParameterKind::Matrix => config.weight_decay as f32,
+        ParameterKind::Table | ParameterKind::Matrix | ParameterKind::Experts => {
+            config.weight_decay as f32
+        }
     };
     let (learning_rate, gradient_scale) =
         (update.learning_rate as f32, update.gradient_scale as f32);

@@ -1,10 +1,10 @@
 //! The examples of supervised fine-tuning: prompts stay as they are, answers are masked, and
-//! short pairs are padded with EOS, which are tokens like all others.
+//! short pairs are padded with EOS, which are tokens like all others. Or, packed, all is masked.
 
 use llada_diffusion::{PredictorInfo, TokenBatch, forward_process, sft_loss_weights};
 
-use crate::step::{Examples, mask_draws, masking_ratios};
-use crate::{LossWeight, Result, SftConfig, TrainConfig};
+use crate::step::{Examples, diffusion_examples, mask_draws, masking_ratios};
+use crate::{LossWeight, MaskUse, Result, SftConfig, TrainConfig};
 
 /// The forward process of the step on the answers, weighted as in eq. 5 or all alike.
 ///
@@ -20,6 +20,10 @@ pub(crate) fn answer_examples(
     step: u64,
 ) -> Result<Examples> {
     let sft = config.sft.clone().unwrap_or_default();
+    if sft.masks == MaskUse::Packed {
+        let packed = packed(batch, config.data.sequence_length)?;
+        return diffusion_examples(&packed, info.mask_token_id, config, step);
+    }
     let (padded, token_weights) = pad(batch, prompt_lens, info.eos_token_id, &sft)?;
     let (seed, t_sampler) = (config.seed, config.train.t_sampler);
     let t = masking_ratios(seed, t_sampler, padded.n_sequences(), step); // [B]
@@ -36,6 +40,22 @@ pub(crate) fn answer_examples(
         targets: noised.targets,
         weights,
     })
+}
+
+/// The sequences one behind the other, as many in each as fit into `length` tokens: masked as in
+/// pre-training, as iLLaDA's were.
+fn packed(batch: &TokenBatch, length: usize) -> Result<TokenBatch> {
+    let mut packed: Vec<Vec<u32>> = Vec::new();
+    for sequence in batch.sequences() {
+        match packed
+            .last_mut()
+            .filter(|last| last.len() + sequence.len() <= length)
+        {
+            Some(last) => last.extend(sequence),
+            None => packed.push(sequence.to_vec()),
+        }
+    }
+    Ok(TokenBatch::new(&packed)?)
 }
 
 /// Sequences that are padded with EOS to the longest of their local batch, and the weight of each

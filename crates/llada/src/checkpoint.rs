@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use llada_model::config::EditTokens;
 use llada_model::convert::{Report, convert, convert_to_gguf};
-use llada_model::{GgufType, LladaModel, ModelConfig, ModelSource, Origin};
-use llada_sample::AnswerLength;
+use llada_model::{Family, GgufType, LladaModel, ModelConfig, ModelSource, OpenOptions, Origin};
+use llada_sample::{AnswerLength, Protocol};
 use llada_tensor::{Device, Precision};
 use llada_text::{ChatTemplate, Error as TextError, Tokenizer};
 
@@ -44,7 +45,15 @@ impl Checkpoint {
     /// # Errors
     /// One that names the file and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self, LoadError> {
-        Ok(ModelSource::open(path)?.into())
+        Self::open_with(path, OpenOptions::default())
+    }
+
+    /// As [`Self::open`], with what the files do not say.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(path: &Path, options: OpenOptions) -> Result<Self, LoadError> {
+        Ok(ModelSource::open_with(path, options)?.into())
     }
 
     /// The embedded poem model: a character-level LLaDA trained on Tang poems.
@@ -123,6 +132,7 @@ impl Checkpoint {
             whole_documents: said
                 .and_then(|said| said.as_bool())
                 .unwrap_or(is_character_level),
+            protocol: protocol(self.config()),
             tokenizer,
         }
     }
@@ -289,6 +299,21 @@ impl Checkpoint {
             other => Some(other?),
         };
         Ok((tokenizer, template))
+    }
+}
+
+/// The loop that the models of a family were published with. Nothing in the files of LLaDA2.1 tells
+/// it from LLaDA2.0: its loop is that of a request with an `editing_threshold`.
+fn protocol(config: &ModelConfig) -> Protocol {
+    match (config.family, config.extras.edit_tokens) {
+        (Family::Llada | Family::LladaMoe, _) => Protocol::Llada,
+        (Family::Illada, _) => Protocol::VariableLength,
+        (Family::Llada2, None) => Protocol::BlockDiffusion,
+        (Family::Llada2, Some(EditTokens { delete, split })) => Protocol::Rewriting {
+            delete_token_id: delete,
+            split_token_id: split,
+        },
+        (Family::Dream, _) => Protocol::Dream,
     }
 }
 

@@ -167,6 +167,7 @@ impl<M: MaskPredictor> Llada<M> {
             eot_token_id: self.tokenizer.token_to_id("<|eot_id|>"),
             whole_documents: self.whole_documents,
             answer_length: self.answer_length,
+            protocol: self.protocol,
             ..Policy::new(self.info())
         }
     }

@@ -50,9 +50,11 @@ pub use llada_text as text;
 pub use llada_train as train;
 
 pub use generate::{Answer, GenerateError, Prompt, Score, Step, Stream, Task};
-pub use llada_model::{FrozenModel, Gguf, GgufType, LladaModel, ModelConfig, ModelSource};
+pub use llada_model::{
+    Family, FrozenModel, Gguf, GgufType, LladaModel, ModelConfig, ModelSource, OpenOptions,
+};
 use llada_sample::AnswerLength;
-pub use llada_sample::Overrides;
+pub use llada_sample::{Overrides, Protocol};
 pub use llada_tensor::{CpuConfig, CpuLevel, Device, Precision};
 pub use llada_text::Tokenizer;
 pub use structured::{JsonVocabulary, Stage, StageResult, Structured, StructuredError, likeliest};
@@ -70,6 +72,8 @@ pub struct Llada<M = FrozenModel> {
     pub answer_length: AnswerLength,
     /// Whether the model was trained on whole documents, so that a text is shown with its end.
     pub whole_documents: bool,
+    /// The loop that the model was published with, and what requests of it are by default.
+    pub protocol: Protocol,
 }
 
 /// Errors of loading.

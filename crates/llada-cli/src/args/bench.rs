@@ -27,8 +27,8 @@ pub(crate) enum BenchCommand {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SubjectArgs {
     /// A shape in place of a model, with random weights made in memory: llada-1b, llada-8b, arm-1b,
-    /// arm-7b, llama3-8b, llada-25m or llada-100m; any other is a --model of nothing but a
-    /// config.json [train: llada-25m, unless there is a --model]
+    /// arm-7b, llama3-8b, llada-25m, llada-100m, illada-8b, llada-moe-7b-a1b, llada2-mini or
+    /// dream-7b; any other is a --model of nothing but a config.json [train: llada-25m, unless there is a --model]
     #[arg(long, value_name = "NAME", conflicts_with = "model")]
     pub(crate) preset: Option<String>,
     /// Sequences that run together [default: 1; train: 16]
@@ -52,6 +52,9 @@ pub(crate) struct BenchForwardArgs {
     /// Positions of each sequence that are masked, and go through the head [default: all]
     #[arg(long)]
     pub(crate) masked: Option<usize>,
+    /// Positions before those, whose keys and values are taken from a cache: a step of a block
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) cached_prefix: usize,
     #[command(flatten)]
     pub(crate) subject: SubjectArgs,
 }

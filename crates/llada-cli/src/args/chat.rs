@@ -26,9 +26,10 @@ pub(crate) struct ChatArgs {
 /// What `/set` changes.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AnswerArgs {
-    /// Tokens of an answer: a canvas that is filled as a whole, not a limit [default: 64; the
-    /// embedded model: 72; other models of characters: three times the conversation, or what the
-    /// context has room for]
+    /// Tokens of an answer: a canvas that is filled as a whole, not a limit; of iLLaDA and LLaDA2.x,
+    /// which write block by block, a limit [default: 64; the embedded model: 72; other models of
+    /// characters: three times the conversation, or what the context has room for; iLLaDA and
+    /// LLaDA2.x: 2048]
     #[arg(
         short = 'n',
         long,
@@ -37,6 +38,9 @@ pub(crate) struct AnswerArgs {
         alias = "max_new_tokens"
     )]
     pub(crate) gen_length: Option<usize>,
+    /// End an answer before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
     #[command(flatten)]
     pub(crate) sampler: SamplerArgs,
 }

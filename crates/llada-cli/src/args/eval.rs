@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::{Dtype, EstimatorName, ModelArgs, RunArgs};
+use super::{Dtype, EstimatorName, ModelArgs, ProtocolArgs, RunArgs};
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct EvalArgs {
@@ -15,6 +15,7 @@ pub(crate) struct EvalArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "it is made once")]
 pub(crate) enum EvalCommand {
     /// Which line of a couplet a model knows from the other one, forward and in reversal
     Reversal(ReversalArgs),
@@ -117,10 +118,11 @@ pub(crate) struct GenerationArgs {
     /// Tokens to generate [default: as many as the right answer has]
     #[arg(long, alias = "gen_length", visible_alias = "max-new-tokens")]
     pub(crate) gen_length: Option<NonZeroUsize>,
-    /// Denoising steps in all [default: one token a step]
+    /// Denoising steps in all, of LLaDA2.x and iLLaDA those of each block [default: one token a step;
+    /// LLaDA2.x: 32 a block; Dream: 512]
     #[arg(long, alias = "diffusion-steps")]
     pub(crate) steps: Option<NonZeroUsize>,
-    /// Tokens per semi-autoregressive block [default: one block]
+    /// Tokens per semi-autoregressive block [default: one block; iLLaDA and LLaDA2.x: 32]
     #[arg(
         long,
         alias = "block_length",
@@ -134,6 +136,19 @@ pub(crate) struct GenerationArgs {
     /// Which masks are revealed first: `low_confidence`, random, margin or entropy
     #[arg(long, default_value = "low_confidence")]
     pub(crate) remasking: String,
+    /// Reveal every token that is this sure, at least one a step [default of LLaDA2.0 and 2.1: 0.95, of
+    /// 2.2: 0.5]
+    #[arg(long, value_name = "P")]
+    pub(crate) threshold: Option<f32>,
+    /// Gumbel temperature; 0 takes the most likely token
+    #[arg(long, visible_alias = "temp", default_value_t = 0.0)]
+    pub(crate) temperature: f64,
+    /// Draw among the most likely tokens whose probabilities add up to P; with a --temperature
+    #[arg(long, alias = "top_p", value_name = "P")]
+    pub(crate) top_p: Option<f64>,
+    /// End an answer at an end-of-document token without masks before it
+    #[arg(long, alias = "early_stop")]
+    pub(crate) early_stop: bool,
     /// Never choose the end-of-document token
     #[arg(long, alias = "logits_eos_inf")]
     pub(crate) logits_eos_inf: bool,
@@ -150,6 +165,8 @@ pub(crate) struct GenerationArgs {
     /// command goes on where it was stopped
     #[arg(long, value_name = "FILE.jsonl")]
     pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) protocol: ProtocolArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::{AdapterArg, DeviceName, Dtype};
+use super::{AdapterArg, DeviceName, Dtype, OpenArgs};
 
 /// A model and the name that requests give it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub(crate) struct ServeArgs {
     /// times
     #[arg(long, visible_alias = "lora", value_name = "NAME=DIR|ORG/NAME[:SCALE]")]
     pub(crate) adapter: Vec<NamedAdapter>,
+    #[command(flatten)]
+    pub(crate) open: OpenArgs,
     /// Precision of the matrix products, as for `llada generate`
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) dtype: Dtype,

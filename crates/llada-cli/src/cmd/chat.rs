@@ -18,8 +18,11 @@ use llada::{Llada, Overrides};
 use super::observe::Observer;
 use super::prompts::{chat_template, reads_last_alone};
 use crate::args::{AnswerArgs, ChatArgs, Format};
-use crate::config::{Embedded, Misuse, check_flags, explain, load_checkpoint, overrides};
+use crate::config::{
+    Embedded, Misuse, check_flags, end_think, explain, load_checkpoint, overrides,
+};
 use crate::output::note;
+use crate::reasoning::Parts;
 use answer::{Cost, Written};
 use command::{Entry, help};
 use conversation::Conversation;
@@ -47,8 +50,9 @@ pub(crate) fn run(args: &ChatArgs) -> Result<()> {
     }
     let settings = Settings::of_command_line(std::env::args_os())?;
     let answer = settings.parse()?;
-    let overrides = checked(&answer)?;
+    let mut overrides = checked(&answer)?;
     let (llada, checkpoint) = load_checkpoint(&args.model, Embedded::Instruct, false)?;
+    overrides.end_think = end_think(&sampler.protocol, &llada.tokenizer)?;
     let template = chat_template(args.chat_template.as_deref(), &checkpoint)?;
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let interrupt = Arc::new(AtomicBool::new(false));
@@ -223,17 +227,17 @@ impl Chat<'_> {
     /// Answers the conversation as it is; whether there is an answer.
     fn answer_last(&mut self) -> Result<bool> {
         self.interrupt.store(false, Ordering::Relaxed);
-        let Written { text, cost } = self.write()?;
+        let Written { parts, cost } = self.write()?;
         let is_stopped = cost.is_stopped;
         self.cost = Some(cost);
-        if is_stopped && text.is_empty() {
+        if is_stopped && parts == Parts::default() {
             note("stopped before anything was settled");
             return Ok(false);
         }
         if is_stopped {
             note("stopped");
         }
-        self.conversation.add_answer(&text, is_stopped);
+        self.conversation.add_answer(&parts, is_stopped);
         Ok(true)
     }
 
@@ -243,7 +247,8 @@ impl Chat<'_> {
             settings = settings.with(name, value)?;
         }
         let answer = settings.parse()?;
-        let overrides = checked(&answer)?;
+        let mut overrides = checked(&answer)?;
+        overrides.end_think = end_think(&answer.sampler.protocol, &self.llada.tokenizer)?;
         self.submit_probe(&overrides)?;
         (self.settings, self.answer, self.overrides) = (settings, answer, overrides);
         self.retries = 0;

@@ -18,7 +18,7 @@ use crate::output::{note, print};
 pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     let stored = stored(args.dtype, &args.target)?;
     let device = cpu(args.threads)?;
-    let source = open(Some(&args.source), &args.adapter)?;
+    let source = open(Some(&args.source), &args.adapter, args.open)?;
     let start = Instant::now();
     let mut progress = |done: usize, of: usize| {
         let mut stderr = std::io::stderr();

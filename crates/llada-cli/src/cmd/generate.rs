@@ -11,7 +11,7 @@ use super::observe::Shown;
 use super::prompts::{self, Given, chat_template, reads_last_alone};
 use super::ranks;
 use crate::args::GenerateArgs;
-use crate::config::{Embedded, Misuse, load_checkpoint, overrides};
+use crate::config::{Embedded, Misuse, end_think, load_checkpoint, overrides};
 use crate::output::note;
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<()> {
 
 /// The part of one rank.
 fn run_as(communicator: &dyn Communicator, args: &GenerateArgs) -> Result<()> {
-    let overrides = overrides(&args.sampler, args.gen_length)?;
+    let mut overrides = overrides(&args.sampler, args.gen_length)?;
     let given = match (&args.prompt_ids, &args.input) {
         (Some(ids), _) => vec![Given::of(Prompt::from(ids.clone()))],
         (None, Some(path)) => prompts::read(path)?,
@@ -38,6 +38,7 @@ fn run_as(communicator: &dyn Communicator, args: &GenerateArgs) -> Result<()> {
         false => Embedded::Poems,
     };
     let (llada, checkpoint) = load_checkpoint(&args.model, embedded, only_ids)?;
+    overrides.end_think = end_think(&args.sampler.protocol, &llada.tokenizer)?;
     let template = match is_chat {
         true => Some(chat_template(args.chat_template.as_deref(), &checkpoint)?),
         false => None,

@@ -10,7 +10,7 @@ use super::observe::Shown;
 use super::prompts::{self, Given};
 use super::ranks;
 use crate::args::InfillArgs;
-use crate::config::{Embedded, Misuse, load_checkpoint, overrides};
+use crate::config::{Embedded, Misuse, end_think, load_checkpoint, overrides};
 
 pub(crate) fn run(args: &InfillArgs) -> Result<()> {
     ranks::of_all(args.model.run.threads, |communicator| {
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &InfillArgs) -> Result<()> {
 
 /// The part of one rank.
 fn run_as(communicator: &dyn Communicator, args: &InfillArgs) -> Result<()> {
-    let overrides = overrides(&args.sampler, None)?;
+    let mut overrides = overrides(&args.sampler, None)?;
     if args.mask.as_deref() == Some("") {
         return Err(Misuse::of("--mask: give at least one character"));
     }
@@ -33,6 +33,7 @@ fn run_as(communicator: &dyn Communicator, args: &InfillArgs) -> Result<()> {
     };
     let only_ids = given.iter().all(Given::is_ids);
     let (llada, _) = load_checkpoint(&args.model, Embedded::Poems, only_ids)?;
+    overrides.end_think = end_think(&args.sampler.protocol, &llada.tokenizer)?;
     let mut jobs = Jobs::new(&llada, &args.sampler, overrides);
     for Given { place, prompt, .. } in given {
         let Some(prompt) = prompt else {

@@ -1,5 +1,7 @@
 //! What is shown and written while the sampler works, and how its results are reported.
 
+mod picture;
+
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::ops::ControlFlow;
@@ -7,18 +9,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use console::{Term, measure_text_width, style};
-use llada::sample::{Error as SampleError, Output, Request, Revealed, StepEvent};
+use console::Term;
+use llada::sample::{Error as SampleError, Output, Request, StepEvent};
 use llada::train::Communicator;
-use llada::{Answer, Llada, Task};
+use llada::{Llada, Task};
 use serde_json::{Value, json};
 
+use super::ends::{Ends, Writer};
 use super::progress::Progress;
 use super::result_file;
 use super::work::{Done, Work};
 use crate::args::{Format, SamplerArgs};
-use crate::config::Misuse;
+use crate::config::{Misuse, of_setting};
+use crate::edits::edits_json;
 use crate::output::{note, print};
+use crate::reasoning::Parts;
+use picture::{Mark, cells, edits_text, wrap};
 
 /// Sequences that run together.
 const BATCH: usize = 64;
@@ -136,55 +142,78 @@ impl Batch<'_> {
         is_kept: bool,
     ) -> Result<Vec<Value>> {
         let requests: Vec<Request> = places.iter().map(|&at| self.requests[at].clone()).collect();
+        let ends = |request| Ends::of(self.llada, request, shown.stops, shown.answer_only);
+        let ends: Vec<Ends<'_>> = requests.iter().map(ends).collect();
         observer.places = places.to_vec();
-        let sampled = self
-            .llada
-            .sample(&requests, &mut |event| observer.step(event));
+        let sampled = self.llada.sample(&requests, &mut |event| {
+            let (at, flow) = (event.request, observer.step(event));
+            match ends[at].is_reached(self.llada, &requests[at], event) {
+                true => ControlFlow::Break(()),
+                false => flow,
+            }
+        });
         let outputs = sampled.map_err(of_sampler)?;
         observer.finish()?;
-        let result = |(&at, output): (&usize, Output)| {
-            let mut answer = self.llada.answer(&self.tasks[at], output)?;
-            end_before(&mut answer, shown.stops);
-            let output = &answer.output;
-            let mut result = json!({
-                "text": answer.text, "tokens": output.answer(),
-                "prompt_tokens": output.prompt_len, "nfe": output.nfe, "rows": output.rows,
-                "steps": output.steps, "saved_steps": output.saved_steps,
-            });
-            if shown.format == Format::Text && !is_kept {
-                result[SHOWN] = json!(match shown.answer_only {
-                    true => &answer.text,
-                    false => &answer.whole_text,
-                });
-            }
-            Ok(result)
-        };
-        places.iter().zip(outputs).map(result).collect()
+        let is_shown = shown.format == Format::Text && !is_kept;
+        let all = places.iter().zip(outputs).zip(&ends);
+        all.map(|((&at, output), ends)| self.result(at, output, ends, shown, is_shown))
+            .collect()
     }
-}
 
-/// Leaves out of an answer the first stop and what comes after it.
-fn end_before(answer: &mut Answer, stops: &[String]) {
-    let text = &answer.text;
-    let ends = stops
-        .iter()
-        .filter(|stop| !stop.is_empty())
-        .filter_map(|stop| text.find(&**stop));
-    if let Some(end) = ends.min() {
-        let left_out = answer.text.split_off(end);
-        if let Some(kept) = answer.whole_text.strip_suffix(&left_out) {
-            answer.whole_text.truncate(kept.len());
+    /// What was written for the task at a place.
+    fn result(
+        &self,
+        at: usize,
+        output: Output,
+        ends: &Ends<'_>,
+        shown: Shown<'_>,
+        is_shown: bool,
+    ) -> Result<Value> {
+        let mut answer = self.llada.answer(&self.tasks[at], output)?;
+        let output = &answer.output;
+        let parts = match output.is_infill {
+            true => Parts {
+                content: answer.text.clone(),
+                ..Parts::default()
+            },
+            false => ends.parts(&ends.text(self.llada, output.answer())?),
+        };
+        let mut tokens = output.answer();
+        if output.stopped {
+            // Blocks that were not begun.
+            let mask = self.llada.info().mask_token_id;
+            let n = tokens.iter().rposition(|&id| id != mask);
+            tokens = &tokens[..n.map_or(0, |n| n + 1)];
         }
+        let mut result = json!({
+            "text": parts.content, "tokens": tokens,
+            "prompt_tokens": output.prompt_len, "nfe": output.nfe, "rows": output.rows,
+            "steps": output.steps, "saved_steps": output.saved_steps,
+        });
+        if !parts.reasoning.is_empty() {
+            result["reasoning_content"] = json!(parts.reasoning);
+        }
+        if is_shown {
+            result[SHOWN] = json!(match shown.answer_only {
+                true => Writer::of_stdout().rest(&parts),
+                false => {
+                    let left_out = answer.text.strip_prefix(&*parts.content);
+                    let kept = left_out.and_then(|rest| answer.whole_text.strip_suffix(rest));
+                    let kept = kept.map_or(answer.whole_text.len(), str::len);
+                    answer.whole_text.truncate(kept);
+                    answer.whole_text
+                }
+            });
+        }
+        Ok(result)
     }
 }
 
 /// All but a failing model is a wrong setting.
 pub(super) fn of_sampler(error: SampleError) -> anyhow::Error {
     match error {
-        SampleError::Predictor(_)
-        | SampleError::NotANumber { .. }
-        | SampleError::NotAutoregressive { .. } => error.into(),
-        error => Misuse::from_error(error),
+        SampleError::Predictor(_) | SampleError::NotANumber { .. } => error.into(),
+        error => of_setting(&error).unwrap_or_else(|| Misuse::from_error(error)),
     }
 }
 
@@ -247,26 +276,18 @@ impl<'a> Observer<'a> {
     }
 
     fn draw(&mut self, event: &StepEvent<'_>, request: usize) {
-        let mask = self.llada.info().mask_token_id;
-        let cell = |(position, &id): (usize, &u32)| {
-            let text = match id == mask {
-                true => "□".to_owned(),
-                false => self.llada.tokenizer.decode(&[id], true).unwrap_or_default(),
-            };
-            let is_new = |revealed: &Revealed| revealed.position == position;
-            (text, event.revealed.iter().any(is_new))
-        };
         let first = match self.answers_alone {
             true => event.settled.start,
             false => 0,
         };
-        let cells = event.canvas.iter().enumerate().skip(first).map(cell);
-        let cells: Vec<(String, bool)> = cells.collect();
+        let cells = cells(self.llada, event, first);
         let head = format!("{:>3}/{} ", event.step + 1, event.steps);
         let is_another = request > 0 && !self.answers_alone;
         if !self.terminal.is_term() || is_another || event.steps == 0 {
-            let text: String = cells.into_iter().map(|(text, _)| text).collect();
-            return note(&format!("{head}{text}"));
+            let is_there = |(text, mark): (String, Mark)| (mark != Mark::Deleted).then_some(text);
+            let text: String = cells.into_iter().filter_map(is_there).collect();
+            let edits = edits_text(self.llada, event.edits);
+            return note(&format!("{head}{text}{edits}"));
         }
         let (rows, columns) = self.terminal.size();
         let mut lines = wrap(&head, &cells, usize::from(columns));
@@ -309,29 +330,6 @@ impl<'a> Observer<'a> {
     }
 }
 
-/// Lines of at most `columns` columns, those after the first indented by the width of `head`; new
-/// cells stand out. Lines are broken here, as a terminal would leave a column free before a wide
-/// character, and the picture could not be drawn over.
-fn wrap(head: &str, cells: &[(String, bool)], columns: usize) -> Vec<String> {
-    let indent = measure_text_width(head);
-    let (mut lines, mut line, mut width) = (Vec::new(), head.to_owned(), indent);
-    for (text, is_new) in cells {
-        let text = text.replace('\n', "⏎");
-        let text_width = measure_text_width(&text);
-        if width + text_width >= columns && width > indent {
-            lines.push(std::mem::replace(&mut line, " ".repeat(indent)));
-            width = indent;
-        }
-        width += text_width;
-        match is_new {
-            true => line.push_str(&style(text).green().bold().force_styling(true).to_string()),
-            false => line.push_str(&text),
-        }
-    }
-    lines.push(line);
-    lines
-}
-
 /// The text of one token: □ for the mask, the name of any other special token.
 fn token_text(llada: &Llada, id: u32) -> String {
     match id == llada.info().mask_token_id {
@@ -341,7 +339,8 @@ fn token_text(llada: &Llada, id: u32) -> String {
 }
 
 /// A step as a line of the trace. The first line of a request also has `texts`, the text of each
-/// token of its canvas, and `prompt_tokens`, how many of them were there before the answer.
+/// token of its canvas, and `prompt_tokens`, how many of them were there before the answer; a step
+/// that edits has `edits` and the block in which they are, `window`.
 fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_json::Value {
     let revealed: Vec<_> = event
         .revealed
@@ -355,7 +354,7 @@ fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_jso
             })
         })
         .collect();
-    json!({
+    let mut line = json!({
         "request": request,
         "step": event.step,
         "steps": event.steps,
@@ -364,28 +363,10 @@ fn trace_line(llada: &Llada, event: &StepEvent<'_>, request: usize) -> serde_jso
         "revealed": revealed,
         "canvas": event.canvas,
         "text": llada.canvas_text(event.canvas),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    //! Tests of the live picture.
-
-    use super::*;
-
-    #[test]
-    fn lines_are_broken_before_the_last_column_and_indented() {
-        let cells: Vec<(String, bool)> = "春眠不觉晓处处闻啼鸟"
-            .chars()
-            .map(|c| (c.into(), false))
-            .collect();
-        // A head of three columns and characters of two: four of them end in column 11 of 12.
-        assert_eq!(
-            wrap("1/9", &cells, 12),
-            ["1/9春眠不觉", "   晓处处闻", "   啼鸟"]
-        );
-        assert_eq!(wrap("1/9", &cells, 80).len(), 1);
-        // A terminal that is too narrow for anything still shows a character a line.
-        assert_eq!(wrap("1/9", &cells, 1).len(), 10);
+    });
+    if !event.edits.is_empty() {
+        line["edits"] = json!(edits_json(event.edits, |id| token_text(llada, id)));
+        line["window"] = json!([event.window.start, event.window.end]);
     }
+    line
 }

@@ -33,6 +33,11 @@ struct Step {
     _steps: usize,
     revealed: Vec<Revealed>,
     canvas: Vec<u32>,
+    #[serde(default)]
+    edits: Vec<Edit>,
+    /// The block that edits have moved tokens in.
+    #[serde(default)]
+    window: [usize; 2],
 }
 
 #[derive(Deserialize)]
@@ -43,6 +48,32 @@ struct Revealed {
     /// Null for what fills an answer after its end.
     #[serde(rename = "confidence")]
     _confidence: Option<f32>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Edit {
+    Replaced {
+        position: usize,
+        #[serde(rename = "to")]
+        _to: u32,
+    },
+    Deleted {
+        position: usize,
+    },
+    Inserted {
+        position: usize,
+    },
+}
+
+impl Edit {
+    fn position(&self) -> usize {
+        match *self {
+            Self::Replaced { position, .. }
+            | Self::Deleted { position }
+            | Self::Inserted { position } => position,
+        }
+    }
 }
 
 /// The steps of a trace, each request's from 0 in order.
@@ -77,6 +108,17 @@ fn read(path: &Path) -> Result<Vec<Value>> {
         {
             bail!("{place}: position {position} is outside the canvas of {length} tokens");
         }
+        let [start, end] = step.window;
+        let mut edited = step.edits.iter().map(Edit::position);
+        if let Some(position) = edited.find(|at| !(start..end.min(length)).contains(at)) {
+            bail!(
+                "{place}: the edit at position {position} is outside its block, {start} to {end}"
+            );
+        }
+        ensure!(
+            end <= length,
+            "{place}: the block of its edits ends at {end}, outside the canvas of {length} tokens"
+        );
         *due += 1;
         lines.push(serde_json::from_str(line)?);
     }

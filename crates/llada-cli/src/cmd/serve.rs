@@ -161,6 +161,13 @@ fn memory_bytes(args: &ServeArgs) -> Result<usize> {
 
 /// All models, the default one first.
 fn models(args: &ServeArgs, device: &Device) -> Result<Vec<Model>> {
+    if args.open.mask_token_id.is_some() && args.model.len() != 1 {
+        return Err(Misuse::of(format!(
+            "--mask-token-id: with {} --model it is not said whose mask that is; write it into their \
+             config.json (mask_token_id)",
+            args.model.len()
+        )));
+    }
     let mut models = Vec::new();
     let first = args.model.first().map(|named| named.path.as_path());
     if args.model.is_empty() {
@@ -171,25 +178,19 @@ fn models(args: &ServeArgs, device: &Device) -> Result<Vec<Model>> {
             models.push(serve_checkpoint(id, &checkpoint, args.dtype, device)?);
         }
     }
+    let load = |id: &str, path: Option<&Path>, adapters: &[AdapterArg]| {
+        let checkpoint = open(path, adapters, args.open)?;
+        let model = serve_checkpoint(id, &checkpoint, args.dtype, device);
+        model.with_context(|| format!("loading {id}"))
+    };
     for named in &args.model {
-        models.push(load(&named.id, Some(&named.path), &[], args.dtype, device)?);
+        models.push(load(&named.id, Some(&named.path), &[])?);
     }
     for named in &args.adapter {
         let adapters = std::slice::from_ref(&named.adapter);
-        models.push(load(&named.id, first, adapters, args.dtype, device)?);
+        models.push(load(&named.id, first, adapters)?);
     }
     Ok(models)
-}
-
-fn load(
-    id: &str,
-    path: Option<&Path>,
-    adapters: &[AdapterArg],
-    dtype: Dtype,
-    device: &Device,
-) -> Result<Model> {
-    let checkpoint = open(path, adapters)?;
-    serve_checkpoint(id, &checkpoint, dtype, device).with_context(|| format!("loading {id}"))
 }
 
 fn serve_checkpoint(

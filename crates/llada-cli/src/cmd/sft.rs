@@ -41,7 +41,7 @@ fn sft_as(
     lora.as_ref().map(LoraConfig::check).transpose()?;
     let run = open(communicator, run_dir, args.train.dry_run)?;
     let device = crate::config::device(&args.train.run)?;
-    let checkpoint = crate::config::open(args.model.as_deref(), &args.adapter)?;
+    let checkpoint = crate::config::open(args.model.as_deref(), &args.adapter, args.open)?;
     let precision = config.train.precision.into();
     let Llada {
         model, tokenizer, ..
@@ -61,6 +61,9 @@ fn sft_as(
         .as_deref()
         .map_or("the embedded poem model".into(), Path::to_string_lossy);
     config.model.insert("name".to_owned(), name.into());
+    if let Some(id) = args.open.mask_token_id {
+        config.model.insert("mask_token_id".to_owned(), id.into());
+    }
     let mut model_config = model.config().clone();
     let model = match &lora {
         Some(lora) => model.with_lora(lora, config.seed)?,

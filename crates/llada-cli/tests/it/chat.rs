@@ -196,6 +196,89 @@ fn steps_are_shown_on_standard_error_where_they_are_asked_for() {
     assert_eq!(requests.collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1]);
 }
 
+#[test]
+fn an_answer_ends_before_a_stop() {
+    let dir = talker();
+    let flags = ["--model", path(&dir), "-n", "8", "--temperature", "1"];
+    let asked = json!([said("user", "春")]);
+    let whole = generated(&flags, &asked);
+    let stop = whole.chars().nth(4).expect("a text of eight").to_string();
+    let expected = whole.split(&stop).next().expect("a beginning");
+    let with_stop = ["--stop", "none of it", "--stop", &stop];
+    let all = [&flags[..], &with_stop].concat();
+    assert_eq!(generated(&all, &asked), expected);
+    let (out, _) = chat(&all, "春\n");
+    assert_eq!(out, format!("{expected}\n"));
+    let typed = format!("/set stop {stop}\n春\n/show\n/set stop default\n/retry\n");
+    let (out, err) = chat(&flags, &typed);
+    assert_eq!(out.lines().next(), Some(expected));
+    assert!(err.contains(&format!("--stop {stop}")), "{err}");
+}
+
+#[test]
+fn reasoning_stands_between_its_marks() {
+    let goldens = "../llada/tests/goldens/families/illada/models/gqa-tied-f32";
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join(goldens);
+    let dir = tempfile::tempdir().expect("a folder");
+    let template = dir.path().join("think.jinja");
+    let text = "{{ messages[-1].content }}<think>\n";
+    fs::write(&template, text).expect("a writable folder");
+    let template = template.to_str().expect("UTF-8");
+    let flags = [
+        "--model",
+        model.to_str().expect("UTF-8"),
+        "--chat-template",
+        template,
+        "--gen-length",
+        "32",
+        "--block-length",
+        "8",
+        "--steps",
+        "8",
+        "--end-think-boost",
+        "1e6",
+        "--end-think-power",
+        "10",
+    ];
+    let generate = ["generate", "as as", "--format", "json"];
+    let result = object(&mut llada(&[&generate, &flags[..]].concat()));
+    let [reasoning, content] = ["reasoning_content", "text"].map(|key| {
+        let text = result["outputs"][0][key].as_str().expect("a text");
+        assert!(!text.is_empty() && !text.contains("think>"), "{text:?}");
+        text
+    });
+    let shown = format!("<think>{reasoning}</think>\n\n{content}\n");
+    let run = llada(&[&["generate", "as as"], &flags[..]].concat()).assert();
+    assert_eq!(run.success().get_output().stdout, shown.as_bytes());
+    let file = dir.path().join("talk.jsonl");
+    let typed = format!("as as\n/save {}\n", file.display());
+    let (out, _) = chat(&flags, &typed);
+    assert_eq!(out, shown);
+    let saved = fs::read_to_string(&file).expect("a file");
+    let saved: Value = serde_json::from_str(&saved).expect("JSON");
+    let answer = json!({
+        "role": "assistant", "content": content, "reasoning_content": reasoning,
+    });
+    assert_eq!(saved["messages"][1], answer);
+    // The same model with its own template, which begins no reasoning.
+    let plain = [
+        "chat",
+        "--model",
+        flags[1],
+        "-n",
+        "32",
+        "--block-length",
+        "8",
+    ];
+    let plain = [&plain[..], &flags[10..]].concat();
+    let run = llada(&plain).write_stdin("as as\n").assert().success();
+    let out = String::from_utf8_lossy(&run.get_output().stdout).into_owned();
+    assert!(
+        out.contains("</think>") && !out.contains("<think>"),
+        "{out}"
+    );
+}
+
 /// A chat that ends with one error about a line.
 #[track_caller]
 fn ends(dir: &Path, typed: &str, code: i32, parts: &[&str]) {

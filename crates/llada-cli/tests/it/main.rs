@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod convert;
 mod eval;
+mod families;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;

@@ -1,6 +1,7 @@
 //! Which fields a configuration may have.
 
-use super::{ModelConfig, SUPPORTED_VALUES};
+use super::ModelConfig;
+use crate::family::llada::SUPPORTED_VALUES;
 
 impl ModelConfig {
     /// Names of all fields with a meaning: those of this type, and those of the reference that may

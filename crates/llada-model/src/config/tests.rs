@@ -93,8 +93,12 @@ fn unsupported_values_name_the_field() {
     check_error("alibi", true.into(), &unsupported("alibi", "true", "false"));
     check_error(
         "architectures",
-        serde_json::json!(["LLaDAMoEModelLM"]),
-        &unsupported("architectures", "LLaDAMoEModelLM", "LLaDAModelLM"),
+        serde_json::json!(["LlamaForCausalLM"]),
+        &unsupported(
+            "architectures",
+            "LlamaForCausalLM",
+            "LLaDAModelLM or ILLaDAForCausalLM or LLaDAMoEModelLM or LLaDA2MoeModelLM or DreamModel",
+        ),
     );
     check_error(
         "mask_token_id",
@@ -217,20 +221,20 @@ fn models_of_other_kinds_are_named_before_their_fields_are_read() {
         }
     };
     check(
-        r#"{"architectures": ["LLaDA2MoeModelLM"], "hidden_size": 8}"#,
-        &["architectures", "LLaDA2MoeModelLM"],
+        r#"{"architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 8}"#,
+        &["architectures", "Qwen3MoeForCausalLM"],
     );
     check(
         r#"{"architectures": ["LlamaForCausalLM"]}"#,
         &["LlamaForCausalLM", "LLaDAModelLM"],
     );
     check(
-        r#"{"architectures": "DreamModel", "d_model": "x"}"#,
-        &["DreamModel"],
+        r#"{"architectures": "MambaForCausalLM", "d_model": "x"}"#,
+        &["MambaForCausalLM", "DreamModel"],
     );
     check(
-        r#"{"model_type": "Dream", "hidden_size": 8}"#,
-        &["model_type: Dream"],
+        r#"{"model_type": "qwen2", "hidden_size": 8}"#,
+        &["model_type: qwen2", "Dream"],
     );
     check(
         r#"{"architectures": null, "model_type": "qwen3"}"#,

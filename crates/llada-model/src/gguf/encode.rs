@@ -68,8 +68,8 @@ impl GgufType {
     /// that are no whole blocks are f16.
     pub(super) fn of_tensor(self, shape: &[usize]) -> Self {
         match *shape {
-            [_, row] if self.is_integer() && !row.is_multiple_of(BLOCK) => Self::F16,
-            [_, _] => self,
+            [_, row] | [_, _, row] if self.is_integer() && !row.is_multiple_of(BLOCK) => Self::F16,
+            [_, _] | [_, _, _] => self,
             _ => Self::F32,
         }
     }

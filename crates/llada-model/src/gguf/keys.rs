@@ -5,31 +5,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use memmap2::Mmap;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
+use super::architecture::{ARCHITECTURES, Architecture, TOKENS};
 use super::header::{self, Header, Reader, Value};
 use super::{fault, tensor_name};
-use crate::{Error, ModelConfig, Result};
+use crate::{Error, Family, ModelConfig, OpenOptions, Result};
 
-const ARCHITECTURE: &str = "llada";
+/// Whether outputs are about the next token.
+const SHIFTS: &str = "diffusion.shift_logits";
 
-/// Fields of `config.json` and the keys that hold them.
-const REQUIRED: [(&str, &str); 7] = [
-    ("d_model", "llada.embedding_length"),
-    ("n_layers", "llada.block_count"),
-    ("n_heads", "llada.attention.head_count"),
-    ("mlp_hidden_size", "llada.feed_forward_length"),
-    ("max_sequence_length", "llada.context_length"),
-    ("mask_token_id", "tokenizer.ggml.mask_token_id"),
-    ("eos_token_id", "tokenizer.ggml.eos_token_id"),
-];
-const OPTIONAL: [(&str, &str); 3] = [
-    ("n_kv_heads", "llada.attention.head_count_kv"),
-    ("vocab_size", "llada.vocab_size"),
-    ("pad_token_id", "tokenizer.ggml.padding_token_id"),
-];
-const EPSILON: &str = "llada.attention.layer_norm_rms_epsilon";
-const ROPE_BASE: &str = "llada.rope.freq_base";
+const EPSILON: &str = "attention.layer_norm_rms_epsilon";
+const ROPE_BASE: &str = "rope.freq_base";
 /// llama.cpp's value where the key is absent.
 const DEFAULT_ROPE_BASE: f64 = 10_000.0;
 /// Tables for the positions are built at loading, so their number is limited.
@@ -148,10 +135,14 @@ impl Keys {
     }
 
     /// Checks what has one supported value, where the key is there at all.
-    fn supported(&self, head_dim: usize) -> Result<()> {
-        for key in ["llada.attention.causal", "diffusion.shift_logits"] {
-            if self.flag(key)? == Some(true) {
-                return Err(self.fault(key, "true", "false"));
+    fn supported(&self, of: &Architecture, head_dim: usize) -> Result<()> {
+        let flags = [
+            (of.key("attention.causal"), false),
+            (SHIFTS.to_owned(), of.shifts_logits),
+        ];
+        for (key, expected) in flags {
+            if let Some(other) = self.flag(&key)?.filter(|&flag| flag != expected) {
+                return Err(self.fault(&key, other.to_string(), expected.to_string()));
             }
         }
         let widths = [
@@ -159,7 +150,7 @@ impl Keys {
             "attention.key_length",
             "attention.value_length",
         ];
-        for key in widths.map(|key| format!("{ARCHITECTURE}.{key}")) {
+        for key in widths.map(|key| of.key(key)) {
             if let Some(width) = self
                 .number(&key)?
                 .filter(|&width| width as usize != head_dim)
@@ -168,20 +159,28 @@ impl Keys {
                 return Err(self.fault(&key, width.to_string(), expected));
             }
         }
-        let key = "llada.rope.scaling.type";
-        if let Some(scaling) = self.text(key)?.filter(|&scaling| scaling != "none") {
-            return Err(self.fault(key, scaling, "none"));
+        let key = of.key("rope.scaling.type");
+        if let Some(scaling) = self.text(&key)?.filter(|&scaling| scaling != "none") {
+            return Err(self.fault(&key, scaling, "none"));
         }
         Ok(())
     }
 
-    pub(super) fn config(&self) -> Result<ModelConfig> {
+    /// The architecture of the file.
+    pub(super) fn architecture(&self) -> Result<&'static Architecture> {
         let key = "general.architecture";
-        let architecture = self.required(key, self.text(key)?)?;
-        if architecture != ARCHITECTURE {
-            return Err(self.fault(key, format!("{architecture:?}"), "\"llada\""));
-        }
-        let epsilon = self.required(EPSILON, self.real(EPSILON)?)?;
+        let name = self.required(key, self.text(key)?)?;
+        let mut known = ARCHITECTURES.iter();
+        known.find(|found| found.name == name).ok_or_else(|| {
+            let known = ARCHITECTURES.map(|found| format!("\"{}\"", found.name));
+            self.fault(key, format!("{name:?}"), known.join(" or "))
+        })
+    }
+
+    pub(super) fn config(&self, options: OpenOptions) -> Result<ModelConfig> {
+        let of = self.architecture()?;
+        let (epsilon, base) = (of.key(EPSILON), of.key(ROPE_BASE));
+        let epsilon = self.required(&epsilon, self.real(&epsilon)?)?;
         let tensors = &self.header.tensors;
         let (name, path) = ("token_embd.weight".to_owned(), self.path.clone());
         let embedding = tensors.get(&name);
@@ -194,49 +193,60 @@ impl Keys {
         let has = |name| tensors.contains_key(name);
         let mut fields = json!({
             "rms_norm_eps": epsilon,
-            "rope_theta": self.real(ROPE_BASE)?.unwrap_or(DEFAULT_ROPE_BASE),
+            "rope_theta": self.real(&base)?.unwrap_or(DEFAULT_ROPE_BASE),
             "vocab_size": rows,
-            "embedding_size": rows,
-            "weight_tying": !has("output.weight"),
-            "include_bias": has("blk.0.attn_output.bias"),
-            "include_qkv_bias": has("blk.0.attn_q.bias"),
-            "bias_for_layer_norm": has("blk.0.attn_norm.bias"),
         });
-        for (field, key) in REQUIRED {
-            fields[field] = json!(self.required(key, self.number(key)?)?);
+        fields[of.vocab_size] = json!(rows);
+        fields[of.tied] = json!(!has("output.weight"));
+        match of.family {
+            Family::Llada => {
+                fields["include_bias"] = json!(has("blk.0.attn_output.bias"));
+                fields["include_qkv_bias"] = json!(has("blk.0.attn_q.bias"));
+                fields["bias_for_layer_norm"] = json!(has("blk.0.attn_norm.bias"));
+            }
+            _ => fields["qk_layernorm"] = json!(has("blk.0.attn_q_norm.weight")),
         }
-        for (field, key) in OPTIONAL {
-            if let Some(value) = self.number(key)? {
-                fields[field] = json!(value);
+        for (field, end) in of.required {
+            let key = of.key(end);
+            fields[*field] = json!(self.required(&key, self.number(&key)?)?);
+        }
+        for (field, end) in of.optional {
+            if let Some(value) = self.number(&of.key(end))? {
+                fields[*field] = json!(value);
             }
         }
-        let config: ModelConfig = serde_json::from_value(fields)
-            .expect("every field is there, with a number in its range");
-        config.check().map_err(|error| self.name_key(error))?;
+        for (field, key) in TOKENS {
+            let given = options.mask_token_id.filter(|_| field == "mask_token_id");
+            match (given, self.number(key)?) {
+                (Some(id), _) | (None, Some(id)) => fields[field] = json!(id),
+                (None, None) if field == "pad_token_id" => {}
+                (None, None) => return Err(self.missing(key)),
+            }
+        }
+        let Json::Object(fields) = fields else {
+            unreachable!("made as an object")
+        };
+        let config = of
+            .config(fields)
+            .map_err(|error| self.name_key(of, error))?;
         if config.max_sequence_length > MAX_CONTEXT {
             let got = config.max_sequence_length.to_string();
-            return Err(self.fault("llada.context_length", got, "at most 2^20"));
+            return Err(self.fault(&of.key("context_length"), got, "at most 2^20"));
         }
-        self.supported(config.head_dim())?;
+        self.supported(of, config.head_dim())?;
         Ok(config)
     }
 
     /// The error about a field of `config.json` as one about the key.
-    fn name_key(&self, error: Error) -> Error {
-        let Error::UnsupportedField {
-            field,
-            value,
-            expected,
-        } = error
-        else {
-            return error;
-        };
-        let known = REQUIRED
-            .iter()
-            .chain(&OPTIONAL)
-            .find(|(name, _)| *name == field);
-        let key = known.map_or("llada.vocab_size", |(_, key)| key);
-        self.fault(key, value, expected)
+    fn name_key(&self, of: &Architecture, error: Error) -> Error {
+        match error {
+            Error::UnsupportedField {
+                field,
+                value,
+                expected,
+            } => self.fault(&of.key_of(field), value, expected),
+            other => other,
+        }
     }
 
     /// All tensors are there, of the right shapes, and no others.
@@ -246,7 +256,8 @@ impl Keys {
         if config.n_layers > tensors.len() {
             let got = format!("{} blocks", config.n_layers);
             let expected = format!("blocks of the file's {} tensors", tensors.len());
-            return Err(self.fault("llada.block_count", got, expected));
+            let key = format!("{}.block_count", self.architecture()?.name);
+            return Err(self.fault(&key, got, expected));
         }
         let named = |(parameter, shape): (String, _)| (tensor_name(&parameter), shape);
         let needed: BTreeMap<_, _> = config.parameter_shapes().into_iter().map(named).collect();

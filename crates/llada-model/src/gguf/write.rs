@@ -8,8 +8,10 @@ use std::path::Path;
 
 use llada_files::NewFile;
 
+use super::architecture::{Architecture, no_architecture};
 use super::encode::GgufType;
-use super::{fault, header, interleaved_row, tensor_name};
+use super::{fault, header, interleaved_row, is_rotated, tensor_name};
+use crate::config::is_of_router;
 use crate::convert::Report;
 use crate::stored::Stored;
 use crate::{Error, ModelConfig, ModelSource, Result};
@@ -38,8 +40,8 @@ pub enum GgufValue {
     Numbers(Vec<i32>),
 }
 
-/// Writes a model into the GGUF file `target`, as a whole or not at all: the architecture `llada`,
-/// with `diffusion.shift_logits` false. Matrices become `kind`; vectors stay f32, and of a type of
+/// Writes a model into the GGUF file `target`, as a whole or not at all, with the architecture of its
+/// family in llama.cpp. Matrices become `kind`; vectors stay f32, and of a type of
 /// integers rows that are no multiple of 32 become f16, as llama.cpp has it. `vocabulary` has the
 /// keys that say what the tokens are.
 ///
@@ -65,11 +67,25 @@ pub fn convert_to_gguf(
         let expected = "false: GGUF's llada is a diffusion model; convert to a folder";
         return Err(Error::unsupported("causal", true, expected));
     }
+    let of = Architecture::of(config.family).ok_or_else(|| no_architecture(config.family))?;
+    if config
+        .extras
+        .moe
+        .as_ref()
+        .is_some_and(|moe| moe.layers.contains(&false))
+    {
+        let expected = "experts in every layer: llama.cpp has no other; convert to a folder";
+        return Err(Error::unsupported(
+            "moe_layer_freq",
+            "a layer without experts",
+            expected,
+        ));
+    }
     if let Some(folder) = target.parent() {
         fs::create_dir_all(folder).map_err(Error::io("creating", folder))?;
     }
     let names = config.parameter_shapes();
-    let mut keys = keys(config, kind, target);
+    let mut keys = keys(config, of, kind, target);
     keys.extend(vocabulary.iter().cloned());
     let mut file = NewFile::create(target).map_err(Error::io("creating", target))?;
     let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io("writing", target));
@@ -83,9 +99,9 @@ pub fn convert_to_gguf(
     };
     let mut squares = [0.0; 2];
     for (done, ((name, _), tensor)) in names.iter().zip(&tensors).enumerate() {
-        let is_rotated = name.contains(".q_proj.") || name.contains(".k_proj.");
-        let heads = is_rotated.then(|| config.head_dim());
+        let heads = is_rotated(config, name).then(|| config.head_dim());
         let mut size = 0;
+        let kind = type_of(kind, name, &tensor.shape);
         encode(tensor, kind, heads, &mut squares, &mut |bytes| {
             size += bytes.len();
             write(bytes)
@@ -104,38 +120,67 @@ pub fn convert_to_gguf(
 }
 
 /// The keys of the model.
-fn keys(config: &ModelConfig, kind: GgufType, target: &Path) -> Vec<(String, GgufValue)> {
+fn keys(
+    config: &ModelConfig,
+    of: &Architecture,
+    kind: GgufType,
+    target: &Path,
+) -> Vec<(String, GgufValue)> {
     use GgufValue::{Flag, Number, Real, Text};
     let number = |n: usize| Number(u32::try_from(n).expect("checked to be at most 2^28"));
     let name = target.file_stem().unwrap_or_default().to_string_lossy();
     let eos = config.eos_token_id.usual();
     let pad = config.pad_token_id.unwrap_or(eos);
-    let keys = [
-        ("general.architecture", Text("llada".to_owned())),
+    let mut keys: Vec<(String, GgufValue)> = [
+        ("general.architecture", Text(of.name.to_owned())),
         ("general.type", Text("model".to_owned())),
         ("general.name", Text(name.into_owned())),
         ("general.file_type", Number(kind.file_type())),
         ("general.quantization_version", Number(2)),
-        ("llada.context_length", number(config.max_sequence_length)),
-        ("llada.embedding_length", number(config.d_model)),
-        ("llada.block_count", number(config.n_layers)),
-        ("llada.feed_forward_length", number(config.mlp_width())),
-        ("llada.attention.head_count", number(config.n_heads)),
-        ("llada.attention.head_count_kv", number(config.kv_heads())),
+    ]
+    .map(|(key, value)| (key.to_owned(), value))
+    .into();
+    let own = [
+        ("context_length", number(config.max_sequence_length)),
+        ("embedding_length", number(config.d_model)),
+        ("block_count", number(config.n_layers)),
+        ("feed_forward_length", number(config.mlp_width())),
+        ("attention.head_count", number(config.n_heads)),
+        ("attention.head_count_kv", number(config.kv_heads())),
         (
-            "llada.attention.layer_norm_rms_epsilon",
+            "attention.layer_norm_rms_epsilon",
             Real(config.rms_norm_eps),
         ),
-        ("llada.attention.causal", Flag(false)),
-        ("llada.rope.freq_base", Real(config.rope_theta)),
-        ("llada.rope.dimension_count", number(config.head_dim())),
-        ("llada.vocab_size", number(config.vocab_size)),
-        ("diffusion.shift_logits", Flag(false)),
+        ("attention.causal", Flag(false)),
+        ("rope.freq_base", Real(config.rope_theta)),
+        ("rope.dimension_count", number(config.head_dim())),
+        ("vocab_size", number(config.vocab_size)),
+    ];
+    keys.extend(own.map(|(end, value)| (of.key(end), value)));
+    if let Some(moe) = &config.extras.moe {
+        let of_experts = [
+            ("expert_count", number(moe.router.n_experts)),
+            ("expert_used_count", number(moe.router.k)),
+            ("expert_feed_forward_length", number(moe.expert_width)),
+        ];
+        keys.extend(of_experts.map(|(end, value)| (of.key(end), value)));
+    }
+    let tokens = [
+        ("diffusion.shift_logits", Flag(of.shifts_logits)),
         ("tokenizer.ggml.mask_token_id", Number(config.mask_token_id)),
         ("tokenizer.ggml.eos_token_id", Number(eos)),
         ("tokenizer.ggml.padding_token_id", Number(pad)),
     ];
-    keys.map(|(key, value)| (key.to_owned(), value)).into()
+    keys.extend(tokens.map(|(key, value)| (key.to_owned(), value)));
+    keys
+}
+
+/// The type of a parameter in a file of a type: as in llama.cpp, a router stays f32.
+fn type_of(kind: GgufType, parameter: &str, shape: &[usize]) -> GgufType {
+    match is_of_router(parameter) {
+        true => GgufType::F32,
+        false => kind.of_tensor(shape),
+    }
 }
 
 /// The bytes before the data: keys, the table of tensors, and what aligns the data.
@@ -155,7 +200,7 @@ fn head(keys: &[(String, GgufValue)], tensors: &[(String, Vec<usize>)], kind: Gg
         for &n in shape.iter().rev() {
             head.extend((n as u64).to_le_bytes());
         }
-        let kind = kind.of_tensor(shape);
+        let kind = type_of(kind, name, shape);
         head.extend(kind.number().to_le_bytes());
         head.extend((offset as u64).to_le_bytes());
         let size = kind.kind().size_bytes(shape);
@@ -215,7 +260,7 @@ fn encode(
     write: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let (n, numel) = (tensor.rows(), tensor.shape.iter().product::<usize>());
-    let (row, kind) = (numel / n.max(1), kind.of_tensor(&tensor.shape));
+    let row = numel / n.max(1);
     // Whole heads, of which the rows change places.
     let chunk = (CHUNK / row.max(1)).max(1);
     let chunk = chunk.next_multiple_of(heads.unwrap_or(1)).min(n.max(1));

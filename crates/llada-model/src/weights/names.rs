@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How the names of all tensors begin, but for what a program has put before it.
-pub(crate) const ROOT: &str = "model.transformer.";
+use crate::family::places::Names;
+
 /// The embedding, and the head where it is another tensor.
 pub(super) const EMBEDDING: &str = "model.transformer.wte.weight";
 pub(super) const HEAD: &str = "model.transformer.ff_out.weight";
 
-/// A tensor that every model has, and only once.
-const ANCHOR: &str = "ln_f.weight";
 /// Modules of `PyTorch` that only wrap another one: `torch.compile`, FSDP, activation checkpointing.
 pub(crate) const WRAPPERS: [&str; 3] = [
     "_orig_mod",
@@ -17,10 +15,14 @@ pub(crate) const WRAPPERS: [&str; 3] = [
     "_checkpoint_wrapped_module",
 ];
 
-/// The name that each tensor has in the published checkpoints: without wrappers, and with
-/// [`ROOT`] in place of what all names begin with (`module.`, `base_model.model.`, or less than
-/// [`ROOT`] itself). Where that is ambiguous the names stay as they are.
-pub(crate) fn published<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, String> {
+/// The name that each tensor has in the published checkpoints of a family: without wrappers, and
+/// with the family's root in place of what all names begin with (`module.`, `base_model.model.`, or
+/// less than the root itself). Where that is ambiguous the names stay as they are.
+pub(crate) fn published<'a>(
+    family: Names,
+    names: impl Iterator<Item = &'a str>,
+) -> BTreeMap<&'a str, String> {
+    let Names { root, anchor, .. } = family;
     let as_they_are: BTreeMap<&str, String> = names
         .map(|name| {
             let parts: Vec<&str> = name.split('.').collect();
@@ -28,20 +30,23 @@ pub(crate) fn published<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'
             (name, kept.copied().collect::<Vec<_>>().join("."))
         })
         .collect();
-    let begins_so = |name: &String| name.starts_with(ROOT);
-    if as_they_are.values().any(begins_so) {
+    let is_published = |name: &String| match root {
+        "" => name == anchor,
+        _ => name.starts_with(root),
+    };
+    if as_they_are.values().any(is_published) {
         return if_distinct(as_they_are);
     }
     let mut roots = as_they_are.values().filter_map(|name| {
-        let root = name.strip_suffix(ANCHOR)?;
+        let root = name.strip_suffix(anchor)?;
         (root.is_empty() || root.ends_with('.')).then(|| root.to_owned())
     });
-    let (Some(root), None) = (roots.next(), roots.next()) else {
+    let (Some(found), None) = (roots.next(), roots.next()) else {
         return if_distinct(as_they_are);
     };
     let renamed = as_they_are.iter().map(|(name, plain)| {
-        let rest = plain.strip_prefix(&root)?;
-        Some((*name, format!("{ROOT}{rest}")))
+        let rest = plain.strip_prefix(&found)?;
+        Some((*name, format!("{root}{rest}")))
     });
     if_distinct(renamed.collect::<Option<_>>().unwrap_or(as_they_are))
 }

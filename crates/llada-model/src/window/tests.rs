@@ -5,6 +5,8 @@ use std::slice::from_ref;
 use llada_diffusion::{Guidance, MaskPredictor as _, Query};
 use serde_json::json;
 
+use llada_diffusion::Cached;
+
 use super::*;
 use crate::LladaModel;
 use crate::tests::{bits, logit_bits, model};

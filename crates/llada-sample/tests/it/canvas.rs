@@ -2,10 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use llada_diffusion::Nucleus;
-use llada_sample::{
-    CacheMode, Output, Process, RefreshPolicy, Remasking, Request, SampleConfig, Task, sample,
-};
+use llada_sample::{Output, Process, Remasking, Request, SampleConfig, Task, sample};
 use llada_testkit::ToyPredictor;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::{collection, option, prop_assert, prop_assert_eq, proptest};
@@ -57,20 +54,15 @@ fn config() -> impl Strategy<Value = SampleConfig> {
         steps: numbers.0,
         gen_length: numbers.1,
         block_length: numbers.2,
-        caps_steps: false,
         temperature: kinds.2,
-        nucleus: Nucleus::default(),
         cfg_scale: kinds.3,
         remasking: kinds.0,
         process: kinds.1,
-        cache: CacheMode::None,
-        refresh: RefreshPolicy::default(),
-        early_stop: false,
-        further_eos_token_ids: Vec::new(),
         seed: numbers.3,
         suppress_mask: flags.0,
         logits_eos_inf: if flags.1 { vec![EOS] } else { Vec::new() },
         confidence_eos_eot_inf: if flags.2 { vec![EOS, 3] } else { Vec::new() },
+        ..SampleConfig::default()
     })
 }
 

@@ -14,4 +14,6 @@ mod guidance;
 mod nucleus;
 mod observer;
 mod policy;
+mod protocols;
+mod published;
 mod session;

@@ -2,7 +2,8 @@
 
 use llada_diffusion::PredictorInfo;
 use llada_sample::{
-    AnswerLength, CacheMode, Overrides, Policy, Process, RefreshPolicy, Request, SampleConfig, Task,
+    Alg, AnswerLength, CacheMode, Horizon, Overrides, Policy, Process, Protocol, RefreshPolicy,
+    Request, SampleConfig, Task,
 };
 
 const EOS: u32 = 14;
@@ -225,4 +226,221 @@ fn all_ends_of_an_answer_are_kept_out_or_kept_last() {
     assert_eq!(config.logits_eos_inf, [EOS, 11, 12]);
     assert_eq!(config.confidence_eos_eot_inf, [EOS, 11, 12]);
     assert_eq!(config.further_eos_token_ids, [11, 12]);
+}
+
+fn of(protocol: Protocol) -> Policy {
+    let block_size = match protocol {
+        Protocol::Llada | Protocol::VariableLength | Protocol::Dream => None,
+        _ => std::num::NonZeroUsize::new(32),
+    };
+    let info = PredictorInfo {
+        block_size,
+        kv_cache_bytes: 8,
+        ..PredictorInfo::new(16, MASK, EOS, 4100)
+    };
+    Policy {
+        protocol,
+        ..Policy::new(info)
+    }
+}
+
+const REWRITING: Protocol = Protocol::Rewriting {
+    delete_token_id: 12,
+    split_token_id: 11,
+};
+
+#[test]
+fn a_protocol_has_its_published_defaults() {
+    #[track_caller]
+    fn check(protocol: Protocol, expected: &SampleConfig) {
+        let request = of(protocol).request(prompt(5), true, &Overrides::default());
+        assert_eq!(&request.unwrap().config, expected);
+    }
+    check(
+        Protocol::Llada,
+        &SampleConfig {
+            steps: 64,
+            gen_length: 64,
+            block_length: None,
+            ..SampleConfig::default()
+        },
+    );
+    let by_blocks = SampleConfig {
+        steps: 32,
+        gen_length: 2048,
+        block_length: Some(32),
+        ..SampleConfig::default()
+    };
+    check(
+        Protocol::VariableLength,
+        &SampleConfig {
+            horizon: Horizon::Block,
+            early_stop: true,
+            ..by_blocks.clone()
+        },
+    );
+    let aligned = |process| SampleConfig {
+        horizon: Horizon::AlignedBlock,
+        process,
+        // It changes nothing.
+        cache: CacheMode::Prefix,
+        ..by_blocks.clone()
+    };
+    check(
+        Protocol::BlockDiffusion,
+        &aligned(Process::BlockDiffusion {
+            threshold: 0.95,
+            minimal_topk: 1,
+        }),
+    );
+    check(
+        Protocol::Editing,
+        &aligned(Process::Editing {
+            threshold: 0.95,
+            editing_threshold: 0.9,
+            max_post_steps: 16,
+            num_to_transfer: 1,
+        }),
+    );
+    check(
+        REWRITING,
+        &aligned(Process::Rewriting {
+            threshold: 0.5,
+            editing_threshold: 0.0,
+            max_post_steps: 16,
+            delete_token_id: 12,
+            split_token_id: 11,
+        }),
+    );
+    check(
+        Protocol::Dream,
+        &SampleConfig {
+            steps: 512,
+            gen_length: 64,
+            block_length: None,
+            process: Process::Timestep {
+                eps: 1e-3,
+                alg: Alg::Origin,
+                alg_temp: 0.0,
+            },
+            ..SampleConfig::default()
+        },
+    );
+}
+
+#[test]
+fn overrides_change_a_protocol() {
+    let config = |protocol, overrides: &Overrides| {
+        let request = of(protocol).request(prompt(5), true, overrides);
+        request.unwrap().config
+    };
+    let threshold = Overrides {
+        process: Some(Process::Threshold(0.7)),
+        editing_threshold: Some(0.5),
+        ..Overrides::default()
+    };
+    let expected = Process::Editing {
+        threshold: 0.7,
+        editing_threshold: 0.5,
+        max_post_steps: 16,
+        num_to_transfer: 1,
+    };
+    assert_eq!(config(Protocol::Editing, &threshold).process, expected);
+    let fixed = Overrides {
+        variable_length: Some(false),
+        ..Overrides::default()
+    };
+    let appended = Overrides {
+        variable_length: Some(true),
+        gen_length: Some(5000),
+        block_length: Some(16),
+        ..Overrides::default()
+    };
+    assert_eq!(
+        config(Protocol::VariableLength, &fixed),
+        config(Protocol::Llada, &Overrides::default())
+    );
+    let config = config(Protocol::Llada, &appended);
+    // What there is no room for is left out; a block has as many steps as tokens.
+    assert_eq!((config.gen_length, config.steps), (4095, 16));
+    assert_eq!(config.horizon, Horizon::Block);
+    // A text to fill in has its length.
+    let infill = of(Protocol::VariableLength).request(text(&[1, MASK]), true, &appended);
+    assert_eq!(infill.unwrap().config.horizon, Horizon::Canvas);
+    // The context has room for whole blocks alone.
+    assert_eq!(of(Protocol::Editing).gen_length(4000), 96);
+    // With guidance there is no cache.
+    let guided = Overrides {
+        cfg_scale: 1.0,
+        ..Overrides::default()
+    };
+    let request = of(Protocol::Editing).request(prompt(5), true, &guided);
+    assert_eq!(request.unwrap().config.cache, CacheMode::None);
+}
+
+#[test]
+fn settings_of_another_protocol_are_refused() {
+    #[track_caller]
+    fn check(protocol: Protocol, change: impl Fn(&mut Overrides), message: &str) {
+        let mut overrides = Overrides::default();
+        change(&mut overrides);
+        let error = of(protocol)
+            .request(prompt(5), true, &overrides)
+            .unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+    check(
+        Protocol::Llada,
+        |overrides| overrides.editing_threshold = Some(0.5),
+        "editing_threshold cannot be used with the protocol llada",
+    );
+    check(
+        Protocol::Editing,
+        |overrides| overrides.steps = Some(8),
+        "steps cannot be used with the protocol editing",
+    );
+    check(
+        Protocol::BlockDiffusion,
+        |overrides| overrides.process = Some(Process::Factor(1.0)),
+        "factor cannot be used with the protocol block_diffusion",
+    );
+    check(
+        REWRITING,
+        |overrides| overrides.num_to_transfer = Some(1),
+        "num_to_transfer cannot be used with the protocol rewriting",
+    );
+    check(
+        Protocol::Dream,
+        |overrides| overrides.block_length = Some(8),
+        "block_length cannot be used with the protocol dream",
+    );
+    check(
+        Protocol::VariableLength,
+        |overrides| overrides.alg = Some(Alg::Entropy),
+        "alg cannot be used with the protocol variable_length",
+    );
+    check(
+        Protocol::Dream,
+        |overrides| overrides.variable_length = Some(true),
+        "variable_length cannot be used with the protocol dream",
+    );
+}
+
+#[test]
+fn memory_counts_whole_blocks_and_what_is_kept() {
+    let memory = |protocol| {
+        let policy = of(protocol);
+        let request = policy
+            .request(prompt(5), true, &Overrides::default())
+            .unwrap();
+        (request.length(), request.memory(&policy.info))
+    };
+    let (length, fill) = memory(Protocol::BlockDiffusion);
+    assert_eq!(length, 2080);
+    assert_eq!((fill.cache_bytes, fill.logits_bytes), (2080 * 9, 0));
+    let (_, rewrite) = memory(REWRITING);
+    // Logits of a block, twice, and what the block was in 1,000 steps.
+    assert_eq!(rewrite.logits_bytes, 2 * 32 * 16 * 4);
+    assert_eq!(rewrite.canvas_bytes, fill.canvas_bytes + 1000 * 32 * 4);
+    assert_eq!(memory(Protocol::VariableLength).0, 5 + 2048);
 }

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use llada::Task;
+use llada::sample::Task as TokenTask;
 use llada::text::{ChatInputs, Message};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -22,6 +23,7 @@ use crate::model::{Model, find};
 use crate::parts::{Events, Parts};
 use crate::progress::{Progress, Written, all_written};
 use crate::queue::{Client, Ticket};
+use crate::reasoning::Reasoning;
 use crate::sampler::request_body;
 use crate::stream::{Form, Stream, Streamed};
 use crate::structured::{Job, Wanted};
@@ -104,6 +106,9 @@ pub(crate) struct ChatChoice {
 pub(crate) struct ChatMessage {
     role: &'static str,
     content: String,
+    /// What it reasoned before, between `<think>` and `</think>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
     refusal: Option<String>,
 }
 
@@ -252,7 +257,7 @@ pub(crate) async fn create(
         ("max_tokens", body.max_tokens),
         ("gen_length", body.gen_length),
     ])?;
-    let overrides = sampler.overrides()?;
+    let overrides = sampler.overrides(&app.models[at])?;
     let (messages, variables) = (body.messages()?, body.chat_template_kwargs.clone());
     let context = Context::clone(&app);
     let render = move || {
@@ -294,11 +299,16 @@ pub(crate) async fn create(
         request.config.seed = request.config.seed.wrapping_add(sample as u64);
         parts.write(request).map_err(ApiError::with_param_of_chat)?;
     }
+    let prompt: &[u32] = match &request.task {
+        TokenTask::Generate { prompt, .. } => prompt,
+        TokenTask::Infill { canvas, .. } => canvas,
+    };
     let streamed = Streamed {
         id: app.new_id(Form::Chat.id()),
         created: app.now(),
         form: Form::Chat,
-        prompt_tokens: request.length() - request.config.gen_length,
+        prompt_tokens: prompt.len(),
+        reasoning: Reasoning::of(&app.models[at].llada.tokenizer, prompt),
         before: vec![String::new(); n],
         is_infill: false,
         includes_usage: includes_usage(body.stream_options),
@@ -325,7 +335,9 @@ async fn whole_answer(
     mut events: Events,
     body: &ChatRequest,
 ) -> Result<Response> {
-    let new = |_: &String| Progress::new(app, at, streamed.stops.clone(), false);
+    let new = |_: &String| {
+        Progress::new(app, at, streamed.stops.clone(), false).telling(streamed.reasoning)
+    };
     let mut progress: Vec<Progress> = streamed.before.iter().map(new).collect();
     let written = all_written(&mut events, &mut progress).await?;
     let mut cost = streamed.cost;
@@ -383,7 +395,8 @@ fn choice(model: &Model, body: &ChatRequest, index: usize, written: &Written) ->
         index,
         message: ChatMessage {
             role: "assistant",
-            content: written.text.clone(),
+            content: written.parts.content.clone(),
+            reasoning_content: written.reasoning().map(str::to_owned),
             refusal: None,
         },
         logprobs,

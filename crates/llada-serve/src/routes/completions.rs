@@ -251,7 +251,7 @@ pub(crate) async fn create(
     if !writes {
         sampler.gen_length = None;
     }
-    let overrides = sampler.overrides()?;
+    let overrides = sampler.overrides(&app.models[at])?;
     let (given, suffix) = (body.prompts(), body.suffix.clone());
     let context = Context::clone(&app);
     if let Some(wanted) = body.wanted()? {
@@ -486,7 +486,7 @@ impl Completion {
                     cost.add(&written.output);
                     completion_tokens += written.completion_tokens;
                 }
-                let text = written.map_or("", |written| &written.text);
+                let text = written.map_or("", |written| &written.parts.content);
                 choices.push(CompletionChoice {
                     index,
                     text: match self.has_echo {
@@ -543,6 +543,7 @@ impl Completion {
             prompt_tokens: self.prompt_tokens(),
             before: before.collect(),
             is_infill: false,
+            reasoning: None,
             includes_usage: includes_usage(body.stream_options),
             mode: body.stream_mode.unwrap_or_default(),
             stops: self.stops.clone(),

@@ -99,7 +99,7 @@ pub(crate) async fn create(
             "n: a stream has one sample; leave out n",
         ));
     }
-    let overrides = body.sampler().overrides()?;
+    let overrides = body.sampler().overrides(&app.models[at])?;
     if overrides.gen_length.is_some() {
         let message = "gen_length: an infill has the length of its text";
         return Err(ApiError::unsupported("gen_length", message));
@@ -144,6 +144,7 @@ pub(crate) async fn create(
             prompt_tokens: given,
             before: vec![String::new()],
             is_infill: true,
+            reasoning: None,
             includes_usage: false,
             mode,
             stops: Vec::new(),
@@ -230,7 +231,7 @@ fn place(
 pub(crate) fn result(id: &str, model: &str, written: &[(&Written, usize)], cost: &Cost) -> Value {
     let choice = |(index, (written, _)): (usize, &(&Written, usize))| {
         json!({
-            "index": index, "text": written.text, "tokens": written.output.answer(),
+            "index": index, "text": written.parts.content, "tokens": written.output.answer(),
             "nfe": written.output.nfe, "steps": written.output.steps,
         })
     };
@@ -244,7 +245,7 @@ pub(crate) fn result(id: &str, model: &str, written: &[(&Written, usize)], cost:
         "id": id,
         "object": "infill",
         "model": model,
-        "text": first.text,
+        "text": first.parts.content,
         "tokens": first.output.answer(),
         "usage": Usage::new(*given, filled),
         "nfe": cost.nfe,

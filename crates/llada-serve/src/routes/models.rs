@@ -27,6 +27,9 @@ pub(crate) struct ModelCard {
 pub(crate) struct ModelFacts {
     /// `diffusion` or `autoregressive`.
     kind: &'static str,
+    /// The loop that it was published with: `llada`, `variable_length`, `block_diffusion` (LLaDA2.0),
+    /// `editing`, `rewriting` (LLaDA2.2) or `dream`.
+    protocol: &'static str,
     vocab_size: usize,
     /// Tokens of prompt and answer.
     max_sequence_length: usize,
@@ -56,6 +59,7 @@ fn card(app: &App, model: &Model) -> ModelCard {
         owned_by: "llada",
         llada: ModelFacts {
             kind: info.kind.name(),
+            protocol: llada.protocol.name(),
             vocab_size: info.vocab_size,
             max_sequence_length: info.max_sequence_length,
             mask_token: llada.tokenizer.token(info.mask_token_id),
@@ -64,7 +68,7 @@ fn card(app: &App, model: &Model) -> ModelCard {
             has_chat_template: model.template.is_some(),
             is_character_level: llada.tokenizer.is_character_level(),
             default_gen_length: match llada.answer_length {
-                AnswerLength::Tokens(n) => Some(n),
+                AnswerLength::Tokens(_) => Some(llada.policy().gen_length(0)),
                 AnswerLength::Prompts(_) => None,
             },
         },

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod answers;
+mod families;
 mod faults;
 mod scheduling;
 mod server;

@@ -129,6 +129,10 @@ impl Server {
     }
 
     pub(crate) fn with(config: ServeConfig) -> Self {
+        Self::of(models(), config)
+    }
+
+    pub(crate) fn of(models: Vec<Model>, config: ServeConfig) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -143,7 +147,7 @@ impl Server {
                 let stopped = async {
                     let _ = stopped.await;
                 };
-                serve(listener, models(), config, stopped).await
+                serve(listener, models, config, stopped).await
             })
         });
         Self {

@@ -141,3 +141,13 @@ pub enum AnswerUse {
     /// The last.
     Last,
 }
+
+/// Which tokens of fine-tuning are masked and learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MaskUse {
+    /// Those of answers.
+    Answers,
+    /// All, in sequences that hold several pairs.
+    Packed,
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::keys::{Key, key, require, section, value};
-use super::{AnswerUse, ChatUse, Given, Objective, Packing, TooLong, TrainConfig, parse};
+use super::{AnswerUse, ChatUse, Given, MaskUse, Objective, Packing, TooLong, TrainConfig, parse};
 use crate::Result;
 
 section! {
@@ -18,6 +18,10 @@ section! {
             "answers of a conversation of several turns that are learned, each with all before it \
              as its prompt: \"all\", or the \"last\" one; messages with \"weight\": 0 or \
              \"train\": false never are";
+        masks: MaskUse = "\"answers\"",
+            "tokens that are masked and learned: those of \"answers\"; or \"packed\": all, prompts \
+             too, in sequences of up to sequence_length that hold the pairs of the batch one behind \
+             the other (iLLaDA)";
         too_long: TooLong = "\"drop\"",
             "pairs longer than sequence_length: \"drop\" leaves them out; \"cut\" cuts the end of \
              the answer off, its EOS with it; both are counted";

@@ -125,3 +125,29 @@ fn uniform_weights_are_a_mean() {
     }
     assert_eq!(mean_weights(&[0, 1], &[0.0, 0.0]), [0.0, 0.0]);
 }
+
+/// Pairs of 6, 4 and 5 tokens in sequences of 10: two of them, and no token is a pad.
+#[test]
+fn packed_pairs_are_masked_as_a_whole() {
+    let mut config = config("[sft]\nmasks = \"packed\"");
+    config.data.sequence_length = 10;
+    let pairs: [&[u32]; 3] = [&[2, 3, 4, 5, 6, 1], &[7, 8, 9, 1], &[10, 11, 12, 13, 1]];
+    let batch = TokenBatch::new(&pairs).unwrap();
+    let whole = packed(&batch, 10).unwrap();
+    assert_eq!(whole.offsets(), [0, 10, 15]);
+    assert_eq!(whole.ids(), pairs.concat());
+    let info = PredictorInfo::new(20, 0, EOS, 64);
+    let mut is_masked = [false; 15];
+    for step in 0..100 {
+        let examples = answer_examples(&batch, &[3, 2, 2], &info, &config, step).unwrap();
+        assert_eq!(
+            examples,
+            diffusion_examples(&whole, 0, &config, step).unwrap()
+        );
+        examples
+            .positions
+            .iter()
+            .for_each(|&at| is_masked[at] = true);
+    }
+    assert_eq!(is_masked, [true; 15]);
+}

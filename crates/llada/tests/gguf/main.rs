@@ -6,8 +6,12 @@ mod damaged;
 use std::path::{Path, PathBuf};
 
 use llada::diffusion::{MaskPredictor as _, Query, TokenBatch};
+use llada::model::OpenOptions;
+use llada::model::convert::{convert, convert_to_gguf};
 use llada::text::{ChatTemplate, Message};
-use llada::{Checkpoint, CpuConfig, Device, Gguf, LladaModel, ModelSource, Precision, Tokenizer};
+use llada::{
+    Checkpoint, CpuConfig, Device, Gguf, GgufType, LladaModel, ModelSource, Precision, Tokenizer,
+};
 use serde_json::Value;
 
 const TEXTS: [&str; 16] = [
@@ -79,6 +83,42 @@ fn a_file_gives_the_logits_of_the_folder_that_it_was_made_of() {
         check_same(&format!("float-{kind}.gguf"), "float");
     }
     check_same("tied-f32.gguf", "tied");
+}
+
+/// `tools/record_family_gguf.py` made them of recorded checkpoints.
+#[test]
+fn files_of_other_families_give_the_logits_of_their_folders() {
+    for (name, folder) in [
+        ("llada-moe-f32.gguf", "lladamoe/models/moe-f32"),
+        ("dream-f32.gguf", "dream/models/gqa-f32"),
+    ] {
+        let device = device();
+        let gguf = ModelSource::open(&file(name)).unwrap();
+        let mask_token_id = Some(gguf.config().mask_token_id);
+        let folder = file("../goldens/families").join(folder);
+        let folder = ModelSource::open_with(&folder, OpenOptions { mask_token_id }).unwrap();
+        assert_eq!(gguf.config().family, folder.config().family);
+        let (ours, theirs) = (gguf.config(), folder.config());
+        assert_eq!(ours.parameter_shapes(), theirs.parameter_shapes());
+        assert_eq!(ours.eos_token_id, theirs.eos_token_id);
+        let check = |source: &ModelSource, what: &str| {
+            let [ours, theirs] = [source, &folder].map(|source| {
+                let model = source.frozen(&device, Precision::F32).unwrap();
+                let batch = TokenBatch::new(&[[7, 200, 46, 0, 44, 46, 31]]).unwrap();
+                model.logits(Query::new(&batch, &[0, 2, 5, 6])).unwrap()
+            });
+            assert!(ours == theirs, "{name}, {what}");
+        };
+        check(&gguf, "as recorded");
+        // And what is written of either is the same model again.
+        let dir = tempfile::tempdir().unwrap();
+        let written = dir.path().join("written.gguf");
+        convert_to_gguf(&folder, &written, GgufType::F32, &[], &mut |_, _| ()).unwrap();
+        check(&ModelSource::open(&written).unwrap(), "written");
+        let target = dir.path().join("folder");
+        convert(&gguf, &target, Precision::F32, &device, &mut |_, _| ()).unwrap();
+        check(&ModelSource::open(&target).unwrap(), "a folder of the file");
+    }
 }
 
 /// FNV-1a of 64 bits.

@@ -146,6 +146,12 @@ impl Tensors {
                 .iter()
                 .map(|&b| i64::from_le_bytes(b) as f64)
                 .collect(),
+            Dtype::I32 => data
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&b| f64::from(i32::from_le_bytes(b)))
+                .collect(),
             Dtype::U8 => data.iter().map(|&b| f64::from(b)).collect(),
             other => panic!("{name} is {other:?}"),
         }

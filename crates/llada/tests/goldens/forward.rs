@@ -224,32 +224,77 @@ fn bf16_logits_are_as_near_to_the_truth_as_torch_s() {
                 .iter()
                 .flat_map(|sequence| logits(&model, sequence, &rows))
                 .collect();
-            let mut errors: Vec<f64> = ours
-                .iter()
-                .zip(&truth)
-                .map(|(&x, y)| (f64::from(x) - y).abs())
-                .collect();
-            errors.sort_by(f64::total_cmp);
-            let n = errors.len();
-            let (mean, p99, max) = (
-                errors.iter().sum::<f64>() / n as f64,
-                errors[(n - 1) * 99 / 100],
-                errors[n - 1],
-            );
+            let figures = Bf16Figures {
+                mean: figure("mean_abs_err"),
+                p99: figure("p99_abs_err"),
+                max: figure("max_abs_err"),
+                argmax_agree: figure("argmax_agree") - 0.02,
+            };
             let width = shape[shape.len() - 1];
-            let best = |row: &[f64]| (0..width).max_by(|&a, &b| row[a].total_cmp(&row[b]));
-            let widened: Vec<f64> = ours.iter().map(|&x| f64::from(x)).collect();
-            let agree = widened.chunks(width).zip(truth.chunks(width));
-            let agree = agree
-                .filter(|(ours, truth)| best(ours) == best(truth))
-                .count();
-            let n_rows = (n / width) as f64;
-            let allowed = ((1.0 - figure("argmax_agree") + 0.02) * n_rows).ceil();
-            let what = format!("{name}, {device:?}: mean {mean} p99 {p99} max {max} agree {agree}");
-            assert!(mean <= 1.3 * figure("mean_abs_err"), "{what}");
-            assert!(p99 <= 1.5 * figure("p99_abs_err"), "{what}");
-            assert!(max <= 2.0 * figure("max_abs_err"), "{what}");
-            assert!(n_rows - agree as f64 <= allowed, "{what} of {n_rows}");
+            figures.check(
+                &format!("{name}, {device:?}"),
+                (&ours, &truth),
+                width,
+                |_| true,
+            );
         }
+    }
+}
+
+/// What the reference's own run in bf16 is off from the truth.
+pub(crate) struct Bf16Figures {
+    pub(crate) mean: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+    /// Share of the rows whose best token is the truth's, with what may be lost of it.
+    pub(crate) argmax_agree: f64,
+}
+
+impl Bf16Figures {
+    /// Ours `[rows, width]` is at most 1.3 times as far from the truth in the mean, 1.5 and 2 times
+    /// at the 99th percentile and at most. A best token is wrong only where the truth's lead cannot
+    /// be closed by an error of the reference's size on either side. `counts`: the rows whose errors
+    /// count, three quarters at least: a token with another expert has other values.
+    pub(crate) fn check(
+        &self,
+        what: &str,
+        (ours, truth): (&[f32], &[f64]),
+        width: usize,
+        counts: impl Fn(usize) -> bool,
+    ) {
+        assert_eq!(ours.len(), truth.len(), "{what}");
+        let errors = |(ours, truth): (&[f32], &[f64])| -> Vec<f64> {
+            let pairs = ours.iter().zip(truth);
+            pairs.map(|(&x, y)| (f64::from(x) - y).abs()).collect()
+        };
+        let rows = || ours.chunks(width).zip(truth.chunks(width));
+        let counted = rows().enumerate().filter(|(row, _)| counts(*row));
+        let mut counted: Vec<f64> = counted.flat_map(|(_, row)| errors(row)).collect();
+        counted.sort_by(f64::total_cmp);
+        let n = counted.len();
+        assert!(
+            4 * n > 3 * ours.len(),
+            "{what}: of {} values only {n} count",
+            ours.len()
+        );
+        let mean = counted.iter().sum::<f64>() / n as f64;
+        let (p99, max) = (counted[(n - 1) * 99 / 100], counted[n - 1]);
+        let is_wrong = |(ours, truth): &(&[f32], &[f64])| {
+            let best = (0..width)
+                .max_by(|&a, &b| truth[a].total_cmp(&truth[b]))
+                .unwrap();
+            let got = (0..width)
+                .max_by(|&a, &b| ours[a].total_cmp(&ours[b]))
+                .unwrap();
+            truth[best] - truth[got] > 2.0 * self.max
+        };
+        let wrong = rows().filter(is_wrong).count();
+        let n_rows = ours.len() / width;
+        let allowed = ((1.0 - self.argmax_agree) * n_rows as f64).ceil();
+        let what = format!("{what}: mean {mean} p99 {p99} max {max} wrong {wrong} of {n_rows}");
+        assert!(mean <= 1.3 * self.mean, "{what}");
+        assert!(p99 <= 1.5 * self.p99, "{what}");
+        assert!(max <= 2.0 * self.max, "{what}");
+        assert!(wrong as f64 <= allowed, "{what}");
     }
 }

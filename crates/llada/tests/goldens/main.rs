@@ -5,6 +5,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 mod demo;
+mod families;
+mod families_forward;
+mod families_generate;
+mod families_score;
+mod families_text;
 mod fastdllm;
 mod files;
 mod forward;

@@ -5,6 +5,7 @@
 mod autoregressive;
 mod batches;
 mod convert;
+mod families;
 mod instruct;
 mod plans;
 mod prefixes;

@@ -84,6 +84,7 @@ fn of_bytes(seed: u64, likes: &[&str]) -> Llada<Whim> {
         model: Whim { info, seed, likes },
         tokenizer,
         further_eos_token_ids: Vec::new(),
+        protocol: llada::Protocol::default(),
         answer_length: AnswerLength::Tokens(100),
         whole_documents: false,
     }
@@ -101,6 +102,7 @@ fn of_characters(seed: u64) -> Llada<Whim> {
         model: Whim { info, seed, likes },
         tokenizer,
         further_eos_token_ids: Vec::new(),
+        protocol: llada::Protocol::default(),
         answer_length: AnswerLength::Tokens(150),
         whole_documents: true,
     }

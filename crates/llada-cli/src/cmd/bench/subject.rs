@@ -6,7 +6,9 @@ use anyhow::Result;
 use llada::diffusion::TokenBatch;
 use llada::model::Error as ModelError;
 use llada::tensor::{Philox, Stream};
-use llada::{Checkpoint, Device, FrozenModel, LladaModel, ModelConfig, ModelSource, Precision};
+use llada::{
+    Checkpoint, Device, FrozenModel, LladaModel, ModelConfig, ModelSource, OpenOptions, Precision,
+};
 use serde_json::{Value, json};
 
 use crate::args::SubjectArgs;
@@ -34,6 +36,7 @@ pub(super) struct Subject {
     weights: Weights,
     threads: usize,
     pub(super) seed: u64,
+    options: OpenOptions,
 }
 
 impl Subject {
@@ -51,7 +54,7 @@ impl Subject {
             (Some(name), _) => (Weights::Random(name.to_owned()), preset(name)?),
             (None, Some(model)) => {
                 let path = crate::hub::resolve(model)?;
-                match ModelSource::open(&path) {
+                match ModelSource::open_with(&path, args.model.open.into()) {
                     Err(ModelError::NotACheckpoint { missing, .. }) if missing != CONFIG => {
                         let config = ModelConfig::from_file(&path.join(CONFIG))?;
                         (Weights::Random(path.display().to_string()), config)
@@ -76,6 +79,7 @@ impl Subject {
                 threads => threads,
             },
             seed: args.seed,
+            options: args.model.open.into(),
         })
     }
 
@@ -125,7 +129,9 @@ impl Subject {
             Weights::Random(_) => {
                 FrozenModel::random(self.config.clone(), device, precision, self.seed)?
             }
-            Weights::Path(path) => ModelSource::open(path)?.frozen(device, precision)?,
+            Weights::Path(path) => {
+                ModelSource::open_with(path, self.options)?.frozen(device, precision)?
+            }
         })
     }
 
@@ -138,7 +144,9 @@ impl Subject {
         check_room(bytes as u64, "the training step")?;
         let (device, precision) = (&self.device, self.precision);
         Ok(match &self.weights {
-            Weights::Path(path) => ModelSource::open(path)?.trainable(device, precision)?,
+            Weights::Path(path) => {
+                ModelSource::open_with(path, self.options)?.trainable(device, precision)?
+            }
             _ => LladaModel::random(self.config.clone(), device, precision, self.seed)?,
         })
     }

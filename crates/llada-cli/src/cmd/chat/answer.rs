@@ -7,19 +7,21 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::Result;
-use llada::sample::{AnswerLength, Ended, Request, Task as TokenTask};
+use llada::sample::{AnswerLength, Ended, Horizon, Request, Task as TokenTask};
 use llada::{Overrides, Prompt, Task};
 
 use super::Chat;
+use crate::cmd::ends::{Ends, Writer};
 use crate::cmd::jobs::{inner, note_unknown, of_text};
 use crate::cmd::observe::of_sampler;
 use crate::config::Misuse;
 use crate::output::print;
+use crate::reasoning::Parts;
 
 /// An answer.
 pub(super) struct Written {
     /// Of one that was stopped, what was settled.
-    pub(super) text: String,
+    pub(super) parts: Parts,
     pub(super) cost: Cost,
 }
 
@@ -80,9 +82,11 @@ impl Chat<'_> {
             TokenTask::Infill { canvas, .. } => canvas.len(),
         };
         // Without a wish the policy takes what is left of the context: in a conversation that would
-        // be shorter with every message, without a word.
+        // be shorter with every message, without a word. Of a loop that writes block by block the
+        // length is a limit.
+        let is_canvas = request.config.horizon == Horizon::Canvas;
         let answer = match (self.overrides.gen_length, self.llada.answer_length) {
-            (None, AnswerLength::Tokens(usual)) => usual,
+            (None, AnswerLength::Tokens(usual)) if is_canvas => usual,
             _ => request.config.gen_length,
         };
         Fit { prompt, answer }
@@ -127,21 +131,30 @@ impl Chat<'_> {
         note_unknown(&unknown, "");
         let (tokens, seed) = (request.config.gen_length, request.config.seed);
         let llada = self.llada;
+        let ends = Ends::of(llada, &request, &self.answer.stop, true);
         let mut session = llada.session();
-        session.submit(request).map_err(of_sampler)?;
+        session.submit(request.clone()).map_err(of_sampler)?;
         let start = Instant::now();
         let is_watched = self.observer.watch;
-        let (mut settled, mut printed) = (String::new(), String::new());
-        let mut failure = None;
+        let (mut settled, mut writer) = (Parts::default(), Writer::of_stdout());
+        let (mut failure, mut is_interrupted) = (None, false);
         let output = loop {
             let ended = session.step(&mut |event| {
-                settled = llada.settled_text(&event.canvas[event.settled.clone()], false);
                 let mut flow = self.observer.step(event);
-                if !is_watched && let Err(error) = print_rest(&settled, &mut printed) {
+                let told = ends.settled(llada, &event.canvas[event.settled.clone()]);
+                let told = told.and_then(|parts| {
+                    settled = parts;
+                    match is_watched {
+                        true => Ok(()),
+                        false => print_rest(&settled, &mut writer),
+                    }
+                });
+                if let Err(error) = told {
                     failure = Some(error);
                     flow = ControlFlow::Break(());
                 }
-                match self.interrupt.load(Ordering::Relaxed) {
+                is_interrupted = self.interrupt.load(Ordering::Relaxed);
+                match is_interrupted || ends.is_reached(llada, &request, event) {
                     true => ControlFlow::Break(()),
                     false => flow,
                 }
@@ -162,28 +175,33 @@ impl Chat<'_> {
             tokens,
             seconds: seconds.as_secs_f64(),
             seed,
-            is_stopped: output.stopped,
+            is_stopped: output.stopped && is_interrupted,
         };
-        let text = match output.stopped {
+        let parts = match cost.is_stopped {
             true => settled,
-            false => llada.answer(&task, output).map_err(inner)?.text,
+            false => {
+                let text = ends.text(llada, output.answer())?;
+                if !is_watched {
+                    print_rest(&ends.streamed(&text), &mut writer)?;
+                }
+                ends.parts(&text)
+            }
         };
-        print_rest(&text, &mut printed)?;
-        if !(cost.is_stopped && text.is_empty()) {
+        if is_watched {
+            print_rest(&parts, &mut writer)?;
+        }
+        if !(cost.is_stopped && parts == Parts::default()) {
             print("\n")?;
         }
-        Ok(Written { text, cost })
+        Ok(Written { parts, cost })
     }
 }
 
-/// Prints what a text has after what was printed.
-fn print_rest(text: &str, printed: &mut String) -> Result<()> {
-    if let Some(rest) = text
-        .strip_prefix(&**printed)
-        .filter(|rest| !rest.is_empty())
-    {
-        print(rest)?;
-        printed.push_str(rest);
+/// Prints what an answer has after what was printed.
+fn print_rest(parts: &Parts, writer: &mut Writer) -> Result<()> {
+    let rest = writer.rest(parts);
+    match rest.is_empty() {
+        true => Ok(()),
+        false => print(&rest),
     }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::cmd::prompts;
 use crate::config::Misuse;
+use crate::reasoning::Parts;
 
 /// A conversation: what the system says, and the turns after it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,8 +29,13 @@ impl Conversation {
     }
 
     /// Adds an answer; one that was stopped has no end, and must not be learned (`"weight": 0`).
-    pub(super) fn add_answer(&mut self, text: &str, is_stopped: bool) {
-        let mut message = Message::new("assistant", text);
+    /// Its reasoning is a field of its own, which a template may read.
+    pub(super) fn add_answer(&mut self, answer: &Parts, is_stopped: bool) {
+        let mut message = Message::new("assistant", &*answer.content);
+        if !answer.reasoning.is_empty() {
+            let reasoning = answer.reasoning.as_str().into();
+            message.0.insert("reasoning_content".to_owned(), reasoning);
+        }
         if is_stopped {
             message.0.insert("weight".to_owned(), 0.into());
         }

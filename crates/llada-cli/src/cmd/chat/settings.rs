@@ -15,9 +15,10 @@ use crate::config::Misuse;
 /// Flags of the command line that are no settings of an answer.
 const OTHERS: [&str; 3] = ["n", "trace", "watch"];
 
-/// The settings that are not the usual ones, by the names of their flags; a flag alone has no value.
+/// The settings that are not the usual ones, by the names of their flags: a flag alone has no value,
+/// and one that may be given several times can have several.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Settings(BTreeMap<String, Option<OsString>>);
+pub(super) struct Settings(BTreeMap<String, Vec<OsString>>);
 
 /// The flags that can be set.
 fn command() -> Command {
@@ -40,7 +41,7 @@ impl Settings {
         let (_, chat) = matches.subcommand().context("a command line of chat")?;
         let mut settings = Self::default();
         // An answer has an end, and what would come after it is not read.
-        settings.0.insert("early-stop".to_owned(), None);
+        settings.0.insert("early-stop".to_owned(), Vec::new());
         for arg in command().get_arguments().filter(|arg| !is_other(arg)) {
             settings.take(arg, chat);
         }
@@ -51,9 +52,9 @@ impl Settings {
         let id = arg.get_id().as_str();
         let is_given = matches.value_source(id) == Some(ValueSource::CommandLine);
         if let (true, Some(name)) = (is_given, arg.get_long()) {
-            let value = matches.get_raw(id).and_then(|mut values| values.next());
-            let value = value.filter(|_| !is_switch(arg)).map(OsString::from);
-            self.0.insert(name.to_owned(), value);
+            let values = matches.get_raw(id).filter(|_| !is_switch(arg));
+            let values = values.into_iter().flatten().map(OsString::from);
+            self.0.insert(name.to_owned(), values.collect());
         }
     }
 
@@ -78,9 +79,9 @@ impl Settings {
         let long = arg.get_long().unwrap_or_default().to_owned();
         match (is_switch(arg), value) {
             (_, "default") => self.0.remove(&long),
-            (false, value) => self.0.insert(long, Some(value.into())),
+            (false, value) => self.0.insert(long, vec![value.into()]),
             (true, value) => match switch(value) {
-                Some(true) => self.0.insert(long, None),
+                Some(true) => self.0.insert(long, Vec::new()),
                 Some(false) => self.0.remove(&long),
                 None => {
                     return Err(Misuse::of(format!(
@@ -97,12 +98,15 @@ impl Settings {
     /// # Errors
     /// What the parser of the command line says of them.
     pub(super) fn parse(&self) -> Result<AnswerArgs> {
-        let flags = self.0.iter().map(|(name, value)| match value {
-            None => format!("--{name}").into(),
-            Some(value) => {
+        let flags = self.0.iter().flat_map(|(name, values)| {
+            let with = |value: &OsString| {
                 let mut flag = OsString::from(format!("--{name}="));
                 flag.push(value);
                 flag
+            };
+            match values.is_empty() {
+                true => vec![format!("--{name}").into()],
+                false => values.iter().map(with).collect(),
             }
         });
         let matches = command().try_get_matches_from(flags);
@@ -119,11 +123,15 @@ impl Settings {
 
 impl std::fmt::Display for Settings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (at, (name, value)) in self.0.iter().enumerate() {
-            let space = if at > 0 { " " } else { "" };
-            write!(f, "{space}--{name}")?;
-            if let Some(value) = value {
-                write!(f, " {}", value.display())?;
+        let mut space = "";
+        for (name, values) in &self.0 {
+            if values.is_empty() {
+                write!(f, "{space}--{name}")?;
+                space = " ";
+            }
+            for value in values {
+                write!(f, "{space}--{name} {}", value.display())?;
+                space = " ";
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::jobs::note_unknown;
 use super::{Progress, figure_json, percent, read};
-use crate::args::{Format, ModelArgs, ReversalArgs};
+use crate::args::{Format, ModelArgs, OpenArgs, ReversalArgs};
 use crate::config::{Misuse, load};
 use crate::output::{print, save};
 
@@ -34,6 +34,7 @@ pub(super) fn run(args: &ReversalArgs) -> Result<()> {
             model,
             // Of the other model.
             adapter: Vec::new(),
+            open: OpenArgs::default(),
             ..args.model.clone()
         })?;
         if !arm.info().is_autoregressive() {

@@ -8,7 +8,7 @@ use llada::train::read_metrics;
 use serde_json::{Value, json};
 
 use super::{Progress, read};
-use crate::args::{Format, ModelArgs, ScalingArgs};
+use crate::args::{Format, ModelArgs, OpenArgs, ScalingArgs};
 use crate::config::load;
 use crate::output::{print, save};
 
@@ -70,6 +70,7 @@ fn point(
     let llada = load(&ModelArgs {
         model: Some(run.to_owned()),
         adapter: Vec::new(),
+        open: OpenArgs::default(),
         dtype: args.dtype,
         run: args.run.clone(),
     })?;

@@ -9,7 +9,7 @@ use llada::eval::{
     Chosen, Figure, GenerationConfig, Generations, Subject, Written, choose, read_choices,
     read_generations,
 };
-use llada::sample::Overrides;
+use llada::sample::{Overrides, Process};
 use llada::train::Communicator;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use super::super::result_file::key;
 use super::super::work::{Done, Work};
 use super::{Progress, figure_json, percent, read};
 use crate::args::{Format, GenerationArgs, LikelihoodArgs};
-use crate::config::{Misuse, load};
+use crate::config::{Misuse, end_think, load, of_families};
 use crate::output::print;
 
 /// Answers that a rank writes together.
@@ -98,7 +98,7 @@ fn chosen_json(chosen: &Chosen) -> Value {
 
 pub(super) fn generation(communicator: &dyn Communicator, args: &GenerationArgs) -> Result<()> {
     let text = read(&args.data)?;
-    let overrides = Overrides {
+    let mut overrides = Overrides {
         gen_length: args.gen_length.map(NonZeroUsize::get),
         steps: args.steps.map(NonZeroUsize::get),
         block_length: args.block_length.map(NonZeroUsize::get),
@@ -106,10 +106,15 @@ pub(super) fn generation(communicator: &dyn Communicator, args: &GenerationArgs)
         remasking: args.remasking.parse().map_err(Misuse::from_error)?,
         logits_eos_inf: args.logits_eos_inf,
         confidence_eos_eot_inf: args.confidence_eos_eot_inf,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        process: args.threshold.map(Process::Threshold),
+        early_stop: args.early_stop,
         seed: args.seed,
-        ..Overrides::default()
+        ..of_families(&args.protocol)?
     };
     let llada = load(&args.model)?;
+    overrides.end_think = end_think(&args.protocol, &llada.tokenizer)?;
     let subject = llada.subject();
     let limit = args.limit.map(NonZeroUsize::get);
     let tasks = read_generations(&text, limit, &subject).with_context(|| name(&args.data))?;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use llada::train::{Objective, SpecialIds, TrainConfig};
-use llada::{ModelConfig, Tokenizer};
+use llada::{Family, ModelConfig, Tokenizer};
 use serde_json::{Map, Value};
 
 /// Fields that follow from something else.
@@ -42,6 +42,31 @@ pub(super) fn model_config(
     special: SpecialIds,
 ) -> Result<ModelConfig> {
     let mut fields = config.model.clone();
+    if let Some(name) = fields.get("preset").and_then(Value::as_str)
+        && let Some(preset) = llada::model::preset(name)
+        && preset.family != Family::Llada
+    {
+        // Its `config.json`, with what the section says in place of that.
+        fields.remove("preset");
+        let mut all = preset.other;
+        for of_files in [
+            "vocab_size",
+            "mask_token_id",
+            "eos_token_id",
+            "pad_token_id",
+        ] {
+            all.remove(of_files);
+        }
+        all.extend(fields);
+        return of_family(all, config, tokenizer, special);
+    }
+    if let Some(Value::Array(names)) = fields.get("architectures")
+        && !names
+            .iter()
+            .any(|name| *name == Family::Llada.architecture())
+    {
+        return of_family(fields, config, tokenizer, special);
+    }
     check_names(&fields)?;
     if let Some(name) = fields.remove("preset") {
         let name = name.as_str().unwrap_or_default().to_owned();
@@ -74,6 +99,37 @@ pub(super) fn model_config(
     }
     let causal = config.objective == Objective::Autoregressive;
     fields.insert("causal".to_owned(), causal.into());
+    Ok(ModelConfig::from_json(
+        &serde_json::to_vec(&fields)?,
+        Path::new("[model]"),
+    )?)
+}
+
+/// The configuration of another family, in the words of its `config.json`.
+fn of_family(
+    mut fields: Map<String, Value>,
+    config: &TrainConfig,
+    tokenizer: &Tokenizer,
+    special: SpecialIds,
+) -> Result<ModelConfig> {
+    for (field, why) in FOLLOWS {
+        anyhow::ensure!(!fields.contains_key(field), "{field} is no key: {why}");
+    }
+    anyhow::ensure!(
+        config.objective == Objective::Diffusion,
+        "objective = \"autoregressive\" needs a model of the family {}",
+        Family::Llada.architecture()
+    );
+    for (field, value) in [
+        ("vocab_size", tokenizer.vocab_size()),
+        ("mask_token_id", special.mask_token_id as usize),
+        ("eos_token_id", special.eos_token_id as usize),
+    ] {
+        fields.insert(field.to_owned(), value.into());
+    }
+    let length = config.data.sequence_length.into();
+    fields.entry("max_position_embeddings").or_insert(length);
+    fields.remove("embedding_size");
     Ok(ModelConfig::from_json(
         &serde_json::to_vec(&fields)?,
         Path::new("[model]"),
@@ -189,5 +245,27 @@ mod tests {
             format!("{SHAPE}mask_token_id = 2\nrope_theta = 500.0\nactivation_type = \"silu\"");
         let named = config(&lines).expect("valid");
         assert_eq!((named.mask_token_id, named.eos_token_id.usual()), (2, 1));
+    }
+
+    #[test]
+    fn other_families_are_described_in_the_words_of_their_configuration() {
+        let fields = "architectures = [\"LLaDAMoEModelLM\"]\nhidden_size = 16\nnum_hidden_layers = 1\n\
+                      num_attention_heads = 2\nnum_experts = 4\nnum_experts_per_tok = 2\n\
+                      expert_intermediate_size = 8\nrms_norm_eps = 1e-5\nrope_theta = 1e4";
+        let got = config(fields).expect("valid");
+        assert_eq!(got.family, Family::LladaMoe);
+        assert_eq!(got.experts(0).expect("experts").router.n_experts, 4);
+        let small = config("preset = \"illada-8b\"\nnum_hidden_layers = 2\nhidden_size = 64")
+            .expect("valid");
+        assert_eq!(
+            (small.family, small.n_layers, small.d_model),
+            (Family::Illada, 2, 64)
+        );
+        let error =
+            config(&fields.replace("num_experts = 4", "num_experts = 1")).expect_err("one expert");
+        assert!(
+            format!("{error:#}").contains("num_experts_per_tok"),
+            "{error:#}"
+        );
     }
 }

@@ -1,10 +1,11 @@
 //! Tests of names.
 
 use super::*;
+use crate::Family;
 
 #[track_caller]
 fn check(names: &[&str], expected: &[&str]) {
-    let published = published(names.iter().copied());
+    let published = published(Family::Llada.names(), names.iter().copied());
     let got: Vec<&str> = names.iter().map(|name| &*published[name]).collect();
     assert_eq!(got, expected);
 }

@@ -9,7 +9,11 @@ fn two_turns() -> Conversation {
     };
     for (asked, answer) in [("a", "b"), ("c", "d")] {
         talk.turns.push(Message::user(asked));
-        talk.add_answer(answer, answer == "d");
+        let parts = Parts {
+            content: answer.to_owned(),
+            ..Parts::default()
+        };
+        talk.add_answer(&parts, answer == "d");
     }
     talk
 }

@@ -1,58 +1,21 @@
-//! Fields of `config.json` that are looked at before the others: which model it is, and the rotary
-//! frequencies, which transformers writes in several places.
+//! The rotary frequencies, which transformers writes in several places.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::SUPPORTED_ARCHITECTURE;
+use super::Fields;
 use crate::{Error, Result};
-
-type Fields = Map<String, Value>;
-
-const MODEL_TYPE: &str = "llada";
-
-/// Refuses models of other kinds by their names: of their other fields the first that is missing
-/// would be named, which says nothing.
-///
-/// # Errors
-/// [`Error::UnsupportedField`].
-pub(super) fn check_kind(fields: &Fields) -> Result<()> {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let unsupported =
-        |field, value: &str, expected| Err(Error::unsupported(field, value, expected));
-    let names: Vec<String> = match fields.get("architectures") {
-        None => Vec::new(),
-        Some(Value::Array(names)) => names.iter().map(text).collect(),
-        Some(other) => vec![text(other)],
-    };
-    if names.iter().any(|name| name == SUPPORTED_ARCHITECTURE) {
-        return Ok(());
-    }
-    if fields.contains_key("architectures") {
-        return unsupported("architectures", &names.join(", "), SUPPORTED_ARCHITECTURE);
-    }
-    match fields.get("model_type") {
-        None | Some(Value::Null) => {}
-        Some(Value::String(name)) if name == MODEL_TYPE => {}
-        Some(other) => return unsupported("model_type", &text(other), MODEL_TYPE),
-    }
-    if fields.contains_key("hidden_size") && !fields.contains_key("d_model") {
-        let got = "missing, and hidden_size is there in place of d_model,";
-        return unsupported("architectures", got, SUPPORTED_ARCHITECTURE);
-    }
-    Ok(())
-}
 
 /// Puts the base of the rotary frequencies into `rope_theta` from where it is: at the top, or in
 /// `rope_parameters`, where transformers 5 writes it, or in `rope_scaling`.
 ///
+/// `is_partial`: a `partial_rotary_factor` in there is what the one at the top says.
+///
 /// # Errors
 /// [`Error::UnsupportedField`] if two places differ, if `rope_parameters` has no base, or if
 /// frequencies are scaled: every type but `default`.
-pub(super) fn take_rope(fields: &mut Fields) -> Result<()> {
+pub(super) fn take_base(fields: &mut Fields, is_partial: bool) -> Result<()> {
     const THETA: &str = "rope_theta";
+    const PARTIAL: &str = "partial_rotary_factor";
     let unsupported = |field, value: &dyn std::fmt::Display, expected: &str| {
         Err(Error::unsupported(field, value, expected))
     };
@@ -74,7 +37,11 @@ pub(super) fn take_rope(fields: &mut Fields) -> Result<()> {
             return unsupported(field, kind, expected);
         }
         // `partial_rotary_factor`, the factors of a scaling, parameters for each type of layer.
-        let is_known = |name: &str| [THETA, "rope_type", "type"].contains(&name);
+        let is_partial = |name: &str| {
+            is_partial && name == PARTIAL && object.get(PARTIAL) == fields.get(PARTIAL)
+        };
+        let is_known =
+            |name: &str| [THETA, "rope_type", "type"].contains(&name) || is_partial(name);
         let changes = |(name, value): &(&String, &Value)| {
             let is_one = value
                 .as_f64()
