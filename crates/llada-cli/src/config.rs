@@ -9,6 +9,7 @@ use llada::model::Error as ModelError;
 use llada::sample::{
     CacheMode, EndThink, Error as SampleError, Overrides, Process, Rules, RulesError,
 };
+use llada::text::Reasoning;
 use llada::{
     Checkpoint, CpuConfig, CpuLevel, Device, Llada, LoadError, ModelConfig, OpenOptions, Precision,
     Tokenizer,
@@ -19,7 +20,6 @@ use crate::args::{
     SamplerArgs,
 };
 use crate::output::note;
-use crate::reasoning;
 
 /// The command was used in a wrong way: exit code 2.
 #[derive(Debug)]
@@ -420,10 +420,10 @@ pub(crate) fn end_think(args: &ProtocolArgs, tokenizer: &Tokenizer) -> Result<Op
     let Some(logit_boost) = args.end_think_boost else {
         return Ok(None);
     };
-    let Some(token_ids) = reasoning::end_ids(tokenizer) else {
+    let Some(token_ids) = Reasoning::end_ids(tokenizer) else {
         return Err(Misuse::of(format!(
             "--end-think-boost: the tokenizer of this model has no tokens for {}",
-            reasoning::END
+            Reasoning::END
         )));
     };
     Ok(Some(EndThink {

@@ -6,11 +6,7 @@ mod config;
 #[path = "../../llada-serve/src/edits.rs"]
 mod edits;
 mod hub;
-#[path = "../../llada-serve/src/marked.rs"]
-mod marked;
 mod output;
-#[path = "../../llada-serve/src/reasoning.rs"]
-mod reasoning;
 mod stop;
 
 use std::process::ExitCode;

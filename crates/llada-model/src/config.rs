@@ -443,6 +443,11 @@ impl ModelConfig {
         let unsupported = |field, value: &dyn std::fmt::Display, expected: &str| {
             Err(Error::unsupported(field, value, expected))
         };
+        let architecture = self.family.architecture();
+        if !self.architectures.iter().any(|name| name == architecture) {
+            let value = self.architectures.join(", ");
+            return unsupported("architectures", &value, architecture);
+        }
         for (field, value) in [
             ("d_model", self.d_model),
             ("n_heads", self.n_heads),

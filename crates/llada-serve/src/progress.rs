@@ -1,18 +1,16 @@
 //! A sequence as a client sees it: what is settled of its text, and what was written at last.
 
 use llada::sample::{Edit, Output};
-use llada::text::Unknown;
+use llada::text::{AnswerForm, Marked, Parts, Reasoning, Unknown};
 use serde_json::{Value, json};
 
 use crate::app::Context;
 use crate::edits::edits_json;
 use crate::engine::{Event, Step};
 use crate::error::{ApiError, Result, whole};
-use crate::marked::Marked;
 use crate::model::Model;
 use crate::moves::move_with;
 use crate::parts::Events;
-use crate::reasoning::{Parts, Reasoning};
 
 /// A sequence on its way.
 #[derive(Debug)]
@@ -118,12 +116,9 @@ impl Progress {
         if text.end_before(&self.stops) {
             self.stopped = Some(text.clone());
         } else {
-            text.hold(self.stops.iter().map(String::as_str));
-            if let Some(reasoning) = self.reasoning {
-                reasoning.hold(&mut text);
-            }
+            self.form().hold(&mut text);
         }
-        self.give(&self.streamed(&text))
+        self.give(&self.form().streamed(&text))
     }
 
     /// Brings the canvas and the confidences to where the step has left them.
@@ -150,22 +145,17 @@ impl Progress {
         }
     }
 
-    /// The text of tokens; where nothing is looked for in it, without special tokens.
-    fn marked(&self, tokens: &[u32]) -> Result<Marked> {
-        let tokenizer = &self.model().llada.tokenizer;
-        let text = match self.stops.is_empty() && self.reasoning.is_none() {
-            true => tokenizer.decode(tokens, true).map(Marked::plain),
-            false => Marked::of(tokenizer, tokens),
-        };
-        text.map_err(|error| ApiError::internal(whole(&error)))
+    /// What is looked for in the text.
+    fn form(&self) -> AnswerForm<'_> {
+        AnswerForm {
+            stops: &self.stops,
+            reasoning: self.reasoning,
+        }
     }
 
-    /// The parts of a text of which nothing is taken back.
-    fn streamed(&self, text: &Marked) -> Parts {
-        match self.reasoning {
-            Some(reasoning) => reasoning.split_streamed(text),
-            None => content(text),
-        }
+    fn marked(&self, tokens: &[u32]) -> Result<Marked> {
+        let text = self.form().marked(&self.model().llada.tokenizer, tokens);
+        text.map_err(|error| ApiError::internal(whole(&error)))
     }
 
     /// What of a text is new to the client; nothing if it were to take something back.
@@ -216,12 +206,9 @@ impl Progress {
         };
         let tokens = answer.iter().zip(confidences).take(n_shown);
         let token_logprobs = tokens.map(|(&id, &p)| (id, f64::from(p).ln())).collect();
-        let rest = self.give(&self.streamed(&text));
+        let rest = self.give(&self.form().streamed(&text));
         Ok(Written {
-            parts: match self.reasoning {
-                Some(reasoning) => reasoning.split(&text),
-                None => content(&text),
-            },
+            parts: self.form().parts(&text),
             rest,
             finish_reason: if is_ended { "stop" } else { "length" },
             completion_tokens,
@@ -277,14 +264,6 @@ impl Progress {
             false => llada.tokenizer.decode(&[id], false).unwrap_or_default(),
         };
         ids.iter().map(text).collect()
-    }
-}
-
-/// A text that has no parts.
-fn content(text: &Marked) -> Parts {
-    Parts {
-        reasoning: String::new(),
-        content: text.shown(0..text.text().len()),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use llada::Overrides;
 use llada::sample::{CacheMode, EndThink, Rules};
+use llada::text::Reasoning;
 
 use crate::error::{ApiError, Result};
 use crate::model::Model;
-use crate::reasoning;
 
 /// The settings, of whichever body.
 #[derive(Debug, Clone, Default)]
@@ -104,11 +104,11 @@ impl Sampler {
                 }
             };
         };
-        let Some(token_ids) = reasoning::end_ids(&model.llada.tokenizer) else {
+        let Some(token_ids) = Reasoning::end_ids(&model.llada.tokenizer) else {
             let message = format!(
                 "end_think_boost: the tokenizer of {:?} has no tokens for {}",
                 model.id,
-                reasoning::END
+                Reasoning::END
             );
             return Err(ApiError::unsupported("end_think_boost", message));
         };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::stream::unfold;
-use llada::text::Unknown;
+use llada::text::{Parts, Reasoning, Unknown};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -19,7 +19,6 @@ use crate::engine::Event;
 use crate::error::{ApiError, Result};
 use crate::parts::Events;
 use crate::progress::{Progress, Written};
-use crate::reasoning::{Parts, Reasoning};
 use crate::routes::completions::Cost;
 use crate::routes::{StreamMode, Usage};
 

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod answer;
 mod characters;
 mod charsmap;
 mod chat;
@@ -14,6 +15,7 @@ mod side_files;
 mod tokenizer;
 mod vocabulary;
 
+pub use answer::{AnswerForm, Marked, Parts, Reasoning};
 pub use chat::{ChatInputs, ChatTemplate, Message};
 pub use encoded::{Encoded, Unknown};
 pub use error::{Error, Result};

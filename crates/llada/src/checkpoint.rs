@@ -304,7 +304,8 @@ impl Checkpoint {
 
 /// The loop that the models of a family were published with. Nothing in the files of LLaDA2.1 tells
 /// it from LLaDA2.0: its loop is that of a request with an `editing_threshold`.
-fn protocol(config: &ModelConfig) -> Protocol {
+#[must_use]
+pub fn protocol(config: &ModelConfig) -> Protocol {
     match (config.family, config.extras.edit_tokens) {
         (Family::Llada | Family::LladaMoe, _) => Protocol::Llada,
         (Family::Illada, _) => Protocol::VariableLength,

@@ -31,7 +31,7 @@ mod structured;
 
 use std::path::Path;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, protocol};
 #[cfg(feature = "cuda")]
 pub use llada_cuda::{CudaConfig, device as cuda_device, device_count as cuda_device_count};
 #[doc(inline)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
-use llada::text::{ChatTemplate, Message};
+use llada::text::{ChatTemplate, Message, Parts};
 use llada::{Llada, Overrides};
 
 use super::observe::Observer;
@@ -22,7 +22,6 @@ use crate::config::{
     Embedded, Misuse, check_flags, end_think, explain, load_checkpoint, overrides,
 };
 use crate::output::note;
-use crate::reasoning::Parts;
 use answer::{Cost, Written};
 use command::{Entry, help};
 use conversation::Conversation;

@@ -6,18 +6,11 @@ use anyhow::Result;
 use console::style;
 use llada::Llada;
 use llada::sample::{Horizon, Request, StepEvent, Task};
+use llada::text::{AnswerForm, Marked, Parts, Reasoning};
 
-use crate::marked::Marked;
-use crate::reasoning::{BEGIN, END, Parts, Reasoning};
-
-/// What tells the parts of an answer from each other.
+/// What is looked for in an answer, by the model that writes it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ends<'a> {
-    /// It ends before the first of them.
-    pub(super) stops: &'a [String],
-    /// `None`: it is one text.
-    pub(super) reasoning: Option<Reasoning>,
-}
+pub(super) struct Ends<'a>(AnswerForm<'a>);
 
 impl<'a> Ends<'a> {
     /// Those of the answer to a request; `is_chat`: one that may hold reasoning.
@@ -26,7 +19,7 @@ impl<'a> Ends<'a> {
             Task::Generate { prompt, .. } if is_chat => Reasoning::of(&llada.tokenizer, prompt),
             _ => None,
         };
-        Self { stops, reasoning }
+        Self(AnswerForm { stops, reasoning })
     }
 
     /// Whether a stop has come up: at the end of a block, with special tokens written out, as iLLaDA's
@@ -37,7 +30,7 @@ impl<'a> Ends<'a> {
         request: &Request,
         event: &StepEvent<'_>,
     ) -> bool {
-        if self.stops.is_empty() || !event.ends_block {
+        if self.0.stops.is_empty() || !event.ends_block {
             return false;
         }
         let start = event.settled.start;
@@ -46,51 +39,32 @@ impl<'a> Ends<'a> {
             Horizon::Block | Horizon::AlignedBlock => event.window.end,
         };
         let written = Marked::of(&llada.tokenizer, &event.canvas[start..end.max(start)]);
-        written.is_ok_and(|mut written| written.end_before(self.stops))
+        written.is_ok_and(|mut written| written.end_before(self.0.stops))
     }
 
-    /// The text of an answer's tokens up to its end, and what of it is shown.
+    /// The text of an answer's tokens up to its end.
     pub(super) fn text(&self, llada: &Llada, answer: &[u32]) -> Result<Marked> {
         let ids = llada.up_to_end(answer, false);
-        let mut text = match self.stops.is_empty() && self.reasoning.is_none() {
-            true => Marked::plain(llada.tokenizer.decode(ids, true)?),
-            false => Marked::of(&llada.tokenizer, ids)?,
-        };
-        text.end_before(self.stops);
+        let mut text = self.0.marked(&llada.tokenizer, ids)?;
+        text.end_before(self.0.stops);
         Ok(text)
     }
 
     /// The parts of a whole answer.
     pub(super) fn parts(&self, text: &Marked) -> Parts {
-        match self.reasoning {
-            Some(reasoning) => reasoning.split(text),
-            None => content(text),
-        }
+        self.0.parts(text)
     }
 
     /// The parts of what is settled, of which nothing is taken back.
     pub(super) fn settled(&self, llada: &Llada, settled: &[u32]) -> Result<Parts> {
         let mut text = self.text(llada, settled)?.of_whole_characters();
-        text.hold(self.stops.iter().map(String::as_str));
-        if let Some(reasoning) = self.reasoning {
-            reasoning.hold(&mut text);
-        }
+        self.0.hold(&mut text);
         Ok(self.streamed(&text))
     }
 
     /// The parts of an answer of which [`Self::settled`] was shown.
     pub(super) fn streamed(&self, text: &Marked) -> Parts {
-        match self.reasoning {
-            Some(reasoning) => reasoning.split_streamed(text),
-            None => content(text),
-        }
-    }
-}
-
-fn content(text: &Marked) -> Parts {
-    Parts {
-        reasoning: String::new(),
-        content: text.shown(0..text.text().len()),
+        self.0.streamed(text)
     }
 }
 
@@ -118,7 +92,7 @@ impl Writer {
         let new = parts.reasoning.strip_prefix(&*self.written.reasoning);
         if let Some(new) = new.filter(|new| !new.is_empty()) {
             if self.written.reasoning.is_empty() && !self.is_terminal {
-                rest.push_str(BEGIN);
+                rest.push_str(Reasoning::BEGIN);
             }
             rest.push_str(&self.dim(new));
             self.written.reasoning.push_str(new);
@@ -126,7 +100,7 @@ impl Writer {
         let new = parts.content.strip_prefix(&*self.written.content);
         if let Some(new) = new.filter(|new| !new.is_empty()) {
             if self.written.content.is_empty() && !self.written.reasoning.is_empty() {
-                rest.push_str(if self.is_terminal { "" } else { END });
+                rest.push_str(if self.is_terminal { "" } else { Reasoning::END });
                 rest.push_str("\n\n");
             }
             rest.push_str(new);

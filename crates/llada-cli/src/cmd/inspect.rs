@@ -3,7 +3,6 @@
 use anyhow::Result;
 use llada::ModelConfig;
 use llada::diffusion::PredictorInfo;
-use llada::model::config::EditTokens;
 use llada::model::{Family, Origin};
 use llada::sample::{Horizon, Overrides, Policy, Process, Protocol, Task};
 use llada::tensor::ops::moe::RouterRule;
@@ -96,20 +95,6 @@ fn experts(config: &ModelConfig) -> Option<Value> {
     }))
 }
 
-/// The loop that models of a configuration were published with, as in [`llada::Llada::protocol`].
-fn protocol(config: &ModelConfig) -> Protocol {
-    match (config.family, config.extras.edit_tokens) {
-        (Family::Llada | Family::LladaMoe, _) => Protocol::Llada,
-        (Family::Illada, _) => Protocol::VariableLength,
-        (Family::Llada2, None) => Protocol::BlockDiffusion,
-        (Family::Llada2, Some(EditTokens { delete, split })) => Protocol::Rewriting {
-            delete_token_id: delete,
-            split_token_id: split,
-        },
-        (Family::Dream, _) => Protocol::Dream,
-    }
-}
-
 /// The loop of a model, and what its settings are unless others are given.
 fn protocol_json(config: &ModelConfig) -> Result<Value> {
     let eos_token_id = config.eos_token_id.usual();
@@ -122,7 +107,7 @@ fn protocol_json(config: &ModelConfig) -> Result<Value> {
             config.max_sequence_length,
         )
     };
-    let protocol = protocol(config);
+    let protocol = llada::protocol(config);
     let policy = Policy {
         protocol,
         ..Policy::new(info)

@@ -23,7 +23,7 @@ use crate::args::{Format, SamplerArgs};
 use crate::config::{Misuse, of_setting};
 use crate::edits::edits_json;
 use crate::output::{note, print};
-use crate::reasoning::Parts;
+use llada::text::Parts;
 use picture::{Mark, cells, edits_text, wrap};
 
 /// Sequences that run together.

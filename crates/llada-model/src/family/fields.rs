@@ -110,7 +110,7 @@ impl Reader {
         if n_heads == 0 {
             return Err(self.wrong("num_attention_heads", "at least 1"));
         }
-        let pad = self.get("pad_token_id").is_some();
+        let pad = self.get("pad_token_id");
         let architecture = self.family.architecture().to_owned();
         let model_type = self.get("model_type").and_then(Value::as_str);
         Ok(ModelConfig {
@@ -133,7 +133,7 @@ impl Reader {
             weight_tying: self.flag("tie_word_embeddings", false)?,
             mask_token_id: self.id("mask_token_id")?,
             eos_token_id: eos,
-            pad_token_id: pad.then(|| self.id("pad_token_id")).transpose()?,
+            pad_token_id: pad.map(|_| self.id("pad_token_id")).transpose()?,
             causal: false,
             block_size: None,
             family: self.family,

@@ -1,13 +1,12 @@
 //! Logits and hidden states of every checkpoint, with and without padding, at every CPU level.
 
-use std::num::NonZeroUsize;
-
 use llada::diffusion::{MaskPredictor, Query, TokenBatch};
 use llada::tensor::ops::rope::RopeTable;
 use llada::tensor::{Tape, Tensor, Var};
 use llada::{LladaModel, Precision};
 use serde_json::Value;
 
+use crate::families::block_size;
 use crate::files::{Tensors, devices, load, max_difference, names, root};
 
 /// The recorded cases of one checkpoint; `forward` also has a file of rotary tables.
@@ -49,20 +48,6 @@ fn check_padded(model: &LladaModel, tensors: &Tensors, kind: &str, width: usize)
         }
     }
     worst
-}
-
-/// The block size of a recorded attention bias `[1, 1, L, L]`, 1 where a query sees a key.
-fn block_size(tensors: &Tensors) -> NonZeroUsize {
-    let bias = tensors.rows("block_causal.attention_bias");
-    let size = bias[0].iter().take_while(|&&sees| sees == 1).count();
-    for (i, row) in bias.iter().enumerate() {
-        let sees = |j: usize| u32::from(j / size <= i / size);
-        assert!(
-            row.iter().copied().eq((0..row.len()).map(sees)),
-            "blocks of {size}: row {i}"
-        );
-    }
-    NonZeroUsize::new(size).unwrap()
 }
 
 /// Largest difference of each layer's hidden states, which are recorded for the first sequence.
@@ -112,7 +97,8 @@ fn block_causal_logits_are_the_reference_s() {
     for (name, tensors) in checkpoints_with("block_causal.logits") {
         for device in devices() {
             let model = load(&name, &device, Precision::F32);
-            let model = model.block_causal(block_size(&tensors)).unwrap();
+            let size = block_size(&tensors, "block_causal.attention_bias").unwrap();
+            let model = model.block_causal(size).unwrap();
             let sequence = &tensors.rows("block_causal.input_ids")[0];
             let positions: Vec<usize> = (0..sequence.len()).collect();
             let ours = logits(&model, sequence, &positions);

@@ -16,7 +16,7 @@ use crate::cmd::jobs::{inner, note_unknown, of_text};
 use crate::cmd::observe::of_sampler;
 use crate::config::Misuse;
 use crate::output::print;
-use crate::reasoning::Parts;
+use llada::text::Parts;
 
 /// An answer.
 pub(super) struct Written {

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use llada::text::Message;
 use serde_json::json;
 
 use crate::cmd::prompts;
 use crate::config::Misuse;
-use crate::reasoning::Parts;
+use llada::text::{Message, Parts};
 
 /// A conversation: what the system says, and the turns after it.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,16 +1,13 @@
 //! The text of an answer in which stop texts and marks are looked for: the reference looks for them
 //! with special tokens written out, and what is shown has none.
-//!
-//! The command line has this file too, so that an answer ends in the same place on both ways.
 
 use std::ops::Range;
 
-use llada::Tokenizer;
-use llada::text::Error as TextError;
+use crate::{Result, Tokenizer};
 
 /// A text with its special tokens written out, and where these are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Marked {
+pub struct Marked {
     text: String,
     /// Bytes of special tokens, ascending.
     special: Vec<Range<usize>>,
@@ -18,7 +15,8 @@ pub(crate) struct Marked {
 
 impl Marked {
     /// A text without special tokens.
-    pub(crate) fn plain(text: String) -> Self {
+    #[must_use]
+    pub fn plain(text: String) -> Self {
         let special = Vec::new();
         Self { text, special }
     }
@@ -27,16 +25,16 @@ impl Marked {
     ///
     /// # Errors
     /// If the tokenizer rejects them.
-    pub(crate) fn of(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Self, TextError> {
+    pub fn of(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Self> {
         let whole = tokenizer.decode(ids, false)?;
         if whole == tokenizer.decode(ids, true)? {
             return Ok(Self::plain(whole));
         }
-        let is_special = |id: &u32| -> Result<bool, TextError> {
+        let is_special = |id: &u32| -> Result<bool> {
             let is_hidden = tokenizer.decode(&[*id], true)?.is_empty();
             Ok(is_hidden && !tokenizer.decode(&[*id], false)?.is_empty())
         };
-        let flags: Vec<bool> = ids.iter().map(is_special).collect::<Result<_, _>>()?;
+        let flags: Vec<bool> = ids.iter().map(is_special).collect::<Result<_>>()?;
         let (mut marked, mut start) = (Self::default(), 0);
         for run in flags.chunk_by(|a, b| a == b) {
             let from = marked.text.len();
@@ -51,19 +49,25 @@ impl Marked {
     }
 
     /// Without the beginning of a character that is not whole yet.
-    pub(crate) fn of_whole_characters(mut self) -> Self {
+    #[must_use]
+    pub fn of_whole_characters(mut self) -> Self {
         let whole = self.text.trim_end_matches(char::REPLACEMENT_CHARACTER);
         self.cut(whole.len());
         self
     }
 
     /// The text with special tokens.
-    pub(crate) fn text(&self) -> &str {
+    #[must_use]
+    pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// What is shown of a part: all but special tokens.
-    pub(crate) fn shown(&self, part: Range<usize>) -> String {
+    /// What is shown of a part, bytes of [`Self::text`]: all but special tokens.
+    ///
+    /// # Panics
+    /// If the part is not of whole characters of the text.
+    #[must_use]
+    pub fn shown(&self, part: Range<usize>) -> String {
         let (mut shown, mut from) = (String::new(), part.start);
         for special in &self.special {
             if special.end <= from || special.start >= part.end {
@@ -76,7 +80,7 @@ impl Marked {
     }
 
     /// Leaves out what comes from a place on.
-    pub(crate) fn cut(&mut self, at: usize) {
+    pub(super) fn cut(&mut self, at: usize) {
         self.text.truncate(at);
         self.special.retain(|special| special.start < at);
         if let Some(last) = self.special.last_mut() {
@@ -85,7 +89,7 @@ impl Marked {
     }
 
     /// Leaves out the first of some texts and what comes after it; whether there was one.
-    pub(crate) fn end_before(&mut self, stops: &[String]) -> bool {
+    pub fn end_before(&mut self, stops: &[String]) -> bool {
         let stops = stops.iter().filter(|stop| !stop.is_empty());
         let first = stops.filter_map(|stop| self.text.find(stop)).min();
         if let Some(at) = first {
@@ -95,7 +99,7 @@ impl Marked {
     }
 
     /// Leaves out what may be the beginning of one of some texts.
-    pub(crate) fn hold<'t>(&mut self, texts: impl Iterator<Item = &'t str>) {
+    pub(super) fn hold<'t>(&mut self, texts: impl Iterator<Item = &'t str>) {
         let text = &self.text;
         let begins = |wanted: &str| {
             let longest = wanted.len().saturating_sub(1).min(text.len());

@@ -1,98 +1,108 @@
 //! The reasoning of an answer, between `<think>` and `</think>`, and the rest.
-//!
-//! The command line has this file too.
 
-use llada::Tokenizer;
-
-use crate::marked::Marked;
-
-/// What reasoning begins with, in the template or in the answer.
-pub(crate) const BEGIN: &str = "<think>";
-/// What it ends with.
-pub(crate) const END: &str = "</think>";
-
-/// The tokens of [`END`], if a tokenizer has any.
-pub(crate) fn end_ids(tokenizer: &Tokenizer) -> Option<Vec<u32>> {
-    match tokenizer.token_to_id(END) {
-        Some(id) => Some(vec![id]),
-        None => {
-            let ids = tokenizer.encode_strict(END).ok()?;
-            (!ids.is_empty()).then_some(ids)
-        }
-    }
-}
+use super::Marked;
+use crate::Tokenizer;
 
 /// How the reasoning of an answer is told from the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reasoning {
+pub struct Reasoning {
     /// Whether the prompt ends with its beginning.
     is_begun: bool,
 }
 
 /// The two parts of an answer; without reasoning it is all content.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Parts {
-    pub(crate) reasoning: String,
-    pub(crate) content: String,
+pub struct Parts {
+    /// What the model reasoned before it answered.
+    pub reasoning: String,
+    /// The answer.
+    pub content: String,
+}
+
+impl Parts {
+    /// A text without reasoning.
+    pub(super) fn content(text: &Marked) -> Self {
+        Self {
+            reasoning: String::new(),
+            content: text.shown(0..text.text().len()),
+        }
+    }
 }
 
 impl Reasoning {
+    /// What it begins with, in the template or in the answer.
+    pub const BEGIN: &str = "<think>";
+    /// What it ends with.
+    pub const END: &str = "</think>";
+
+    /// The tokens of [`Self::END`], if a tokenizer has any.
+    #[must_use]
+    pub fn end_ids(tokenizer: &Tokenizer) -> Option<Vec<u32>> {
+        match tokenizer.token_to_id(Self::END) {
+            Some(id) => Some(vec![id]),
+            None => {
+                let ids = tokenizer.encode_strict(Self::END).ok()?;
+                (!ids.is_empty()).then_some(ids)
+            }
+        }
+    }
+
     /// That of answers to a prompt. `None`: the prompt begins none, and the model has no token for
     /// its end.
-    pub(crate) fn of(tokenizer: &Tokenizer, prompt: &[u32]) -> Option<Self> {
+    #[must_use]
+    pub fn of(tokenizer: &Tokenizer, prompt: &[u32]) -> Option<Self> {
         /// Tokens in which the beginning and a line end are found, even of bytes.
         const TAIL: usize = 16;
         let tail = &prompt[prompt.len().saturating_sub(TAIL)..];
         let tail = tokenizer.decode(tail, false).unwrap_or_default();
-        let is_begun = tail.trim_end().ends_with(BEGIN);
-        (is_begun || tokenizer.token_to_id(END).is_some()).then_some(Self { is_begun })
+        let is_begun = tail.trim_end().ends_with(Self::BEGIN);
+        (is_begun || tokenizer.token_to_id(Self::END).is_some()).then_some(Self { is_begun })
     }
 
     /// The parts of a whole answer. Where neither the prompt nor the answer begins reasoning, all
     /// before its end is reasoning.
-    pub(crate) fn split(self, answer: &Marked) -> Parts {
+    pub(super) fn split(self, answer: &Marked) -> Parts {
         self.parts(answer, true)
     }
 
     /// The parts of an answer, or of the beginning of one, of which no later text takes anything
     /// back: text that nothing has announced as reasoning is content, with the mark that ends it.
-    pub(crate) fn split_streamed(self, answer: &Marked) -> Parts {
+    pub(super) fn split_streamed(self, answer: &Marked) -> Parts {
         self.parts(answer, false)
     }
 
     /// Leaves out of the beginning of an answer what may be the beginning of a mark.
-    pub(crate) fn hold(self, answer: &mut Marked) {
-        if !self.is_begun && BEGIN.starts_with(answer.text().trim_start()) {
+    pub(super) fn hold(self, answer: &mut Marked) {
+        if !self.is_begun && Self::BEGIN.starts_with(answer.text().trim_start()) {
             answer.cut(0);
         }
-        answer.hold([END].into_iter());
+        answer.hold([Self::END].into_iter());
     }
 
     fn parts(self, answer: &Marked, is_whole: bool) -> Parts {
         let text = answer.text();
         let own = text.len() - text.trim_start().len();
-        let begun = match text[own..].starts_with(BEGIN) {
-            true => Some(own + BEGIN.len()),
+        let begun = match text[own..].starts_with(Self::BEGIN) {
+            true => Some(own + Self::BEGIN.len()),
             false => self.is_begun.then_some(0),
         };
         let start = begun.unwrap_or(0);
-        let end = text[start..].find(END).map(|at| start + at);
+        let end = text[start..].find(Self::END).map(|at| start + at);
         let shown = |from, to| answer.shown(from..to);
         match (begun, end) {
             (None, Some(end)) if !is_whole => {
-                let rest = shown(end + END.len(), text.len());
+                let rest = shown(end + Self::END.len(), text.len());
                 Parts {
                     reasoning: String::new(),
-                    content: shown(0, end) + END + &rest,
+                    content: shown(0, end) + Self::END + &rest,
                 }
             }
-            (None, None) => Parts {
-                reasoning: String::new(),
-                content: shown(0, text.len()),
-            },
+            (None, None) => Parts::content(answer),
             (_, Some(end)) => Parts {
                 reasoning: shown(start, end).trim().to_owned(),
-                content: shown(end + END.len(), text.len()).trim_start().to_owned(),
+                content: shown(end + Self::END.len(), text.len())
+                    .trim_start()
+                    .to_owned(),
             },
             (Some(start), None) => Parts {
                 reasoning: shown(start, text.len()).trim().to_owned(),
