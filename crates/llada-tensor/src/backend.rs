@@ -42,6 +42,30 @@ pub trait PackedWeight: Debug + Send + Sync {
 /// Writes the given rows of a weight as `f32`.
 pub type FillRows<'a> = &'a (dyn Fn(Range<usize>, &mut [f32]) + Sync);
 
+/// How a file stores the rows of a weight: in blocks of values that share scales.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockFormat {
+    /// Values of a block.
+    pub length: usize,
+    /// Bytes of a block.
+    pub bytes: usize,
+    /// Writes the values of a block.
+    pub widen: fn(&[u8], &mut [f32]),
+}
+
+impl BlockFormat {
+    /// Writes the values of whole blocks.
+    pub fn values(&self, bytes: &[u8], out: &mut [f32]) {
+        let blocks = bytes.chunks_exact(self.bytes);
+        for (block, out) in blocks.zip(out.chunks_exact_mut(self.length)) {
+            (self.widen)(block, out);
+        }
+    }
+}
+
+/// Writes the bytes of the given rows of a weight, whole blocks one behind the other.
+pub type FillBytes<'a> = &'a (dyn Fn(Range<usize>, &mut [u8]) + Sync);
+
 /// Writes the codes of the given rows of a weight.
 pub type FillCodes<'a> = &'a (dyn Fn(Range<usize>, RowCodes<'_>) + Sync);
 
@@ -98,6 +122,20 @@ pub trait Backend: Any + Send + Sync {
         precision: Precision,
         fill: FillCodes<'_>,
     ) -> Result<Arc<dyn PackedWeight>>;
+
+    /// [`Self::pack`] for a weight `[N, K]` of each of `E` experts (or of one layer, of one), whose rows
+    /// are blocks of a file, `shape` being `[E, N, K]` and `K` a multiple of a block: they are kept as
+    /// they are and widened with each product, the results of which are the same. `None`: this device
+    /// does not, or not for products of this precision.
+    fn pack_blocks(
+        &self,
+        _shape: [usize; 3],
+        _precision: Precision,
+        _format: BlockFormat,
+        _fill: FillBytes<'_>,
+    ) -> Option<Arc<dyn PackedWeight>> {
+        None
+    }
 
     /// The codes that [`Self::pack`] makes of rows of `k` values, as many as there are scales.
     ///

@@ -8,6 +8,7 @@
 mod adamw;
 mod add;
 mod attention;
+mod blocks;
 mod candidates;
 mod context;
 mod cross_entropy;
@@ -28,7 +29,7 @@ mod workers;
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 
-use crate::backend::{Backend, Recorder, RowCodes, Storage};
+use crate::backend::{Backend, BlockFormat, FillBytes, PackedWeight, Recorder, RowCodes, Storage};
 use crate::{CpuConfig, CpuLevel, DType, Error, Pool, Precision, Result, Tensor};
 use context::Context;
 use workers::Workers;
@@ -81,6 +82,16 @@ impl Backend for CpuBackend {
     ) -> Result<()> {
         quantized::quantize_rows(self.context(), precision, values, k, out);
         Ok(())
+    }
+    fn pack_blocks(
+        &self,
+        shape: [usize; 3],
+        precision: Precision,
+        format: BlockFormat,
+        fill: FillBytes<'_>,
+    ) -> Option<Arc<dyn PackedWeight>> {
+        let pack = || blocks::pack_blocks(self.context(), shape, precision, format, fill);
+        (!precision.is_integer()).then(pack)
     }
     fn attention_dtype(&self, _precision: Precision, _head_dim: usize) -> DType {
         DType::F32

@@ -5,6 +5,7 @@
 //! groups of the 4-bit format differ by a small integer factor, and `code * multiplier` is again
 //! an 8-bit code.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{FillCodes, PackedWeight};
@@ -21,7 +22,8 @@ pub const INT4_GROUP: usize = 32;
 /// `K` values come [`padded`]`(K)` codes.
 #[derive(Debug)]
 pub struct RowCodes<'a> {
-    /// `[rows, padded(K)]`: 8-bit codes, or 4-bit codes in `-8..=7`.
+    /// `[rows, padded(K)]`: 8-bit codes in `-127..=127` (-128 counts as -127), or 4-bit codes in
+    /// `-8..=7`.
     pub codes: &'a mut [i8],
     /// `[rows, padded(K) / 32]` of 4-bit codes, in `-15..=15`; empty of 8-bit ones.
     pub multipliers: &'a mut [i8],
@@ -76,7 +78,26 @@ pub fn pack_codes(
     fill: FillCodes<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
     expect_codes("pack_codes", precision)?;
-    device.backend().pack_codes(shape, precision, fill)
+    let fill = |rows: Range<usize>, out: RowCodes<'_>| fill_in_range(fill, rows, out);
+    device.backend().pack_codes(shape, precision, &fill)
+}
+
+/// Codes as kernels rely on them: the magnitude of -128 is no 8-bit code.
+pub(crate) fn fill_in_range(fill: FillCodes<'_>, rows: Range<usize>, out: RowCodes<'_>) {
+    let RowCodes {
+        codes,
+        multipliers,
+        scales,
+    } = out;
+    let out = RowCodes {
+        codes: &mut *codes,
+        multipliers,
+        scales,
+    };
+    fill(rows, out);
+    for code in codes {
+        *code = (*code).max(-127);
+    }
 }
 
 pub(crate) fn expect_codes(op: &'static str, precision: Precision) -> Result<()> {
@@ -241,12 +262,12 @@ pub fn int4_row(row: &[f32], codes: &mut [i8], multipliers: &mut [i8]) -> f32 {
         for (code, q) in codes[start..row.len()].iter_mut().zip(q) {
             *code = q as i8;
         }
-        let (wq, qq) = moments(&w, &q);
+        let (wq, ww) = moments(&q, &w);
         product += f64::from(wq * m);
-        square += f64::from(qq * m * m);
+        square += f64::from(ww);
     }
-    if square > 0.0 {
-        (product / square) as f32
+    if product > 0.0 {
+        (square / product) as f32
     } else {
         scale
     }

@@ -7,13 +7,14 @@
 //! Each element of the output is one sum in a fixed order of k, so that results depend neither
 //! on the number of threads nor on the other rows of the operand.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use super::context::Context;
-use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels, pack_rows, panel_rows};
+use super::panels::{
+    Kind, Layout, Matrix, Operand, Panels, Side, pack_panels, pack_rows, panel_rows,
+};
 use super::quantized::{self, QuantizedWeight};
-use super::tasks::{Part, Task, TaskGrid};
+use super::tasks::{Part, Source, Task, TaskGrid};
 use super::workers::Shared;
 use crate::backend::{FillCodes, FillRows, MatmulArgs, PackedWeight, Rhs};
 use crate::storage::Buffer;
@@ -26,24 +27,9 @@ pub(super) struct CpuPacked {
     pub(super) experts: usize,
     /// Of whole panels.
     pub(super) layout: Layout,
-    pub(super) panels: Buffer,
+    pub(super) panels: Panels,
     /// Rows of an expert.
-    n: usize,
-}
-
-impl PackedWeight for CpuPacked {
-    fn n(&self) -> usize {
-        self.experts * self.n
-    }
-    fn k(&self) -> usize {
-        self.layout.k
-    }
-    fn bytes(&self) -> usize {
-        self.panels.bytes().len()
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
+    pub(super) n: usize,
 }
 
 /// See [`crate::backend::Backend::pack`].
@@ -76,7 +62,7 @@ pub(super) fn pack_stack(
         kind,
         experts,
         layout,
-        panels,
+        panels: Panels::Packed(panels),
         n,
     }))
 }
@@ -302,9 +288,8 @@ pub(super) fn gemm(
     let (mut a_panels, mut b_panels) = (take(cx, kind, &a.layout), take(cx, kind, &b.layout));
     pack_panels(cx, kind, &[a, b], &mut [&mut a_panels, &mut b_panels]);
     let right = RightPanels {
-        panels: &b_panels,
+        source: Source::Panels(&b_panels),
         layout: b.layout,
-        is_packed: false,
     };
     let parts = [Part::of_all(m, 0)];
     multiply(
@@ -354,11 +339,7 @@ fn gemm_packed(
             if packed.kind == kind && packed.layout.k == k && start % kind.columns() == 0 =>
         {
             let parts = [Part::of_all(m, start / kind.columns())];
-            let right = RightPanels {
-                panels: &packed.panels,
-                layout: packed.layout,
-                is_packed: true,
-            };
+            let right = RightPanels::of(packed);
             multiply(cx, kind, (values, left), &right, (&parts, n), c, accumulate);
         }
         (LeftPanels::Values(values), Right::Matrix(matrix)) => {
@@ -366,9 +347,8 @@ fn gemm_packed(
             let mut panels = take(cx, kind, &operand.layout);
             pack_panels(cx, kind, &[operand], &mut [&mut panels]);
             let right = RightPanels {
-                panels: &panels,
+                source: Source::Panels(&panels),
                 layout: operand.layout,
-                is_packed: false,
             };
             let parts = [Part::of_all(m, 0)];
             multiply(cx, kind, (values, left), &right, (&parts, n), c, accumulate);
@@ -403,10 +383,19 @@ fn take(cx: Context<'_>, kind: Kind, layout: &Layout) -> Buffer {
 
 /// A right operand in panels.
 pub(super) struct RightPanels<'a> {
-    pub(super) panels: &'a Buffer,
+    pub(super) source: Source<'a>,
     pub(super) layout: Layout,
-    /// Whether it is a packed weight, see [`Kind::packed_bytes`].
-    pub(super) is_packed: bool,
+}
+
+impl<'a> RightPanels<'a> {
+    pub(super) fn of(weight: &'a CpuPacked) -> Self {
+        let source = match &weight.panels {
+            Panels::Packed(panels) => Source::Packed(panels),
+            Panels::Blocks(blocks) => Source::Blocks(blocks),
+        };
+        let layout = weight.layout;
+        Self { source, layout }
+    }
 }
 
 /// `c (+)= a b` of panels, for each part of the product; `n` columns.
@@ -433,11 +422,10 @@ pub(super) fn multiply(
             part,
             a_range,
             b_range,
-            b_is_packed: right.is_packed,
             n,
             accumulate,
             c,
         };
-        task.run(cx.level, a_panels, right.panels);
+        task.run(cx.level, a_panels, right.source);
     });
 }

@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels};
 use super::quantized;
-use super::tasks::{Part, Task};
+use super::tasks::{Part, Source, Task};
 use super::workers::Shared;
 use crate::Precision;
 
@@ -49,12 +49,11 @@ pub(crate) fn gemm_peak(cx: Context<'_>, precision: Precision, rounds: usize) ->
                 part: Part::of_all(m, 0),
                 a_range: 0..2,
                 b_range: 0..1,
-                b_is_packed: false,
                 n,
                 accumulate: false,
                 c: Shared::new(&mut c),
             };
-            task.run(cx.level, &panels[0], &panels[1]);
+            task.run(cx.level, &panels[0], Source::Panels(&panels[1]));
         }
         std::hint::black_box(&c);
     });

@@ -332,11 +332,13 @@ impl Task<'_> {
         } = self.part;
         let n = self.n;
         let mut sums = vec![[0_i32; BLOCK]; self.a_range.len()];
-        let products = Products::new(self.kernel);
+        let mut products = Products::new(self.kernel);
         let takes_int4 = self.weight.is_int4 && products.takes_int4();
         let is_widened = self.weight.is_int4 && !takes_int4;
         let mut wide = vec![0_i8; if is_widened { panel_bytes } else { 0 }];
         let left = self.left.panels.bytes();
+        let offsets = bytemuck::cast_slice(self.weight.offsets.bytes());
+        let keeps_offset = takes_int4 || products.keeps_offset();
         for j in self.b_range.clone() {
             let panel = right_panel + j;
             let b = match takes_int4 {
@@ -362,7 +364,7 @@ impl Task<'_> {
                 let first_scale = (left_panel + i) * WIDTH;
                 self.level.run(Finish {
                     sums,
-                    offsets: bytemuck::cast_slice(self.weight.offsets.bytes()),
+                    offsets: keeps_offset.then_some(offsets),
                     scales: self.weight.scales.f32s(),
                     first: panel * WIDTH,
                     row_scales: &self.left.scales.f32s()[first_scale..][..rows],
@@ -421,9 +423,12 @@ impl Task<'_> {
     }
 }
 
-/// A kernel, with its tiles if it needs them.
+/// A kernel, with its tiles or its scratch if it needs them.
 struct Products {
     kernel: Int8Kernel,
+    /// Of [`Int8Kernel::Avx2`].
+    #[cfg(target_arch = "x86_64")]
+    rows_of_a: Vec<u8>,
     #[cfg(target_arch = "x86_64")]
     tiles: Option<amx::Tiles>,
 }
@@ -433,6 +438,8 @@ impl Products {
     fn new(kernel: Int8Kernel) -> Self {
         Self {
             kernel,
+            #[cfg(target_arch = "x86_64")]
+            rows_of_a: Vec::new(),
             // SAFETY: the kernel is only chosen at a level with AMX, which detection has allowed.
             #[cfg(target_arch = "x86_64")]
             tiles: (kernel == Int8Kernel::Amx).then(|| unsafe { amx::Tiles::configure() }),
@@ -445,6 +452,14 @@ impl Products {
         return self.kernel == Int8Kernel::Avx2;
         #[cfg(not(target_arch = "x86_64"))]
         false
+    }
+
+    /// Whether [`Self::block`] multiplies the left operand with its offset.
+    fn keeps_offset(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.kernel != Int8Kernel::Avx2;
+        #[cfg(not(target_arch = "x86_64"))]
+        true
     }
 
     /// See [`int8::avx2::block_int4`].
@@ -468,7 +483,7 @@ impl Products {
     /// See [`int8::block_scalar`].
     #[expect(unsafe_code, reason = "instructions that were detected")]
     fn block(
-        &self,
+        &mut self,
         a: &[u8],
         b: &[i8],
         rows: usize,
@@ -479,7 +494,9 @@ impl Products {
             Int8Kernel::Scalar => int8::block_scalar(a, b, rows, c, accumulate),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Int8Kernel::of` gives only kernels that were detected.
-            Int8Kernel::Avx2 => unsafe { int8::avx2::block(a, b, rows, c, accumulate, ahead) },
+            Int8Kernel::Avx2 => unsafe {
+                int8::avx2::block(a, b, rows, c, accumulate, ahead, &mut self.rows_of_a);
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
             Int8Kernel::Vnni => unsafe { int8::block_vnni(a, b, rows, c, accumulate, ahead) },
@@ -501,7 +518,8 @@ impl Products {
 /// Turns sums of integers into values: `c (+)= (sum - offset) * scale * row_scale`.
 struct Finish<'a> {
     sums: &'a [i32; BLOCK],
-    offsets: &'a [i32],
+    /// `None`: the sums have none.
+    offsets: Option<&'a [i32]>,
     scales: &'a [f32],
     /// First column of the weight's panel.
     first: usize,
@@ -518,7 +536,10 @@ impl Kernel for Finish<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, _: S) {
         let scales = self.scales[self.first..].first_chunk::<WIDTH>();
-        let offsets = self.offsets[self.first..].first_chunk::<WIDTH>();
+        let offsets = match self.offsets {
+            Some(offsets) => offsets[self.first..].first_chunk::<WIDTH>(),
+            None => Some(&[0; WIDTH]),
+        };
         let (Some(scales), Some(offsets)) = (scales, offsets) else {
             unreachable!("scales are padded to whole panels")
         };
@@ -564,7 +585,7 @@ pub(super) fn gemm_peak(cx: Context<'_>, rounds: usize) -> u64 {
         .collect();
     let threads = cx.workers.threads();
     cx.workers.for_each(threads, |_| {
-        let products = Products::new(kernel);
+        let mut products = Products::new(kernel);
         let (data, step_bytes) = (a.as_ptr(), STEP_BYTES);
         let ahead = Ahead { data, step_bytes };
         let mut sums = [0; BLOCK];

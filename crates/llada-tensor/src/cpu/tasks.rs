@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use half::bf16;
 
+use super::blocks::{Blocks, Wide, WidePanel};
 use super::level::CpuLevel;
 use super::panels::{Kind, Layout};
 use super::simd::block::{Lhs, block};
@@ -151,34 +152,53 @@ pub(super) struct Task<'a> {
     pub(super) a_range: Range<usize>,
     /// Right panels, likewise.
     pub(super) b_range: Range<usize>,
-    /// Whether right panels are those of a packed weight, see [`Kind::packed_bytes`].
-    pub(super) b_is_packed: bool,
     /// Columns of the output.
     pub(super) n: usize,
     pub(super) accumulate: bool,
     pub(super) c: Shared<'a, f32>,
 }
 
+/// Where the panels of a right operand come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// As they are multiplied.
+    Panels(&'a Buffer),
+    /// Those of a packed weight, see [`Kind::packed_bytes`].
+    Packed(&'a Buffer),
+    /// Blocks of a file.
+    Blocks(&'a Blocks),
+}
+
 /// Room for a register block at the edge of the output.
 const EDGE: usize = 32 * 32;
 
 impl Task<'_> {
-    pub(super) fn run(self, level: CpuLevel, a: &Buffer, b: &Buffer) {
+    pub(super) fn run(self, level: CpuLevel, a: &Buffer, b: Source<'_>) {
         match self.kind {
             Kind::F32 { .. } => {
-                let b = match self.b_is_packed && self.kind.packed_bytes() == 2 {
-                    true => F32Panels::Bf16(bytemuck::cast_slice(b.bytes()), Cell::default()),
-                    false => F32Panels::F32(b.f32s()),
+                let b = match b {
+                    Source::Packed(b) if self.kind.packed_bytes() == 2 => {
+                        F32Panels::Bf16(bytemuck::cast_slice(b.bytes()), Cell::default())
+                    }
+                    Source::Panels(b) | Source::Packed(b) => F32Panels::F32(b.f32s()),
+                    Source::Blocks(b) => {
+                        F32Panels::Blocks(WidePanel::new(b, self.kind, self.right))
+                    }
                 };
                 let a = a.f32s();
                 level.run(F32Task { a, b, task: self });
             }
             #[cfg(target_arch = "x86_64")]
             Kind::Tiles { amx } => {
-                let (a, b): (&[u16], &[u16]) = (
-                    bytemuck::cast_slice(a.bytes()),
-                    bytemuck::cast_slice(b.bytes()),
-                );
+                let a: &[u16] = bytemuck::cast_slice(a.bytes());
+                let b = match b {
+                    Source::Panels(b) | Source::Packed(b) => {
+                        TilePanels::Tiles(bytemuck::cast_slice(b.bytes()))
+                    }
+                    Source::Blocks(b) => {
+                        TilePanels::Blocks(WidePanel::new(b, self.kind, self.right))
+                    }
+                };
                 // SAFETY: tiles are only made at levels with AVX512-BF16, and with AMX at
                 // `CpuLevel::Amx`, which detection has allowed.
                 #[expect(unsafe_code, reason = "AVX-512 and AMX")]
@@ -258,10 +278,17 @@ trait BlockProduct {
     unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool);
 }
 
+/// Right panels: as they are multiplied, or blocks of a file.
+#[cfg(target_arch = "x86_64")]
+enum TilePanels<'a> {
+    Tiles(&'a [u16]),
+    Blocks(WidePanel<'a, u16>),
+}
+
 #[cfg(target_arch = "x86_64")]
 struct TileBlock<'a> {
     a: &'a [u16],
-    b: &'a [u16],
+    b: TilePanels<'a>,
     products: Products,
     left: Layout,
     right: Layout,
@@ -274,9 +301,19 @@ impl BlockProduct for TileBlock<'_> {
     unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool) {
         let [k_block, i, j] = at;
         let a = &self.a[self.left.offset(k_block, i)..][..self.left.panel_elements(k_block)];
-        let b = &self.b[self.right.offset(k_block, j)..][..self.right.panel_elements(k_block)];
         // SAFETY: `c` by the caller's promise.
-        unsafe { self.products.block(a, b, rows, c, ldc, accumulate) };
+        let product = |b: &[u16]| unsafe { self.products.block(a, b, rows, c, ldc, accumulate) };
+        match &self.b {
+            TilePanels::Tiles(b) => {
+                let start = self.right.offset(k_block, j);
+                product(&b[start..][..self.right.panel_elements(k_block)]);
+            }
+            TilePanels::Blocks(b) => {
+                let wide = b.take([k_block, j]);
+                product(&wide.panel);
+                b.give_back(wide);
+            }
+        }
     }
 }
 
@@ -284,6 +321,7 @@ impl BlockProduct for TileBlock<'_> {
 enum F32Panels<'a> {
     F32(&'a [f32]),
     Bf16(&'a [bf16], Cell<Widened32>),
+    Blocks(WidePanel<'a, f32>),
 }
 
 /// The start of a panel, and its values in `f32`.
@@ -311,7 +349,7 @@ impl<S: Simd> BlockProduct for F32Block<'_, S> {
             k_stride: height,
         };
         let (start, len) = (self.right.offset(k_block, j), k * width);
-        let mut widened = Widened32::default();
+        let (mut widened, mut wide) = (Widened32::default(), Wide::default());
         let b = match self.b {
             F32Panels::F32(b) => &b[start..][..len],
             F32Panels::Bf16(b, cell) => {
@@ -325,14 +363,20 @@ impl<S: Simd> BlockProduct for F32Block<'_, S> {
                 }
                 &widened.1[..len]
             }
+            F32Panels::Blocks(b) => {
+                wide = b.take([k_block, j]);
+                &wide.panel[..len]
+            }
         };
         // SAFETY: panels are `k` rows of `height` and `width` values, as the slices show; `c` by
         // the caller's promise.
         unsafe {
             block(self.s, [rows, k], a, b.as_ptr(), width, c, ldc, accumulate);
         }
-        if let F32Panels::Bf16(_, cell) = self.b {
-            cell.set(widened);
+        match self.b {
+            F32Panels::F32(_) => {}
+            F32Panels::Bf16(_, cell) => cell.set(widened),
+            F32Panels::Blocks(b) => b.give_back(wide),
         }
     }
 }

@@ -6,10 +6,12 @@
 
 mod experts;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{FillCodes, FillRows, PackedWeight};
 use crate::error::expect_shapes;
+use crate::quantize::{self, RowCodes};
 use crate::{DType, Device, Error, Precision, Result, Tape, Tensor, Var};
 
 pub use experts::{
@@ -192,8 +194,9 @@ pub fn pack_expert_codes(
     precision: Precision,
     fill: FillCodes<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
-    crate::quantize::expect_codes("pack_expert_codes", precision)?;
-    device.backend().pack_expert_codes(shape, precision, fill)
+    quantize::expect_codes("pack_expert_codes", precision)?;
+    let fill = |rows: Range<usize>, out: RowCodes<'_>| quantize::fill_in_range(fill, rows, out);
+    (device.backend()).pack_expert_codes(shape, precision, &fill)
 }
 
 impl Tape {

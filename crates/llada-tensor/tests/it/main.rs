@@ -5,6 +5,7 @@
 mod adamw;
 mod add;
 mod attention;
+mod blocks;
 mod candidates;
 mod cross_entropy;
 mod embedding;

@@ -219,6 +219,26 @@ fn integers_need_a_packed_weight_of_their_kind() {
 
 /// Codes that were kept give the same weight, and values close to those that were quantised.
 #[test]
+fn the_code_without_a_magnitude_counts_as_the_next_one() {
+    let (n, k) = (3, 64);
+    let a = normal(1, 2 * k);
+    for (name, device) in devices() {
+        let a = of(device, &[2, k], &a);
+        let product_with = |least: i8| {
+            let fill = |_: std::ops::Range<usize>, out: RowCodes<'_>| {
+                for (at, code) in out.codes.iter_mut().enumerate() {
+                    *code = if at % 5 == 0 { least } else { at as i8 };
+                }
+                out.scales.fill(0.1);
+            };
+            let w = pack_codes(device, [n, k], Precision::Int8, &fill).expect("fits");
+            product(&a, Rhs::Packed(&w), n, Precision::Int8)
+        };
+        assert_eq!(product_with(-128), product_with(-127), "{name}");
+    }
+}
+
+#[test]
 fn codes_can_be_kept() {
     let (n, k) = (37, 100);
     let (w, a) = (normal(1, n * k), normal(2, 3 * k));

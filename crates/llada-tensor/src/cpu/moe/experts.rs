@@ -14,7 +14,7 @@ use crate::cpu::panels::{Kind, Layout, Matrix, Side, pack_matrices, pack_rows};
 use crate::cpu::quantized;
 use crate::cpu::simd::{Kernel, Simd};
 use crate::cpu::swiglu::{Backward, Forward};
-use crate::cpu::tasks::Part;
+use crate::cpu::tasks::{Part, Source};
 use crate::cpu::workers::{Shared, rows_per_task};
 use crate::{Error, Precision, Result, Tensor};
 
@@ -118,11 +118,7 @@ impl Products<'_> {
             }
             (LeftPanels::Values(left), Right::Packed(w, _)) if w.kind == self.kind() => {
                 let kind = w.kind;
-                let right = RightPanels {
-                    panels: &w.panels,
-                    layout: w.layout,
-                    is_packed: true,
-                };
+                let right = RightPanels::of(w);
                 let parts = self.parts(n.div_ceil(kind.columns()));
                 let left = (left, self.layout(a));
                 matmul::multiply(cx, kind, left, &right, (&parts, n), c, false);
@@ -160,9 +156,8 @@ impl Products<'_> {
             let matrices = matrices.collect::<Result<Vec<_>>>()?;
             let (panels, layout) = pack_matrices(cx, kind, &matrices, [n, k]);
             let right = RightPanels {
-                panels: &panels,
+                source: Source::Panels(&panels),
                 layout,
-                is_packed: false,
             };
             let in_stack = |(at, part): (usize, &Part)| Part {
                 right_panel: at * right_panels,

@@ -7,7 +7,7 @@
 //! of every column.
 //! The left operand is stored with 128 added, as the instructions multiply unsigned by signed
 //! bytes; the end of a product takes `128 Σ_k w` off again.
-//! All kernels give the same integers.
+//! All kernels give the same integers, but for that of AVX2, which takes the offset off first.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;

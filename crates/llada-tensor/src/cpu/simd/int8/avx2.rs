@@ -1,5 +1,10 @@
-//! Integers with AVX2, which multiplies bytes only into sums of 16 bits: 8-bit codes are widened first,
-//! as theirs could overflow, and 4-bit ones are not, as theirs can't.
+//! Integers with AVX2, which multiplies unsigned by signed bytes into sums of two products in 16 bits.
+//!
+//! 8-bit codes could overflow those, but not as `|a| * (sign(a) b)` with magnitudes up to 128 and 127:
+//! `2 * 128 * 127` fits. The rows are split into magnitudes and signs once for all columns.
+//! (On Zen 3 this is 1.3 times as fast as products of codes that are widened to 16 bits, and 1.5 times
+//! while a neighbor uses the core.)
+//! 4-bit codes fit as they are; six rows at a time are 1.3 times as fast as four.
 
 use std::arch::x86_64::*;
 
@@ -18,7 +23,11 @@ fn share(at: usize, groups: usize) -> u32 {
     (0..QUADS).map(own).sum()
 }
 
-/// [`super::block_scalar`] with 16-bit products: they cannot overflow, unlike those of bytes.
+/// Rows of a group of 4-bit products.
+const INT4_ROWS: usize = 6;
+
+/// [`super::block_scalar`] of `a` without its offset, for codes of `b` that are not -128. `rows_of_a` is
+/// room for the rows of `a` with their signs, and their magnitudes.
 ///
 /// # Panics
 /// If the panels differ in length or `rows` is above 32.
@@ -33,26 +42,42 @@ pub(crate) unsafe fn block(
     c: &mut [i32; BLOCK],
     accumulate: bool,
     ahead: Ahead,
+    rows_of_a: &mut Vec<u8>,
 ) {
     assert!(
         a.len() == b.len() && rows <= WIDTH,
         "panels of the same steps"
     );
     let steps = a.len() / STEP_BYTES;
-    for row in (0..rows).step_by(2) {
-        let share = share(row / 2, rows.div_ceil(2));
+    let row_len = steps * STEP;
+    rows_of_a.resize(2 * rows * row_len, 0);
+    let (signed, magnitudes) = rows_of_a.split_at_mut(rows * row_len);
+    for (step, a) in a.chunks_exact(STEP_BYTES).enumerate() {
+        for (row, a) in a.as_chunks::<STEP>().0.iter().take(rows).enumerate() {
+            let at = row * row_len + step * STEP..row * row_len + (step + 1) * STEP;
+            let out = signed[at.clone()].iter_mut().zip(&mut magnitudes[at]);
+            for ((signed, magnitude), &a) in out.zip(a) {
+                *signed = a ^ 0x80;
+                *magnitude = signed.cast_signed().unsigned_abs();
+            }
+        }
+    }
+    for row in (0..rows).step_by(4) {
+        let share = share(row / 4, rows.div_ceil(4));
         for half in [0, 1] {
             let data = ahead.data.wrapping_add(half * TILE_BYTES);
             let ahead = (Ahead { data, ..ahead }, share);
-            // SAFETY: all rows and tiles of a panel exist; sums of two rows and 16 columns are inside
-            // the block.
+            // SAFETY: all rows and tiles of a panel exist; sums of four rows and 16 columns are
+            // inside the block.
             unsafe {
-                let a = a.as_ptr().add(row * STEP);
+                let a = [&signed, &magnitudes].map(|a| a.as_ptr().add(row * row_len));
                 let b = b.as_ptr().add(half * TILE_BYTES);
                 let c = c.as_mut_ptr().add(row * WIDTH + half * 16);
                 match rows - row {
                     1 => group::<1>(a, b, steps, c, accumulate, ahead),
-                    _ => group::<2>(a, b, steps, c, accumulate, ahead),
+                    2 => group::<2>(a, b, steps, c, accumulate, ahead),
+                    3 => group::<3>(a, b, steps, c, accumulate, ahead),
+                    _ => group::<4>(a, b, steps, c, accumulate, ahead),
                 }
             }
         }
@@ -62,54 +87,54 @@ pub(crate) unsafe fn block(
 /// `R` rows by 16 columns.
 ///
 /// # Safety
-/// AVX2; `steps` steps at `a` and `b`, `R` rows of 16 sums at `c` at a stride of [`WIDTH`].
+/// AVX2; `R` rows of `steps` steps, with signs and as magnitudes, at each of `a`; `steps` steps at
+/// `b`; `R` rows of 16 sums at `c` at a stride of [`WIDTH`].
 #[inline]
 #[target_feature(enable = "avx2")]
 unsafe fn group<const R: usize>(
-    a: *const u8,
+    [signed, magnitudes]: [*const u8; 2],
     b: *const i8,
     steps: usize,
     c: *mut i32,
     accumulate: bool,
     (ahead, share): (Ahead, u32),
 ) {
-    // Lanes of a sum: two halves of the quad for each of four columns.
-    let mut sums = [[_mm256_setzero_si256(); 4]; R];
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [[_mm256_setzero_si256(); 2]; R];
     for step in 0..steps {
         for quad in 0..QUADS {
             if share >> quad & 1 == 1 {
                 let line = ahead.data.wrapping_add(step * ahead.step_bytes + quad * 64);
                 _mm_prefetch::<_MM_HINT_T0>(line.cast());
             }
-            let mut left = [_mm256_setzero_si256(); R];
             // SAFETY: by the caller's promise.
             unsafe {
-                for (r, left) in left.iter_mut().enumerate() {
-                    let at = a.add(step * STEP_BYTES + r * STEP + quad * 4);
-                    let bytes = _mm_set1_epi32(at.cast::<i32>().read_unaligned());
-                    *left = _mm256_cvtepu8_epi16(bytes);
-                }
                 let at = b.add(step * STEP_BYTES + quad * 64);
-                for v in 0..4 {
-                    let right = _mm256_cvtepi8_epi16(_mm_loadu_si128(at.add(16 * v).cast()));
-                    for (left, sums) in left.iter().zip(&mut sums) {
-                        sums[v] = _mm256_add_epi32(sums[v], _mm256_madd_epi16(*left, right));
+                let right = [0, 32].map(|v| _mm256_loadu_si256(at.add(v).cast()));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let at = (r * steps + step) * STEP + quad * 4;
+                    let of = |rows: *const u8| {
+                        _mm256_set1_epi32(rows.add(at).cast::<i32>().read_unaligned())
+                    };
+                    let (signed, magnitude) = (of(signed), of(magnitudes));
+                    for (sum, right) in sums.iter_mut().zip(right) {
+                        let right = _mm256_sign_epi8(right, signed);
+                        let pairs = _mm256_maddubs_epi16(magnitude, right);
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
                     }
                 }
             }
         }
     }
     for (r, sums) in sums.iter().enumerate() {
-        for v in 0..2 {
-            let pairs = _mm256_hadd_epi32(sums[2 * v], sums[2 * v + 1]);
-            // `hadd` works on 128-bit halves: columns 0 1 4 5 2 3 6 7.
-            let mut sum = _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs);
+        for (v, &sum) in sums.iter().enumerate() {
             // SAFETY: by the caller's promise.
             unsafe {
                 let c = c.add(r * WIDTH + 8 * v).cast();
-                if accumulate {
-                    sum = _mm256_add_epi32(sum, _mm256_loadu_si256(c));
-                }
+                let sum = match accumulate {
+                    true => _mm256_add_epi32(sum, _mm256_loadu_si256(c)),
+                    false => sum,
+                };
                 _mm256_storeu_si256(c, sum);
             }
         }
@@ -142,9 +167,11 @@ pub(crate) unsafe fn block_int4(
     if !accumulate {
         c.fill(0);
     }
-    let mut row = 0;
-    while row < rows {
-        let share = share(row / 4, rows.div_ceil(4));
+    let groups = rows.div_ceil(INT4_ROWS);
+    for at in 0..groups {
+        let first_row = |at: usize| at * rows / groups;
+        let (row, group_rows) = (first_row(at), first_row(at + 1) - first_row(at));
+        let share = share(at, groups);
         for half in [0, 1] {
             // Both halves of a quad are in one line.
             let share = if half == 0 { share } else { 0 };
@@ -156,15 +183,16 @@ pub(crate) unsafe fn block_int4(
                 let multipliers = multipliers.as_ptr().add(half * 8);
                 let c = c.as_mut_ptr().add(row * WIDTH + half * 8);
                 let right = (codes, multipliers);
-                match rows - row {
+                match group_rows {
                     1 => group_int4::<1>(a, right, steps, c, share),
                     2 => group_int4::<2>(a, right, steps, c, share),
                     3 => group_int4::<3>(a, right, steps, c, share),
-                    _ => group_int4::<4>(a, right, steps, c, share),
+                    4 => group_int4::<4>(a, right, steps, c, share),
+                    5 => group_int4::<5>(a, right, steps, c, share),
+                    _ => group_int4::<INT4_ROWS>(a, right, steps, c, share),
                 }
             }
         }
-        row += 4;
     }
 }
 
