@@ -267,6 +267,7 @@ impl Adapter {
             shape,
             is_bf16: false,
             codes: None,
+            blocks: None,
         })
     }
 

@@ -32,7 +32,7 @@ pub(crate) use table::MappedTable;
 pub use write::{GgufValue, convert_to_gguf};
 
 use crate::family::places::n_rows;
-use crate::stored::{Fill, Stored};
+use crate::stored::{Fill, ReadBlocks, Stored};
 use crate::{Error, ModelConfig, OpenOptions, Result};
 
 /// A GGUF file, or the files that one was split into, mapped: the headers are checked, the weights
@@ -125,6 +125,20 @@ impl Gguf {
         precision_for(&self.config, usual, in_file, has_table)
     }
 
+    /// About how many bytes the weights take in memory: blocks no more than in the file.
+    pub(crate) fn frozen_bytes(&self, precision: Precision) -> usize {
+        if precision.is_integer() {
+            let has_table = self.embedding(precision).is_none();
+            return self.config.frozen_bytes(precision, has_table);
+        }
+        let each = if precision == Precision::F32 { 4 } else { 2 };
+        let bytes = |entry: &Entry| match entry.kind.is_quantized() {
+            true => entry.bytes.len(),
+            false => each * entry.shape.iter().product::<usize>(),
+        };
+        self.keys.header.tensors.values().map(bytes).sum()
+    }
+
     /// Path and bytes of the file that holds a tensor.
     fn file(&self, entry: &Entry) -> (&Path, &Arc<Mmap>) {
         match entry.file.checked_sub(1) {
@@ -154,6 +168,19 @@ impl Gguf {
         let rotated = is_rotated(&self.config, parameter);
         let head_dim = self.config.head_dim();
         let n_rows = n_rows(shape);
+        let read_blocks: ReadBlocks<'_> = Box::new(move |rows, out| {
+            let (all, n) = (
+                kind.bytes_of(rows.start * row, rows.len() * row),
+                rows.len(),
+            );
+            if !rotated {
+                return out.copy_from_slice(&data[all]);
+            }
+            for (at, out) in rows.zip(out.chunks_exact_mut(all.len() / n.max(1))) {
+                let from = interleaved_row(at, head_dim) * row;
+                out.copy_from_slice(&data[kind.bytes_of(from, row)]);
+            }
+        });
         let fill: Fill<'_> = Box::new(move |rows, out| {
             let read = |start: usize, n: usize, out: &mut [f32]| {
                 kind.values(&data[kind.bytes_of(start * row, n * row)], out);
@@ -181,6 +208,7 @@ impl Gguf {
             is_bf16: kind.is_bf16(),
             fill,
             codes: None,
+            blocks: kind.format().filter(|_| !is_vector).zip(Some(read_blocks)),
             range: Some((map, bytes.clone())),
         })
     }

@@ -63,6 +63,7 @@ pub(crate) fn uniform_parameters(config: &ModelConfig, seed: u64) -> Vec<Stored<
                 None => out.fill(constant),
             }),
             codes: None,
+            blocks: None,
             range: None,
         }
     };

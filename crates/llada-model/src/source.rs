@@ -215,6 +215,15 @@ impl ModelSource {
         }
     }
 
+    /// About how many bytes the weights of [`Self::frozen`] take on a processor.
+    #[must_use]
+    pub fn frozen_bytes(&self, precision: Precision) -> usize {
+        match &self.origin {
+            Origin::Gguf(file) if self.adapters.is_empty() => file.frozen_bytes(precision),
+            _ => self.config().frozen_bytes(precision, true),
+        }
+    }
+
     /// The precision for who has no wish: [`ModelConfig::default_precision`]; of a large GGUF file the
     /// most exact of bf16, int8 and int4 whose weights take about as much memory as the file.
     #[must_use]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::bf16;
-use llada_tensor::backend::PackedWeight;
+use llada_tensor::backend::{BlockFormat, PackedWeight};
 use llada_tensor::ops::matmul::pack;
 use llada_tensor::ops::moe::pack_expert_codes;
 use llada_tensor::quantize::{RowCodes, pack_codes};
@@ -23,6 +23,9 @@ pub(crate) type Fill<'a> = Box<dyn Fn(Range<usize>, &mut [f32]) + Send + Sync + 
 /// Writes the codes of the given rows.
 pub(crate) type ReadCodes<'a> = Box<dyn Fn(Range<usize>, RowCodes<'_>) + Send + Sync + 'a>;
 
+/// Writes the bytes of the given rows, as they are in the file.
+pub(crate) type ReadBlocks<'a> = Box<dyn Fn(Range<usize>, &mut [u8]) + Send + Sync + 'a>;
+
 /// A tensor that has not been read.
 pub(crate) struct Stored<'a> {
     /// Name in the file, for messages.
@@ -35,6 +38,8 @@ pub(crate) struct Stored<'a> {
     pub(crate) fill: Fill<'a>,
     /// The codes that the values stand for, of a matrix that was quantised, and their precision.
     pub(crate) codes: Option<(Precision, ReadCodes<'a>)>,
+    /// The blocks of its rows, of a matrix whose rows are blocks of a file.
+    pub(crate) blocks: Option<(BlockFormat, ReadBlocks<'a>)>,
     /// The bytes, if they are mapped.
     pub(crate) range: Option<(&'a Mmap, Range<usize>)>,
 }
@@ -49,6 +54,10 @@ impl<'a> Stored<'a> {
             let moved: ReadCodes<'a> = Box::new(move |at, out| read(moved(&at), out));
             (precision, moved)
         });
+        let blocks = self.blocks.map(|(format, read)| {
+            let moved: ReadBlocks<'a> = Box::new(move |at, out| read(moved(&at), out));
+            (format, moved)
+        });
         let range = self.range.map(|(map, bytes)| {
             let place = |row: usize| bytes.start + bytes.len() * row / of.max(1);
             (map, place(rows.start)..place(rows.end))
@@ -59,6 +68,7 @@ impl<'a> Stored<'a> {
             shape,
             fill: Box::new(move |at, out| fill(moved(&at), out)),
             codes,
+            blocks,
             range,
             ..self
         }
@@ -114,6 +124,7 @@ impl<'a> Stored<'a> {
             is_bf16,
             fill,
             codes,
+            blocks: None,
             range: None,
         }
     }
@@ -221,6 +232,29 @@ impl Stored<'_> {
             });
         }
         let all_finite = AtomicBool::new(true);
+        if let Some((format, read)) = &self.blocks {
+            let shape = match *self.shape {
+                [n, k] => [1, n, k],
+                [e, n, k] => [e, n, k],
+                _ => unreachable!("only matrices are packed, and shapes were checked"),
+            };
+            let fill = |rows: Range<usize>, out: &mut [u8]| {
+                read(rows.clone(), out);
+                let mut values = vec![0.0; shape[2]];
+                for row in out.chunks_exact(out.len() / rows.len().max(1)) {
+                    format.values(row, &mut values);
+                    if !values.iter().fold(true, |all, x| all & x.is_finite()) {
+                        all_finite.store(false, Ordering::Relaxed);
+                    }
+                }
+                self.drop_pages(rows);
+            };
+            let packed = (device.backend()).pack_blocks(shape, precision, *format, &fill);
+            if let Some(packed) = packed {
+                self.expect_finite(all_finite.into_inner())?;
+                return Ok(packed);
+            }
+        }
         let fill = |rows: Range<usize>, out: &mut [f32]| {
             if !self.fill_once(rows, out) {
                 all_finite.store(false, Ordering::Relaxed);

@@ -287,6 +287,7 @@ impl<'a> Search<'a, '_> {
                     fill: Box::new(move |rows, out| codes.values(rows, out)),
                     codes: Some((precision, Box::new(move |rows, out| codes.read(rows, out)))),
                     is_bf16: false,
+                    blocks: None,
                     range: file.range(&view),
                     name,
                     path: &file.path,
@@ -337,6 +338,7 @@ pub(crate) fn stored<'a>(
         is_bf16: view.dtype() == Dtype::BF16,
         fill: Box::new(move |rows, out| widen(&data[rows.start * row..rows.end * row], out)),
         codes: None,
+        blocks: None,
         range: file.range(view),
     })
 }

@@ -15,6 +15,7 @@ mod ternary;
 use std::ops::Range;
 
 use half::f16;
+use llada_tensor::backend::BlockFormat;
 
 /// Writes the values of a block; of blocks of one value any number at once.
 type Widen = fn(block: &[u8], out: &mut [f32]);
@@ -123,6 +124,21 @@ impl Kind {
     /// Whether values share scales.
     pub(super) fn is_quantized(&self) -> bool {
         self.length > 1
+    }
+
+    /// How rows are stored whose values share scales.
+    pub(super) fn format(&self) -> Option<BlockFormat> {
+        let Self {
+            length,
+            bytes,
+            widen,
+            ..
+        } = *self;
+        self.is_quantized().then_some(BlockFormat {
+            length,
+            bytes,
+            widen,
+        })
     }
 
     /// Bytes of a tensor, if its rows are whole blocks and it is not too large to be.

@@ -123,14 +123,20 @@ impl Subject {
     /// The model for inference over `length` positions a sequence.
     pub(super) fn frozen(&self, length: usize) -> Result<FrozenModel> {
         let (device, precision) = (&self.device, self.precision);
-        check_room(self.inference_bytes(length), "the model")?;
+        let check = |weights: usize| {
+            let bytes = weights + self.activation_bytes(length);
+            check_room(bytes as u64, "the model")
+        };
         Ok(match &self.weights {
             Weights::Embedded => Checkpoint::embedded()?.frozen(device, precision)?.model,
             Weights::Random(_) => {
+                check(self.random_bytes())?;
                 FrozenModel::random(self.config.clone(), device, precision, self.seed)?
             }
             Weights::Path(path) => {
-                ModelSource::open_with(path, self.options)?.frozen(device, precision)?
+                let source = ModelSource::open_with(path, self.options)?;
+                check(source.frozen_bytes(precision))?;
+                source.frozen(device, precision)?
             }
         })
     }
@@ -151,8 +157,8 @@ impl Subject {
         })
     }
 
-    /// About what the weights and the tensors of a block take.
-    fn inference_bytes(&self, length: usize) -> u64 {
+    /// About what random weights take.
+    fn random_bytes(&self) -> usize {
         let bits = match self.precision {
             Precision::F32 => 32,
             Precision::Bf16 => 16,
@@ -161,7 +167,7 @@ impl Subject {
         };
         let table = self.config.embedding_rows() * self.config.d_model;
         let packed = self.config.total_parameters() - table;
-        (2 * table + packed * bits / 8 + self.activation_bytes(length)) as u64
+        2 * table + packed * bits / 8
     }
 
     /// About what a block works on, `f32`.

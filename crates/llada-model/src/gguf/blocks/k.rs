@@ -86,13 +86,19 @@ pub(super) fn q5_k(block: &[u8], out: &mut [f32]) {
 pub(super) fn q6_k(block: &[u8], out: &mut [f32]) {
     let (low, high, factors) = (&block[..128], &block[128..192], &block[192..208]);
     let d = half_at(block, 208);
-    for (group, out) in out.chunks_exact_mut(16).enumerate() {
-        let factor = d * f32::from(factors[group].cast_signed());
-        for (lane, out) in out.iter_mut().enumerate() {
-            let at = group * 16 + lane;
-            let low = low[at / 128 * 64 + at % 64] >> (at / 64 % 2 * 4) & 15;
-            let q = low | pair_of_bits(high, at) << 4;
-            *out = factor * (f32::from(q) - 32.0);
+    // Numbers whose bits have the same place in their bytes.
+    for (stretch, out) in out.chunks_exact_mut(32).enumerate() {
+        let (half, part) = (stretch / 4, stretch % 4);
+        let low = &low[half * 64 + part % 2 * 32..][..32];
+        let high = &high[half * 32..][..32];
+        let (low_at, high_at) = (part / 2 * 4, part * 2);
+        for (group, out) in out.chunks_exact_mut(16).enumerate() {
+            let factor = d * f32::from(factors[stretch * 2 + group].cast_signed());
+            let bytes = low[group * 16..].iter().zip(&high[group * 16..]);
+            for (out, (low, high)) in out.iter_mut().zip(bytes) {
+                let q = low >> low_at & 15 | (high >> high_at & 3) << 4;
+                *out = factor * (f32::from(q) - 32.0);
+            }
         }
     }
 }

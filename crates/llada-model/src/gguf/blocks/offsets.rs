@@ -13,9 +13,12 @@ pub(super) fn q8_0(block: &[u8], out: &mut [f32]) {
 
 /// The value of each number of 4 bits; those in the lower halves of the bytes come first.
 fn of_nibbles(bytes: &[u8], out: &mut [f32], value: impl Fn(usize, u8) -> f32) {
-    for (at, &byte) in bytes.iter().enumerate() {
-        out[at] = value(at, byte & 15);
-        out[at + 16] = value(at + 16, byte >> 4);
+    let (first, second) = out.split_at_mut(16);
+    for (at, (out, &byte)) in first.iter_mut().zip(bytes).enumerate() {
+        *out = value(at, byte & 15);
+    }
+    for (at, (out, &byte)) in second.iter_mut().zip(bytes).enumerate() {
+        *out = value(at + 16, byte >> 4);
     }
 }
 
