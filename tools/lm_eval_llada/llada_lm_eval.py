@@ -41,11 +41,13 @@ from tqdm import tqdm
 # Fields of the server's sampler, as in `llada generate`.
 INTEGERS = {
     "steps", "block_length", "gen_length", "top_k", "leap_radius", "suffix_window",
-    "prompt_interval", "vicinity", "refresh_interval", "keep_active", "seed",
+    "prompt_interval", "vicinity", "refresh_interval", "keep_active", "speculate",
+    "seed",
 }  # fmt: skip
 NUMBERS = {
     "temperature", "top_p", "threshold", "factor", "eb_gamma", "entropy_exit",
-    "relaxed_threshold", "low_threshold", "threshold_fall", "cfg_scale",
+    "relaxed_threshold", "low_threshold", "threshold_fall", "overlap", "margin_exit", "margin_exit_fall",
+    "cfg_scale",
 }  # fmt: skip
 FLAGS = {"early_stop", "logits_eos_inf", "confidence_eos_eot_inf"}
 NAMES = {"remasking", "cache"}

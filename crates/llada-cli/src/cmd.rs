@@ -23,6 +23,7 @@ mod score;
 mod serve;
 mod sft;
 mod train;
+mod tune;
 mod work;
 
 use anyhow::Result;
@@ -42,6 +43,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Command::Inspect(args) => inspect::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Tune(args) => tune::run(args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args),
         Command::Replay(args) => replay::run(args),

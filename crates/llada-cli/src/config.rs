@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use llada::diffusion::Estimator;
 use llada::model::Error as ModelError;
 use llada::sample::{
-    CacheMode, EndThink, Error as SampleError, Overrides, Process, Rules, RulesError,
+    CacheMode, EndThink, Error as SampleError, Overrides, Preset, Rules, RulesError,
 };
 use llada::text::Reasoning;
 use llada::{
@@ -311,9 +311,9 @@ fn first_set(flags: &[(&'static str, bool)]) -> Option<&'static str> {
     found.map(|(flag, _)| *flag)
 }
 
-/// How many tokens a step reveals, if the flags say it.
-fn process(args: &SamplerArgs) -> Result<Option<Process>> {
-    let rules = Rules {
+/// How many tokens a step reveals, as the flags say it.
+fn rules(args: &SamplerArgs) -> Rules {
+    Rules {
         threshold: args.threshold,
         factor: args.factor,
         eb_gamma: args.eb_gamma,
@@ -322,17 +322,25 @@ fn process(args: &SamplerArgs) -> Result<Option<Process>> {
         leap_radius: args.leap_radius,
         low_threshold: args.low_threshold,
         threshold_fall: args.threshold_fall,
-    };
-    rules
-        .process(args.steps.is_some())
-        .map_err(|error| match error {
-            RulesError::Conflict { one, other } => {
-                Misuse::of(format!("{} cannot be used with {}", flag(one), flag(other)))
-            }
-            RulesError::Needs { what, needed } => {
-                Misuse::of(format!("{} needs {}", flag(what), flag(needed)))
-            }
-        })
+        margin_exit: args.margin_exit,
+        margin_exit_fall: args.margin_exit_fall,
+    }
+}
+
+fn of_rules(error: RulesError) -> anyhow::Error {
+    match error {
+        RulesError::Conflict { one, other } => {
+            Misuse::of(format!("{} cannot be used with {}", flag(one), flag(other)))
+        }
+        RulesError::Needs { what, needed } => {
+            Misuse::of(format!("{} needs {}", flag(what), flag(needed)))
+        }
+    }
+}
+
+/// The preset of a name.
+pub(crate) fn sampling_preset(name: Option<&str>) -> Result<Option<Preset>> {
+    name.map(str::parse).transpose().map_err(Misuse::from_error)
 }
 
 /// Refuses values that are out of range, and flags of a cache without one: after what the model
@@ -348,12 +356,16 @@ pub(crate) fn check_flags(args: &SamplerArgs, gen_length: Option<usize>) -> Resu
         ("--vicinity", args.vicinity.is_some()),
         ("--refresh-interval", args.refresh_interval.is_some()),
     ];
-    let is_uncached = args.cache == CacheMode::None.name();
+    let given = (args.cache.as_deref()).or(match sampling_preset(args.preset.as_deref())? {
+        Some(preset) => Some(preset.cache().name()),
+        None => None,
+    });
+    let is_uncached = given.is_none_or(|cache| cache == CacheMode::None.name());
     if let Some(flag) = first_set(&of_cache).filter(|_| is_uncached) {
         let needed = "--cache prefix, dual or activity";
         return Err(Misuse::of(format!("{flag} needs {needed}")));
     }
-    if args.keep_active.is_some() && args.cache != CacheMode::Activity.name() {
+    if args.keep_active.is_some() && given != Some(CacheMode::Activity.name()) {
         return Err(Misuse::of("--keep-active needs --cache activity"));
     }
     check_counts(&[
@@ -381,13 +393,19 @@ pub(crate) fn overrides(args: &SamplerArgs, gen_length: Option<usize>) -> Result
         top_p: args.top_p,
         cfg_scale: args.cfg_scale,
         remasking: args.remasking.parse().map_err(Misuse::from_error)?,
-        cache: args.cache.parse().map_err(Misuse::from_error)?,
-        process: process(args)?,
+        preset: sampling_preset(args.preset.as_deref())?,
+        cache: (args.cache.as_deref().map(str::parse).transpose()).map_err(Misuse::from_error)?,
+        process: rules(args)
+            .process(args.steps.is_some())
+            .map_err(of_rules)?,
+        overlap: args.overlap,
+        margin_exit: rules(args).margin_exit().map_err(of_rules)?,
         suffix_window: args.suffix_window,
         prompt_interval: args.prompt_interval,
         vicinity: args.vicinity,
         refresh_interval: args.refresh_interval,
         keep_active: args.keep_active,
+        speculate: args.speculate,
         early_stop: args.early_stop,
         seed: args.seed,
         logits_eos_inf: args.logits_eos_inf,

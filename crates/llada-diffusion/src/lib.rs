@@ -6,6 +6,7 @@
 mod ahead;
 mod autoregressive;
 mod batch;
+mod branch;
 mod error;
 mod forward;
 mod likelihood;
@@ -23,6 +24,7 @@ pub use ahead::{
 };
 pub use autoregressive::autoregressive_log_likelihood;
 pub use batch::TokenBatch;
+pub use branch::{Branch, read_ranges, write_ranges};
 pub use error::{Error, Result};
 pub use forward::{Noised, forward_process, p_mask};
 pub use likelihood::{

@@ -8,7 +8,7 @@ use llada_tensor::backend::{Candidate, Noise};
 use llada_tensor::ops::candidates::{CandidateRule, RowReducer, guide, reduce_logits};
 use llada_tensor::ops::embedding::write_rows;
 
-use crate::{DenoisingStep, Error, MaskPredictor, Result, TokenBatch, TokenSet};
+use crate::{Branch, DenoisingStep, Error, MaskPredictor, Result, TokenBatch, TokenSet};
 
 /// One question to a predictor: what it sees, what it computes of that, and which positions it is
 /// asked about.
@@ -435,8 +435,10 @@ fn ranges(chosen: &[bool]) -> Vec<Range<usize>> {
 pub struct Cached<'a> {
     /// What is computed and seen, for each sequence.
     pub plans: &'a [RowPlan],
-    /// The cache of each sequence.
+    /// The cache of each sequence, but for the last ones.
     pub caches: &'a mut [&'a mut KvCache],
+    /// The last sequences, which read a cache of another one; usually none.
+    pub branches: &'a mut [Branch],
 }
 
 /// Pushes logits away from unconditional ones of the same number, `[N, V]` each; see [`guide`].

@@ -5,6 +5,7 @@
 //! evaluation tells an observer how far it is, which can end it; what was done by then counts.
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod error;
 mod lines;
 mod plot;
@@ -13,11 +14,13 @@ mod scaling;
 mod statistics;
 mod subject;
 mod tasks;
+mod tune;
 
 use std::ops::ControlFlow;
 
+pub use agreement::{Agreement, Answers, answer};
 pub use error::{Error, Result};
-pub use plot::{reversal_svg, scaling_svg};
+pub use plot::{reversal_svg, scaling_svg, tradeoff_svg};
 pub use reversal::{Couplet, Recall, choose_first_lines, read_couplets, recall};
 pub use scaling::{Bound, BoundConfig, ScalingPoint, held_out_bound, read_documents};
 pub use statistics::{Figure, Gap};
@@ -25,6 +28,10 @@ pub use subject::Subject;
 pub use tasks::{
     ChoiceTask, Chosen, GenerationConfig, GenerationTask, Generations, Written, choose,
     read_choices, read_generations,
+};
+pub use tune::{
+    Bars, Measured, Recommended, Setting, Tried, Tuner, caches, combinations, drawn_lines,
+    recommend, rules, settings,
 };
 
 /// Is told how many of how many items are done; [`ControlFlow::Break`] ends the evaluation.

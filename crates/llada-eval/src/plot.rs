@@ -1,5 +1,7 @@
 //! The pictures of the experiments.
 
+mod tradeoff;
+
 use llada_diffusion::PredictorKind;
 use plotters::coord::Shift;
 use plotters::drawing::DrawingAreaErrorKind;
@@ -10,6 +12,8 @@ use plotters::prelude::{
 use plotters::style::{BLACK, Color, WHITE};
 
 use crate::{Error, Figure, Result, ScalingPoint};
+
+pub use tradeoff::tradeoff_svg;
 
 const SIZE: (u32, u32) = (960, 540);
 /// Half the width of the caps of an error bar, as a share of the axis.
@@ -31,9 +35,12 @@ fn label(kind: PredictorKind) -> &'static str {
     }
 }
 
-fn svg(draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Drawn) -> Result<String> {
+fn svg(
+    size: (u32, u32),
+    draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Drawn,
+) -> Result<String> {
     let mut svg = String::new();
-    let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
     let drawn = draw(&root).and_then(|()| root.present());
     drawn.map_err(|error| Error::Plot {
         reason: error.to_string(),
@@ -47,7 +54,7 @@ fn svg(draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>) -> Drawn) -> Resul
 /// # Errors
 /// [`Error::Plot`] if the drawing library fails.
 pub fn reversal_svg(models: &[(PredictorKind, [Figure; 2])]) -> Result<String> {
-    svg(|root| draw_reversal(root, models))
+    svg(SIZE, |root| draw_reversal(root, models))
 }
 
 fn draw_reversal(
@@ -127,7 +134,7 @@ pub fn scaling_svg(points: &[ScalingPoint]) -> Result<String> {
     if points.is_empty() {
         return Err(Error::Empty { what: "runs" });
     }
-    svg(|root| draw_scaling(root, points))
+    svg(SIZE, |root| draw_scaling(root, points))
 }
 
 fn draw_scaling(root: &DrawingArea<SVGBackend<'_>, Shift>, points: &[ScalingPoint]) -> Drawn {

@@ -245,6 +245,7 @@ impl FrozenModel {
         let mut cached = Window {
             plans: widened.as_deref().unwrap_or(cached.plans),
             caches: cached.caches,
+            branches: cached.branches,
         };
         let at_rows = planned_positions(batch, &mut cached, positions, is_shifted)?;
         let input = Input::planned(batch, cached.plans, &at_rows);

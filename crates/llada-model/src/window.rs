@@ -3,9 +3,11 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::slice::from_ref;
 
 use llada_diffusion::{
-    Error as DiffusionError, KvCache, Result as DiffusionResult, RowPlan, TokenBatch,
+    Branch, Error as DiffusionError, KvCache, Result as DiffusionResult, RowPlan, TokenBatch,
+    read_ranges, write_ranges,
 };
 use llada_tensor::backend::AttentionShape;
 use llada_tensor::ops::embedding::write_rows;
@@ -15,6 +17,7 @@ use llada_tensor::{DType, Tape, Tensor, Var};
 pub(crate) struct Window<'p, 'c> {
     pub(crate) plans: &'p [RowPlan],
     pub(crate) caches: &'c mut [&'c mut KvCache],
+    pub(crate) branches: &'c mut [Branch],
 }
 
 /// The tokens of a forward pass.
@@ -92,7 +95,8 @@ impl Input {
 }
 
 /// Attention of each sequence's rows to the keys of its plan: those of the rows are written into
-/// the cache, the others are there from earlier calls.
+/// the cache, the others are there from earlier calls. The rows of a branch are in the cache while
+/// it attends alone.
 pub(crate) fn attend_cached(
     tape: &mut Tape,
     cached: &mut Window<'_, '_>,
@@ -101,66 +105,100 @@ pub(crate) fn attend_cached(
     shape: AttentionShape<'_>,
 ) -> llada_tensor::Result<Tensor> {
     let mut y = Tensor::empty(tape.device(), DType::F32, q.value().shape())?;
-    let plans = cached.plans.iter().zip(cached.caches.iter_mut());
-    for (bounds, (plan, cache)) in shape.offsets.windows(2).zip(plans) {
+    let n_caches = cached.caches.len();
+    for (at, (bounds, plan)) in (shape.offsets.windows(2).zip(cached.plans)).enumerate() {
         let (start, len) = (bounds[0], bounds[1] - bounds[0]);
         if len == 0 {
             continue;
         }
-        let length = cache.known.len();
         let of_rows = |x: &Var| x.value().narrow(0, start, len);
-        let new = [of_rows(k)?, of_rows(v)?];
-        if cache.layers.len() <= layer {
-            let empty = |x: &Tensor| Tensor::empty(x.device(), DType::F32, &[length, x.shape()[1]]);
-            let [k, v] = new.each_ref().map(empty);
-            cache.layers.push([k?, v?]);
-        }
-        let layer = &mut cache.layers[layer];
-        for (table, new) in layer.iter_mut().zip(&new) {
-            let mut done = 0;
-            for range in &plan.rows {
-                write_rows(table, range.start, &new.narrow(0, done, range.len())?)?;
-                done += range.len();
-            }
-        }
-        if let Some(block_size) = shape.block_size
-            && let Some(rows) = continuation(plan)
-        {
-            let mut place = rows.start;
-            while place < rows.end {
-                let end = (place / block_size + 1) * block_size.get();
-                let (row, n_keys) = (start + place - rows.start, end.min(rows.end));
-                let table = |x: &Tensor| Ok(Var::constant(x.narrow(0, 0, n_keys)?));
-                let [keys, values] = layer.each_ref().map(table);
-                let n_rows = n_keys - place;
-                let query = Var::constant(q.value().narrow(0, row, n_rows)?);
-                let window = AttentionShape {
-                    offsets: &[0, n_rows],
-                    key_offsets: Some(&[0, n_keys]),
-                    block_size: None,
-                    ..shape
-                };
-                let out = tape.attention(&query, &keys?, &values?, window)?;
-                write_rows(&mut y, row, out.value())?;
-                place = n_keys;
-            }
+        let (q, new) = (of_rows(q)?, [of_rows(k)?, of_rows(v)?]);
+        let branch = at.checked_sub(n_caches).map(|at| &mut cached.branches[at]);
+        let of = branch.as_ref().map_or(at, |branch| branch.cache);
+        let tables = tables(&mut *cached.caches[of], layer, &new)?;
+        let Some(branch) = branch else {
+            put(tables, plan, &new)?;
+            write_rows(&mut y, start, &attend(tape, tables, plan, &q, shape)?)?;
             continue;
-        }
-        let keys = gather(tape, &layer[0], &plan.keys)?;
-        let values = gather(tape, &layer[1], &plan.keys)?;
-        let (offsets, key_offsets) = ([0, len], [0, keys.value().shape()[0]]);
-        // A prefix is a sequence of its own; of others, causal attention has no windows.
-        let is_prefix = plan.rows == plan.keys && plan.keys[0].start == 0 && plan.keys.len() == 1;
-        let is_sequence = shape.block_size.is_some() && is_prefix;
-        let window = AttentionShape {
-            offsets: &offsets,
-            key_offsets: (!is_sequence).then_some(&key_offsets),
-            ..shape
         };
-        let out = tape.attention(&Var::constant(of_rows(q)?), &keys, &values, window)?;
-        write_rows(&mut y, start, out.value())?;
+        let own = |x: &Tensor| read_ranges(x, from_ref(&(0..len)));
+        let [keys, values] = new.each_ref().map(own);
+        branch.layers.push([keys?, values?]);
+        let [keys, values] = tables.each_ref().map(|x| read_ranges(x, &plan.rows));
+        let before = [keys?, values?];
+        let out = put(tables, plan, &new).and_then(|()| attend(tape, tables, plan, &q, shape));
+        put(tables, plan, &before)?;
+        write_rows(&mut y, start, &out?)?;
     }
     Ok(y)
+}
+
+/// Keys and values of a layer, which a cache gets with its first call.
+fn tables<'a>(
+    cache: &'a mut KvCache,
+    layer: usize,
+    new: &[Tensor; 2],
+) -> llada_tensor::Result<&'a mut [Tensor; 2]> {
+    if cache.layers.len() <= layer {
+        let length = cache.known.len();
+        let empty = |x: &Tensor| Tensor::empty(x.device(), DType::F32, &[length, x.shape()[1]]);
+        let [k, v] = new.each_ref().map(empty);
+        cache.layers.push([k?, v?]);
+    }
+    Ok(&mut cache.layers[layer])
+}
+
+/// Writes the rows of a plan.
+fn put(tables: &mut [Tensor; 2], plan: &RowPlan, rows: &[Tensor; 2]) -> llada_tensor::Result<()> {
+    let mut pairs = tables.iter_mut().zip(rows);
+    pairs.try_for_each(|(table, rows)| write_ranges(table, &plan.rows, rows))
+}
+
+/// Attention of the rows of a plan, `[N, H * E]`, to its keys in the tables.
+fn attend(
+    tape: &mut Tape,
+    tables: &[Tensor; 2],
+    plan: &RowPlan,
+    q: &Tensor,
+    shape: AttentionShape<'_>,
+) -> llada_tensor::Result<Tensor> {
+    if let Some(block_size) = shape.block_size
+        && let Some(rows) = continuation(plan)
+    {
+        let mut y = Tensor::empty(tape.device(), DType::F32, q.shape())?;
+        let mut place = rows.start;
+        while place < rows.end {
+            let end = (place / block_size + 1) * block_size.get();
+            let (row, n_keys) = (place - rows.start, end.min(rows.end));
+            let table = |x: &Tensor| Ok(Var::constant(x.narrow(0, 0, n_keys)?));
+            let [keys, values] = tables.each_ref().map(table);
+            let n_rows = n_keys - place;
+            let query = Var::constant(q.narrow(0, row, n_rows)?);
+            let window = AttentionShape {
+                offsets: &[0, n_rows],
+                key_offsets: Some(&[0, n_keys]),
+                block_size: None,
+                ..shape
+            };
+            let out = tape.attention(&query, &keys?, &values?, window)?;
+            write_rows(&mut y, row, out.value())?;
+            place = n_keys;
+        }
+        return Ok(y);
+    }
+    let keys = gather(tape, &tables[0], &plan.keys)?;
+    let values = gather(tape, &tables[1], &plan.keys)?;
+    let (offsets, key_offsets) = ([0, q.shape()[0]], [0, keys.value().shape()[0]]);
+    // A prefix is a sequence of its own; of others, causal attention has no windows.
+    let is_prefix = plan.rows == plan.keys && plan.keys[0].start == 0 && plan.keys.len() == 1;
+    let is_sequence = shape.block_size.is_some() && is_prefix;
+    let window = AttentionShape {
+        offsets: &offsets,
+        key_offsets: (!is_sequence).then_some(&key_offsets),
+        ..shape
+    };
+    let out = tape.attention(&Var::constant(q.clone()), &keys, &values, window)?;
+    Ok(out.value().clone())
 }
 
 /// The rows, if they are the last ones of a prefix and see what is before them: with attention that
@@ -217,9 +255,10 @@ pub(crate) fn planned_positions(
     is_shifted: bool,
 ) -> DiffusionResult<Vec<usize>> {
     let expected = batch.n_sequences();
+    let n_caches = cached.caches.len();
     for (what, got) in [
         ("plans", cached.plans.len()),
-        ("caches", cached.caches.len()),
+        ("caches", n_caches + cached.branches.len()),
     ] {
         if got != expected {
             return Err(DiffusionError::LengthMismatch {
@@ -230,8 +269,21 @@ pub(crate) fn planned_positions(
         }
     }
     let lengths = batch.sequences().map(<[u32]>::len);
-    for ((length, plan), cache) in lengths.zip(cached.plans).zip(cached.caches.iter()) {
-        check_plan(plan, cache, length)?;
+    for (at, (length, plan)) in lengths.zip(cached.plans).enumerate() {
+        let branch = at.checked_sub(n_caches).map(|at| &cached.branches[at]);
+        let of = branch.map_or(at, |branch| branch.cache);
+        let Some(cache) = cached.caches.get(of) else {
+            return Err(DiffusionError::LengthMismatch {
+                what: "a branch of none of the caches",
+                expected: n_caches,
+                got: of,
+            });
+        };
+        let new: &[Range<usize>] = match branch {
+            Some(_) => &cached.plans[of].rows,
+            None => &[],
+        };
+        check_plan(plan, cache, new, length)?;
     }
     let mut at_rows = Vec::with_capacity(positions.len());
     let (mut positions, mut next) = (positions.iter().peekable(), 0);
@@ -253,11 +305,21 @@ pub(crate) fn planned_positions(
         cache.known.resize(length, false);
         plan.positions().for_each(|at| cache.known[at] = true);
     }
+    for (plan, branch) in cached.plans[n_caches..].iter().zip(&mut *cached.branches) {
+        branch.rows.clone_from(&plan.rows);
+        branch.layers.clear();
+    }
     Ok(at_rows)
 }
 
-/// Ranges are ascending and inside, rows are keys, and the other keys are in the cache.
-fn check_plan(plan: &RowPlan, cache: &KvCache, length: usize) -> DiffusionResult<()> {
+/// Ranges are ascending and inside, rows are keys, and the other keys are in the cache, or are `new`
+/// in it with this call.
+fn check_plan(
+    plan: &RowPlan,
+    cache: &KvCache,
+    new: &[Range<usize>],
+    length: usize,
+) -> DiffusionResult<()> {
     let mismatch = |what, got| DiffusionError::LengthMismatch {
         what,
         expected: length,
@@ -286,7 +348,8 @@ fn check_plan(plan: &RowPlan, cache: &KvCache, length: usize) -> DiffusionResult
         marks
     };
     let (is_row, is_key) = (marks(&plan.rows), marks(&plan.keys));
-    let is_known = |&at: &usize| is_row[at] || cache.known.get(at) == Some(&true);
+    let is_new = |at: usize| new.iter().any(|range| range.contains(&at));
+    let is_known = |&at: &usize| is_row[at] || cache.known.get(at) == Some(&true) || is_new(at);
     if let Some(at) = (0..length).find(|at| is_key[*at] && !is_known(at)) {
         return Err(mismatch("a key that no call has computed", at));
     }

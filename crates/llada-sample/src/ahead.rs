@@ -48,9 +48,10 @@ impl ComingSteps {
         let n_steps = rules.iter().map(Vec::len).min().unwrap_or(0);
         let n_steps = if n_steps > 1 { n_steps } else { 0 };
         let of_step = |step| rules.iter().map(|of_run| of_run[step]).collect();
+        let runs: Vec<&Run> = runs.iter().map(|run| &**run).collect();
         Self {
             draws: (0..n_steps)
-                .map(|step| GumbelDraws::new(rule, runs, step))
+                .map(|step| GumbelDraws::new(rule, &runs, step))
                 .collect(),
             remask: (0..n_steps).map(of_step).collect(),
         }
@@ -75,10 +76,11 @@ fn remask_rules(run: &Run, most: usize) -> Vec<RemaskRule> {
         Remasking::LowConfidence => RankBy::Confidence,
         Remasking::Margin => RankBy::Margin,
         Remasking::Entropy => RankBy::Entropy,
-        Remasking::Random => return Vec::new(),
+        Remasking::Random | Remasking::RunningConfidence => return Vec::new(),
     };
     let draws_ahead = config.temperature <= 0.0 || run.request.draws == Draws::Philox;
-    let is_known = matches!(config.process, Process::Quota | Process::BlockQuota);
+    let is_known = matches!(config.process, Process::Quota | Process::BlockQuota)
+        && config.margin_exit.is_none();
     let is_plain = config.cfg_scale <= 0.0 && !config.uses_plans() && !run.info.shifts_logits;
     if !is_known || !draws_ahead || !is_plain {
         return Vec::new();

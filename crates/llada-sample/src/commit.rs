@@ -80,6 +80,34 @@ impl Predicted<'_> {
     }
 }
 
+/// As [`committed`] of the block that ends at `block_end`, and what passes the bar of the process in
+/// the blocks that are open behind it: that of an empty block, since each has its own share of masks.
+pub(crate) fn committed_of_open(
+    process: Process,
+    step: &Predicted<'_>,
+    block_end: usize,
+) -> Vec<usize> {
+    let is_own = |&i: &usize| step.positions[i] < block_end;
+    let (own, others): (Vec<usize>, Vec<usize>) = step.order.iter().copied().partition(is_own);
+    let is_sure = |&i: &usize| match process {
+        Process::Threshold(bar)
+        | Process::LocalLeap { threshold: bar, .. }
+        | Process::Hierarchical { high: bar, .. }
+        | Process::FallingThreshold { threshold: bar, .. } => step.confidence(i) >= bar,
+        Process::EntropyExit(bound) => step.candidates[i].entropy < bound,
+        _ => false,
+    };
+    let mut kept = committed(
+        process,
+        &Predicted {
+            order: &own,
+            ..*step
+        },
+    );
+    kept.extend(others.into_iter().filter(is_sure));
+    kept
+}
+
 /// Indexes of the candidates that stay, in no order.
 pub(crate) fn committed(process: Process, step: &Predicted<'_>) -> Vec<usize> {
     match process {

@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use llada_diffusion::Nucleus;
 
-use crate::{Error, Process, RefreshPolicy, Result};
+use crate::process::Bounds;
+use crate::{Error, MarginExit, Process, RefreshPolicy, Result, speculate};
 
 /// Which of the predicted tokens stay; the others are masked again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,15 +21,19 @@ pub enum Remasking {
     Margin,
     /// Those with the lowest entropy of the predicted distribution (`entropy` of Dream).
     Entropy,
+    /// Those whose confidence was high in the steps before, too: by its running mean over the steps
+    /// that predicted the same token, which halves with every step.
+    RunningConfidence,
 }
 
 impl Remasking {
     /// All strategies.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::LowConfidence,
         Self::Random,
         Self::Margin,
         Self::Entropy,
+        Self::RunningConfidence,
     ];
 
     /// The name on the command line and in generate.py.
@@ -39,6 +44,7 @@ impl Remasking {
             Self::Random => "random",
             Self::Margin => "margin",
             Self::Entropy => "entropy",
+            Self::RunningConfidence => "running_confidence",
         }
     }
 }
@@ -169,10 +175,22 @@ pub struct SampleConfig {
     pub remasking: Remasking,
     /// How many tokens a step reveals.
     pub process: Process,
+    /// The share of a block that is filled when the next one opens, in [0, 1]; `None`: all of it. Of
+    /// open blocks behind the first one a step takes what passes the bar of the process, a threshold
+    /// or [`Process::EntropyExit`]; of the first one something in any case (multi-block decoding of
+    /// d3LLM, arXiv 2601.07568, whose bar is of the entropy and which opens at a tenth).
+    pub overlap: Option<f32>,
+    /// When a step takes all that its block has left.
+    pub margin_exit: Option<MarginExit>,
     /// Which keys and values are taken from earlier steps. Without guidance only.
     pub cache: CacheMode,
     /// How far a step sees, and how soon the cache is computed anew.
     pub refresh: RefreshPolicy,
+    /// Canvases of coming steps that a call computes beside its own, at most: those that the last
+    /// candidates let expect. A step whose canvas was guessed needs no call. It changes neither text
+    /// nor events, only calls and rows ([`crate::Output::nfe`], [`crate::Output::rows`]); where the
+    /// predictor takes several steps at once nothing is guessed. At most 64; 0 is none.
+    pub speculate: usize,
     /// Whether an answer ends as soon as an EOS stands in it with no mask before it: the rest is
     /// then filled with EOS. Where [`Self::horizon`] is a block's end, the rest is left out, and an
     /// answer ends after a block; with [`Process::BlockDiffusion`] as soon as an EOS is written and
@@ -208,8 +226,11 @@ impl Default for SampleConfig {
             cfg_scale: 0.0,
             remasking: Remasking::LowConfidence,
             process: Process::Quota,
+            overlap: None,
+            margin_exit: None,
             cache: CacheMode::None,
             refresh: RefreshPolicy::default(),
+            speculate: 0,
             early_stop: false,
             end_think: None,
             further_eos_token_ids: Vec::new(),
@@ -265,13 +286,22 @@ impl SampleConfig {
         at_least_one("block_length", self.block_length.unwrap_or(1))?;
         self.check_process(request)?;
         self.check_end_think(request)?;
+        speculate::check(request, self)?;
         scale("temperature", self.temperature)?;
         at_least_one("top_k", self.nucleus.top_k.unwrap_or(1))?;
         let top_p = self.nucleus.top_p.unwrap_or(1.0);
         let is_share = top_p > 0.0 && top_p <= 1.0;
         check("top_p", is_share, "above 0 and at most 1", top_p)?;
         scale("cfg_scale", f64::from(self.cfg_scale))?;
-        for (what, bounds, x) in self.process.numbers() {
+        let overlap = ("overlap", Bounds::Unit, self.overlap.unwrap_or(1.0));
+        let exit = self.margin_exit.iter().flat_map(|exit| exit.numbers());
+        for (what, bounds, x) in self
+            .process
+            .numbers()
+            .into_iter()
+            .chain(exit)
+            .chain([overlap])
+        {
             check(what, bounds.contains(x), bounds.expected(), f64::from(x))?;
         }
         let refresh = &self.refresh;
@@ -305,8 +335,15 @@ impl SampleConfig {
             return Err(Error::NeedsAlignedBlocks { request, process });
         }
         let is_timestep = matches!(self.process, Process::Timestep { .. });
+        // What a step asks about was drawn before anything is predicted.
+        let is_drawn = self.process == Process::Reverse || self.remasking == Remasking::Random;
         let fixed_remasking = self.process.needs_aligned_blocks() || is_timestep;
         let not_for_process = [
+            ("overlap", self.overlap.is_some() && !self.process.has_bar()),
+            (
+                "margin_exit",
+                self.margin_exit.is_some() && (fixed_remasking || is_drawn),
+            ),
             ("block_length", is_timestep && self.block_length.is_some()),
             (
                 "remasking",
@@ -320,10 +357,15 @@ impl SampleConfig {
                 process,
             });
         }
-        if has_horizon && self.refresh.suffix_window.is_some() {
+        let of_canvas = [
+            ("suffix_window", self.refresh.suffix_window.is_some()),
+            ("overlap", self.overlap.is_some()),
+        ];
+        let of_canvas = of_canvas.into_iter().find(|(_, is_set)| *is_set);
+        if let Some((what, _)) = of_canvas.filter(|_| has_horizon) {
             return Err(Error::NotForProcess {
                 request,
-                what: "suffix_window",
+                what,
                 process: "blocks that a step sees nothing after",
             });
         }

@@ -102,7 +102,7 @@ fn new_mask(token: u32, origin: Origin) -> Place {
 }
 
 /// How a block that may change again has been worked on.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct BlockEdits {
     /// Steps in a row that began without one of the first masks.
     pub(crate) post_steps: usize,

@@ -110,8 +110,17 @@ pub enum Error {
         got: usize,
     },
     /// No such remasking strategy.
-    #[error("unknown remasking {name:?}: expected low_confidence, random, margin or entropy")]
+    #[error(
+        "unknown remasking {name:?}: expected low_confidence, random, margin, entropy or \
+         running_confidence"
+    )]
     UnknownRemasking {
+        /// What came.
+        name: String,
+    },
+    /// No such preset.
+    #[error("unknown preset {name:?}: expected fast, balanced or exact")]
+    UnknownPreset {
         /// What came.
         name: String,
     },

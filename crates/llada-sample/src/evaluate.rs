@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use llada_diffusion::{
-    Cached, Candidates, Choice, Error, Guidance, KvCache, MaskPredictor, Noise, Query, RowPlan,
-    TokenBatch, TokenSet,
+    Branch, Cached, Candidates, Choice, Error, Guidance, KvCache, MaskPredictor, Noise, Query,
+    RowPlan, TokenBatch, TokenSet,
 };
 
 use crate::ahead::{self, ComingSteps};
 use crate::request::OnHost;
 use crate::run::Run;
-use crate::{Draws, Request, Result};
+use crate::{Draws, Request, Result, speculate};
 
 /// What runs must have in common to share a call.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,26 +49,34 @@ pub(crate) fn evaluate(
     runs: &mut [Run],
 ) -> Vec<(usize, crate::Error)> {
     let mut waiting: Vec<&mut Run> = Vec::new();
+    let mut failed = Vec::new();
     for run in runs {
         run.candidates.clear();
         if run.positions.is_empty() {
             continue;
         }
-        match run.ahead.take(&run.positions) {
-            Some(candidates) => run.candidates = candidates,
-            None => waiting.push(run),
+        if let Some(candidates) = run.ahead.take(&run.positions) {
+            run.candidates = candidates;
+            continue;
+        }
+        match speculate::take(run) {
+            Ok(true) => {}
+            Ok(false) => waiting.push(run),
+            Err(error) => failed.push((run.index, error)),
         }
     }
-    let mut failed = Vec::new();
     while let Some(rule) = waiting.first().map(|run| run.rule.clone()) {
         let (mut group, rest): (Vec<_>, _) = waiting.into_iter().partition(|run| run.rule == rule);
         waiting = rest;
-        match ask(predictor, &rule, &mut group) {
-            Err(error) if group.len() == 1 => failed.push((group[0].index, error)),
-            // One of them is the reason: it fails alone.
+        let guesses = group.iter_mut().map(|run| speculate::guesses(run));
+        let guesses: Vec<Vec<Run>> = guesses.collect();
+        let is_alone = group.len() == 1 && guesses[0].is_empty();
+        match ask(predictor, &rule, &mut group, guesses) {
+            Err(error) if is_alone => failed.push((group[0].index, error)),
+            // One of them is the reason, or a guess: it fails alone.
             Err(_) => {
                 for run in group {
-                    if let Err(error) = ask(predictor, &rule, &mut [&mut *run]) {
+                    if let Err(error) = ask(predictor, &rule, &mut [&mut *run], vec![Vec::new()]) {
                         failed.push((run.index, error));
                     }
                 }
@@ -79,82 +87,85 @@ pub(crate) fn evaluate(
     failed
 }
 
-/// One call of the predictor.
-fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Result<()> {
+/// One call of the predictor, with guesses of coming steps of each run.
+fn ask(
+    predictor: &dyn MaskPredictor,
+    rule: &Rule,
+    runs: &mut [&mut Run],
+    mut guesses: Vec<Vec<Run>>,
+) -> Result<()> {
     let info = runs[0].info;
-    let batch = TokenBatch::new(&runs.iter().map(|run| run.seen()).collect::<Vec<_>>())?;
-    let unconditional = match rule.cfg_scale > 0.0 {
-        true => {
-            let canvases: Vec<Vec<u32>> = runs.iter().map(|run| run.unconditional()).collect();
-            Some(TokenBatch::new(&canvases)?)
-        }
-        false => None,
-    };
-    let positions: Vec<usize> = (runs.iter().zip(batch.offsets()))
-        .flat_map(|(run, start)| {
-            let positions = run.positions.iter();
-            positions.map(move |&position| start + info.position_of(position))
-        })
-        .collect();
-    let plans: Vec<RowPlan> = match rule.is_cached {
-        true => runs.iter().map(|run| run.plan.clone()).collect(),
-        false => Vec::new(),
-    };
-
-    let mut suppress = rule.logits_eos_inf.clone();
-    suppress.extend(rule.suppress_mask.then_some(info.mask_token_id));
-    let draws = GumbelDraws::new(rule, runs, 0);
     let steps_at_once = match rule.on_host {
         Some(_) => 1,
         None => info.steps_at_once,
     };
     let coming = ComingSteps::new(rule, runs, steps_at_once);
+    let coming_steps = coming.steps(rule);
+    if !coming_steps.is_empty() {
+        guesses.iter_mut().for_each(Vec::clear);
+    }
+    let asked = Asked::new(rule, &sequences(runs, &guesses))?;
     let choice = Choice {
         temperature: rule.temperature,
-        suppress: &suppress,
+        suppress: &asked.suppress,
         suppress_confidence: &rule.confidence_eos_eot_inf,
-        noise: draws.noise(rule),
-        ahead: &coming.steps(rule),
+        noise: asked.draws.noise(rule),
+        ahead: &coming_steps,
     };
-    let sets = allowed(runs);
+    let owners = guesses.iter().enumerate();
+    let mut branches: Vec<Branch> = owners
+        .flat_map(|(run, guesses)| guesses.iter().map(move |_| Branch::of(run)))
+        .collect();
     let mut caches: Vec<&mut KvCache> = runs.iter_mut().map(|run| &mut run.cache).collect();
     let query = Query {
-        guidance: unconditional.as_ref().map(|unconditional| Guidance {
+        guidance: asked.unconditional.as_ref().map(|unconditional| Guidance {
             unconditional,
             cfg_scale: rule.cfg_scale,
         }),
         cached: rule.is_cached.then_some(Cached {
-            plans: &plans,
+            plans: &asked.plans,
             caches: &mut caches,
+            branches: &mut branches,
         }),
-        ..Query::new(&batch, &positions)
+        ..Query::new(&asked.batch, &asked.positions)
     };
+    let (n, vocab_size) = (asked.positions.len(), info.vocab_size);
     let mut logits = Vec::new();
     let candidates = match &rule.on_host {
         None => predictor.candidates(query, &choice)?,
         Some(host) => {
             logits = predictor.logits(query)?;
-            expect_length("logits", positions.len() * info.vocab_size, logits.len())?;
-            boost(runs, &mut logits);
+            expect_length("logits", n * vocab_size, logits.len())?;
+            boost(&sequences(runs, &guesses), &mut logits);
             let choose = match host.is_tempered {
                 true => Choice::among_tempered,
                 false => Choice::among,
             };
-            Candidates::from(choose(&choice, &host.nucleus, &sets, &logits)?)
+            Candidates::from(choose(&choice, &host.nucleus, &asked.sets, &logits)?)
         }
     };
 
     for step in std::iter::once(&candidates.now).chain(&candidates.ahead) {
-        expect_length("candidates", positions.len(), step.len())?;
+        expect_length("candidates", n, step.len())?;
     }
     let (mut now, mut start) = (candidates.now.into_iter(), 0);
     for run in runs.iter_mut() {
         run.candidates
             .extend(now.by_ref().take(run.positions.len()));
         if rule.on_host.is_some_and(|host| host.keeps_logits) {
-            let n = run.positions.len() * info.vocab_size;
+            let n = run.positions.len() * vocab_size;
             run.logits = logits[start..start + n].to_vec();
             start += n;
+        }
+        speculate::evaluated(run);
+    }
+    let mut branches = branches
+        .into_iter()
+        .map(|rows| rule.is_cached.then_some(rows));
+    for (run, guesses) in runs.iter_mut().zip(&guesses) {
+        for guess in guesses {
+            let candidates = now.by_ref().take(guess.positions.len()).collect();
+            speculate::keep(run, guess, candidates, branches.next().flatten());
         }
     }
     if !candidates.ahead.is_empty() {
@@ -163,8 +174,60 @@ fn ask(predictor: &dyn MaskPredictor, rule: &Rule, runs: &mut [&mut Run]) -> Res
     Ok(())
 }
 
+/// The sequences of a call: the runs, then the guesses of each.
+fn sequences<'a>(runs: &'a [&mut Run], guesses: &'a [Vec<Run>]) -> Vec<&'a Run> {
+    let runs = runs.iter().map(|run| &**run);
+    runs.chain(guesses.iter().flatten()).collect()
+}
+
+/// What a call is told of its sequences.
+struct Asked {
+    batch: TokenBatch,
+    unconditional: Option<TokenBatch>,
+    positions: Vec<usize>,
+    plans: Vec<RowPlan>,
+    suppress: Vec<u32>,
+    draws: GumbelDraws,
+    /// `[N]`: the tokens that may be chosen at each position.
+    sets: Vec<Option<Arc<TokenSet>>>,
+}
+
+impl Asked {
+    fn new(rule: &Rule, runs: &[&Run]) -> Result<Self> {
+        let info = runs[0].info;
+        let batch = TokenBatch::new(&runs.iter().map(|run| run.seen()).collect::<Vec<_>>())?;
+        let unconditional = match rule.cfg_scale > 0.0 {
+            true => {
+                let canvases: Vec<Vec<u32>> = runs.iter().map(|run| run.unconditional()).collect();
+                Some(TokenBatch::new(&canvases)?)
+            }
+            false => None,
+        };
+        let positions: Vec<usize> = (runs.iter().zip(batch.offsets()))
+            .flat_map(|(run, start)| {
+                let positions = run.positions.iter();
+                positions.map(move |&position| start + info.position_of(position))
+            })
+            .collect();
+        let mut suppress = rule.logits_eos_inf.clone();
+        suppress.extend(rule.suppress_mask.then_some(info.mask_token_id));
+        Ok(Self {
+            batch,
+            unconditional,
+            positions,
+            plans: match rule.is_cached {
+                true => runs.iter().map(|run| run.plan.clone()).collect(),
+                false => Vec::new(),
+            },
+            suppress,
+            draws: GumbelDraws::new(rule, runs, 0),
+            sets: allowed(runs),
+        })
+    }
+}
+
 /// Raises single logits `[N, V]`, as runs ask for it.
-fn boost(runs: &[&mut Run], logits: &mut [f32]) {
+fn boost(runs: &[&Run], logits: &mut [f32]) {
     let mut start = 0;
     for run in runs {
         if let Some((row, token, boost)) = run.boost() {
@@ -175,8 +238,8 @@ fn boost(runs: &[&mut Run], logits: &mut [f32]) {
 }
 
 /// `[N]`: the tokens that may be chosen at each position of the runs.
-fn allowed(runs: &[&mut Run]) -> Vec<Option<Arc<TokenSet>>> {
-    let at = |run: &&mut Run| {
+fn allowed(runs: &[&Run]) -> Vec<Option<Arc<TokenSet>>> {
+    let at = |run: &&Run| {
         let sets = run.positions.iter();
         let sets = sets.map(|position| run.request.allowed.get(position).cloned());
         sets.collect::<Vec<_>>()
@@ -206,7 +269,7 @@ pub(crate) struct GumbelDraws {
 
 impl GumbelDraws {
     /// The draws of the step that comes `ahead` steps after this one.
-    pub(crate) fn new(rule: &Rule, runs: &[&mut Run], ahead: usize) -> Self {
+    pub(crate) fn new(rule: &Rule, runs: &[&Run], ahead: usize) -> Self {
         let mut draws = Self::default();
         if rule.temperature <= 0.0 {
             return draws;

@@ -5,8 +5,8 @@ use llada_diffusion::{Nucleus, PredictorInfo};
 
 use crate::protocol::Written;
 use crate::{
-    Alg, CacheMode, EndThink, Error, Horizon, Process, Protocol, RefreshPolicy, Remasking, Request,
-    Result, SampleConfig, Task,
+    Alg, CacheMode, EndThink, Error, Horizon, MarginExit, Preset, Process, Protocol, RefreshPolicy,
+    Remasking, Request, Result, SampleConfig, Task,
 };
 
 /// Length of an answer if none is asked for.
@@ -48,6 +48,8 @@ pub struct Policy {
 /// Settings of a request that are not those of the [`Policy`]. The default changes nothing.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Overrides {
+    /// What rule, cache and blocks are where the other settings do not say it.
+    pub preset: Option<Preset>,
     /// Tokens of the answer; that of an infill is given. `None`: [`Policy::answer_length`], or what
     /// the context has room for.
     pub gen_length: Option<usize>,
@@ -69,6 +71,10 @@ pub struct Overrides {
     /// How many tokens a step reveals. `None`: as [`Protocol`] says; of LLaDA quotas, with fixed
     /// tokens those of the demo. LLaDA2.x's loops take a [`Process::Threshold`] as their `threshold`.
     pub process: Option<Process>,
+    /// See [`SampleConfig::overlap`].
+    pub overlap: Option<f32>,
+    /// See [`MarginExit`].
+    pub margin_exit: Option<MarginExit>,
     /// See [`Process::BlockDiffusion`].
     pub minimal_topk: Option<usize>,
     /// See [`Process::Editing`].
@@ -89,8 +95,9 @@ pub struct Overrides {
     /// See [`SampleConfig::end_think`].
     pub end_think: Option<EndThink>,
     /// Which keys and values are taken from earlier steps. Of an autoregressive model, and of one
-    /// whose blocks see nothing after them, they are always taken, which changes nothing.
-    pub cache: CacheMode,
+    /// whose blocks see nothing after them, they are always taken, which changes nothing. `None`:
+    /// [`CacheMode::None`], or what the preset says.
+    pub cache: Option<CacheMode>,
     /// See [`RefreshPolicy::suffix_window`].
     pub suffix_window: Option<usize>,
     /// See [`RefreshPolicy::prompt_interval`].
@@ -102,6 +109,8 @@ pub struct Overrides {
     pub refresh_interval: Option<usize>,
     /// See [`RefreshPolicy::keep_active`]; without an activity cache it is not read.
     pub keep_active: Option<usize>,
+    /// See [`SampleConfig::speculate`].
+    pub speculate: usize,
     /// See [`SampleConfig::early_stop`] (`eos_early_stop` of LLaDA2.x). An answer of variable length
     /// always ends so.
     pub early_stop: bool,
@@ -167,6 +176,8 @@ impl Policy {
         overrides: &Overrides,
     ) -> Result<Request> {
         let is_autoregressive = self.info.is_autoregressive();
+        let filled = overrides.preset.map(|preset| preset.fill(overrides));
+        let overrides = filled.as_ref().unwrap_or(overrides);
         let protocol = (self.protocol).of(overrides, matches!(task, Task::Infill { .. }));
         let (n_masks, length, suffix, is_infill, is_fixed) = match &mut task {
             Task::Generate {
@@ -207,11 +218,14 @@ impl Policy {
             cfg_scale: overrides.cfg_scale,
             remasking: overrides.remasking,
             process: written.process,
-            cache: match overrides.cache {
+            overlap: overrides.overlap,
+            margin_exit: overrides.margin_exit,
+            cache: match overrides.cache.unwrap_or_default() {
                 CacheMode::None if self.has_final_cache(&written, overrides) => CacheMode::Prefix,
                 cache => cache,
             },
             refresh: refresh(overrides),
+            speculate: overrides.speculate,
             early_stop: overrides.early_stop || protocol == Protocol::VariableLength,
             end_think: overrides.end_think.clone(),
             further_eos_token_ids: self.further_eos_token_ids.clone(),
@@ -269,7 +283,7 @@ impl Policy {
 fn refresh(overrides: &Overrides) -> RefreshPolicy {
     const ACTIVITY_INTERVAL: usize = 8;
     let usual = RefreshPolicy::default();
-    let interval = (overrides.cache == CacheMode::Activity).then_some(ACTIVITY_INTERVAL);
+    let interval = (overrides.cache == Some(CacheMode::Activity)).then_some(ACTIVITY_INTERVAL);
     RefreshPolicy {
         suffix_window: overrides.suffix_window,
         prompt_interval: overrides.prompt_interval.unwrap_or(usual.prompt_interval),

@@ -193,6 +193,18 @@ impl Process {
         }
     }
 
+    /// Whether it takes every token that passes a bar, wherever it stands.
+    pub(crate) fn has_bar(self) -> bool {
+        matches!(
+            self,
+            Self::Threshold(_)
+                | Self::LocalLeap { .. }
+                | Self::Hierarchical { .. }
+                | Self::FallingThreshold { .. }
+                | Self::EntropyExit(_)
+        )
+    }
+
     /// Whether tokens of a block may change again.
     pub(crate) fn edits(self) -> bool {
         matches!(self, Self::Editing { .. } | Self::Rewriting { .. })

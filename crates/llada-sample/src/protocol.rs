@@ -11,7 +11,7 @@ pub enum Protocol {
     #[default]
     Llada,
     /// Blocks of 32 masks are appended, each filled in as many steps as it has tokens, until one
-    /// has an EOS, or up to 2,048 tokens (iLLaDA).
+    /// has an EOS, or up to 2,048 tokens; a shorter answer is one block (iLLaDA).
     VariableLength,
     /// [`Process::BlockDiffusion`] with a threshold of 0.95, in blocks of 32 tokens and 32 steps,
     /// up to 2,048 tokens (LLaDA2.0).
@@ -99,7 +99,8 @@ impl Protocol {
         let of_model = info.block_size.map(std::num::NonZeroUsize::get);
         let block_length = overrides.block_length.or(match self {
             Self::Llada | Self::Dream => None,
-            Self::VariableLength => Some(BLOCK_LENGTH),
+            // An answer of less than a block is one block.
+            Self::VariableLength => Some(BLOCK_LENGTH.min(n_masks.max(1))),
             _ => of_model.or(Some(BLOCK_LENGTH)),
         });
         let steps = match self {
@@ -169,11 +170,14 @@ impl Protocol {
             other => other,
         };
         let settings = [
+            ("preset", overrides.preset.is_some(), is_llada),
             (
                 process.map_or("", Process::name),
                 process.is_some(),
                 is_llada,
             ),
+            ("overlap", overrides.overlap.is_some(), is_llada),
+            ("margin_exit", overrides.margin_exit.is_some(), is_llada),
             ("steps", overrides.steps.is_some(), !is_editing),
             ("block_length", overrides.block_length.is_some(), !is_dream),
             (

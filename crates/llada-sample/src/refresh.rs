@@ -54,22 +54,25 @@ pub(crate) struct Canvas<'a> {
 }
 
 /// What the cache of a run has seen.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Refreshed {
     /// Calls so far.
     pub(crate) calls: usize,
-    /// Block and call of the last refresh.
-    last: Option<(usize, usize)>,
+    /// Block and call of the last refresh, and where the window of suffixes began.
+    last: Option<(usize, usize, usize)>,
     /// Block in which the prompt was computed last.
     prompt: Option<usize>,
 }
 
 impl Refreshed {
     /// Whether the next call is a refresh.
-    fn is_due(&self, config: &SampleConfig, block: usize) -> bool {
-        let interval = config.refresh.refresh_interval.unwrap_or(usize::MAX);
+    fn is_due(&self, config: &SampleConfig, block: usize, end: usize) -> bool {
+        let refresh = &config.refresh;
+        let interval = refresh.refresh_interval.unwrap_or(usize::MAX);
         match self.last {
-            Some((of_block, call)) if of_block == block => self.calls - call >= interval,
+            // A window that has moved, as another block was opened, shows what was not computed.
+            Some((_, _, before)) if refresh.suffix_window.is_some() && before != end => true,
+            Some((of_block, call, _)) if of_block == block => self.calls - call >= interval,
             _ => true,
         }
     }
@@ -82,13 +85,13 @@ impl Refreshed {
             .is_none_or(|last| due(last) || (interval == 1 && last == block))
     }
 
-    /// The next call was made.
-    pub(crate) fn called(&mut self, config: &SampleConfig, block: usize) {
-        if self.is_prompt_due(config, block) && self.is_due(config, block) {
-            self.prompt = Some(block);
-        }
-        if self.is_due(config, block) {
-            self.last = Some((block, self.calls));
+    /// The next call was made, in a block or several that end there.
+    pub(crate) fn called(&mut self, config: &SampleConfig, block: usize, end: usize) {
+        if self.is_due(config, block, end) {
+            if self.is_prompt_due(config, block) {
+                self.prompt = Some(block);
+            }
+            self.last = Some((block, self.calls, end));
         }
         self.calls += 1;
     }
@@ -103,7 +106,7 @@ impl Refreshed {
         let is_key: Vec<bool> = (0..length)
             .map(|at| at < window_end || at + 1 == length || !canvas.is_masked[at])
             .collect();
-        let is_due = self.is_due(config, canvas.block_index);
+        let is_due = self.is_due(config, canvas.block_index, block.end);
         let prompt_due = self.is_prompt_due(config, canvas.block_index);
         let start = block.start.saturating_sub(refresh.vicinity);
         let near = start..block.end.saturating_add(refresh.vicinity);

@@ -11,7 +11,10 @@ use crate::Remasking;
 /// Random remasking ranks by draws, before anything is predicted, and needs no score.
 pub(crate) fn score(remasking: Remasking, candidate: &Candidate) -> f32 {
     match remasking {
-        Remasking::LowConfidence | Remasking::Random => candidate.confidence,
+        // The running mean counts the steps before, which a candidate does not know.
+        Remasking::LowConfidence | Remasking::Random | Remasking::RunningConfidence => {
+            candidate.confidence
+        }
         Remasking::Margin => candidate.margin,
         Remasking::Entropy => -candidate.entropy,
     }

@@ -8,6 +8,7 @@ use llada_diffusion::{Nucleus, PredictorInfo, TokenSet};
 use crate::run::MAX_BLOCK_STEPS;
 use crate::{
     CacheMode, Draws, Horizon, Overrides, Process, RefreshPolicy, Remasking, SampleConfig,
+    speculate,
 };
 
 /// One sequence to sample.
@@ -133,18 +134,21 @@ impl Request {
             + size_of::<llada_diffusion::Candidate>();
         let length = self.length();
         let has_cache = self.config.uses_plans();
+        let states = 1 + speculate::most(self.config.speculate);
         RequestMemory {
-            canvas_bytes: (length.saturating_mul(BYTES))
+            canvas_bytes: (length.saturating_mul(BYTES).saturating_mul(states))
                 .saturating_add(self.config.steps.saturating_mul(size_of::<usize>()))
                 .saturating_add(self.seen_bytes()),
             cache_bytes: match has_cache {
-                true => length.saturating_mul(info.kv_cache_bytes + size_of::<bool>()),
+                true => (length.saturating_mul(info.kv_cache_bytes + size_of::<bool>()))
+                    .saturating_mul(states),
                 false => 0,
             },
             logits_bytes: match self.on_host() {
                 None => 0,
                 // A copy is kept for other choices.
                 Some(host) => (self.n_asked(info) * if host.keeps_logits { 2 } else { 1 })
+                    .saturating_mul(1 + self.config.speculate)
                     .saturating_mul(info.vocab_size * size_of::<f32>()),
             },
         }
@@ -217,6 +221,7 @@ impl Request {
         };
         let is_cache_known = matches!(config.cache, CacheMode::None | CacheMode::Prefix);
         let checks = [
+            ("preset", overrides.preset.is_some()),
             ("infill", is_infill),
             ("constraints", has_constraints),
             ("allowed tokens", !self.allowed.is_empty()),
@@ -240,8 +245,11 @@ impl Request {
                 refresh.suffix_window != usual.suffix_window,
             ),
             (config.process.name(), config.process != Process::Quota),
+            ("overlap", config.overlap.is_some()),
+            ("margin_exit", config.margin_exit.is_some()),
             ("variable_length", config.horizon != Horizon::Canvas),
             ("end_think", config.end_think.is_some()),
+            ("speculate", config.speculate > 0),
             (
                 "confidence_eos_eot_inf",
                 !config.confidence_eos_eot_inf.is_empty(),
@@ -266,12 +274,16 @@ pub struct Output {
     pub suffix_len: usize,
     /// Whether it was an infill: an EOS in it was given, and ends nothing.
     pub is_infill: bool,
-    /// How often the predictor saw this sequence. Steps that reveal nothing need no call; guided
-    /// calls count once, as in the reference.
+    /// How often the predictor saw this sequence. Steps that reveal nothing need no call, and neither
+    /// do steps that were guessed; guided calls count once, as in the reference.
     pub nfe: usize,
     /// Positions that all calls have computed; a guided call computes each twice. What a cache or a
-    /// suffix window leaves out is not counted.
+    /// suffix window leaves out is not counted, what is guessed is.
     pub rows: usize,
+    /// Canvases that were guessed ([`SampleConfig::speculate`]).
+    pub guesses: usize,
+    /// Steps that were guessed: so many calls were left out.
+    pub right_guesses: usize,
     /// Steps that were run.
     pub steps: usize,
     /// Steps that were left when an EOS ended the answer early; 0 where the number of steps is not

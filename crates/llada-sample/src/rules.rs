@@ -1,6 +1,6 @@
 //! Which process the settings of the command line and of the server ask for.
 
-use crate::Process;
+use crate::{MarginExit, Process};
 
 /// The settings that say how many tokens a step reveals, by the names of the flags. The default
 /// asks for nothing.
@@ -22,6 +22,10 @@ pub struct Rules {
     pub low_threshold: Option<f32>,
     /// `fall` of [`Process::FallingThreshold`].
     pub threshold_fall: Option<f32>,
+    /// `margin` of [`MarginExit`].
+    pub margin_exit: Option<f32>,
+    /// `fall` of [`MarginExit`]; `None`: 0.
+    pub margin_exit_fall: Option<f32>,
 }
 
 /// Settings that do not fit together.
@@ -78,6 +82,24 @@ impl Rules {
             (None, None, Some(fall)) => Process::FallingThreshold { threshold, fall },
             (None, None, None) => Process::Threshold(threshold),
         }))
+    }
+
+    /// The exit that is asked for, if one is.
+    ///
+    /// # Errors
+    /// [`RulesError`] for a fall without a bar that falls.
+    pub fn margin_exit(&self) -> Result<Option<MarginExit>, RulesError> {
+        let fall = self.margin_exit_fall;
+        match (self.margin_exit, fall) {
+            (None, Some(_)) => Err(RulesError::Needs {
+                what: "margin_exit_fall",
+                needed: "margin_exit",
+            }),
+            (margin, _) => Ok(margin.map(|margin| MarginExit {
+                margin,
+                fall: fall.unwrap_or(0.0),
+            })),
+        }
     }
 
     fn check(&self, has_steps: bool) -> Result<(), RulesError> {

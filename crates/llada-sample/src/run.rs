@@ -1,11 +1,13 @@
 //! A request on its way: its canvas, and where it is in its blocks and steps.
 
 mod finish;
+mod guess;
 mod rewrite;
 mod start;
 mod step;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use llada_diffusion::{Candidate, KvCache, PredictorInfo, RowPlan, StepKey};
 
@@ -14,6 +16,8 @@ use crate::block::Block;
 use crate::edit::BlockEdits;
 use crate::evaluate::Rule;
 use crate::refresh::Refreshed;
+use crate::running::Running;
+use crate::speculate::Speculation;
 use crate::{CacheMode, Edit, Horizon, Request, Revealed};
 
 pub(crate) use rewrite::MAX_BLOCK_STEPS;
@@ -23,7 +27,7 @@ pub(crate) use rewrite::MAX_BLOCK_STEPS;
 pub(crate) struct Run {
     /// Number of the request in its session.
     pub(crate) index: usize,
-    pub(crate) request: Request,
+    pub(crate) request: Arc<Request>,
     pub(crate) rule: Rule,
     pub(crate) info: PredictorInfo,
     /// Where the answer is; the whole text for an infill.
@@ -57,6 +61,8 @@ pub(crate) struct Run {
     refreshed: Refreshed,
     /// The call, from 1, that revealed each token; 0 for none.
     revealed_in: Vec<usize>,
+    /// For [`crate::Remasking::RunningConfidence`].
+    running: Running,
     /// What this step computes and sees.
     pub(crate) plan: RowPlan,
     rows: usize,
@@ -68,6 +74,8 @@ pub(crate) struct Run {
     pub(crate) logits: Vec<f32>,
     /// What a device has computed of the coming steps of this block.
     pub(crate) ahead: Ahead,
+    /// What was computed of coming steps by guessing their canvases.
+    pub(crate) speculation: Speculation,
     revealed: Vec<Revealed>,
     edits: Vec<Edit>,
 }

@@ -10,7 +10,7 @@ const FIELDS = [
   { name: "gen_length", usual: "default.gen_length", notOf: "infill" },
   { name: "steps", usual: "default.steps" },
   { name: "block_length", usual: "default.block_length" },
-  { name: "remasking", options: ["low_confidence", "random", "margin", "entropy"] },
+  { name: "remasking", options: ["low_confidence", "random", "margin", "entropy", "running_confidence"] },
   { name: "threshold", usual: "default.off" },
   { name: "factor", usual: "default.off" },
   { name: "minimal_topk", usual: "1", loops: ["block_diffusion"] },

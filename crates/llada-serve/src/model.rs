@@ -6,7 +6,7 @@ use llada::JsonVocabulary;
 use llada::Llada;
 use llada::diffusion::PredictorInfo;
 use llada::model::ModelConfig;
-use llada::sample::Request;
+use llada::sample::{Preset, Request};
 use llada::text::ChatTemplate;
 
 use crate::error::{ApiError, Result};
@@ -21,6 +21,8 @@ pub struct Model {
     pub llada: Llada,
     /// What makes a prompt of messages; without one the model does not chat.
     pub template: Option<ChatTemplate>,
+    /// What rule, cache and blocks are of requests that say nothing of them.
+    pub preset: Option<Preset>,
     /// What a pass takes for each of its positions, in bytes.
     row_bytes: usize,
     /// What JSON is written with; made when it is first asked for.
@@ -47,6 +49,7 @@ impl Model {
             id,
             llada,
             template,
+            preset: None,
             row_bytes: floats * size_of::<f32>(),
             json: OnceLock::new(),
         }

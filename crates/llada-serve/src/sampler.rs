@@ -1,7 +1,7 @@
 //! The sampler's settings in the body of a request.
 
 use llada::Overrides;
-use llada::sample::{CacheMode, EndThink, Rules};
+use llada::sample::{CacheMode, EndThink, Preset, Rules};
 use llada::text::Reasoning;
 
 use crate::error::{ApiError, Result};
@@ -10,6 +10,7 @@ use crate::model::Model;
 /// The settings, of whichever body.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sampler {
+    pub(crate) preset: Option<String>,
     pub(crate) gen_length: Option<usize>,
     pub(crate) steps: Option<usize>,
     pub(crate) block_length: Option<usize>,
@@ -20,11 +21,13 @@ pub(crate) struct Sampler {
     pub(crate) remasking: Option<String>,
     pub(crate) cache: Option<String>,
     pub(crate) rules: Rules,
+    pub(crate) overlap: Option<f32>,
     pub(crate) suffix_window: Option<usize>,
     pub(crate) prompt_interval: Option<usize>,
     pub(crate) vicinity: Option<usize>,
     pub(crate) refresh_interval: Option<usize>,
     pub(crate) keep_active: Option<usize>,
+    pub(crate) speculate: Option<usize>,
     pub(crate) early_stop: Option<bool>,
     pub(crate) logits_eos_inf: Option<bool>,
     pub(crate) confidence_eos_eot_inf: Option<bool>,
@@ -45,11 +48,9 @@ impl Sampler {
     /// What a request changes of the model's policy. An answer ends at its EOS unless the request
     /// says otherwise: what comes after it is not given out, and what comes before it is the same.
     pub(crate) fn overrides(&self, model: &Model) -> Result<Overrides> {
-        let cache: CacheMode = match &self.cache {
-            Some(name) => name.parse()?,
-            None => CacheMode::default(),
-        };
-        if self.keep_active.is_some() && cache != CacheMode::Activity {
+        let cache: Option<CacheMode> = self.cache.as_deref().map(str::parse).transpose()?;
+        let preset: Option<Preset> = self.preset.as_deref().map(str::parse).transpose()?;
+        if self.keep_active.is_some() && cache != Some(CacheMode::Activity) {
             let message = "keep_active needs cache: \"activity\"";
             return Err(ApiError::field("keep_active", message));
         }
@@ -58,6 +59,7 @@ impl Sampler {
             return Err(ApiError::field("max_tokens", message));
         }
         Ok(Overrides {
+            preset: preset.or(model.preset),
             gen_length: self.gen_length,
             steps: self.steps,
             block_length: self.block_length,
@@ -71,12 +73,15 @@ impl Sampler {
                 None => llada::sample::Remasking::default(),
             },
             process: self.rules.process(self.steps.is_some())?,
+            margin_exit: self.rules.margin_exit()?,
             cache,
+            overlap: self.overlap,
             suffix_window: self.suffix_window,
             prompt_interval: self.prompt_interval,
             vicinity: self.vicinity,
             refresh_interval: self.refresh_interval,
             keep_active: self.keep_active,
+            speculate: self.speculate.unwrap_or(0),
             early_stop: self.early_stop.unwrap_or(true),
             seed: self.seed.unwrap_or(0).cast_unsigned(),
             logits_eos_inf: self.logits_eos_inf.unwrap_or(false),
@@ -138,6 +143,9 @@ macro_rules! request_body {
             /// `max_tokens`.
             #[schema(minimum = 1)]
             pub(crate) gen_length: Option<usize>,
+            /// Rule, cache and blocks together: `exact`, `balanced` or `fast`; what other settings say
+            /// stays.
+            pub(crate) preset: Option<String>,
             /// Denoising steps in all, of LLaDA2.x and iLLaDA those of each block; one a token if not
             /// given, of LLaDA2.x 32 a block, of Dream 512. Beside `threshold` and `factor`, which
             /// decide by themselves how many they take, the most that are allowed.
@@ -160,7 +168,8 @@ macro_rules! request_body {
             /// Scale of classifier-free guidance; 0 is none.
             #[schema(minimum = 0)]
             pub(crate) cfg_scale: Option<f32>,
-            /// Which masks are revealed first: `low_confidence`, `random`, `margin` or `entropy`.
+            /// Which masks are revealed first: `low_confidence`, `random`, `margin`, `entropy` or
+            /// `running_confidence`.
             pub(crate) remasking: Option<String>,
             /// Keys and values taken from earlier steps: `none`, `prefix`, `dual` or `activity`.
             pub(crate) cache: Option<String>,
@@ -180,6 +189,14 @@ macro_rules! request_body {
             pub(crate) low_threshold: Option<f32>,
             /// The share that the threshold loses while a block fills.
             pub(crate) threshold_fall: Option<f32>,
+            /// Open a block when this share of the one before it is filled, and reveal in it what passes
+            /// the bar; with `threshold` or `entropy_exit`.
+            pub(crate) overlap: Option<f32>,
+            /// Reveal all that a block has left once the mean margin of its masks reaches this;
+            /// beside any rule.
+            pub(crate) margin_exit: Option<f32>,
+            /// The share that `margin_exit` loses while a block fills; 0 if not given.
+            pub(crate) margin_exit_fall: Option<f32>,
             /// Compute and see no masks but those of so many positions after the block.
             pub(crate) suffix_window: Option<usize>,
             /// Compute the prompt anew in every N-th block only; with a cache.
@@ -190,6 +207,10 @@ macro_rules! request_body {
             pub(crate) refresh_interval: Option<usize>,
             /// Compute new tokens for so many more calls; with the cache `activity`.
             pub(crate) keep_active: Option<usize>,
+            /// Compute up to so many guesses of coming steps beside each: fewer passes for the same
+            /// text, if guesses come true.
+            #[schema(maximum = 64)]
+            pub(crate) speculate: Option<usize>,
             /// Whether an answer ends at an EOS without masks before it; true if not given.
             pub(crate) early_stop: Option<bool>,
             /// Never choose the EOS.
@@ -244,6 +265,7 @@ macro_rules! request_body {
             /// The settings of the sampler.
             pub(crate) fn sampler(&self) -> $crate::sampler::Sampler {
                 $crate::sampler::Sampler {
+                    preset: self.preset.clone(),
                     gen_length: self.gen_length,
                     steps: self.steps,
                     block_length: self.block_length,
@@ -262,12 +284,16 @@ macro_rules! request_body {
                         leap_radius: self.leap_radius,
                         low_threshold: self.low_threshold,
                         threshold_fall: self.threshold_fall,
+                        margin_exit: self.margin_exit,
+                        margin_exit_fall: self.margin_exit_fall,
                     },
+                    overlap: self.overlap,
                     suffix_window: self.suffix_window,
                     prompt_interval: self.prompt_interval,
                     vicinity: self.vicinity,
                     refresh_interval: self.refresh_interval,
                     keep_active: self.keep_active,
+                    speculate: self.speculate,
                     early_stop: self.early_stop,
                     logits_eos_inf: self.logits_eos_inf,
                     confidence_eos_eot_inf: self.confidence_eos_eot_inf,

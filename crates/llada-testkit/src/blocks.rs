@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use llada_diffusion::{
     Cached, Candidates, Choice, Error, KvCache, MaskPredictor, PredictorInfo, Query, Result,
-    RowPlan, losses_by_logits,
+    RowPlan, losses_by_logits, read_ranges,
 };
 use llada_tensor::{CpuConfig, Device, Tensor};
 
@@ -86,10 +86,24 @@ impl BlockPredictor {
 
     fn cached_logits(&self, query: &Query<'_>, cached: &mut Cached<'_>) -> Result<Vec<f32>> {
         let mut seen = Vec::new();
-        for ((sequence, plan), cache) in
-            (query.batch.sequences().zip(cached.plans)).zip(cached.caches.iter_mut())
-        {
+        for (at, (sequence, plan)) in query.batch.sequences().zip(cached.plans).enumerate() {
+            let Some(branch) = at.checked_sub(cached.caches.len()) else {
+                seen.push(self.update(cached.caches[at], plan, sequence)?);
+                continue;
+            };
+            let branch = &mut cached.branches[branch];
+            let cache = &mut *cached.caches[branch.cache];
+            let tables = cache.layers[0].each_ref().map(|x| x.to_vec_f32());
+            let known = cache.known.clone();
             seen.push(self.update(cache, plan, sequence)?);
+            let rows = |x: &Tensor| Ok::<_, Error>(read_ranges(x, &plan.rows)?);
+            let [keys, values] = cache.layers[0].each_ref().map(rows);
+            branch.layers = vec![[keys?, values?]];
+            branch.rows.clone_from(&plan.rows);
+            let table = |x: Vec<f32>| Tensor::from_f32(&self.device, &[sequence.len(), 1], &x);
+            let [keys, values] = tables;
+            cache.layers = vec![[table(keys?)?, table(values?)?]];
+            cache.known = known;
         }
         let mut logits = Vec::new();
         for &at in query.positions {

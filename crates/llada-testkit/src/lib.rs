@@ -3,11 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+mod cached;
 mod chain;
 mod joint;
 mod toy;
 
 pub use blocks::BlockPredictor;
+pub use cached::CachedPredictor;
 pub use chain::ChainPredictor;
 pub use joint::JointPredictor;
 pub use toy::ToyPredictor;

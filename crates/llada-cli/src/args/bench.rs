@@ -83,6 +83,9 @@ pub(crate) struct BenchGenerateArgs {
     /// Reveal every token that is this sure, at least one a step; --steps is not used
     #[arg(long, value_name = "P", conflicts_with = "steps")]
     pub(crate) threshold: Option<f32>,
+    /// Compute up to N guesses of coming steps beside each
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) speculate: usize,
     #[command(flatten)]
     pub(crate) subject: SubjectArgs,
 }

@@ -133,7 +133,8 @@ pub(crate) struct GenerationArgs {
     /// Scale of classifier-free guidance
     #[arg(long, alias = "cfg_scale", default_value_t = 0.0)]
     pub(crate) cfg_scale: f32,
-    /// Which masks are revealed first: `low_confidence`, random, margin or entropy
+    /// Which masks are revealed first: `low_confidence`, random, margin, entropy or
+    /// `running_confidence`
     #[arg(long, default_value = "low_confidence")]
     pub(crate) remasking: String,
     /// Reveal every token that is this sure, at least one a step [default of LLaDA2.0 and 2.1: 0.95, of

@@ -71,6 +71,9 @@ pub(crate) struct ServeArgs {
     pub(crate) adapter: Vec<NamedAdapter>,
     #[command(flatten)]
     pub(crate) open: OpenArgs,
+    /// What requests have that say nothing else: exact, balanced or fast, as for `llada generate`
+    #[arg(long, value_name = "fast|balanced|exact")]
+    pub(crate) preset: Option<String>,
     /// Precision of the matrix products, as for `llada generate`
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) dtype: Dtype,

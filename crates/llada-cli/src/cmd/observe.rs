@@ -190,6 +190,10 @@ impl Batch<'_> {
             "prompt_tokens": output.prompt_len, "nfe": output.nfe, "rows": output.rows,
             "steps": output.steps, "saved_steps": output.saved_steps,
         });
+        if output.guesses > 0 {
+            result["guesses"] = json!(output.guesses);
+            result["right_guesses"] = json!(output.right_guesses);
+        }
         if !parts.reasoning.is_empty() {
             result["reasoning_content"] = json!(parts.reasoning);
         }

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use llada::sample::{Request, SampleConfig};
 use llada::text::Error as TextError;
-use llada::{Checkpoint, Device, LoadError, Tokenizer};
+use llada::{Checkpoint, Device, LoadError, Overrides, Tokenizer};
 use llada_serve::{Keys, Limits, Model, ServeConfig};
 
 use super::memory;
+use super::observe::of_sampler;
 use crate::args::{AdapterArg, Dtype, Format, RunArgs, ServeArgs};
-use crate::config::{Misuse, device, open, precision};
+use crate::config::{Misuse, device, open, precision, sampling_preset};
 use crate::output::note;
 
 pub(crate) fn run(args: &ServeArgs) -> Result<()> {
@@ -168,6 +170,7 @@ fn models(args: &ServeArgs, device: &Device) -> Result<Vec<Model>> {
             args.model.len()
         )));
     }
+    let preset = sampling_preset(args.preset.as_deref())?;
     let mut models = Vec::new();
     let first = args.model.first().map(|named| named.path.as_path());
     if args.model.is_empty() {
@@ -190,7 +193,24 @@ fn models(args: &ServeArgs, device: &Device) -> Result<Vec<Model>> {
         let adapters = std::slice::from_ref(&named.adapter);
         models.push(load(&named.id, first, adapters)?);
     }
+    for model in &mut models {
+        model.preset = preset;
+        check_preset(model)?;
+    }
     Ok(models)
+}
+
+/// Refuses a preset for a model that has a loop of its own.
+fn check_preset(model: &Model) -> Result<()> {
+    let overrides = Overrides {
+        preset: model.preset,
+        ..Overrides::default()
+    };
+    let task = Request::generate(vec![0], SampleConfig::default()).task;
+    match model.llada.policy().request(task, false, &overrides) {
+        Err(error) => Err(of_sampler(error).context(format!("model {}", model.id))),
+        Ok(_) => Ok(()),
+    }
 }
 
 fn serve_checkpoint(

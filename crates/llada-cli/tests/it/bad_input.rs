@@ -71,7 +71,7 @@ fn wrong_prompts() {
 fn flags_of_the_sampler_that_contradict_each_other() {
     let dir = model();
     let dir = dir.path();
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (
             &["--suffix-window", "4", "--cfg-scale", "1"],
             &["suffix window", "cfg_scale"],
@@ -111,6 +111,21 @@ fn flags_of_the_sampler_that_contradict_each_other() {
             &["--eb-gamma", "--steps"],
         ),
         (&["--entropy-exit", "NaN"], &["entropy_exit", "0 or more"]),
+        (
+            &["--margin-exit-fall", "0.2"],
+            &["--margin-exit-fall needs --margin-exit"],
+        ),
+        (&["--margin-exit", "1.5"], &["margin_exit", "in [0, 1]"]),
+        (
+            &["--margin-exit", "0.9", "--remasking", "random"],
+            &["--margin-exit cannot be used with"],
+        ),
+        (&["--overlap", "0.5"], &["--overlap cannot be used with"]),
+        (&["--preset", "slow"], &["fast, balanced or exact"]),
+        (
+            &["--preset", "balanced", "--refresh-interval", "2"],
+            &["--refresh-interval", "--cache"],
+        ),
     ];
     for (flags, words) in cases {
         fails(&mut generate(dir, &[&["春"], flags].concat()), 2, words);

@@ -20,6 +20,7 @@ mod replay;
 mod results;
 mod sft;
 mod train;
+mod tune;
 
 use std::path::Path;
 

@@ -45,6 +45,34 @@ fn the_default_length_of_a_model_of_characters_is_three_times_the_prompt() {
 }
 
 #[test]
+fn a_preset_is_its_flags_and_other_flags_stay() {
+    let dir = model();
+    let of = |flags: &[&str]| {
+        let result = run(
+            dir.path(),
+            "generate",
+            &[&["春风", "-n", "12"], flags].concat(),
+        );
+        result["outputs"][0].clone()
+    };
+    assert_eq!(of(&["--preset", "exact"]), of(&[]));
+    let balanced = ["--threshold", "0.9", "--block-length", "32"];
+    assert_eq!(of(&["--preset", "balanced"]), of(&balanced));
+    let fast = [&balanced[..], &["--cache", "dual"]].concat();
+    assert_eq!(of(&["--preset", "fast"]), of(&fast));
+    assert_eq!(of(&["--preset", "fast", "--cache", "none"]), of(&balanced));
+    // Flags of a cache go with that of the preset.
+    let fresh = ["--refresh-interval", "1"];
+    let refreshed = of(&[&["--preset", "fast"], &fresh[..]].concat());
+    assert_eq!(refreshed, of(&[&fast[..], &fresh].concat()));
+    let other = ["--factor", "1", "--block-length", "4", "--cache", "prefix"];
+    assert_eq!(
+        of(&[&["--preset", "fast"], &other[..]].concat()),
+        of(&other)
+    );
+}
+
+#[test]
 fn infill_keeps_what_is_given() {
     let dir = model();
     let result = run(dir.path(), "infill", &["春□□月，秋[MASK]雪。", "□山"]);

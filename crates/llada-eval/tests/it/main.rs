@@ -6,6 +6,7 @@ mod poet;
 mod reversal;
 mod scaling;
 mod tasks;
+mod tune;
 
 use std::ops::ControlFlow;
 

@@ -1,6 +1,6 @@
 //! Tests of passes with caches.
 
-use std::slice::from_ref;
+use std::slice::{from_mut, from_ref};
 
 use llada_diffusion::{Guidance, MaskPredictor as _, Query};
 use serde_json::json;
@@ -25,6 +25,7 @@ fn run(
     let cached = Some(Cached {
         plans: from_ref(plan),
         caches: &mut [cache],
+        branches: &mut [],
     });
     model.logits(Query {
         cached,
@@ -71,6 +72,7 @@ fn a_plan_of_everything_gives_the_bits_of_a_pass_without_caches() {
         let cached = Some(Cached {
             plans: &plans,
             caches: &mut [&mut first, &mut second],
+            branches: &mut [],
         });
         let positions: Vec<usize> = (0..8).collect();
         let query = Query {
@@ -203,6 +205,7 @@ fn guidance_with_caches_is_refused() {
         cached: Some(Cached {
             plans: from_ref(&plan),
             caches: &mut [&mut cache],
+            branches: &mut [],
         }),
         ..Query::new(&batch, &ALL)
     };
@@ -211,4 +214,75 @@ fn guidance_with_caches_is_refused() {
         error.to_string(),
         "this predictor has no guidance with caches"
     );
+}
+
+/// A call that computes rows of a sequence, and beside them rows of another that reads its cache.
+fn branched(
+    model: &LladaModel,
+    [ids, others]: [&[u32]; 2],
+    plans: &[RowPlan; 2],
+    cache: &mut KvCache,
+    branch: &mut Branch,
+) -> DiffusionResult<Vec<f32>> {
+    let batch = TokenBatch::new(&[ids, others]).expect("not empty");
+    let positions: Vec<usize> = (plans[0].positions())
+        .chain(plans[1].positions().map(|at| ids.len() + at))
+        .collect();
+    let cached = Some(Cached {
+        plans,
+        caches: &mut [cache],
+        branches: from_mut(branch),
+    });
+    model.logits(Query {
+        cached,
+        ..Query::new(&batch, &positions)
+    })
+}
+
+#[test]
+fn a_branch_is_a_call_of_its_own_that_leaves_the_cache_as_it_was() {
+    let other = [5, 7, 1, 10, 2];
+    let models = [
+        model(&json!({})),
+        model(&json!({"include_bias": true, "n_layers": 3})),
+        (model(&json!({})).block_causal(NonZeroUsize::new(2).expect("2"))).expect("blocks"),
+    ];
+    let within = [plan(&[(2, 4)], &[(0, 5)]), plan(&[(2, 4)], &[(0, 5)])];
+    // The first call sees all anew, and the branch a part of that.
+    let after_all = [
+        plan(&[(0, 5)], &[(0, 5)]),
+        plan(&[(1, 2), (4, 5)], &[(0, 5)]),
+    ];
+    let at_the_end = [plan(&[(2, 5)], &[(0, 5)]), plan(&[(2, 5)], &[(0, 5)])];
+    for (model, plans) in [
+        (&models[0], &within),
+        (&models[0], &after_all),
+        (&models[1], &within),
+        (&models[1], &after_all),
+        (&models[2], &at_the_end),
+    ] {
+        let rows = |plan: &RowPlan| plan.positions().collect::<Vec<_>>();
+        let mut one_by_one = filled(model);
+        let cache = &mut one_by_one;
+        let first = run(model, &IDS, &plans[0], cache, &rows(&plans[0])).expect("fits");
+        let between = contents(cache);
+        let second = run(model, &other, &plans[1], cache, &rows(&plans[1])).expect("fits");
+
+        let (mut cache, mut branch) = (filled(model), Branch::of(0));
+        let both = branched(model, [&IDS, &other], plans, &mut cache, &mut branch).expect("fits");
+        assert_eq!(bits(&both), bits(&[first, second].concat()));
+        assert_eq!(contents(&cache), between);
+        cache.adopt(&branch).expect("its own");
+        assert_eq!(contents(&cache), contents(&one_by_one));
+    }
+}
+
+#[test]
+fn a_branch_of_no_cache_is_refused() {
+    let model = model(&json!({}));
+    let plans = [0, 1].map(|_| plan(&[(2, 4)], &[(0, 5)]));
+    let (mut cache, mut branch) = (filled(&model), Branch::of(1));
+    let error = branched(&model, [&IDS, &IDS], &plans, &mut cache, &mut branch).expect_err("one");
+    let expected = "a branch of none of the caches: expected 1, got 1";
+    assert_eq!(error.to_string(), expected);
 }

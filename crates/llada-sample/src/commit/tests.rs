@@ -115,3 +115,45 @@ fn an_unsure_step_commits_one_and_an_empty_one_none() {
         assert_eq!(chosen(process, &[], &[], 1.0), [0; 0], "{process:?}");
     }
 }
+
+#[test]
+fn blocks_behind_the_first_one_give_what_passes_the_bar() {
+    // The block has three masks; the best of all is one behind it.
+    let numbers = [
+        (0.5, 1.2),
+        (0.6, 0.9),
+        (0.4, 1.5),
+        (0.95, 0.2),
+        (0.55, 1.1),
+        (0.8, 0.4),
+    ];
+    let positions = [3, 4, 5, 6, 7, 8];
+    let candidates = candidates(&numbers);
+    let confidences: Vec<f32> = candidates.iter().map(|c| c.confidence).collect();
+    let step = Predicted {
+        positions: &positions,
+        candidates: &candidates,
+        order: &crate::remask::ranked(&confidences),
+        quota: 1,
+        mask_ratio: 0.5,
+    };
+    let check = |process, block_end, expected: &[usize]| {
+        let mut kept = committed_of_open(process, &step, block_end);
+        kept.sort_unstable();
+        assert_eq!(kept, expected, "{process:?} to {block_end}");
+    };
+    // Without an open block behind it the rule is the rule.
+    check(Process::Threshold(0.9), 9, &[3]);
+    // The best of the block stays in any case, of the others none that does not pass.
+    check(Process::Threshold(0.9), 6, &[1, 3]);
+    check(Process::Threshold(0.96), 6, &[1]);
+    check(Process::Threshold(0.5), 6, &[0, 1, 3, 4, 5]);
+    check(Process::EntropyExit(0.5), 6, &[1, 3, 5]);
+    check(Process::EntropyExit(0.1), 6, &[1]);
+    // The bar of the block has fallen to 0.45, that of an empty one is 0.9.
+    let falling = Process::FallingThreshold {
+        threshold: 0.9,
+        fall: 1.0,
+    };
+    check(falling, 6, &[0, 1, 3]);
+}

@@ -15,7 +15,7 @@ fn names_are_those_of_generate_py() {
     let error = "best".parse::<Remasking>().unwrap_err();
     assert_eq!(
         error.to_string(),
-        r#"unknown remasking "best": expected low_confidence, random, margin or entropy"#
+        r#"unknown remasking "best": expected low_confidence, random, margin, entropy or running_confidence"#
     );
 }
 

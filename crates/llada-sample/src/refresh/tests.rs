@@ -36,7 +36,7 @@ fn pictures(cache: CacheMode, refresh: RefreshPolicy) -> Vec<String> {
             }
         };
         pictures.push((0..16).map(picture).collect());
-        refreshed.called(&config, block);
+        refreshed.called(&config, block, 8 + 4 * block);
         revealed_in[at] = refreshed.calls;
     }
     pictures

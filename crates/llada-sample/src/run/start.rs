@@ -1,5 +1,7 @@
 //! A request at its beginning: what is checked, and how its canvas is divided.
 
+use std::sync::Arc;
+
 use llada_diffusion::{KvCache, Noise, PredictorInfo, RowPlan, StepKey, num_transfer_tokens};
 
 use super::Run;
@@ -9,6 +11,8 @@ use crate::canvas::{canvas, check_allowed, check_process, span};
 use crate::edit::BlockEdits;
 use crate::evaluate::Rule;
 use crate::refresh::Refreshed;
+use crate::running::Running;
+use crate::speculate::Speculation;
 use crate::{
     Alg, Draws, Error, Horizon, Overrides, Process, Remasking, Request, Result, SampleConfig, Task,
 };
@@ -50,7 +54,8 @@ impl Run {
         let mut run = Self {
             index,
             rule: Rule::new(&request),
-            request,
+            speculation: Speculation::new(&request.config, canvas.len()),
+            request: Arc::new(request),
             info: *info,
             answer,
             revealed_in: vec![0; canvas.len()],
@@ -70,6 +75,7 @@ impl Run {
             cache: KvCache::default(),
             n_final: 0,
             refreshed: Refreshed::default(),
+            running: Running::default(),
             plan: RowPlan::default(),
             rows: 0,
             positions: Vec::new(),

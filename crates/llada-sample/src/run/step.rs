@@ -3,7 +3,8 @@
 use llada_diffusion::{Candidate, RowPlan, reveal_probability};
 
 use super::Run;
-use crate::commit::{Predicted, committed};
+use crate::block::Block;
+use crate::commit::{Predicted, committed_of_open};
 use crate::refresh::Canvas;
 use crate::remask::{highest, ranked, score};
 use crate::{Alg, CacheMode, Error, Horizon, Process, Remasking, Result, Revealed, timestep};
@@ -34,7 +35,7 @@ impl Run {
             prompt: (self.is_given.iter())
                 .position(|given| !given)
                 .unwrap_or(length),
-            block: self.blocks[self.block].range.clone(),
+            block: self.blocks[self.block].range.start..self.open_end(),
             block_index: self.block,
             revealed_in: &self.revealed_in,
         };
@@ -50,7 +51,8 @@ impl Run {
             self.positions.push(next);
             return Ok(());
         }
-        let (config, block) = (&self.request.config, &self.blocks[self.block].range);
+        let config = &self.request.config;
+        let block = self.blocks[self.block].range.start..self.open_end();
         let is_block_alone =
             config.process == Process::BlockQuota || config.horizon == Horizon::AlignedBlock;
         let start = if is_block_alone { block.start } else { 0 };
@@ -84,6 +86,25 @@ impl Run {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Where the last block ends that is open in this step: the current one, unless the next ones open
+    /// before it is full.
+    fn open_end(&self) -> usize {
+        let current = self.blocks[self.block].range.end;
+        let Some(share) = self.request.config.overlap else {
+            return current;
+        };
+        let opens_next = |pair: &&[Block]| {
+            let before = pair[0].range.clone();
+            let all = self.is_given[before.clone()]
+                .iter()
+                .filter(|given| !**given);
+            let (all, left) = (all.count(), self.n_masks(before));
+            (all - left) as f32 >= share * all as f32
+        };
+        let opened = self.blocks[self.block..].windows(2).take_while(opens_next);
+        opened.last().map_or(current, |pair| pair[1].range.end)
     }
 
     /// A uniform draw for each position that is asked about.
@@ -148,13 +169,18 @@ impl Run {
     pub(crate) fn reveal(&mut self) -> Result<()> {
         let config = &self.request.config;
         if !self.positions.is_empty() {
-            self.rows += self.plan.n_rows() * if config.cfg_scale > 0.0 { 2 } else { 1 };
-            self.refreshed.called(config, self.block);
+            let passes = if config.cfg_scale > 0.0 { 2 } else { 1 };
+            if !self.speculation.is_guessed {
+                self.rows += self.plan.n_rows() * passes;
+            }
+            let end = self.open_end();
+            self.refreshed.called(config, self.block, end);
             if self.has_final_cache() && !self.info.is_autoregressive() {
                 self.n_final = self.blocks[self.block].range.start;
             }
         }
         let scores = self.scores()?;
+        let scores = self.over_steps(scores);
         self.revealed.clear();
         self.edits.clear();
         self.ends_block = match self.request.config.process {
@@ -167,7 +193,7 @@ impl Run {
     }
 
     /// What the candidates are ranked by.
-    fn scores(&self) -> Result<Vec<f32>> {
+    pub(super) fn scores(&self) -> Result<Vec<f32>> {
         let config = &self.request.config;
         let (remasking, alg_temp) = match config.process {
             Process::Timestep { alg, alg_temp, .. } => (alg.remasking(), alg_temp),
@@ -194,6 +220,17 @@ impl Run {
         Ok(scores)
     }
 
+    /// The scores, where they depend on the steps before.
+    fn over_steps(&mut self, mut scores: Vec<f32>) -> Vec<f32> {
+        if self.request.config.remasking == Remasking::RunningConfidence {
+            let candidates = self.positions.iter().zip(&self.candidates);
+            for (score, (&at, candidate)) in scores.iter_mut().zip(candidates) {
+                *score = self.running.count(at, candidate);
+            }
+        }
+        scores
+    }
+
     /// Puts tokens in the places of masks, and returns whether that was the block's last step.
     fn fill(&mut self, scores: &[f32]) -> bool {
         let config = &self.request.config;
@@ -205,12 +242,21 @@ impl Run {
             quota: self.quota(),
             mask_ratio: self.n_masks(block.clone()) as f32 / self.block_masks.max(1) as f32,
         };
-        let mut order = committed(config.process, &step);
+        let mut order = committed_of_open(config.process, &step, block.end);
         let is_last = self.block_step + 1 >= self.blocks[self.block].steps;
-        if config.caps_steps && config.process.is_parallel() && is_last {
-            order = step.order.to_vec();
+        let is_capped = config.caps_steps && config.process.is_parallel() && is_last;
+        let exits = config.margin_exit.is_some_and(|exit| {
+            let own = self.positions.iter().zip(&self.candidates);
+            let own = own.filter(|(at, _)| **at < block.end);
+            let margins = own.map(|(_, candidate)| candidate.margin);
+            exit.is_reached(margins, step.mask_ratio)
+        });
+        if is_capped || exits {
+            let is_own = |i: &usize| self.positions[*i] < block.end;
+            order.extend(step.order.iter().copied().filter(is_own));
         }
         order.sort_unstable();
+        order.dedup();
         for i in order {
             let Candidate {
                 token, confidence, ..
@@ -226,10 +272,12 @@ impl Run {
             }
         }
         let is_full = !self.has_mask(block);
+        let may_exit = config.margin_exit.is_some();
         match self.request.config.process {
             // A step that reveals nothing, as the mask itself won, would repeat itself.
             process if process.is_parallel() => self.revealed.is_empty() || is_full,
             Process::EntropyExit(_) | Process::BlockDiffusion { .. } if is_full => true,
+            _ if may_exit && is_full => true,
             _ => self.block_step + 1 == self.blocks[self.block].steps,
         }
     }

@@ -3,11 +3,20 @@
 use std::ops::ControlFlow;
 
 use llada_diffusion::{MaskPredictor, TokenBatch};
-use llada_sample::{Process, Request, SampleConfig, sample};
+use llada_sample::{MarginExit, Process, Remasking, Request, SampleConfig, sample};
 use llada_testkit::{JointPredictor, ToyPredictor};
 
 /// Tokens and number of calls.
 fn run(process: Process, temperature: f64) -> (Vec<u32>, usize) {
+    run_with(process, temperature, None, Remasking::LowConfidence)
+}
+
+fn run_with(
+    process: Process,
+    temperature: f64,
+    margin_exit: Option<MarginExit>,
+    remasking: Remasking,
+) -> (Vec<u32>, usize) {
     let toy = ToyPredictor::new(9, 64, 4);
     let config = SampleConfig {
         steps: 24,
@@ -15,6 +24,8 @@ fn run(process: Process, temperature: f64) -> (Vec<u32>, usize) {
         block_length: Some(8),
         temperature,
         process,
+        margin_exit,
+        remasking,
         suppress_mask: true,
         seed: 3,
         ..SampleConfig::default()
@@ -49,6 +60,104 @@ fn settings_that_take_a_rule_back_give_its_base() {
         let fall = 0.0;
         check(Process::FallingThreshold { threshold, fall }, base);
     }
+}
+
+#[test]
+fn an_exit_by_margin_ends_blocks_of_any_rule_early() {
+    let exit = |margin, fall| Some(MarginExit { margin, fall });
+    let usual = Remasking::LowConfidence;
+    for process in [
+        Process::Quota,
+        Process::BlockQuota,
+        Process::EntropyExit(0.0),
+        Process::Threshold(0.9),
+    ] {
+        let base = run(process, 0.0);
+        // No mean reaches 1, and every mean reaches 0: a call for each of the three blocks.
+        assert_eq!(run_with(process, 0.0, exit(1.0, 0.0), usual), base);
+        assert_eq!(
+            run_with(process, 0.0, exit(0.0, 0.0), usual).1,
+            3,
+            "{process:?}"
+        );
+        // The bar is 0 when a block is full, and above what its last masks reach before that.
+        let (_, calls) = run_with(process, 0.0, exit(1.0, 1.0), usual);
+        assert!(
+            3 < calls && calls < base.1,
+            "{process:?}: {calls} of {}",
+            base.1
+        );
+    }
+}
+
+#[test]
+fn blocks_open_when_a_share_of_the_one_before_is_filled() {
+    let toy = ToyPredictor::new(9, 64, 4);
+    let run = |process, overlap| {
+        let config = SampleConfig {
+            steps: 24,
+            gen_length: 24,
+            block_length: Some(8),
+            process,
+            overlap,
+            suppress_mask: true,
+            ..SampleConfig::default()
+        };
+        let requests = [Request::generate(vec![1, 2, 3], config)];
+        // Where each step has revealed something, as blocks.
+        let mut blocks = Vec::new();
+        let outputs = sample(&toy, &requests, &mut |event| {
+            let places = event.revealed.iter().map(|new| (new.position - 3) / 8);
+            blocks.push(places.collect::<Vec<usize>>());
+            ControlFlow::Continue(())
+        });
+        (
+            outputs.map(|outputs| (outputs[0].tokens.clone(), outputs[0].nfe)),
+            blocks,
+        )
+    };
+    for process in [Process::Threshold(0.3), Process::EntropyExit(2.0)] {
+        let (base, one_by_one) = run(process, None);
+        let base = base.unwrap();
+        // A block that opens when the one before it is full is the next block.
+        assert_eq!(run(process, Some(1.0)).0.unwrap(), base);
+        let (all, opened) = run(process, Some(0.0));
+        let (tokens, calls) = all.unwrap();
+        assert!(tokens.iter().all(|&id| id != toy.info().mask_token_id));
+        assert!(calls < base.1, "{process:?}: {calls} of {}", base.1);
+        assert!(
+            one_by_one
+                .iter()
+                .all(|step| step.windows(2).all(|w| w[0] == w[1]))
+        );
+        assert!(opened[0].contains(&2), "{process:?}: {opened:?}");
+        // With a half, the second block waits for four tokens of the first.
+        let (_, halves) = run(process, Some(0.5));
+        let mut filled = 0;
+        for step in halves {
+            assert!(
+                filled >= 4 || !step.contains(&1),
+                "{process:?}: {step:?} after {filled}"
+            );
+            filled += step.iter().filter(|&&block| block == 0).count();
+        }
+    }
+    // There is no bar for the tokens of other blocks.
+    let refused = run(Process::Factor(1.0), Some(0.5)).0.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "request 0: overlap cannot be used with factor"
+    );
+}
+
+#[test]
+fn steps_by_running_confidence_fill_the_canvas() {
+    let running = Remasking::RunningConfidence;
+    let (tokens, calls) = run_with(Process::Quota, 0.0, None, running);
+    assert_eq!((tokens.len(), calls), (27, 24));
+    // In the first step nothing was seen before, so that the order is that of the confidence.
+    let all = Process::Factor(1e6);
+    assert_eq!(run_with(all, 0.0, None, running), run(all, 0.0));
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod policy;
 mod protocols;
 mod published;
 mod session;
+mod speculate;

@@ -108,7 +108,7 @@ fn steps_are_one_a_mask_and_fixed_tokens_have_quotas_of_the_block() {
     assert_eq!(config(&Overrides::default()).process, Process::BlockQuota);
     let threshold = Overrides {
         process: Some(Process::Threshold(0.9)),
-        cache: CacheMode::Activity,
+        cache: Some(CacheMode::Activity),
         ..Overrides::default()
     };
     let config = config(&threshold);
@@ -364,6 +364,17 @@ fn overrides_change_a_protocol() {
     // What there is no room for is left out; a block has as many steps as tokens.
     assert_eq!((config.gen_length, config.steps), (4095, 16));
     assert_eq!(config.horizon, Horizon::Block);
+    // A short answer is one block.
+    let short = Overrides {
+        gen_length: Some(10),
+        ..Overrides::default()
+    };
+    let request = of(Protocol::VariableLength).request(prompt(5), true, &short);
+    let config = request.unwrap().config;
+    assert_eq!(
+        (config.gen_length, config.block_length, config.steps),
+        (10, Some(10), 10)
+    );
     // A text to fill in has its length.
     let infill = of(Protocol::VariableLength).request(text(&[1, MASK]), true, &appended);
     assert_eq!(infill.unwrap().config.horizon, Horizon::Canvas);

@@ -45,6 +45,7 @@ fn a_field_that_does_not_fit_is_named() {
     );
     completion(json!({"prompt": "床", "vicinity": 2}), "vicinity");
     completion(json!({"prompt": "床", "keep_active": 2}), "keep_active");
+    completion(json!({"prompt": "床", "speculate": 65}), "speculate");
     completion(json!({"prompt": "床", "threshold": 2}), "threshold");
     completion(
         json!({"prompt": "床", "threshold": 0.5, "factor": 1}),

@@ -35,22 +35,24 @@ fn config(case: &Case, constraints: &[(usize, u32)]) -> SampleConfig {
     }
 }
 
+/// The request of a case.
+pub(crate) fn request(case: &Case) -> Request {
+    let constraints = constraints(case);
+    let config = config(case, &constraints);
+    let task = Task::Generate {
+        prompt: ids(&case.json["prompt"]),
+        suffix: Vec::new(),
+        constraints,
+    };
+    Request::new(task, config)
+}
+
 #[test]
 fn fixed_words_and_blocks_are_the_demo_s() {
     for case in cases("demo") {
         let (name, prompt) = (&case.name, ids(&case.json["prompt"]));
         let model = load(case.text("model"), &device(), Precision::F32);
-        let constraints = constraints(&case);
-        let config = config(&case, &constraints);
-        let task = Task::Generate {
-            prompt: prompt.clone(),
-            suffix: Vec::new(),
-            constraints,
-        };
-        let request = Request {
-            task,
-            ..Request::generate(Vec::new(), config)
-        };
+        let request = request(&case);
         let mut states = Vec::new();
         let outputs = sample(&model, &[request], &mut |event| {
             states.push(event.canvas[prompt.len()..].to_vec());

@@ -84,6 +84,7 @@ fn planned(model: &dyn MaskPredictor, sequence: &[u32], plans: &[RowPlan]) -> Ve
             cached: Some(Cached {
                 plans: std::slice::from_ref(plan),
                 caches: &mut [&mut cache],
+                branches: &mut [],
             }),
             ..Query::new(&batch, &positions)
         };

@@ -351,21 +351,13 @@ fn check(family: &Family, case: &Case, precision: Precision) -> Result<bool, Str
             return Ok(false);
         }
     };
-    let mut model = family.load(case.text("model"), &device(), precision);
-    let size = kind.is_by_blocks().then(|| case.count("block_length"));
-    if let Some(size) = size.and_then(NonZeroUsize::new) {
-        model = model.block_causal(size).unwrap();
-    }
+    let model = load(family, case, precision);
     let stops = stops(family, case);
     let stops = stops
         .as_ref()
         .map(|(tokenizer, stops)| (tokenizer, &stops[..]));
     for (index, mut row) in table.into_iter().enumerate() {
-        if kind == Loop::Variable {
-            // An answer has the blocks that there is room for.
-            let room = model.info().max_sequence_length - prompt_len(&row.request);
-            row.request.config.gen_length = row.request.config.gen_length.min(room);
-        }
+        fit(&mut row.request, kind, &model);
         let run = replay(&model, kind, &row.request, stops);
         // Steps that reveal nothing are recorded too.
         for (step, (ours, recorded)) in run.states.iter().zip(&row.states).enumerate() {
@@ -398,6 +390,39 @@ fn check(family: &Family, case: &Case, precision: Precision) -> Result<bool, Str
         }
     }
     Ok(true)
+}
+
+/// The model of a case.
+fn load(family: &Family, case: &Case, precision: Precision) -> LladaModel {
+    let model = family.load(case.text("model"), &device(), precision);
+    let size = (Loop::of(case).is_by_blocks()).then(|| case.count("block_length"));
+    match size.and_then(NonZeroUsize::new) {
+        Some(size) => model.block_causal(size).unwrap(),
+        None => model,
+    }
+}
+
+/// An answer has the blocks that there is room for.
+fn fit(request: &mut Request, kind: Loop, model: &LladaModel) {
+    if kind == Loop::Variable {
+        let room = model.info().max_sequence_length - prompt_len(request);
+        request.config.gen_length = request.config.gen_length.min(room);
+    }
+}
+
+/// All that can be replayed, with the model and the rows of each.
+pub(crate) fn requests() -> impl Iterator<Item = (String, LladaModel, Vec<Request>)> {
+    all().into_iter().filter_map(|(family, case)| {
+        let kind = Loop::of(&case);
+        let model = load(&family, &case, Precision::F32);
+        let mut requests: Vec<Request> = (table(&case, kind).ok()?.into_iter())
+            .map(|row| row.request)
+            .collect();
+        for request in &mut requests {
+            fit(request, kind, &model);
+        }
+        Some((case.name, model, requests))
+    })
 }
 
 /// The text of an answer of variable length, up to the first string that stops it.

@@ -61,6 +61,12 @@ fn config(case: &Case) -> SampleConfig {
     }
 }
 
+/// The request of a case.
+pub(crate) fn request(case: &Case) -> Request {
+    let prompt = rows(&case.json["prompt"]).remove(0);
+    Request::generate(prompt, config(case))
+}
+
 #[test]
 fn caches_and_parallel_decoding_are_fast_dllm_s() {
     for case in cases("fastdllm") {
@@ -70,8 +76,7 @@ fn caches_and_parallel_decoding_are_fast_dllm_s() {
             model,
             calls: RefCell::default(),
         };
-        let prompt = rows(&case.json["prompt"]).remove(0);
-        let request = Request::generate(prompt, config(&case));
+        let request = request(&case);
         let output = &sample(&recorder, &[request], &mut |_| ControlFlow::Continue(())).unwrap()[0];
         assert_eq!(output.tokens, rows(&case.json["output"])[0], "{name}");
         assert_eq!(output.nfe, case.count("nfe"), "{name}: calls");
@@ -111,6 +116,7 @@ fn a_cached_call_gives_the_recorded_logits() {
             let cached = Cached {
                 plans: &[RowPlan::window(window, length)],
                 caches: &mut [&mut cache],
+                branches: &mut [],
             };
             let query = Query {
                 cached: Some(cached),

@@ -48,7 +48,7 @@ fn config(case: &Case) -> SampleConfig {
 }
 
 /// The requests of a case, with their recorded draws.
-fn requests(case: &Case) -> Vec<Row> {
+fn table(case: &Case) -> Vec<Row> {
     let prompts = rows(&case.json["prompt"]);
     let masks = case
         .has("attention_mask")
@@ -95,6 +95,11 @@ fn requests(case: &Case) -> Vec<Row> {
     requests
 }
 
+/// The requests of a case.
+pub(crate) fn requests(case: &Case) -> Vec<Request> {
+    table(case).into_iter().map(|row| row.request).collect()
+}
+
 /// Samples, and returns the canvas of every row after every step, with the confidences.
 #[expect(
     clippy::type_complexity,
@@ -127,7 +132,7 @@ fn run(
 fn check(case: &Case, precision: Precision) -> Result<(), String> {
     let name = &case.name;
     let model = load(case.text("model"), &device(), precision);
-    let table = requests(case);
+    let table = table(case);
     let requests: Vec<Request> = table.iter().map(|row| row.request.clone()).collect();
     let (outputs, steps, revealed) = run(&model, &requests);
     let recorded = case.json["x_after_step"].as_array().unwrap();

@@ -16,5 +16,6 @@ mod forward;
 mod generate;
 mod likelihood;
 mod schedule;
+mod speculate;
 mod text;
 mod train;

@@ -107,6 +107,7 @@ fn plans_that_would_look_ahead_are_refused() {
         let cached = Cached {
             plans: &plans,
             caches,
+            branches: &mut [],
         };
         let query = Query {
             cached: Some(cached),

@@ -9,5 +9,6 @@ mod families;
 mod instruct;
 mod plans;
 mod prefixes;
+mod speculate;
 mod structured;
 mod traditional;

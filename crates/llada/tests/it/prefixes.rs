@@ -161,6 +161,7 @@ fn rows_after_a_prefix_are_those_of_the_whole() {
         let cached = Cached {
             plans: &plans,
             caches,
+            branches: &mut [],
         };
         let query = Query {
             cached: Some(cached),

@@ -48,6 +48,7 @@ pub(super) fn run(args: &BenchForwardArgs) -> Result<()> {
             cached: Some(Cached {
                 plans: &plans,
                 caches: &mut caches,
+                branches: &mut [],
             }),
             ..Query::new(&batch, positions)
         };

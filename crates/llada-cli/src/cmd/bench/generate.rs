@@ -45,6 +45,8 @@ pub(super) fn run(args: &BenchGenerateArgs) -> Result<()> {
             "cache": config.cache.name(),
             "steps": most(|output| output.steps),
             "nfe": most(|output| output.nfe),
+            "speculate": config.speculate,
+            "rows": most(|output| output.rows),
         }),
         timing,
         tokens: subject.batch * gen_length,
@@ -86,6 +88,7 @@ fn sample_config(args: &BenchGenerateArgs, gen_length: usize) -> Result<SampleCo
         block_length: args.block_length,
         process: args.threshold.map_or(Process::Quota, Process::Threshold),
         cache: cache.map_err(Misuse::from_error)?,
+        speculate: args.speculate,
         // A mask that wins would leave a step more or less to do.
         suppress_mask: true,
         seed: args.subject.seed,
