@@ -229,8 +229,9 @@ impl ModelConfig {
         }
     }
 
-    /// Bytes of the weights of a [`crate::FrozenModel`], with its embedding or without.
-    pub(crate) fn frozen_bytes(&self, precision: Precision, has_embedding: bool) -> usize {
+    /// About how many bytes the weights of a [`crate::FrozenModel`] take, with its embedding or without.
+    #[must_use]
+    pub fn frozen_bytes(&self, precision: Precision, has_embedding: bool) -> usize {
         let packed = |n: usize, k: usize| match precision {
             Precision::F32 => 4 * n * k,
             Precision::Bf16 => 2 * n * k,

@@ -208,7 +208,7 @@ impl Gguf {
             is_bf16: kind.is_bf16(),
             fill,
             codes: None,
-            blocks: kind.format().filter(|_| !is_vector).zip(Some(read_blocks)),
+            blocks: (kind.is_quantized() && !is_vector).then_some((kind.format, read_blocks)),
             range: Some((map, bytes.clone())),
         })
     }

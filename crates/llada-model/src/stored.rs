@@ -145,6 +145,11 @@ pub(crate) fn pack_router(
     }
 }
 
+/// Without an early end, so that it is vectorized.
+fn are_finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |all, x| all & x.is_finite())
+}
+
 /// The words of `N` bytes.
 pub(crate) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     let word = |word: &[u8]| word.try_into().expect("chunks of N bytes");
@@ -243,7 +248,7 @@ impl Stored<'_> {
                 let mut values = vec![0.0; shape[2]];
                 for row in out.chunks_exact(out.len() / rows.len().max(1)) {
                     format.values(row, &mut values);
-                    if !values.iter().fold(true, |all, x| all & x.is_finite()) {
+                    if !are_finite(&values) {
                         all_finite.store(false, Ordering::Relaxed);
                     }
                 }
@@ -289,8 +294,7 @@ impl Stored<'_> {
     pub(crate) fn fill_once(&self, rows: Range<usize>, out: &mut [f32]) -> bool {
         (self.fill)(rows.clone(), out);
         self.drop_pages(rows);
-        // Without an early end, so that it is vectorized.
-        out.iter().fold(true, |all, x| all & x.is_finite())
+        are_finite(out)
     }
 
     /// Lets the system drop the pages of rows that were read: they would count as memory of this

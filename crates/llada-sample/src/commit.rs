@@ -89,14 +89,8 @@ pub(crate) fn committed_of_open(
 ) -> Vec<usize> {
     let is_own = |&i: &usize| step.positions[i] < block_end;
     let (own, others): (Vec<usize>, Vec<usize>) = step.order.iter().copied().partition(is_own);
-    let is_sure = |&i: &usize| match process {
-        Process::Threshold(bar)
-        | Process::LocalLeap { threshold: bar, .. }
-        | Process::Hierarchical { high: bar, .. }
-        | Process::FallingThreshold { threshold: bar, .. } => step.confidence(i) >= bar,
-        Process::EntropyExit(bound) => step.candidates[i].entropy < bound,
-        _ => false,
-    };
+    let bar = process.bar();
+    let is_sure = |&i: &usize| bar.is_some_and(|bar| bar.is_passed(&step.candidates[i]));
     let mut kept = committed(
         process,
         &Predicted {

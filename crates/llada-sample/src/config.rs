@@ -339,7 +339,10 @@ impl SampleConfig {
         let is_drawn = self.process == Process::Reverse || self.remasking == Remasking::Random;
         let fixed_remasking = self.process.needs_aligned_blocks() || is_timestep;
         let not_for_process = [
-            ("overlap", self.overlap.is_some() && !self.process.has_bar()),
+            (
+                "overlap",
+                self.overlap.is_some() && self.process.bar().is_none(),
+            ),
             (
                 "margin_exit",
                 self.margin_exit.is_some() && (fixed_remasking || is_drawn),

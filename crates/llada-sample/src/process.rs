@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use llada_diffusion::Candidate;
+
 use crate::{Error, Remasking, Result};
 
 /// How many tokens a step reveals.
@@ -193,16 +195,17 @@ impl Process {
         }
     }
 
-    /// Whether it takes every token that passes a bar, wherever it stands.
-    pub(crate) fn has_bar(self) -> bool {
-        matches!(
-            self,
-            Self::Threshold(_)
-                | Self::LocalLeap { .. }
-                | Self::Hierarchical { .. }
-                | Self::FallingThreshold { .. }
-                | Self::EntropyExit(_)
-        )
+    /// What a token passes that stays wherever it stands, in an empty block; `None`: there is no such
+    /// bar.
+    pub(crate) fn bar(self) -> Option<Bar> {
+        match self {
+            Self::Threshold(bar)
+            | Self::LocalLeap { threshold: bar, .. }
+            | Self::Hierarchical { high: bar, .. }
+            | Self::FallingThreshold { threshold: bar, .. } => Some(Bar::Confidence(bar)),
+            Self::EntropyExit(bar) => Some(Bar::Entropy(bar)),
+            _ => None,
+        }
     }
 
     /// Whether tokens of a block may change again.
@@ -272,6 +275,24 @@ impl Process {
                 ("eps", Bounds::Inside, eps),
                 ("alg_temp", Bounds::NotNegative, alg_temp),
             ],
+        }
+    }
+}
+
+/// See [`Process::bar`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bar {
+    /// At least this.
+    Confidence(f32),
+    /// Below this.
+    Entropy(f32),
+}
+
+impl Bar {
+    pub(crate) fn is_passed(self, candidate: &Candidate) -> bool {
+        match self {
+            Self::Confidence(bar) => candidate.confidence >= bar,
+            Self::Entropy(bar) => candidate.entropy < bar,
         }
     }
 }

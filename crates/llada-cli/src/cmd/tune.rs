@@ -70,9 +70,6 @@ pub(crate) fn run(args: &TuneArgs) -> Result<()> {
         !run.measured.is_empty(),
         "interrupted before the first setting was measured"
     );
-    if let Some(path) = &args.plot {
-        draw(path, &run.measured)?;
-    }
     let report = Report {
         measured: &run.measured,
         skipped: &run.skipped,
@@ -81,8 +78,13 @@ pub(crate) fn run(args: &TuneArgs) -> Result<()> {
         n_prompts: tasks.len(),
     };
     match args.model.run.format {
-        Format::Json => progress.print(report.json()),
-        Format::Text => print(&report.text()),
+        Format::Json => progress.print(report.json())?,
+        Format::Text => print(&report.text())?,
+    }
+    // Last: what was measured is told even where a picture can't be written.
+    match &args.plot {
+        Some(path) => draw(path, &run.measured),
+        None => Ok(()),
     }
 }
 

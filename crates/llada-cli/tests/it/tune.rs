@@ -84,6 +84,23 @@ fn texts_with_holes_are_tuned_too() {
 }
 
 #[test]
+fn a_picture_that_cannot_be_written_loses_no_figure() {
+    let dir = model();
+    let data = dir.path().join("prompts.jsonl");
+    fs::write(&data, "{\"prompt\": \"春风\"}\n").expect("a writable folder");
+    // Below a file.
+    let plot = data.join("tune.svg");
+    let [model, data, plot] =
+        [dir.path(), &data, &plot].map(|path| path.to_str().expect("a name in UTF-8"));
+    let flags = ["tune", "--model", model, "--data", data, "--plot", plot];
+    let failed = llada(&[&flags[..], &["-n", "3"]].concat()).assert().code(1);
+    let output = failed.get_output();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("--cache dual"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("prompts.jsonl"), "{stderr}");
+}
+
+#[test]
 fn wrong_flags_are_told() {
     let dir = model();
     let path = dir.path().to_str().expect("a name in UTF-8");

@@ -17,29 +17,31 @@ use std::ops::Range;
 use half::f16;
 use llada_tensor::backend::BlockFormat;
 
-/// Writes the values of a block; of blocks of one value any number at once.
-type Widen = fn(block: &[u8], out: &mut [f32]);
-
 /// An element type that can be read.
 #[derive(Debug)]
 pub(super) struct Kind {
     /// Its number in `ggml_type`.
     number: u32,
     pub(super) name: &'static str,
-    /// Values of a block.
-    pub(super) length: usize,
-    /// Bytes of a block.
-    bytes: usize,
-    widen: Widen,
+    /// Its blocks; of blocks of one value any number is widened at once.
+    pub(super) format: BlockFormat,
 }
 
-const fn kind(number: u32, name: &'static str, length: usize, bytes: usize, widen: Widen) -> Kind {
+const fn kind(
+    number: u32,
+    name: &'static str,
+    length: usize,
+    bytes: usize,
+    widen: fn(&[u8], &mut [f32]),
+) -> Kind {
     Kind {
         number,
         name,
-        length,
-        bytes,
-        widen,
+        format: BlockFormat {
+            length,
+            bytes,
+            widen,
+        },
     }
 }
 
@@ -123,22 +125,7 @@ impl Kind {
 
     /// Whether values share scales.
     pub(super) fn is_quantized(&self) -> bool {
-        self.length > 1
-    }
-
-    /// How rows are stored whose values share scales.
-    pub(super) fn format(&self) -> Option<BlockFormat> {
-        let Self {
-            length,
-            bytes,
-            widen,
-            ..
-        } = *self;
-        self.is_quantized().then_some(BlockFormat {
-            length,
-            bytes,
-            widen,
-        })
+        self.format.length > 1
     }
 
     /// Bytes of a tensor, if its rows are whole blocks and it is not too large to be.
@@ -146,23 +133,22 @@ impl Kind {
         let row = shape.last().copied().unwrap_or(1);
         let product = |product: usize, &n: &usize| product.checked_mul(n);
         let numel = shape.iter().try_fold(1, product)?;
-        let size = (numel / self.length).checked_mul(self.bytes)?;
-        row.is_multiple_of(self.length).then_some(size)
+        let BlockFormat { length, bytes, .. } = self.format;
+        let size = (numel / length).checked_mul(bytes)?;
+        row.is_multiple_of(length).then_some(size)
     }
 
     /// The bytes of `n` values from `start` on, both in whole blocks.
     pub(super) fn bytes_of(&self, start: usize, n: usize) -> Range<usize> {
-        start / self.length * self.bytes..(start + n) / self.length * self.bytes
+        let [start, end] = [start, start + n].map(|at| at / self.format.length * self.format.bytes);
+        start..end
     }
 
     /// Writes the values of a tensor's bytes, which are as many whole blocks as `out` is.
     pub(super) fn values(&self, bytes: &[u8], out: &mut [f32]) {
-        if self.length == 1 {
-            return (self.widen)(bytes, out);
-        }
-        let blocks = bytes.chunks_exact(self.bytes);
-        for (block, out) in blocks.zip(out.chunks_exact_mut(self.length)) {
-            (self.widen)(block, out);
+        match self.is_quantized() {
+            true => self.format.values(bytes, out),
+            false => (self.format.widen)(bytes, out),
         }
     }
 }

@@ -241,7 +241,7 @@ fn read_tensors(
             reader.fault(got, expected)
         })?;
         let size = kind.size_bytes(&shape).ok_or_else(|| {
-            let expected = format!("rows of whole blocks of {}", kind.length);
+            let expected = format!("rows of whole blocks of {}", kind.format.length);
             reader.fault(format!("shape {shape:?} of {}", kind.name), expected)
         })?;
         if offset != end as u64 {

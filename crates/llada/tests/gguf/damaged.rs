@@ -190,17 +190,25 @@ fn tensors_that_do_not_fit() {
     let at = nan.len() - 64;
     nan[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     fails(&nan, &["tensor output.weight", "not finite"]);
-    // A scale that is infinite, in an embedding that is read when its tokens are asked for.
-    let mut infinite = fs::read(file("mixed.gguf")).unwrap();
-    let at = after(&infinite, "output.weight") + 4 + 2 * 8 + 4 + 8;
-    let start = at.next_multiple_of(32);
-    infinite[start..start + 2].copy_from_slice(&[0, 0x7c]);
+    // A scale that is infinite, in an embedding that is read when its tokens are asked for, and in a
+    // matrix that stays in its blocks.
+    let mixed = fs::read(file("mixed.gguf")).unwrap();
+    let start = (after(&mixed, "output.weight") + 4 + 2 * 8 + 4 + 8).next_multiple_of(32);
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("infinite.gguf");
-    fs::write(&path, infinite).unwrap();
-    let source = ModelSource::open(&path).unwrap();
-    let error = source.frozen(&device(), Precision::F32).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { name, .. } if name == "token_embd.weight"));
+    for tensor in ["token_embd.weight", "blk.0.ffn_up.weight"] {
+        let at = after(&mixed, tensor) + 4 + 2 * 8 + 4;
+        let offset = u64::from_le_bytes(*mixed[at..].first_chunk().unwrap());
+        let at = start + usize::try_from(offset).unwrap();
+        let mut infinite = mixed.clone();
+        infinite[at..at + 2].copy_from_slice(&[0, 0x7c]);
+        let path = dir.path().join("infinite.gguf");
+        fs::write(&path, infinite).unwrap();
+        let source = ModelSource::open(&path).unwrap();
+        for precision in [Precision::F32, Precision::Bf16, Precision::Int8] {
+            let error = source.frozen(&device(), precision).unwrap_err();
+            assert!(matches!(error, Error::NotFinite { name, .. } if name == tensor));
+        }
+    }
 }
 
 /// Opens a copy of the split model with another one of its files; `change` gets the files' bytes.

@@ -130,7 +130,7 @@ impl Subject {
         Ok(match &self.weights {
             Weights::Embedded => Checkpoint::embedded()?.frozen(device, precision)?.model,
             Weights::Random(_) => {
-                check(self.random_bytes())?;
+                check(self.config.frozen_bytes(precision, true))?;
                 FrozenModel::random(self.config.clone(), device, precision, self.seed)?
             }
             Weights::Path(path) => {
@@ -155,19 +155,6 @@ impl Subject {
             }
             _ => LladaModel::random(self.config.clone(), device, precision, self.seed)?,
         })
-    }
-
-    /// About what random weights take.
-    fn random_bytes(&self) -> usize {
-        let bits = match self.precision {
-            Precision::F32 => 32,
-            Precision::Bf16 => 16,
-            Precision::Int8 => 8,
-            Precision::Int4 => 5,
-        };
-        let table = self.config.embedding_rows() * self.config.d_model;
-        let packed = self.config.total_parameters() - table;
-        2 * table + packed * bits / 8
     }
 
     /// About what a block works on, `f32`.

@@ -43,11 +43,11 @@ fn values_of_all_types_are_those_of_the_package() {
         for (block, first) in blocks.zip(expected["first"].as_array().expect("values")) {
             let block = bytes(block);
             assert_eq!(
-                kind.size_bytes(&[1, kind.length]),
+                kind.size_bytes(&[1, kind.format.length]),
                 Some(block.len()),
                 "{name}"
             );
-            let mut values = vec![f32::NAN; kind.length];
+            let mut values = vec![f32::NAN; kind.format.length];
             kind.values(&block, &mut values);
             for (at, first) in first.as_array().expect("values").iter().enumerate() {
                 // serde_json may be off by the last bit of f64; the digest below is exact.
@@ -56,7 +56,7 @@ fn values_of_all_types_are_those_of_the_package() {
             }
             all.extend(values);
         }
-        assert_eq!(all.len(), 6 * kind.length);
+        assert_eq!(all.len(), 6 * kind.format.length);
         assert_eq!(expected["fnv1a"], fnv(&all), "{name}");
     }
 }
