@@ -81,3 +81,22 @@ pub enum Error {
         got: f64,
     },
 }
+
+impl Error {
+    /// The argument that is to blame, by its name; `None` where none is, but the model, its weights
+    /// or the device. A new error has to say which it is.
+    #[must_use]
+    pub fn argument(&self) -> Option<&'static str> {
+        match self {
+            Self::OutOfRange { what, .. } | Self::NotAutoregressive { what } => Some(what),
+            Self::TooLong { .. } | Self::TokenOutOfRange { .. } | Self::EmptySequence { .. } => {
+                Some("the prompt")
+            }
+            Self::UnknownEstimator { .. } => Some("estimator"),
+            Self::Tensor(_)
+            | Self::LengthMismatch { .. }
+            | Self::Unsupported { .. }
+            | Self::NotANumber { .. } => None,
+        }
+    }
+}

@@ -209,3 +209,34 @@ pub enum Error {
         what: &'static str,
     },
 }
+
+impl Error {
+    /// The setting that is to blame, by the name of its field; `None` where no setting is, but the
+    /// model, the device or recorded draws. A new error has to say which it is.
+    #[must_use]
+    pub fn setting(&self) -> Option<&'static str> {
+        match self {
+            Self::OutOfRange { what, .. }
+            | Self::NeedsCache { what, .. }
+            | Self::NotForProtocol { what, .. }
+            | Self::NotForProcess { what, .. }
+            | Self::NotAutoregressive { what, .. } => Some(what),
+            Self::BlockLength { .. }
+            | Self::NeedsBlockLength { .. }
+            | Self::NeedsAlignedBlocks { .. } => Some("block_length"),
+            Self::TooFewSteps { .. } => Some("steps"),
+            Self::TooLong { .. } => Some("gen_length"),
+            Self::TokenOutOfRange { .. } | Self::NoMask { .. } => Some("the prompt"),
+            Self::Allowed { .. } => Some("allowed"),
+            Self::UnknownAlg { .. } => Some("alg"),
+            Self::UnknownRemasking { .. } => Some("remasking"),
+            Self::UnknownPreset { .. } => Some("preset"),
+            Self::UnknownCache { .. } | Self::GuidedCache { .. } => Some("cache"),
+            // Token ids of the model's own configuration.
+            Self::TokenNotPredicted { .. }
+            | Self::Predictor(_)
+            | Self::NotANumber { .. }
+            | Self::RecordedDraws { .. } => None,
+        }
+    }
+}

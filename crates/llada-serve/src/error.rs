@@ -210,6 +210,7 @@ fn field_of(what: &str) -> &str {
     match what {
         "gen_length" | "the length of the answer" => "max_tokens",
         "the prompt" => "prompt",
+        "allowed" => "response_format",
         "a suffix" => "suffix",
         "logit_boost" => "end_think_boost",
         "power" => "end_think_power",
@@ -219,23 +220,11 @@ fn field_of(what: &str) -> &str {
 
 impl From<SampleError> for ApiError {
     fn from(error: SampleError) -> Self {
-        let param = match &error {
-            SampleError::OutOfRange { what, .. }
-            | SampleError::NeedsCache { what, .. }
-            | SampleError::NotForProtocol { what, .. }
-            | SampleError::NotForProcess { what, .. }
-            | SampleError::NotAutoregressive { what, .. } => field_of(what),
-            SampleError::BlockLength { .. } | SampleError::NeedsBlockLength { .. } => {
-                "block_length"
-            }
-            SampleError::UnknownAlg { .. } => "alg",
-            SampleError::TooFewSteps { .. } => "steps",
-            SampleError::TooLong { .. } => "max_tokens",
-            SampleError::TokenOutOfRange { .. } => "prompt",
-            SampleError::NoMask { .. } => "text",
-            SampleError::UnknownRemasking { .. } => "remasking",
-            SampleError::UnknownCache { .. } | SampleError::GuidedCache { .. } => "cache",
-            _ => return Self::internal(whole(&error)),
+        let param = match (&error, error.setting()) {
+            // An infill has no prompt beside its text.
+            (SampleError::NoMask { .. }, _) => "text",
+            (_, Some(setting)) => field_of(setting),
+            (_, None) => return Self::internal(whole(&error)),
         };
         // A request has a number in its session alone.
         let message = error.to_string();
@@ -256,14 +245,9 @@ impl From<RulesError> for ApiError {
 
 impl From<DiffusionError> for ApiError {
     fn from(error: DiffusionError) -> Self {
-        let message = error.to_string();
-        match error {
-            DiffusionError::OutOfRange { what, .. }
-            | DiffusionError::NotAutoregressive { what, .. } => Self::field(what, message),
-            DiffusionError::TooLong { .. } | DiffusionError::TokenOutOfRange { .. } => {
-                Self::field("prompt", message)
-            }
-            _ => Self::internal(whole(&error)),
+        match error.argument() {
+            Some(argument) => Self::field(field_of(argument), error.to_string()),
+            None => Self::internal(whole(&error)),
         }
     }
 }

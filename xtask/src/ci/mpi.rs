@@ -43,16 +43,18 @@ fn has_libclang(list: &str) -> bool {
 }
 
 pub(super) fn check(sh: &Shell, with_nextest: bool) -> Result<()> {
-    let package = ["-p", "llada-cli", "--features", "mpi"];
+    // Of the whole workspace, as without MPI: what does not depend on it is there already.
+    let package = ["--workspace", "--features", "llada-cli/mpi"];
     let lint = cmd!(sh, "cargo clippy {package...} --all-targets -- -D warnings");
     run_step("lint MPI", &lint)?;
     // One test at a time: every rank waits for the others at full speed.
+    let filter = "package(llada-cli) & test(/^mpi::/)";
     let (build, test) = if with_nextest {
         (
             cmd!(sh, "cargo nextest run {package...} --test it --no-run"),
             cmd!(
                 sh,
-                "cargo nextest run {package...} --test it -j 1 -E test(/^mpi::/)"
+                "cargo nextest run {package...} --test it -j 1 -E {filter}"
             ),
         )
     } else {

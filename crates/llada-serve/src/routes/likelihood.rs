@@ -96,9 +96,7 @@ pub(crate) async fn create(
     let at = find(&app.models, body.model.as_deref())?;
     let estimator: Estimator = match &body.estimator {
         None => Estimator::default(),
-        Some(name) => (name.parse()).map_err(|error: llada::diffusion::Error| {
-            ApiError::field("estimator", error.to_string())
-        })?,
+        Some(name) => name.parse()?,
     };
     if body.targets.is_empty() {
         return Err(ApiError::field("targets", "targets: the list is empty"));

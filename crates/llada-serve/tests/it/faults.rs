@@ -39,6 +39,8 @@ fn a_field_that_does_not_fit_is_named() {
     completion(json!({"prompt": "床", "top_k": 0}), "top_k");
     completion(json!({"prompt": "床", "remasking": "best"}), "remasking");
     completion(json!({"prompt": "床", "cache": "all"}), "cache");
+    completion(json!({"prompt": "床", "preset": ""}), "preset");
+    completion(json!({"prompt": "床", "preset": "quick"}), "preset");
     completion(
         json!({"prompt": "床", "cache": "dual", "cfg_scale": 1}),
         "cache",
