@@ -1,12 +1,13 @@
 """Writes a GGUF file of the architecture `llada`, or of a mixture of experts `llada-moe`, with random
-weights, for the speed of llama.cpp.
+weights, for the speed of llama.cpp; `--arch llama` for a fork that knows nothing of `llada`.
 
     python tools/peers/random_gguf.py OUT.gguf --preset llada-8b --type Q8_0
 
 All matrices have the type, embedding and head too. The vocabulary is that of bytes and of made-up
 tokens up to the size of the shape; the chat template repeats what it is given. A row of a
-quantised tensor has whole blocks of 32, so a width of the MLP that has not is cut (5634 to 5632):
-llama.cpp would keep such a tensor in F16. Needs numpy and gguf.
+quantised tensor has whole blocks of 32 or 256, so a width of the MLP that has not is cut (5634 to
+5632): llama.cpp would keep such a tensor in another type. Blocks of the K types have random integers
+and factors. Needs numpy and gguf.
 """
 
 import argparse
@@ -27,7 +28,13 @@ from shapes import (
     special_ids,
 )
 
-TYPES = ("Q8_0", "Q4_0", "BF16", "F16", "F32")
+TYPES = ("Q8_0", "Q4_0", "Q4_K", "Q5_K", "Q6_K", "BF16", "F16", "F32")
+# Where the scales of a block are, as halves, and what they are.
+K_SCALES = {
+    "Q4_K": {0: 1e-4, 1: 7.5e-4},
+    "Q5_K": {0: 5e-5, 1: 7.5e-4},
+    "Q6_K": {104: 1.5e-5},
+}
 
 
 def tensors(shape):
@@ -85,8 +92,21 @@ def add_vocabulary(w, shape):
     w.add_chat_template("{% for message in messages %}{{ message['content'] }}{% endfor %}")
 
 
-def write(path, shape, kind, seed):
-    w = GGUFWriter(path, "llada-moe" if "n_experts" in shape else "llada")
+def random_blocks(kind, rng):
+    """`[blocks, bytes]`"""
+    length, n_bytes = gguf.GGML_QUANT_SIZES[kind]
+    n = (1 << 22) // length
+    if kind.name not in K_SCALES:
+        values = rng.standard_normal((n, length), dtype=np.float32) * np.float32(0.02)
+        return quantize(values, kind).view(np.uint8)
+    blocks = rng.integers(256, size=(n, n_bytes), dtype=np.uint8)
+    for at, scale in K_SCALES[kind.name].items():
+        blocks.view(np.float16)[:, at] = scale
+    return blocks
+
+
+def write(path, shape, kind, seed, arch):
+    w = GGUFWriter(path, arch or ("llada-moe" if "n_experts" in shape else "llada"))
     if "n_experts" in shape:
         w.add_expert_count(shape["n_experts"])
         w.add_expert_used_count(shape["experts_per_token"])
@@ -103,12 +123,11 @@ def write(path, shape, kind, seed):
     w.add_vocab_size(shape["vocab_size"])
     w.add_causal_attention(False)
     w.add_diffusion_shift_logits(False)
-    w.add_file_type(gguf.LlamaFileType[f"MOSTLY_{kind.name}" if kind != Type.F32 else "ALL_F32"])
+    w.add_file_type(file_type(kind))
     add_vocabulary(w, shape)
     # Blocks are drawn once and laid out from random places: fast, and no two tensors are alike.
     rng = np.random.default_rng(seed)
-    draws = rng.standard_normal((1 << 17, 32), dtype=np.float32) * np.float32(0.02)
-    draws = quantize(draws, kind).view(np.uint8)  # [blocks of 32 values, bytes]
+    draws = random_blocks(kind, rng)
     sizes = dict(tensors(shape))
     for name, size in sizes.items():
         if is_f32(name, size):
@@ -130,8 +149,13 @@ def write(path, shape, kind, seed):
         elif is_f32(name, size):
             w.write_tensor_data(rng.standard_normal(size, dtype=np.float32) * np.float32(0.02))
         else:
-            w.write_tensor_data(laid_out(draws, int(np.prod(size)), rng))
+            w.write_tensor_data(laid_out(draws, int(np.prod(quant_shape_to_byte_shape(size, kind))), rng))
     w.close()
+
+
+def file_type(kind):
+    names = {Type.F32: "ALL_F32", Type.Q4_K: "MOSTLY_Q4_K_M", Type.Q5_K: "MOSTLY_Q5_K_M"}
+    return gguf.LlamaFileType[names.get(kind, f"MOSTLY_{kind.name}")]
 
 
 def is_f32(name, size):
@@ -139,9 +163,7 @@ def is_f32(name, size):
     return len(size) == 1 or ".ffn_gate_inp." in name
 
 
-def laid_out(draws, n_values, rng):
-    """Bytes of `n_values` values."""
-    n_bytes = n_values // 32 * draws.shape[1]
+def laid_out(draws, n_bytes, rng):
     out, at = np.empty(n_bytes, np.uint8), 0
     while at < n_bytes:
         part = draws[rng.integers(len(draws) // 2) :].reshape(-1)[: n_bytes - at]
@@ -155,13 +177,14 @@ def main():
     p.add_argument("out", type=pathlib.Path)
     p.add_argument("--preset", choices=PRESETS | MOE_PRESETS, default="llada-1b")
     p.add_argument("--type", choices=TYPES, default="Q8_0")
+    p.add_argument("--arch", help="in place of llada")
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
     shape, kind = dict((PRESETS | MOE_PRESETS)[args.preset]), Type[args.type]
     if gguf.GGML_QUANT_SIZES[kind][0] > 1:
-        shape["mlp_hidden_size"] -= shape["mlp_hidden_size"] % 32
+        shape["mlp_hidden_size"] -= shape["mlp_hidden_size"] % gguf.GGML_QUANT_SIZES[kind][0]
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    write(args.out, shape, kind, args.seed)
+    write(args.out, shape, kind, args.seed, args.arch)
     print(args.out, f"{args.out.stat().st_size / 1e9:.2f} GB, mlp {shape['mlp_hidden_size']}")
 
 

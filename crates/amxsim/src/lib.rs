@@ -11,6 +11,8 @@
 //! `TDPBUSD`, `TDPBUUD`), with palette 1: eight tiles of 16 rows of 64 bytes.
 //! What these do is written from Intel's manual (volume 2, and "Intel AMX" in volume 1), bit for
 //! bit but for the payload of a NaN.
+//! A thread begins without a configuration here; on a processor with AMX, Linux hands it that of the
+//! thread that made it.
 //!
 //! Anything else that is illegal kills the process as before, and so does an AMX instruction that
 //! the real processor would refuse: a wrong configuration, say, or tiles whose shapes do not fit.

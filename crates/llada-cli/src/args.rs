@@ -120,6 +120,8 @@ pub(crate) enum Dtype {
     F32,
     /// Products of numbers rounded to bf16, sums in f32.
     Bf16,
+    /// The integers of a quantised GGUF file as they are, on a CPU.
+    Blocks,
     /// Weights of 8-bit integers.
     Int8,
     /// Weights of 4-bit integers in groups.
@@ -208,8 +210,8 @@ pub(crate) struct ModelArgs {
     #[command(flatten)]
     pub(crate) open: OpenArgs,
     /// Precision of the matrix products; auto: that of a converted model, else f32, and for more than
-    /// a billion parameters bf16; of a GGUF file so large the first of bf16, int8 and int4 that takes
-    /// little more memory than the file
+    /// a billion parameters bf16; of a quantised GGUF file so large its own integers on a CPU, else the
+    /// first of bf16, int8 and int4 that takes little more memory than the file
     #[arg(long, value_enum, default_value = "auto", display_order = 902)]
     pub(crate) dtype: Dtype,
     #[command(flatten)]

@@ -98,6 +98,7 @@ pub(crate) fn precision(dtype: Dtype) -> Option<Precision> {
         Dtype::Auto => None,
         Dtype::F32 => Some(Precision::F32),
         Dtype::Bf16 => Some(Precision::Bf16),
+        Dtype::Blocks => Some(Precision::Blocks),
         Dtype::Int8 => Some(Precision::Int8),
         Dtype::Int4 => Some(Precision::Int4),
     }
@@ -182,7 +183,7 @@ pub(crate) fn load_checkpoint(
         tokenizer => tokenizer?,
     };
     let precision = precision(args.dtype);
-    let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision());
+    let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision(&device));
     let llada = checkpoint.frozen_with(tokenizer, &device, precision)?;
     Ok((llada, checkpoint))
 }

@@ -68,7 +68,7 @@ impl Backend for CudaBackend {
     }
     fn operand_dtype(&self, precision: Precision) -> DType {
         match precision {
-            Precision::Bf16 => DType::Bf16,
+            Precision::Bf16 | Precision::Blocks => DType::Bf16,
             // Integers are multiplied with rotated rows.
             Precision::F32 | Precision::Int8 | Precision::Int4 => DType::F32,
         }

@@ -180,7 +180,7 @@ impl Ready {
 /// # Errors
 /// [`Error::DTypeMismatch`], or as [`round_to_bf16`].
 pub(crate) fn ready(cx: &Context, x: &Matrices, precision: Precision) -> Result<Ready> {
-    if precision == Precision::Bf16 {
+    if matches!(precision, Precision::Bf16 | Precision::Blocks) {
         return round_to_bf16(cx, x);
     }
     x.expect_f32()?;

@@ -234,7 +234,8 @@ impl ModelConfig {
     pub fn frozen_bytes(&self, precision: Precision, has_embedding: bool) -> usize {
         let packed = |n: usize, k: usize| match precision {
             Precision::F32 => 4 * n * k,
-            Precision::Bf16 => 2 * n * k,
+            // Without a file, there are no blocks.
+            Precision::Bf16 | Precision::Blocks => 2 * n * k,
             Precision::Int8 => n * (padded(k) + 4),
             Precision::Int4 => n * (padded(k) / 2 + groups(precision, k) + 4),
         };

@@ -245,6 +245,12 @@ pub enum Error {
         /// Where it was found.
         path: PathBuf,
     },
+    /// There are no blocks to be multiplied.
+    #[error("products of blocks: {what}; take f32, bf16, int8 or int4")]
+    NoBlocks {
+        /// Why.
+        what: &'static str,
+    },
     /// The tensor runtime failed.
     #[error("tensor runtime")]
     Tensor(#[from] llada_tensor::Error),

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use llada_tensor::Precision;
+use llada_tensor::{Device, Precision};
 use memmap2::Mmap;
 
 use architecture::Architecture;
@@ -108,16 +108,32 @@ impl Gguf {
             bytes: entry.bytes.clone(),
             kind: entry.kind,
             width: self.config.d_model,
-            is_rounded: precision != Precision::F32,
+            is_rounded: !matches!(precision, Precision::F32 | Precision::Blocks),
         })
     }
 
-    /// The precision for who has no wish. A model that is computed in f32 by its size is; of a
-    /// larger one, the most exact precision whose weights take little more room than the file.
-    pub(crate) fn default_precision(&self) -> Precision {
+    /// Whether matrices lie in blocks.
+    pub(crate) fn has_blocks(&self) -> bool {
+        self.matrices_in_blocks().next().is_some()
+    }
+
+    fn matrices_in_blocks(&self) -> impl Iterator<Item = &Entry> {
+        let entries = self.keys.header.tensors.values();
+        entries.filter(|entry| entry.kind.is_quantized() && entry.shape.len() > 1)
+    }
+
+    /// The precision for who has no wish. A model that is computed in f32 by its size is. A larger one
+    /// is multiplied by the integers of its blocks, if all have some and the device keeps them; else in
+    /// the most exact precision whose weights take little more room than the file.
+    pub(crate) fn default_precision(&self, device: &Device) -> Precision {
         let usual = self.config.default_precision();
         if usual == Precision::F32 {
             return usual;
+        }
+        let has_integers = |entry: &Entry| entry.kind.format.integers.is_some();
+        let keeps_blocks = self.has_blocks() && device.backend().keeps_blocks();
+        if keeps_blocks && self.matrices_in_blocks().all(has_integers) {
+            return Precision::Blocks;
         }
         let entries = self.keys.header.tensors.values();
         let in_file: usize = entries.map(|entry| entry.bytes.len()).sum();

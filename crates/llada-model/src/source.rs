@@ -224,15 +224,16 @@ impl ModelSource {
         }
     }
 
-    /// The precision for who has no wish: [`ModelConfig::default_precision`]; of a large GGUF file the
-    /// most exact of bf16, int8 and int4 whose weights take about as much memory as the file.
+    /// The precision for who has no wish: [`ModelConfig::default_precision`]; of a large GGUF file
+    /// [`Precision::Blocks`], or, where it can't be, the most exact of bf16, int8 and int4 whose weights
+    /// take about as much memory as the file.
     #[must_use]
-    pub fn default_precision(&self) -> Precision {
+    pub fn default_precision(&self, device: &Device) -> Precision {
         match &self.origin {
             Origin::Folder { weights, .. } | Origin::Memory(weights) => {
                 weights.config.default_precision()
             }
-            Origin::Gguf(file) => file.default_precision(),
+            Origin::Gguf(file) => file.default_precision(device),
         }
     }
 
@@ -242,6 +243,9 @@ impl ModelSource {
     /// # Errors
     /// [`crate::Error::NotFinite`] and others that name the file and the tensor.
     pub fn frozen(&self, device: &Device, precision: Precision) -> Result<FrozenModel> {
+        if precision == Precision::Blocks {
+            self.expect_blocks(device)?;
+        }
         let mapped = match &self.origin {
             // An adapter may change the embedding.
             Origin::Gguf(file) if self.adapters.is_empty() => file.embedding(precision),
@@ -249,6 +253,16 @@ impl ModelSource {
         };
         let tensors = self.tensors()?;
         FrozenModel::read(self.config().clone(), &tensors, mapped, device, precision)
+    }
+
+    fn expect_blocks(&self, device: &Device) -> Result<()> {
+        let what = match &self.origin {
+            Origin::Gguf(file) if !file.has_blocks() => "the file has no quantised weights",
+            Origin::Gguf(_) if device.backend().keeps_blocks() => return Ok(()),
+            Origin::Gguf(_) => "this device keeps none",
+            _ => "only GGUF files have some",
+        };
+        Err(Error::NoBlocks { what })
     }
 
     /// The model to be trained; of a quantised one, the values that its codes stand for.

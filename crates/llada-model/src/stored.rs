@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::bf16;
-use llada_tensor::backend::{BlockFormat, PackedWeight};
+use llada_tensor::backend::{BlockFormat, GroupCodes, PackedWeight};
 use llada_tensor::ops::matmul::pack;
 use llada_tensor::ops::moe::pack_expert_codes;
 use llada_tensor::quantize::{RowCodes, pack_codes};
@@ -150,6 +150,42 @@ fn are_finite(values: &[f32]) -> bool {
     values.iter().fold(true, |all, x| all & x.is_finite())
 }
 
+/// Whether the values of all rows of `k` values are finite.
+fn blocks_are_finite<'a>(
+    format: &BlockFormat,
+    mut rows: impl Iterator<Item = &'a [u8]>,
+    k: usize,
+) -> bool {
+    /// No code is larger.
+    const LARGEST: f32 = 255.0;
+    let Some(integers) = format.integers else {
+        let mut values = vec![0.0; k];
+        return rows.all(|row| {
+            format.values(row, &mut values);
+            are_finite(&values)
+        });
+    };
+    let groups = k / integers.group;
+    let (mut codes, mut values) = (vec![0; k], Vec::new());
+    let (mut scales, mut minimums) = (vec![0.0; groups], vec![0.0; groups]);
+    rows.all(|row| {
+        let mut out = GroupCodes {
+            codes: &mut codes,
+            scales: &mut scales,
+            minimums: &mut minimums,
+        };
+        (integers.read)(row, &mut out);
+        let groups = scales.iter().zip(&minimums);
+        let bounds = groups.map(|(scale, minimum)| scale.abs() * LARGEST + minimum.abs());
+        if bounds.fold(true, |all, x| all & x.is_finite()) {
+            return true;
+        }
+        values.resize(k, 0.0);
+        format.values(row, &mut values);
+        are_finite(&values)
+    })
+}
+
 /// The words of `N` bytes.
 pub(crate) fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> + '_ {
     let word = |word: &[u8]| word.try_into().expect("chunks of N bytes");
@@ -245,12 +281,9 @@ impl Stored<'_> {
             };
             let fill = |rows: Range<usize>, out: &mut [u8]| {
                 read(rows.clone(), out);
-                let mut values = vec![0.0; shape[2]];
-                for row in out.chunks_exact(out.len() / rows.len().max(1)) {
-                    format.values(row, &mut values);
-                    if !are_finite(&values) {
-                        all_finite.store(false, Ordering::Relaxed);
-                    }
+                let row_bytes = out.len() / rows.len().max(1);
+                if !blocks_are_finite(format, out.chunks_exact(row_bytes), shape[2]) {
+                    all_finite.store(false, Ordering::Relaxed);
                 }
                 self.drop_pages(rows);
             };

@@ -51,6 +51,53 @@ pub struct BlockFormat {
     pub bytes: usize,
     /// Writes the values of a block.
     pub widen: fn(&[u8], &mut [f32]),
+    /// The integers that the values are made of, where they can be multiplied as such.
+    pub integers: Option<BlockIntegers>,
+}
+
+/// The integers of a block: groups of values that are `scale * code + minimum`.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockIntegers {
+    /// Values of a group: 16 or 32.
+    pub group: usize,
+    /// What the codes are.
+    pub codes: Codes,
+    /// Is taken off unsigned codes, which have no minimums then; else 0.
+    pub offset: u8,
+    /// Writes the integers of whole blocks, as many as there are codes.
+    pub read: fn(&[u8], &mut GroupCodes<'_>),
+}
+
+/// The range of codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codes {
+    /// From 0 to 15.
+    UpTo15,
+    /// From 0 to 31.
+    UpTo31,
+    /// From 0 to 63.
+    UpTo63,
+    /// From -128 to 127, without minimums.
+    Signed,
+}
+
+impl BlockIntegers {
+    /// Whether a value is `scale * code + minimum`, and not `scale * (code - offset)`.
+    #[must_use]
+    pub fn has_minimums(&self) -> bool {
+        self.codes != Codes::Signed && self.offset == 0
+    }
+}
+
+/// Where the integers of blocks go.
+#[derive(Debug)]
+pub struct GroupCodes<'a> {
+    /// One a value; signed ones in two's complement.
+    pub codes: &'a mut [u8],
+    /// One a group.
+    pub scales: &'a mut [f32],
+    /// One a group, of codes that have them.
+    pub minimums: &'a mut [f32],
 }
 
 impl BlockFormat {
@@ -123,10 +170,16 @@ pub trait Backend: Any + Send + Sync {
         fill: FillCodes<'_>,
     ) -> Result<Arc<dyn PackedWeight>>;
 
+    /// Whether weights can stay in the blocks of a file, see [`Self::pack_blocks`].
+    fn keeps_blocks(&self) -> bool {
+        false
+    }
+
     /// [`Self::pack`] for a weight `[N, K]` of each of `E` experts (or of one layer, of one), whose rows
     /// are blocks of a file, `shape` being `[E, N, K]` and `K` a multiple of a block: they are kept as
-    /// they are and widened with each product, the results of which are the same. `None`: this device
-    /// does not, or not for products of this precision.
+    /// they are. In [`Precision::Blocks`] their integers are multiplied, if they have some; else they
+    /// are widened with each product, the results of which are those of the values. `None`: this
+    /// device does not, or not for products of this precision.
     fn pack_blocks(
         &self,
         _shape: [usize; 3],

@@ -83,6 +83,9 @@ impl Backend for CpuBackend {
         quantized::quantize_rows(self.context(), precision, values, k, out);
         Ok(())
     }
+    fn keeps_blocks(&self) -> bool {
+        true
+    }
     fn pack_blocks(
         &self,
         shape: [usize; 3],

@@ -29,6 +29,11 @@ pub enum Precision {
     F32,
     /// Operands are rounded to bfloat16 (nearest, ties to even) before they are multiplied.
     Bf16,
+    /// Packed weights that a file has in blocks of integers, see [`crate::backend::BlockIntegers`],
+    /// are multiplied as they are, and the other operand is rounded to 8 bits with a scale for each
+    /// 32 values of a row. All else, and all of a device that keeps no blocks, as in
+    /// [`Self::Bf16`].
+    Blocks,
     /// Packed weights are 8-bit integers with a scale per output feature, and the other operand is
     /// rounded to 8 bits with a scale per row. Products without a packed weight are errors.
     Int8,
@@ -44,6 +49,7 @@ impl Precision {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::Blocks => "blocks",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
         }

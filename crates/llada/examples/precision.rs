@@ -1,6 +1,7 @@
 //! What a smaller weight costs: error of the logits, the bound on held-out poems, and agreement of
-//! generated tokens, of the embedded poem model in each precision, and with weights rounded as
-//! llama.cpp's `Q8_0` and `Q4_0` store them (blocks of 32 with a scale in f16; nothing else rounded).
+//! generated tokens, of the embedded poem model in each precision, with weights rounded as llama.cpp's
+//! `Q8_0` and `Q4_0` store them (blocks of 32 with a scale in f16; nothing else rounded), and of such
+//! files, the embedding of which is rounded too, by their values and by their integers.
 //!
 //! `cargo run --release -p llada --example precision -- [POEMS [DATA_DIR]]`: so many held-out poems
 //! out of the data that `cargo xtask data poems` makes, in `data/poems`; two that are in this file
@@ -16,7 +17,9 @@ use llada::diffusion::{
     LikelihoodConfig, MaskPredictor as _, Query, ScoredSequence, TokenBatch, log_likelihood,
 };
 use llada::sample::{Request, SampleConfig, sample};
-use llada::{CpuConfig, Device, FrozenModel, ModelSource, Precision, Tokenizer};
+use llada::{
+    Checkpoint, CpuConfig, Device, FrozenModel, GgufType, ModelSource, Precision, Tokenizer,
+};
 use llada_tensor::bf16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
@@ -47,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     let of = |weights: &[u8], precision| {
         ModelSource::from_bytes(&config, weights.to_vec())?.frozen(&device, precision)
     };
-    let models = [
+    let mut models = vec![
         ("f32", of(&weights, Precision::F32)?),
         ("bf16", of(&weights, Precision::Bf16)?),
         ("int8", of(&weights, Precision::Int8)?),
@@ -61,6 +64,17 @@ fn main() -> anyhow::Result<()> {
             of(&rounded(&weights, q4_0)?, Precision::F32)?,
         ),
     ];
+    let dir = tempfile::tempdir()?;
+    for (values, integers, kind) in [
+        ("Q8_0 file, f32", "Q8_0 file, blocks", GgufType::Q8_0),
+        ("Q4_0 file, f32", "Q4_0 file, blocks", GgufType::Q4_0),
+    ] {
+        let path = dir.path().join(format!("{kind:?}.gguf"));
+        Checkpoint::embedded()?.convert_to_gguf(&path, kind, &mut |_, _| {})?;
+        let file = ModelSource::open(&path)?;
+        models.push((values, file.frozen(&device, Precision::F32)?));
+        models.push((integers, file.frozen(&device, Precision::Blocks)?));
+    }
     let texts = texts(&tokenizer, &models[0].1, &held_out, n_poems.unwrap_or(2))?;
     let baseline = Figures::of(&models[0].1, &texts)?;
     println!(

@@ -40,11 +40,21 @@ fn palette_zero_releases() {
     assert_eq!(store_config(), [0; 64]);
 }
 
+/// What a thread begins with is the system's affair: Linux hands it the configuration of the thread that
+/// made it, on a processor with AMX.
 #[test]
-fn a_thread_begins_without_a_configuration() {
-    load_config(&config(&RAGGED));
-    let other = std::thread::spawn(store_config).join().expect("no panic");
-    assert_eq!(other, [0; 64]);
+fn a_configuration_is_of_its_thread() {
+    let (own, of_other) = (config(&RAGGED), config(&[(16, 64); 8]));
+    load_config(&own);
+    let other = std::thread::spawn(move || {
+        load_config(&of_other);
+        let loaded = store_config();
+        release();
+        (loaded, store_config())
+    });
+    let other = other.join().expect("no panic");
+    assert_eq!(other, (of_other, [0; 64]));
+    assert_eq!(store_config(), own);
     release();
 }
 

@@ -43,7 +43,11 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<()> {
     });
     if args.compare > 0 {
         note("comparing logits with the source");
-        let usual = source.source().default_precision();
+        let usual = match source.source().default_precision(&device) {
+            // The values of the blocks: with no rounding of activations.
+            Precision::Blocks => Precision::Bf16,
+            usual => usual,
+        };
         let of_source = logits(source.source(), usual, args.compare, &device)
             .context("comparing with the source (the model was converted; --compare 0 skips it)")?;
         let target = ModelSource::open(&args.target)?;

@@ -234,7 +234,7 @@ fn serve_checkpoint(
         template => Some(template?),
     };
     let precision = precision(dtype);
-    let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision());
+    let precision = precision.unwrap_or_else(|| checkpoint.source().default_precision(device));
     let llada = checkpoint.frozen_with(tokenizer, device, precision)?;
     Ok(Model::new(
         id.to_owned(),

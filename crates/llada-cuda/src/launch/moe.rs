@@ -49,7 +49,7 @@ pub(crate) fn looped(elements: usize) -> Result<LaunchPlan> {
 pub(crate) fn tile_rows(precision: Precision) -> usize {
     match precision {
         Precision::F32 => args::LLADA_GEMM_F32_TILE_M as usize,
-        Precision::Bf16 => args::LLADA_GEMM_BF16_SMALL_TILE as usize,
+        Precision::Bf16 | Precision::Blocks => args::LLADA_GEMM_BF16_SMALL_TILE as usize,
         Precision::Int8 | Precision::Int4 => MAX_M,
     }
 }

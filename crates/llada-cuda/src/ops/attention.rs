@@ -124,7 +124,7 @@ fn no_kernel(op: &'static str) -> Error {
 /// See [`llada_tensor::backend::Backend::attention_dtype`].
 pub(crate) fn dtype(precision: Precision, head_dim: usize) -> DType {
     match (precision, head_dim) {
-        (Precision::Bf16, 64 | 128) => DType::Bf16,
+        (Precision::Bf16 | Precision::Blocks, 64 | 128) => DType::Bf16,
         _ => DType::F32,
     }
 }

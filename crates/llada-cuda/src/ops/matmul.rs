@@ -119,7 +119,7 @@ impl Left {
                 a.expect_f32()?;
                 LeftForm::Values(a.operand(0))
             }
-            Precision::Bf16 => LeftForm::Rounded(round_to_bf16(cx, a)?),
+            Precision::Bf16 | Precision::Blocks => LeftForm::Rounded(round_to_bf16(cx, a)?),
             Precision::Int8 | Precision::Int4 => {
                 a.expect_f32()?;
                 LeftForm::Rotated(quantized::rotate(cx, a)?)
@@ -319,7 +319,7 @@ pub(crate) fn pack_stack(
     fill: FillRows<'_>,
 ) -> Result<Arc<dyn PackedWeight>> {
     let form = match precision {
-        Precision::F32 | Precision::Bf16 => {
+        Precision::F32 | Precision::Bf16 | Precision::Blocks => {
             weight::pack_values(cx, [experts * n, k], precision, fill)?
         }
         Precision::Int8 | Precision::Int4 => {

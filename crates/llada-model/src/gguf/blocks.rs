@@ -15,7 +15,7 @@ mod ternary;
 use std::ops::Range;
 
 use half::f16;
-use llada_tensor::backend::BlockFormat;
+use llada_tensor::backend::{BlockFormat, BlockIntegers, Codes, GroupCodes};
 
 /// An element type that can be read.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub(super) struct Kind {
     pub(super) format: BlockFormat,
 }
 
+/// A type of which only the values are known.
 const fn kind(
     number: u32,
     name: &'static str,
@@ -41,7 +42,104 @@ const fn kind(
             length,
             bytes,
             widen,
+            integers: None,
         },
+    }
+}
+
+/// A type of integers.
+const fn integers<T: Integers>(number: u32, name: &'static str) -> Kind {
+    assert!(T::LENGTH <= LONGEST);
+    let mut kind = kind(number, name, T::LENGTH, T::BYTES, widen::<T>);
+    kind.format.integers = Some(BlockIntegers {
+        group: T::GROUP,
+        codes: T::CODES,
+        offset: T::OFFSET,
+        read: read::<T>,
+    });
+    kind
+}
+
+/// Values of the longest block.
+const LONGEST: usize = 256;
+
+/// A type whose values are `scale * (code - OFFSET) + minimum`, in groups.
+trait Integers {
+    /// Values of a block.
+    const LENGTH: usize;
+    /// Bytes of a block.
+    const BYTES: usize;
+    /// Values that share a scale and a minimum.
+    const GROUP: usize;
+    const CODES: Codes;
+    /// Is taken off unsigned codes.
+    const OFFSET: u8 = 0;
+    /// Unsigned codes without an offset have minimums.
+    const HAS_MINIMUM: bool = false;
+
+    /// Writes the codes, scales and, if the type has them, minimums of a block.
+    fn read(block: &[u8], out: &mut GroupCodes<'_>);
+}
+
+/// See [`BlockIntegers::read`].
+fn read<T: Integers>(bytes: &[u8], out: &mut GroupCodes<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the machine has the instructions.
+        #[expect(unsafe_code, reason = "a copy that is compiled for AVX2")]
+        return unsafe { read_avx2::<T>(bytes, out) };
+    }
+    read_any::<T>(bytes, out);
+}
+
+/// [`read_any`], whose loops over bytes are twice as wide.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn read_avx2<T: Integers>(bytes: &[u8], out: &mut GroupCodes<'_>) {
+    read_any::<T>(bytes, out);
+}
+
+#[inline(always)]
+fn read_any<T: Integers>(bytes: &[u8], out: &mut GroupCodes<'_>) {
+    let in_block = T::LENGTH / T::GROUP;
+    let scales = out.scales.chunks_exact_mut(in_block);
+    let groups = scales.zip(out.minimums.chunks_exact_mut(in_block));
+    let codes = out.codes.chunks_exact_mut(T::LENGTH);
+    let blocks = bytes.chunks_exact(T::BYTES).zip(codes.zip(groups));
+    for (block, (codes, (scales, minimums))) in blocks {
+        let mut out = GroupCodes {
+            codes,
+            scales,
+            minimums,
+        };
+        T::read(block, &mut out);
+    }
+}
+
+/// See [`BlockFormat::widen`].
+fn widen<T: Integers>(block: &[u8], out: &mut [f32]) {
+    let (mut codes, mut scales, mut minimums) = ([0; LONGEST], [0.0; 16], [0.0; 16]);
+    let groups = T::LENGTH / T::GROUP;
+    let mut of_block = GroupCodes {
+        codes: &mut codes[..T::LENGTH],
+        scales: &mut scales[..groups],
+        minimums: &mut minimums[..groups],
+    };
+    T::read(block, &mut of_block);
+    let groups = codes
+        .chunks_exact(T::GROUP)
+        .zip(scales.iter().zip(minimums));
+    for (out, (codes, (scale, minimum))) in out.chunks_exact_mut(T::GROUP).zip(groups) {
+        for (out, &code) in out.iter_mut().zip(codes) {
+            let number = match T::CODES {
+                Codes::Signed => f32::from(code.cast_signed()),
+                _ => f32::from(code) - f32::from(T::OFFSET),
+            };
+            *out = scale * number;
+            if T::HAS_MINIMUM {
+                *out += minimum;
+            }
+        }
     }
 }
 
@@ -55,30 +153,30 @@ pub(super) const BF16: u32 = 30;
 static KINDS: [Kind; 26] = [
     kind(F32, "F32", 1, 4, floats::f32),
     kind(F16, "F16", 1, 2, floats::f16),
-    kind(Q4_0, "Q4_0", 32, 18, offsets::q4_0),
-    kind(3, "Q4_1", 32, 20, offsets::q4_1),
-    kind(6, "Q5_0", 32, 22, offsets::q5_0),
-    kind(7, "Q5_1", 32, 24, offsets::q5_1),
-    kind(Q8_0, "Q8_0", 32, 34, offsets::q8_0),
-    kind(10, "Q2_K", 256, 84, k::q2_k),
-    kind(11, "Q3_K", 256, 110, k::q3_k),
-    kind(12, "Q4_K", 256, 144, k::q4_k),
-    kind(13, "Q5_K", 256, 176, k::q5_k),
-    kind(14, "Q6_K", 256, 210, k::q6_k),
+    integers::<offsets::Q4_0>(Q4_0, "Q4_0"),
+    integers::<offsets::Q4_1>(3, "Q4_1"),
+    integers::<offsets::Q5_0>(6, "Q5_0"),
+    integers::<offsets::Q5_1>(7, "Q5_1"),
+    integers::<offsets::Q8_0>(Q8_0, "Q8_0"),
+    integers::<k::Q2K>(10, "Q2_K"),
+    integers::<k::Q3K>(11, "Q3_K"),
+    integers::<k::Q4K>(12, "Q4_K"),
+    integers::<k::Q5K>(13, "Q5_K"),
+    integers::<k::Q6K>(14, "Q6_K"),
     kind(16, "IQ2_XXS", 256, 66, grids::iq2_xxs),
     kind(17, "IQ2_XS", 256, 74, grids::iq2_xs),
     kind(18, "IQ3_XXS", 256, 98, grids::iq3_xxs),
     kind(19, "IQ1_S", 256, 50, grids::iq1_s),
-    kind(20, "IQ4_NL", 32, 18, floats::iq4_nl),
+    integers::<floats::Iq4Nl>(20, "IQ4_NL"),
     kind(21, "IQ3_S", 256, 110, grids::iq3_s),
     kind(22, "IQ2_S", 256, 82, grids::iq2_s),
-    kind(23, "IQ4_XS", 256, 136, floats::iq4_xs),
+    integers::<floats::Iq4Xs>(23, "IQ4_XS"),
     kind(29, "IQ1_M", 256, 56, grids::iq1_m),
     kind(BF16, "BF16", 1, 2, floats::bf16),
-    kind(34, "TQ1_0", 256, 54, ternary::tq1_0),
-    kind(35, "TQ2_0", 256, 66, ternary::tq2_0),
-    kind(39, "MXFP4", 32, 17, floats::mxfp4),
-    kind(40, "NVFP4", 64, 36, floats::nvfp4),
+    integers::<ternary::Tq1_0>(34, "TQ1_0"),
+    integers::<ternary::Tq2_0>(35, "TQ2_0"),
+    integers::<floats::Mxfp4>(39, "MXFP4"),
+    integers::<floats::Nvfp4>(40, "NVFP4"),
 ];
 
 /// The types of `ggml_type` that no reader of files needs, or that are gone from ggml.
@@ -159,8 +257,21 @@ fn u16_at(block: &[u8], at: usize) -> u16 {
 }
 
 /// The half-precision number at a byte.
+#[inline(always)]
 fn half_at(block: &[u8], at: usize) -> f32 {
-    f16::from_bits(u16_at(block, at)).to_f32()
+    /// The difference of the biases of exponents is 112.
+    const SCALE: f32 = f32::from_bits((112 + 127) << 23);
+    let bits = u16_at(block, at);
+    if bits & 0x7c00 == 0x7c00 {
+        // Infinite, or not a number.
+        return f16::from_bits(bits).to_f32();
+    }
+    let (sign, magnitude) = (
+        u32::from(bits & 0x8000) << 16,
+        u32::from(bits & 0x7fff) << 13,
+    );
+    // Exact, of subnormal numbers too.
+    f32::from_bits((f32::from_bits(magnitude) * SCALE).to_bits() | sign)
 }
 
 /// The lower 4 bits of a byte, or the upper ones where `index` is odd.

@@ -1,9 +1,14 @@
-//! Weights that stay in the blocks of a file: a panel is widened when it is multiplied.
+//! Weights that stay in the blocks of a file: a panel is widened when it is multiplied, or its integers
+//! are read.
+
+pub(super) mod integers;
+pub(super) mod left;
 
 use std::any::Any;
 use std::cell::Cell;
 use std::sync::Arc;
 
+use self::integers::IntegerBlocks;
 use super::context::Context;
 use super::matmul::CpuPacked;
 use super::panels::{Kind, Layout, Matrix, Operand, Panels, Side, pack_panel, panel_rows};
@@ -30,9 +35,15 @@ pub(super) fn pack_blocks(
     format: BlockFormat,
     fill: FillBytes<'_>,
 ) -> Arc<dyn PackedWeight> {
-    let kind = Kind::of(cx.level, precision);
     let row_bytes = k / format.length * format.bytes;
-    let panels = panel_rows(kind.columns(), (0..experts).map(|_| n));
+    let integers = (format.integers)
+        .filter(|integers| precision == Precision::Blocks && integers::are_read(&format, integers));
+    let kind = Kind::of(cx.level, precision);
+    let width = match integers {
+        Some(_) => integers::PANEL,
+        None => kind.columns(),
+    };
+    let panels = panel_rows(width, (0..experts).map(|_| n));
     let mut data = cx.pool.take(experts * n * row_bytes);
     let out = Shared::new(data.bytes_mut());
     cx.workers.for_each(panels.len(), |panel| {
@@ -48,10 +59,18 @@ pub(super) fn pack_blocks(
         row_bytes,
         n,
     };
+    if let Some(integers) = integers {
+        return Arc::new(IntegerBlocks {
+            experts,
+            k,
+            blocks,
+            integers,
+        });
+    }
     Arc::new(CpuPacked {
         kind,
         experts,
-        layout: Layout::new(kind, panels.len() * kind.columns(), kind.columns(), k),
+        layout: Layout::new(kind, panels.len() * width, width, k),
         panels: Panels::Blocks(blocks),
         n,
     })

@@ -31,7 +31,7 @@ impl<'a> Head<'a> {
             weight,
             bias,
             hidden,
-            left: PackedLeft::new(cx, hidden, precision)?,
+            left: PackedLeft::new(cx, hidden, precision, [weight])?,
         })
     }
 

@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use super::blocks::integers::{self, IntegerBlocks};
+use super::blocks::left::Left;
 use super::context::Context;
 use super::panels::{
     Kind, Layout, Matrix, Operand, Panels, Side, pack_panels, pack_rows, panel_rows,
@@ -118,42 +120,91 @@ pub(crate) fn matmul_into(
     Ok(())
 }
 
-/// The left operand `[M, K]` of several products, packed once.
+/// The left operand `[M, K]` of several products, packed once: for each kind of right operand that it
+/// meets.
 #[derive(Debug)]
 pub(crate) struct PackedLeft {
     pub(super) precision: Precision,
     pub(super) size: [usize; 2],
-    pub(super) panels: LeftPanels,
+    pub(super) values: Option<Buffer>,
+    pub(super) quantized: Option<quantized::Left>,
+    pub(super) rounded: Option<Left>,
 }
 
-#[derive(Debug)]
-pub(super) enum LeftPanels {
-    Values(Buffer),
-    Quantized(quantized::Left),
+/// What a right operand is multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeftKind {
+    Values,
+    Quantized,
+    /// By the integers of blocks.
+    Rounded,
+}
+
+impl LeftKind {
+    pub(super) fn of_packed(weight: &Arc<dyn PackedWeight>, precision: Precision) -> Self {
+        let is_blocks = || weight.as_any().is::<IntegerBlocks>();
+        match precision {
+            Precision::Int8 | Precision::Int4 => Self::Quantized,
+            Precision::Blocks if is_blocks() => Self::Rounded,
+            _ => Self::Values,
+        }
+    }
+
+    pub(super) fn of_values(precision: Precision) -> Self {
+        match precision.is_integer() {
+            true => Self::Quantized,
+            false => Self::Values,
+        }
+    }
+
+    fn of(b: &Right<'_>, precision: Precision) -> Self {
+        match b {
+            Right::Blocks(..) if precision == Precision::Blocks => Self::Rounded,
+            _ => Self::of_values(precision),
+        }
+    }
 }
 
 impl PackedLeft {
-    pub(crate) fn new(cx: Context<'_>, a: &Tensor, precision: Precision) -> Result<Self> {
+    /// `rights`: what it will be multiplied by.
+    pub(crate) fn new<'b>(
+        cx: Context<'_>,
+        a: &Tensor,
+        precision: Precision,
+        rights: impl IntoIterator<Item = Rhs<'b>>,
+    ) -> Result<Self> {
         let size = [a.shape()[0], a.shape()[1]];
-        Ok(Self::of(cx, Matrix::of(a, 0)?, size, precision))
+        let kind = |right| match right {
+            Rhs::Packed(weight) => LeftKind::of_packed(weight, precision),
+            _ => LeftKind::of_values(precision),
+        };
+        let kinds: Vec<LeftKind> = rights.into_iter().map(kind).collect();
+        Ok(Self::of(cx, Matrix::of(a, 0)?, size, precision, &kinds))
     }
 
-    fn of(cx: Context<'_>, a: Matrix<'_>, size: [usize; 2], precision: Precision) -> Self {
-        let panels = if size.contains(&0) {
-            LeftPanels::Values(cx.pool.take(0))
-        } else if precision.is_integer() {
-            LeftPanels::Quantized(quantized::Left::new(cx, a, size))
-        } else {
+    fn of(
+        cx: Context<'_>,
+        a: Matrix<'_>,
+        size: [usize; 2],
+        precision: Precision,
+        kinds: &[LeftKind],
+    ) -> Self {
+        let is_asked = |kind| kinds.contains(&kind) && !size.contains(&0);
+        let values = || {
             let kind = Kind::of(cx.level, precision);
             let operand = left_operand(kind, a, size);
             let mut panels = take(cx, kind, &operand.layout);
             pack_panels(cx, kind, &[operand], &mut [&mut panels]);
-            LeftPanels::Values(panels)
+            panels
         };
+        let quantized = || quantized::Left::new(cx, a, size);
+        let rounded = || Left::new(cx, size, |row, out| a.copy_row(row, out));
         Self {
             precision,
             size,
-            panels,
+            values: is_asked(LeftKind::Values).then(values),
+            quantized: is_asked(LeftKind::Quantized).then(quantized),
+            rounded: is_asked(LeftKind::Rounded).then(rounded),
         }
     }
 }
@@ -170,6 +221,7 @@ pub(crate) fn matmul_columns(
     let right = match b.right(0)? {
         Right::Packed(packed, _) => Right::Packed(packed, columns.start),
         Right::Quantized(packed, _) => Right::Quantized(packed, columns.start),
+        Right::Blocks(packed, _) => Right::Blocks(packed, columns.start),
         Right::Matrix(matrix) => {
             let data = &matrix.data[columns.start * matrix.column_stride..];
             Right::Matrix(Matrix { data, ..matrix })
@@ -186,7 +238,8 @@ pub(crate) fn matmul_each(
     outputs: &mut [Tensor],
     precision: Precision,
 ) -> Result<()> {
-    let left = PackedLeft::new(cx, a, precision)?;
+    let rights = weights.iter().map(|weight| Rhs::Packed(weight));
+    let left = PackedLeft::new(cx, a, precision, rights)?;
     for (weight, c) in weights.iter().zip(outputs) {
         let (b, columns) = (Rhs::Packed(weight), 0..weight.n());
         matmul_columns(cx, &left, b, columns, c.f32s_mut()?)?;
@@ -236,6 +289,8 @@ pub(super) enum Right<'a> {
     Packed(&'a CpuPacked, usize),
     /// The same of a weight of integers.
     Quantized(&'a QuantizedWeight, usize),
+    /// The same of the blocks of a file.
+    Blocks(&'a IntegerBlocks, usize),
 }
 
 impl<'a> Right<'a> {
@@ -244,6 +299,9 @@ impl<'a> Right<'a> {
         let weight = weight.as_any();
         if let Some(quantized) = weight.downcast_ref() {
             return Ok(Self::Quantized(quantized, 0));
+        }
+        if let Some(blocks) = weight.downcast_ref() {
+            return Ok(Self::Blocks(blocks, 0));
         }
         let what = "the packed weight belongs to another backend";
         let packed = weight.downcast_ref();
@@ -258,6 +316,7 @@ impl<'a> Right<'a> {
             Self::Matrix(_) => 1,
             Self::Packed(weight, _) => weight.experts,
             Self::Quantized(weight, _) => weight.experts,
+            Self::Blocks(weight, _) => weight.experts,
         }
     }
 }
@@ -275,7 +334,8 @@ pub(super) fn gemm(
     let matrix = match b {
         Right::Matrix(matrix) if k > 0 && !precision.is_integer() => matrix,
         _ => {
-            let a = PackedLeft::of(cx, a, [m, k], precision);
+            let kinds = [LeftKind::of(b, precision)];
+            let a = PackedLeft::of(cx, a, [m, k], precision, &kinds);
             return gemm_packed(cx, &a, b, n, c, accumulate);
         }
     };
@@ -326,23 +386,27 @@ fn gemm_packed(
     }
     let kind = Kind::of(cx.level, a.precision);
     let left = Layout::new(kind, m, kind.rows(), k);
-    match (&a.panels, b) {
-        (LeftPanels::Quantized(left), &Right::Quantized(weight, start)) => {
+    match (b, &a.values, &a.quantized, &a.rounded) {
+        (&Right::Quantized(weight, start), _, Some(left), _) => {
             let parts = [Part::of_all(m, start / quantized::PANEL)];
             quantized::gemm(cx, left, weight, (&parts, n), c, accumulate);
         }
-        (LeftPanels::Quantized(_), Right::Matrix(_)) => {
+        (&Right::Blocks(weight, start), _, _, Some(left)) if weight.k == k => {
+            let parts = [Part::of_all(m, start / integers::PANEL)];
+            integers::gemm(cx, left, weight, (&parts, n), c, accumulate);
+        }
+        (Right::Matrix(_), _, Some(_), _) => {
             let what = "integers are only multiplied by packed weights";
             return Err(Error::InvalidArgument { op, what });
         }
-        (LeftPanels::Values(values), &Right::Packed(packed, start))
+        (&Right::Packed(packed, start), Some(values), _, _)
             if packed.kind == kind && packed.layout.k == k && start % kind.columns() == 0 =>
         {
             let parts = [Part::of_all(m, start / kind.columns())];
             let right = RightPanels::of(packed);
             multiply(cx, kind, (values, left), &right, (&parts, n), c, accumulate);
         }
-        (LeftPanels::Values(values), Right::Matrix(matrix)) => {
+        (Right::Matrix(matrix), Some(values), _, _) => {
             let operand = right_operand(kind, *matrix, [n, k]);
             let mut panels = take(cx, kind, &operand.layout);
             pack_panels(cx, kind, &[operand], &mut [&mut panels]);

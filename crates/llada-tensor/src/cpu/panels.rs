@@ -422,7 +422,7 @@ pub(super) fn pack_panel(
 }
 
 /// Copies `p` rows of `k` values into `[k][width]`, with zeros in the missing rows.
-fn pack_f32(source: Matrix<'_>, [p, k]: [usize; 2], width: usize, out: &mut [f32]) {
+pub(super) fn pack_f32(source: Matrix<'_>, [p, k]: [usize; 2], width: usize, out: &mut [f32]) {
     match width {
         32 => pack_f32_of::<32>(source, [p, k], out),
         16 => pack_f32_of::<16>(source, [p, k], out),

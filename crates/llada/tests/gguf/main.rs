@@ -223,6 +223,46 @@ fn quantised_files_run_as_the_folders_that_they_become() {
     }
 }
 
+/// Activations are rounded to 8 bits, and weights not at all.
+#[test]
+fn integers_of_files_are_multiplied_as_they_are() {
+    for name in ["quants", "mixed"] {
+        let source = ModelSource::open(&file(&format!("{name}.gguf"))).unwrap();
+        let batch = TokenBatch::new(&[[3, 5, 5, 2, 31]]).unwrap();
+        let logits = |precision| {
+            let model = source.frozen(&device(), precision).unwrap();
+            let logits = model.logits(Query::new(&batch, &[1, 2, 4])).unwrap();
+            (logits, model.bytes())
+        };
+        let ((exact, wide_bytes), (rounded, bytes)) =
+            (logits(Precision::F32), logits(Precision::Blocks));
+        assert!(exact != rounded && bytes <= wide_bytes, "{name}");
+        let mean = |values: &mut dyn Iterator<Item = f32>| values.map(f32::abs).sum::<f32>();
+        let error = mean(&mut exact.iter().zip(&rounded).map(|(x, y)| x - y));
+        let size = mean(&mut exact.iter().copied());
+        assert!(error < 0.02 * size, "{name}: {error} of {size}");
+    }
+}
+
+#[test]
+fn only_quantised_files_have_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f32.gguf");
+    let embedded = Checkpoint::embedded().unwrap();
+    embedded
+        .convert_to_gguf(&path, GgufType::F32, &mut |_, _| {})
+        .unwrap();
+    let file = Checkpoint::open(&path).unwrap();
+    for (checkpoint, expected) in [
+        (&embedded, "only GGUF files have some"),
+        (&file, "the file has no quantised weights"),
+    ] {
+        let refused = checkpoint.source().frozen(&device(), Precision::Blocks);
+        let expected = format!("products of blocks: {expected}; take f32, bf16, int8 or int4");
+        assert_eq!(refused.err().unwrap().to_string(), expected);
+    }
+}
+
 /// The same ids and texts as the HF tokenizer's.
 #[track_caller]
 fn check_tokenizer(ours: &Tokenizer, theirs: &Tokenizer) {

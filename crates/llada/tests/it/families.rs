@@ -72,7 +72,7 @@ fn a_converted_model_is_the_one_that_loading_makes() {
                 "{name}"
             );
             assert_eq!(
-                again.default_precision(),
+                again.default_precision(&device),
                 match precision {
                     Precision::Bf16 => Precision::F32,
                     other => other,

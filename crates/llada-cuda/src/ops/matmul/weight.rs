@@ -142,7 +142,7 @@ pub(crate) fn pack_values(
     fill: FillRows<'_>,
 ) -> Result<Form> {
     let (dtype, row_stride) = match precision {
-        Precision::Bf16 => (DType::Bf16, k.next_multiple_of(8)),
+        Precision::Bf16 | Precision::Blocks => (DType::Bf16, k.next_multiple_of(8)),
         _ => (DType::F32, k),
     };
     let row_bytes = row_stride * dtype.size_bytes();

@@ -49,7 +49,7 @@ impl Rows {
                 let rows = groups.gather(cx, (pointer, x.operand(0).row_stride), width)?;
                 Ok(Self::new(DType::F32, rows.pointer(), width, Some(rows)))
             }
-            Precision::Bf16 => {
+            Precision::Bf16 | Precision::Blocks => {
                 let rounded = round_to_bf16(cx, &x)?;
                 let (pointer, stride) = (rows_of(&rounded.matrices)?, rounded.operand().row_stride);
                 let width = width.next_multiple_of(ALIGNMENT);
@@ -76,7 +76,7 @@ impl Rows {
         let x = Matrices::contiguous(pointer, rows, width);
         match precision {
             Precision::F32 => Ok(Self::new(DType::F32, pointer, width, None)),
-            Precision::Bf16 => {
+            Precision::Bf16 | Precision::Blocks => {
                 let width = width.next_multiple_of(ALIGNMENT);
                 let y = cx.scratch(rows * width * DType::Bf16.size_bytes())?;
                 cast_into(cx, &x, (1, 0), y.pointer(), width)?;

@@ -61,6 +61,61 @@ fn values_of_all_types_are_those_of_the_package() {
     }
 }
 
+/// What a product of integers is made of: the values, but for the rounding of their sums.
+#[test]
+fn integers_of_blocks_make_the_values() {
+    let recorded = recorded();
+    let mut n_types = 0;
+    for kind in &KINDS {
+        let Some(integers) = kind.format.integers else {
+            continue;
+        };
+        n_types += 1;
+        let blocks = recorded["read"][kind.name]["blocks"].as_array();
+        let bytes: Vec<u8> = blocks.expect("blocks").iter().flat_map(bytes).collect();
+        let n = bytes.len() / kind.format.bytes * kind.format.length;
+        let groups = n / integers.group;
+        let (mut values, mut codes) = (vec![0.0; n], vec![0; n]);
+        let (mut scales, mut minimums) = (vec![0.0; groups], vec![0.0; groups]);
+        kind.values(&bytes, &mut values);
+        let mut out = GroupCodes {
+            codes: &mut codes,
+            scales: &mut scales,
+            minimums: &mut minimums,
+        };
+        (integers.read)(&bytes, &mut out);
+        let largest = match integers.codes {
+            Codes::UpTo15 => 15,
+            Codes::UpTo31 => 31,
+            Codes::UpTo63 => 63,
+            Codes::Signed => 255,
+        };
+        for (at, (&code, &value)) in codes.iter().zip(&values).enumerate() {
+            assert!(code <= largest, "{} {at}", kind.name);
+            let number = match integers.codes {
+                Codes::Signed => f32::from(code.cast_signed()),
+                _ => f32::from(code) - f32::from(integers.offset),
+            };
+            let (scale, minimum) = (scales[at / integers.group], minimums[at / integers.group]);
+            let size = (scale * number).abs() + minimum.abs();
+            let error = (scale * number + minimum - value).abs();
+            assert!(error <= 1e-6 * size, "{} {at}: {error}", kind.name);
+        }
+    }
+    assert_eq!(n_types, 16);
+}
+
+#[test]
+fn half_precision_numbers_are_exact() {
+    for bits in 0..=u16::MAX {
+        let (ours, theirs) = (
+            half_at(&bits.to_le_bytes(), 0),
+            f16::from_bits(bits).to_f32(),
+        );
+        assert_eq!(ours.to_bits(), theirs.to_bits(), "{bits:#x}");
+    }
+}
+
 #[test]
 fn types_that_are_not_read_are_named() {
     assert_eq!(Kind::unknown(9).0, "type Q8_1");

@@ -115,6 +115,9 @@ fn pack(cx: Context<'_>, places: &[Place], n_kv_heads: usize, [k, v]: [&[f32]; 2
     cx.workers.for_each(2 * starts.len(), |task| {
         let (at, is_values) = (task / 2, task % 2 == 1);
         let place = places[at / n_kv_heads];
+        if place.n_keys == 0 {
+            return;
+        }
         let sizes = Sizes::of(&place);
         let rows = |data| place.key_rows(data, n_kv_heads, at % n_kv_heads);
         let out = if is_values { values } else { keys };

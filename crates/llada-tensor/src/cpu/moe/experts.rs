@@ -8,8 +8,10 @@ use super::groups::Groups;
 use crate::backend::{
     ExpertGradientArgs, ExpertRows, ExpertWeights, ExpertsArgs, ExpertsBackwardArgs,
 };
+use crate::cpu::blocks::integers;
+use crate::cpu::blocks::left::Left;
 use crate::cpu::context::Context;
-use crate::cpu::matmul::{self, LeftPanels, PackedLeft, Right, RightPanels};
+use crate::cpu::matmul::{self, LeftKind, PackedLeft, Right, RightPanels};
 use crate::cpu::panels::{Kind, Layout, Matrix, Side, pack_matrices, pack_rows};
 use crate::cpu::quantized;
 use crate::cpu::simd::{Kernel, Simd};
@@ -29,59 +31,76 @@ struct Products<'a> {
 }
 
 impl Products<'_> {
-    /// Rows of a left panel.
-    fn height(&self) -> usize {
-        match self.precision.is_integer() {
-            true => quantized::PANEL,
-            false => self.kind().rows(),
-        }
-    }
-
     fn kind(&self) -> Kind {
         Kind::of(self.cx.level, self.precision)
     }
 
+    /// What weights are multiplied by.
+    fn kinds<const N: usize>(&self, weights: [ExpertWeights<'_>; N]) -> [LeftKind; N] {
+        weights.map(|w| match w {
+            ExpertWeights::Packed(w) => LeftKind::of_packed(w, self.precision),
+            ExpertWeights::Tensor(_) => LeftKind::of_values(self.precision),
+        })
+    }
+
     /// The rows of the tokens, as a left operand.
-    fn left_of_tokens(&self, x: &Tensor) -> Result<PackedLeft> {
+    fn left_of_tokens(&self, x: &Tensor, kinds: &[LeftKind]) -> Result<PackedLeft> {
         let [tokens, k] = x.matrix_shape(OP)?;
-        let x = Matrix::of(x, 0)?;
+        let (cx, x) = (self.cx, Matrix::of(x, 0)?);
         let of = &self.groups.tokens;
-        if !self.precision.is_integer() {
-            return Ok(self.left(k, |row, out| x.copy_row(of[row], out)));
-        }
+        let is_values = |kind: &LeftKind| *kind == LeftKind::Values;
+        let values = kinds.iter().copied().filter(is_values).take(1);
+        let values: Vec<LeftKind> = values.collect();
+        let mut left = self.left(k, &values, |row, out| x.copy_row(of[row], out));
         // A token is rounded once, for all of its experts.
-        let each = quantized::Left::new(self.cx, x, [tokens, k]);
-        let panels = self.groups.panels(quantized::PANEL);
-        let panels_of_rows = each.gather(self.cx, &panels, of);
-        Ok(self.packed_left([panels.len(), k], LeftPanels::Quantized(panels_of_rows)))
+        if kinds.contains(&LeftKind::Quantized) {
+            let each = quantized::Left::new(cx, x, [tokens, k]);
+            let panels = self.groups.panels(quantized::PANEL);
+            left.quantized = Some(each.gather(cx, &panels, of));
+        }
+        if kinds.contains(&LeftKind::Rounded) {
+            let each = Left::new(cx, [tokens, k], |row, out| x.copy_row(row, out));
+            left.rounded = Some(each.gather(cx, of));
+        }
+        Ok(left)
     }
 
     /// The rows of `k` values that `fill` writes, as a left operand.
-    fn left(&self, k: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> PackedLeft {
-        let (cx, height) = (self.cx, self.height());
-        let panels = self.groups.panels(height);
-        if self.precision.is_integer() {
-            let left = quantized::Left::of_rows(cx, &panels, k, fill);
-            return self.packed_left([panels.len(), k], LeftPanels::Quantized(left));
-        }
-        let kind = self.kind();
-        let layout = Layout::new(kind, panels.len() * height, height, k);
-        let mut values = cx.pool.take(layout.elements() * kind.element_bytes());
-        let fill = |rows: std::ops::Range<usize>, out: &mut [f32]| {
-            for (row, out) in rows.zip(out.chunks_exact_mut(k)) {
-                fill(row, out);
-            }
-        };
-        pack_rows(cx, kind, Side::Left, (layout, &panels), &fill, &mut values);
-        self.packed_left([panels.len(), k], LeftPanels::Values(values))
-    }
-
-    fn packed_left(&self, [panels, k]: [usize; 2], values: LeftPanels) -> PackedLeft {
-        PackedLeft {
+    fn left(
+        &self,
+        k: usize,
+        kinds: &[LeftKind],
+        fill: impl Fn(usize, &mut [f32]) + Sync,
+    ) -> PackedLeft {
+        let (cx, rows) = (self.cx, self.groups.tokens.len());
+        let mut left = PackedLeft {
             precision: self.precision,
-            size: [panels * self.height(), k],
-            panels: values,
+            size: [rows, k],
+            values: None,
+            quantized: None,
+            rounded: None,
+        };
+        if kinds.contains(&LeftKind::Quantized) {
+            let panels = self.groups.panels(quantized::PANEL);
+            left.quantized = Some(quantized::Left::of_rows(cx, &panels, k, &fill));
         }
+        if kinds.contains(&LeftKind::Rounded) {
+            left.rounded = Some(Left::new(cx, [rows, k], &fill));
+        }
+        if kinds.contains(&LeftKind::Values) {
+            let kind = self.kind();
+            let panels = self.groups.panels(kind.rows());
+            let layout = self.layout(k);
+            let mut values = cx.pool.take(layout.elements() * kind.element_bytes());
+            let fill = |rows: std::ops::Range<usize>, out: &mut [f32]| {
+                for (row, out) in rows.zip(out.chunks_exact_mut(k)) {
+                    fill(row, out);
+                }
+            };
+            pack_rows(cx, kind, Side::Left, (layout, &panels), &fill, &mut values);
+            left.values = Some(values);
+        }
+        left
     }
 
     /// `c[r] = w[e] a[r]` for the rows of each expert, `c: [T * k, N]`.
@@ -111,16 +130,20 @@ impl Products<'_> {
         c: &mut [f32],
     ) -> Result<()> {
         let cx = self.cx;
-        match (&a.panels, w) {
-            (LeftPanels::Quantized(left), Right::Quantized(w, _)) => {
-                let parts = self.parts(n.div_ceil(quantized::PANEL));
+        match (w, &a.values, &a.quantized, &a.rounded) {
+            (Right::Quantized(w, _), _, Some(left), _) => {
+                let parts = self.parts(quantized::PANEL, n.div_ceil(quantized::PANEL));
                 quantized::gemm(cx, left, w, (&parts, n), c, false);
             }
-            (LeftPanels::Values(left), Right::Packed(w, _)) if w.kind == self.kind() => {
+            (Right::Blocks(w, _), _, _, Some(left)) => {
+                let parts = self.parts(integers::PANEL, n.div_ceil(integers::PANEL));
+                integers::gemm(cx, left, w, (&parts, n), c, false);
+            }
+            (Right::Packed(w, _), Some(left), _, _) if w.kind == self.kind() => {
                 let kind = w.kind;
                 let right = RightPanels::of(w);
-                let parts = self.parts(n.div_ceil(kind.columns()));
-                let left = (left, self.layout(a));
+                let parts = self.parts(kind.rows(), n.div_ceil(kind.columns()));
+                let left = (left, self.layout(a.size[1]));
                 matmul::multiply(cx, kind, left, &right, (&parts, n), c, false);
             }
             _ => {
@@ -143,13 +166,13 @@ impl Products<'_> {
         /// Bytes of packed weights.
         const AT_ONCE: usize = 64 << 20;
         let (cx, kind, k) = (self.cx, self.kind(), a.size[1]);
-        let LeftPanels::Values(left) = &a.panels else {
+        let Some(left) = &a.values else {
             let what = "integers are only multiplied by packed weights";
             return Err(Error::InvalidArgument { op: OP, what });
         };
         let right_panels = n.div_ceil(kind.columns());
         let bytes = right_panels * kind.columns() * k * kind.element_bytes();
-        let parts = self.parts(right_panels);
+        let parts = self.parts(kind.rows(), right_panels);
         let at_once = (AT_ONCE / bytes.max(1)).max(1);
         for (hits, parts) in self.groups.hits.chunks(at_once).zip(parts.chunks(at_once)) {
             let matrices = hits.iter().map(|&(e, _)| matrix(e));
@@ -164,18 +187,21 @@ impl Products<'_> {
                 ..*part
             };
             let parts: Vec<Part> = parts.iter().enumerate().map(in_stack).collect();
-            let left = (left, self.layout(a));
+            let left = (left, self.layout(k));
             matmul::multiply(cx, kind, left, &right, (&parts, n), c, accumulate);
         }
         Ok(())
     }
 
-    fn parts(&self, right_panels: usize) -> Vec<Part> {
-        self.groups.parts(self.height(), right_panels)
+    fn parts(&self, height: usize, right_panels: usize) -> Vec<Part> {
+        self.groups.parts(height, right_panels)
     }
 
-    fn layout(&self, a: &PackedLeft) -> Layout {
-        Layout::new(self.kind(), a.size[0], self.height(), a.size[1])
+    /// Of values in panels: every expert begins one.
+    fn layout(&self, k: usize) -> Layout {
+        let height = self.kind().rows();
+        let panels = self.groups.panels(height).len();
+        Layout::new(self.kind(), panels * height, height, k)
     }
 
     /// `y[t] = sum_j weights[t, j] x[row of (t, j)]` in ascending order of experts.
@@ -262,11 +288,11 @@ pub(crate) fn experts(cx: Context<'_>, args: ExpertsArgs<'_>) -> Result<()> {
         y.fill(0.0);
         return Ok(());
     }
-    let left = products.left_of_tokens(args.x)?;
+    let left = products.left_of_tokens(args.x, &products.kinds([gate, up]))?;
     products.multiply(&left, gate, f, gate_out)?;
     products.multiply(&left, up, f, up_out)?;
     let (gate, up) = (&*gate_out, &*up_out);
-    let left = products.left(f, |row, y| {
+    let left = products.left(f, &products.kinds([down]), |row, y| {
         let of_row = row * f..(row + 1) * f;
         let (gate, up) = (&gate[of_row.clone()], &up[of_row]);
         cx.level.run(Forward { gate, up, y });
@@ -354,7 +380,7 @@ pub(crate) fn experts_backward(cx: Context<'_>, args: ExpertsBackwardArgs<'_>) -
         groups,
     };
     let mut dh = cx.pool.take(rows * f * 4);
-    let left = products.left_of_tokens(args.dy)?;
+    let left = products.left_of_tokens(args.dy, &[LeftKind::of_values(args.precision)])?;
     products.multiply_matrices(&left, |e| Matrix::of(down, e), f, dh.f32s_mut(), false)?;
     let [gate_out, up_out] = [args.hidden[0].f32s()?, args.hidden[1].f32s()?];
     let (dh, dw) = (Shared::new(dh.f32s_mut()), Shared::new(dweights));
@@ -382,7 +408,7 @@ pub(crate) fn experts_backward(cx: Context<'_>, args: ExpertsBackwardArgs<'_>) -
     let mut of_rows = cx.pool.take(rows * d * 4);
     // In the order in which a tape plays dense layers.
     for (dy, w, accumulate) in [(&*dup, up, false), (&*dgate, gate, true)] {
-        let left = products.left(f, |row, out| {
+        let left = products.left(f, &[LeftKind::of_values(args.precision)], |row, out| {
             out.copy_from_slice(&dy[row * f..(row + 1) * f]);
         });
         let out = of_rows.f32s_mut();

@@ -204,6 +204,89 @@ impl Tiles {
     }
 }
 
+/// Tiles of 16 rows by 16 columns over the `group` values of k of a group: sums in 0, the left side
+/// (rows of `group` bytes) in 1, the right side (quads of 16 columns) in 2.
+const fn group_config(group: u8) -> TileConfig {
+    let mut bytes = [0; 64];
+    bytes[0] = 1;
+    let row_bytes = [64, group, 64];
+    let rows = [16, 16, group / 4];
+    let mut tile = 0;
+    while tile < 3 {
+        bytes[16 + 2 * tile] = row_bytes[tile];
+        bytes[48 + tile] = rows[tile];
+        tile += 1;
+    }
+    TileConfig(bytes)
+}
+
+const GROUP_CONFIGS: [TileConfig; 2] = [group_config(16), group_config(32)];
+
+/// The integers of one group: `$product` of 16 rows and 16 columns.
+macro_rules! group {
+    ($product:literal, [$left:expr, $left_stride:expr], [$right:expr, $right_stride:expr], $sums:expr) => {
+        asm!(
+            "tilezero tmm0",
+            "tileloadd tmm1, [{left} + {left_stride}]",
+            "tileloadd tmm2, [{right} + {right_stride}]",
+            concat!($product, " tmm0, tmm1, tmm2"),
+            "tilestored [{sums} + {row}], tmm0",
+            left = in(reg) $left,
+            left_stride = in(reg) $left_stride,
+            right = in(reg) $right,
+            right_stride = in(reg) $right_stride,
+            sums = in(reg) $sums,
+            row = in(reg) 64usize,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _,
+            options(nostack),
+        )
+    };
+}
+
+/// The tile registers of this thread, configured for groups of 16 or 32 values of k; released on drop.
+#[derive(Debug)]
+pub(crate) struct GroupTiles(());
+
+impl GroupTiles {
+    /// # Safety
+    /// [`has_amx`] and [`has_int8`] hold.
+    pub(crate) unsafe fn configure(group: usize) -> Self {
+        let config = &GROUP_CONFIGS[usize::from(group == 32)];
+        // SAFETY: AMX is there; the configuration is 64 valid bytes.
+        unsafe { asm!("ldtilecfg [{0}]", in(reg) config.0.as_ptr(), options(nostack)) };
+        Self(())
+    }
+
+    /// `sums = left right` over a group.
+    ///
+    /// # Safety
+    /// Readable are 16 rows of the group's values at `left`, `left_stride` bytes apart, and at `right`
+    /// its quads of 16 columns, `right_stride` bytes apart.
+    #[inline(always)]
+    pub(crate) unsafe fn group<const SIGNED: bool>(
+        &self,
+        (left, left_stride): (*const i8, usize),
+        (right, right_stride): (*const u8, usize),
+        sums: &mut [i32; 256],
+    ) {
+        let sums = sums.as_mut_ptr();
+        // SAFETY: the caller's promise covers the loads; tiles are configured because `self` exists.
+        unsafe {
+            match SIGNED {
+                true => group!("tdpbssd", [left, left_stride], [right, right_stride], sums),
+                false => group!("tdpbsud", [left, left_stride], [right, right_stride], sums),
+            }
+        }
+    }
+}
+
+impl Drop for GroupTiles {
+    fn drop(&mut self) {
+        // SAFETY: as for `Tiles`.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
 impl Drop for Tiles {
     fn drop(&mut self) {
         // SAFETY: tiles were configured on this thread by `configure`; the type is not `Send`
