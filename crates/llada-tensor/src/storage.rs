@@ -7,6 +7,8 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use memmap2::MmapMut;
@@ -190,6 +192,38 @@ impl Drop for Buffer {
         if let Some(pool) = self.home.upgrade().filter(|_| n_lines > 0) {
             pool.lock().entry(n_lines).or_default().push(memory);
         }
+    }
+}
+
+/// Values on a 64-byte boundary for one task, zero at first: a load of 64 bytes that crosses a line
+/// takes twice as long, and loads of tiles are 16 such.
+#[derive(Debug)]
+pub(crate) struct Scratch<T> {
+    lines: Vec<CacheLine>,
+    len: usize,
+    values: PhantomData<T>,
+}
+
+impl<T: bytemuck::Pod> Scratch<T> {
+    pub(crate) fn new(len: usize) -> Self {
+        Self {
+            lines: vec![ZERO_LINE; (len * size_of::<T>()).div_ceil(LINE_BYTES)],
+            len,
+            values: PhantomData,
+        }
+    }
+}
+
+impl<T: bytemuck::Pod> Deref for Scratch<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &bytemuck::cast_slice(&self.lines)[..self.len]
+    }
+}
+
+impl<T: bytemuck::Pod> DerefMut for Scratch<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
 }
 

@@ -19,6 +19,7 @@ use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::Result;
 use crate::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
+use crate::storage::Scratch;
 
 /// Keys per block: whole register blocks, as columns and as rows, at every level.
 const KEYS: usize = 96;
@@ -138,8 +139,8 @@ fn padded_rows(
     rows: usize,
     width: usize,
     scale: f32,
-) -> Vec<f32> {
-    let mut out = vec![0.0; rows * width];
+) -> Scratch<f32> {
+    let mut out = Scratch::new(rows * width);
     for (i, out) in out.chunks_exact_mut(width).enumerate().take(len) {
         for (out, &x) in out.iter_mut().zip(x.row(start + i)) {
             *out = x * scale;
@@ -149,8 +150,8 @@ fn padded_rows(
 }
 
 /// `[len, E]` rows copied to `[E, padded_len]`, zeros elsewhere.
-fn transposed_rows(x: HeadRows<'_>, len: usize, padded_len: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.head_dim * padded_len];
+fn transposed_rows(x: HeadRows<'_>, len: usize, padded_len: usize) -> Scratch<f32> {
+    let mut out = Scratch::new(x.head_dim * padded_len);
     for i in 0..len {
         for (e, &x) in x.row(i).iter().enumerate() {
             out[e * padded_len + i] = x;
@@ -260,8 +261,8 @@ impl Kernel for ForwardHead<'_> {
         let (e, ld) = (sizes.head_dim, KEYS);
         let keys = transposed_rows(self.k, place.n_keys, sizes.keys);
         let values = padded_rows(self.v, 0, place.n_keys, sizes.keys, e, 1.0);
-        let mut scores = vec![0.0; sizes.queries * ld];
-        let mut out = vec![0.0; sizes.queries * e];
+        let mut scores = Scratch::new(sizes.queries * ld);
+        let mut out = Scratch::new(sizes.queries * e);
         for (q0, n) in sizes.query_blocks(len) {
             let rows = n.next_multiple_of(sizes.block_rows);
             let queries = padded_rows(self.q, q0, n, rows, place.head_dim, place.scale());
@@ -407,10 +408,10 @@ impl Kernel for BackwardHead<'_> {
         let keys = padded_rows(self.k, 0, len, sizes.keys, e, 1.0);
         let keys_t = transposed_rows(self.k, len, sizes.keys);
         let values_t = transposed_rows(self.v, len, sizes.keys);
-        let (mut dk, mut dv) = (vec![0.0; key_rows * e], vec![0.0; key_rows * e]);
-        let mut p = vec![0.0; sizes.queries * ld];
-        let mut ds = vec![0.0; sizes.queries * ld];
-        let mut dq = vec![0.0; sizes.queries * e];
+        let (mut dk, mut dv) = (Scratch::new(key_rows * e), Scratch::new(key_rows * e));
+        let mut p = Scratch::new(sizes.queries * ld);
+        let mut ds = Scratch::new(sizes.queries * ld);
+        let mut dq = Scratch::new(sizes.queries * e);
         let group = self.n_heads / self.n_kv_heads;
         for head in self.kv_head * group..(self.kv_head + 1) * group {
             let q = place.rows(self.q, self.n_heads, head);

@@ -139,12 +139,15 @@ impl Kind {
         }
     }
 
-    /// Largest block of k: a right panel takes 32 KiB.
+    /// Largest block of k: a right panel takes 32 KiB, or 128 KiB where products are so fast that to
+    /// add to the output again takes longer than to read the panel from the second-level cache.
     pub(super) fn k_block(self) -> usize {
         match self {
             Self::F32 { .. } => 256,
             #[cfg(target_arch = "x86_64")]
-            Self::Tiles { .. } => 512,
+            Self::Tiles { amx: false } => 512,
+            #[cfg(target_arch = "x86_64")]
+            Self::Tiles { amx: true } => 2048,
         }
     }
 }

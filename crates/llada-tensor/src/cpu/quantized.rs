@@ -7,6 +7,7 @@
 //! results are the same at every level, for any number of threads, and for any other rows.
 
 mod pack;
+mod widen;
 
 use std::any::Any;
 use std::ops::Range;
@@ -24,9 +25,10 @@ use super::workers::Shared;
 use crate::CpuLevel;
 use crate::backend::PackedWeight;
 use crate::quantize::{low_byte, symmetric_scale};
-use crate::storage::Buffer;
+use crate::storage::{Buffer, Scratch};
 use pack::rotate_with;
 pub(super) use pack::{Source, pack, quantize_rows};
+use widen::Widen;
 
 /// Rows of a left panel, columns of a panel of the weight.
 pub(super) const PANEL: usize = WIDTH;
@@ -79,48 +81,6 @@ impl QuantizedWeight {
     }
 }
 
-/// Widens a panel of 4-bit codes: `(code - 8) * multiplier`.
-struct Widen<'a> {
-    codes: &'a [u8],
-    multipliers: &'a [u8],
-    out: &'a mut [i8],
-}
-
-impl Kernel for Widen<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(self, _: S) {
-        /// A row of a tile: 16 columns of 4 values.
-        const ROW: usize = 64;
-        let codes = self.codes.as_chunks::<{ STEP_BYTES / 2 }>().0;
-        let multipliers = self.multipliers.as_chunks::<STEP_MULTIPLIERS>().0;
-        let outs = self.out.as_chunks_mut::<STEP_BYTES>().0;
-        for ((codes, multipliers), out) in codes.iter().zip(multipliers).zip(outs) {
-            let (left, right) = out.split_at_mut(STEP_BYTES / 2);
-            let rows = left.as_chunks_mut::<ROW>().0.iter_mut();
-            let rows = rows.zip(right.as_chunks_mut::<ROW>().0);
-            let mut each = [[0_i8; ROW]; 2];
-            for (r, (codes, (left, right))) in
-                codes.as_chunks::<ROW>().0.iter().zip(rows).enumerate()
-            {
-                // A group is eight rows of four values.
-                if r % 8 == 0 {
-                    let of_group = &multipliers[r / 8 * WIDTH..][..WIDTH];
-                    for (half, each) in each.iter_mut().enumerate() {
-                        for (i, m) in each.iter_mut().enumerate() {
-                            *m = of_group[half * 16 + i / 4].cast_signed();
-                        }
-                    }
-                }
-                for i in 0..ROW {
-                    left[i] = ((codes[i] & 15).cast_signed() - 8).wrapping_mul(each[0][i]);
-                    right[i] = ((codes[i] >> 4).cast_signed() - 8).wrapping_mul(each[1][i]);
-                }
-            }
-        }
-    }
-}
-
 /// The rows of a left operand, rounded to 8 bits.
 #[derive(Debug)]
 pub(super) struct Left {
@@ -148,7 +108,7 @@ impl Left {
         let mut left = Self::empty(cx, panels.len(), k.div_ceil(STEP) * STEP_BYTES);
         let out = left.out();
         for_each_run(cx, panels, |place, rows| {
-            let mut values = vec![0.0; k.next_multiple_of(STEP)];
+            let mut values = Scratch::new(k.next_multiple_of(STEP));
             for (place, row) in (place..).zip(rows) {
                 fill(row, &mut values[..k]);
                 values[k..].fill(0.0);
@@ -331,66 +291,68 @@ impl Task<'_> {
             first_row,
         } = self.part;
         let n = self.n;
-        let mut sums = vec![[0_i32; BLOCK]; self.a_range.len()];
         let mut products = Products::new(self.kernel);
         let takes_int4 = self.weight.is_int4 && products.takes_int4();
         let is_widened = self.weight.is_int4 && !takes_int4;
-        let mut wide = vec![0_i8; if is_widened { panel_bytes } else { 0 }];
+        let block_bytes = match products.takes_all_of_k() && !is_widened {
+            true => panel_bytes,
+            false => panel_bytes.min(BLOCK_STEPS * STEP_BYTES),
+        };
+        let mut wide = Scratch::new(if is_widened { block_bytes } else { 0 });
+        let mut sums = Scratch::<[i32; BLOCK]>::new(self.a_range.len());
         let left = self.left.panels.bytes();
         let offsets = bytemuck::cast_slice(self.weight.offsets.bytes());
         let keeps_offset = takes_int4 || products.keeps_offset();
         for j in self.b_range.clone() {
             let panel = right_panel + j;
-            let b = match takes_int4 {
-                true => &[][..],
-                false => self.panel(panel, &mut wide),
-            };
-            for at in (0..panel_bytes).step_by(BLOCK_STEPS * STEP_BYTES) {
-                let block = at..(at + BLOCK_STEPS * STEP_BYTES).min(panel_bytes);
-                for (i, sums) in self.a_range.clone().zip(&mut sums) {
+            for at in (0..panel_bytes).step_by(block_bytes.max(1)) {
+                let block = at..(at + block_bytes).min(panel_bytes);
+                let b = match takes_int4 {
+                    true => &[][..],
+                    false => self.wide_codes(panel, &block, &mut wide),
+                };
+                for (place, (i, sums)) in self.a_range.clone().zip(sums.iter_mut()).enumerate() {
                     let rows = (m - i * WIDTH).min(WIDTH);
                     let a = &left[(left_panel + i) * panel_bytes..][block.clone()];
                     if takes_int4 {
                         let right = self.codes(panel, &block);
                         products.block_int4(a, right, rows, sums, at > 0);
                     } else {
-                        let ahead = (at > 0, self.ahead(panel, at));
-                        products.block(a, &b[block.clone()], rows, sums, ahead);
+                        let mut ahead = self.ahead(panel, block.end);
+                        // Kernels of vectors fetch it all each time, which costs them less.
+                        if products.takes_all_of_k() {
+                            let place = (place, self.a_range.len());
+                            ahead = ahead.share(place, b.len() / STEP_BYTES);
+                        }
+                        products.block(a, b, rows, sums, (at > 0, ahead));
                     }
+                    if block.end < panel_bytes {
+                        continue;
+                    }
+                    let first_scale = (left_panel + i) * WIDTH;
+                    self.level.run(Finish {
+                        sums,
+                        offsets: keeps_offset.then_some(offsets),
+                        scales: self.weight.scales.f32s(),
+                        first: panel * WIDTH,
+                        row_scales: &self.left.scales.f32s()[first_scale..][..rows],
+                        columns: (n - j * WIDTH).min(WIDTH),
+                        accumulate: self.accumulate,
+                        c: self.c,
+                        start: (first_row + i * WIDTH) * n + j * WIDTH,
+                        ldc: n,
+                    });
                 }
-            }
-            for (i, sums) in self.a_range.clone().zip(&sums) {
-                let rows = (m - i * WIDTH).min(WIDTH);
-                let first_scale = (left_panel + i) * WIDTH;
-                self.level.run(Finish {
-                    sums,
-                    offsets: keeps_offset.then_some(offsets),
-                    scales: self.weight.scales.f32s(),
-                    first: panel * WIDTH,
-                    row_scales: &self.left.scales.f32s()[first_scale..][..rows],
-                    columns: (n - j * WIDTH).min(WIDTH),
-                    accumulate: self.accumulate,
-                    c: self.c,
-                    start: (first_row + i * WIDTH) * n + j * WIDTH,
-                    ldc: n,
-                });
             }
         }
     }
 
-    /// What is read after the block of k at byte `at` of a panel: the next block, or of 4-bit codes
-    /// the same block of the next panel.
-    fn ahead(&self, panel: usize, at: usize) -> Ahead {
-        let steps = self.weight.steps();
+    /// What is read after the block of k that ends at byte `end` of a panel of 8-bit codes.
+    fn ahead(&self, panel: usize, end: usize) -> Ahead {
+        let at = panel * self.weight.steps() * STEP_BYTES + end;
         let (at, step_bytes) = match self.weight.is_int4 {
-            true => (
-                (panel + 1) * steps * STEP_BYTES / 2 + at / 2,
-                STEP_BYTES / 2,
-            ),
-            false => (
-                panel * steps * STEP_BYTES + at + BLOCK_STEPS * STEP_BYTES,
-                STEP_BYTES,
-            ),
+            true => (at / 2, STEP_BYTES / 2),
+            false => (at, STEP_BYTES),
         };
         let data = self.weight.codes.bytes().as_ptr().wrapping_add(at);
         Ahead { data, step_bytes }
@@ -405,21 +367,25 @@ impl Task<'_> {
         (codes, &multipliers[..of_steps(block.len())])
     }
 
-    /// The 8-bit codes of a panel.
-    fn panel<'a>(&'a self, panel: usize, wide: &'a mut [i8]) -> &'a [i8] {
-        let steps = self.weight.steps();
-        let codes = self.weight.codes.bytes();
+    /// The 8-bit codes of a range of bytes of a panel.
+    fn wide_codes<'a>(
+        &'a self,
+        panel: usize,
+        block: &Range<usize>,
+        wide: &'a mut [i8],
+    ) -> &'a [i8] {
         if !self.weight.is_int4 {
-            let len = steps * STEP_BYTES;
-            return bytemuck::cast_slice(&codes[panel * len..][..len]);
+            let start = panel * self.weight.steps() * STEP_BYTES + block.start;
+            return bytemuck::cast_slice(&self.weight.codes.bytes()[start..][..block.len()]);
         }
-        let (len, multipliers) = (steps * STEP_BYTES / 2, steps * STEP_MULTIPLIERS);
+        let (codes, multipliers) = self.codes(panel, block);
+        let out = &mut wide[..block.len()];
         self.level.run(Widen {
-            codes: &codes[panel * len..][..len],
-            multipliers: &self.weight.multipliers.bytes()[panel * multipliers..][..multipliers],
-            out: wide,
+            codes,
+            multipliers,
+            out,
         });
-        wide
+        out
     }
 }
 
@@ -460,6 +426,15 @@ impl Products {
         return self.kernel != Int8Kernel::Avx2;
         #[cfg(not(target_arch = "x86_64"))]
         true
+    }
+
+    /// Whether a block is best all of k: tiles keep sums only within a block, and have no use for a
+    /// right operand in the first-level cache.
+    fn takes_all_of_k(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.kernel == Int8Kernel::Amx;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
     }
 
     /// See [`int8::avx2::block_int4`].
@@ -509,7 +484,7 @@ impl Products {
                 let tiles = self.tiles.as_ref().expect("configured for this kernel");
                 let (a, b, steps) = (a.as_ptr(), b.as_ptr(), a.len() / STEP_BYTES);
                 // SAFETY: the panels have as many steps, and the block has all sums.
-                unsafe { tiles.block_int8(a, b, steps, c.as_mut_ptr(), accumulate) };
+                unsafe { tiles.block_int8(a, b, steps, c.as_mut_ptr(), (accumulate, ahead)) };
             }
         }
     }
@@ -545,26 +520,16 @@ impl Kernel for Finish<'_> {
         };
         let sums = self.sums.as_chunks::<WIDTH>().0;
         for (r, (sums, &row_scale)) in sums.iter().zip(self.row_scales).enumerate() {
-            let mut y = [0.0; WIDTH];
-            for i in 0..WIDTH {
-                y[i] = (sums[i] - offsets[i]) as f32 * (scales[i] * row_scale);
-            }
+            let y = |i: usize| (sums[i] - offsets[i]) as f32 * (scales[i] * row_scale);
             // SAFETY: blocks of different tasks share no element, and rows of one neither.
             #[expect(unsafe_code, reason = "disjoint blocks of the output")]
             let c = unsafe { self.c.range(self.start + r * self.ldc, self.columns) };
+            // A whole row apart, for loops without ends of their own.
             match (self.accumulate, c.first_chunk_mut::<WIDTH>()) {
-                (false, Some(c)) => *c = y,
-                (true, Some(c)) => {
-                    for i in 0..WIDTH {
-                        c[i] += y[i];
-                    }
-                }
-                (false, None) => c.copy_from_slice(&y[..self.columns]),
-                (true, None) => {
-                    for (c, y) in c.iter_mut().zip(y) {
-                        *c += y;
-                    }
-                }
+                (false, Some(c)) => (0..WIDTH).for_each(|i| c[i] = y(i)),
+                (true, Some(c)) => (0..WIDTH).for_each(|i| c[i] += y(i)),
+                (false, None) => c.iter_mut().enumerate().for_each(|(i, c)| *c = y(i)),
+                (true, None) => c.iter_mut().enumerate().for_each(|(i, c)| *c += y(i)),
             }
         }
     }
@@ -572,27 +537,34 @@ impl Kernel for Finish<'_> {
 
 /// See [`crate::backend::Backend::gemm_peak`].
 pub(super) fn gemm_peak(cx: Context<'_>, rounds: usize) -> u64 {
-    /// Steps that stay in the first-level cache.
-    const STEPS: usize = 4;
     let kernel = Int8Kernel::of(cx.level);
+    // As many as stay in the first-level cache, which is larger where there are tiles: there the sums
+    // of a block take as long to store as several products.
+    let steps = match kernel {
+        #[cfg(target_arch = "x86_64")]
+        Int8Kernel::Amx => 10,
+        _ => 4,
+    };
     // Neither zeros nor ones: processors may be faster on those.
-    let a: Vec<u8> = (0..STEPS * STEP_BYTES)
-        .map(|i| (i * 37 % 251) as u8)
-        .collect();
-    let b: Vec<i8> = a
-        .iter()
-        .map(|&x| x.wrapping_mul(91).cast_signed())
-        .collect();
+    let mut a = Scratch::<u8>::new(steps * STEP_BYTES);
+    let mut b = Scratch::<i8>::new(steps * STEP_BYTES);
+    for (i, (a, b)) in a.iter_mut().zip(b.iter_mut()).enumerate() {
+        *a = (i * 37 % 251) as u8;
+        *b = a.wrapping_mul(91).cast_signed();
+    }
     let threads = cx.workers.threads();
     cx.workers.for_each(threads, |_| {
         let mut products = Products::new(kernel);
         let (data, step_bytes) = (a.as_ptr(), STEP_BYTES);
-        let ahead = Ahead { data, step_bytes };
-        let mut sums = [0; BLOCK];
+        let ahead = match products.takes_all_of_k() {
+            true => Ahead::NONE,
+            false => Ahead { data, step_bytes },
+        };
+        let mut sums = Scratch::<[i32; BLOCK]>::new(1);
         for _ in 0..rounds {
-            products.block(&a, &b, WIDTH, &mut sums, (false, ahead));
+            products.block(&a, &b, WIDTH, &mut sums[0], (false, ahead));
         }
         std::hint::black_box(&sums);
     });
-    (threads * rounds * 2 * BLOCK * STEPS * STEP) as u64
+    (threads * rounds * 2 * BLOCK * steps * STEP) as u64
 }

@@ -10,7 +10,9 @@ use super::level::CpuLevel;
 use super::panels::{Kind, Layout};
 use super::simd::block::{Lhs, block};
 #[cfg(target_arch = "x86_64")]
-use super::simd::tiles::Products;
+use super::simd::int8::Ahead;
+#[cfg(target_arch = "x86_64")]
+use super::simd::tiles::{self, Products};
 use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::storage::Buffer;
@@ -172,6 +174,9 @@ pub(super) enum Source<'a> {
 /// Room for a register block at the edge of the output.
 const EDGE: usize = 32 * 32;
 
+#[repr(align(64))]
+struct Edge([f32; EDGE]);
+
 impl Task<'_> {
     pub(super) fn run(self, level: CpuLevel, a: &Buffer, b: Source<'_>) {
         match self.kind {
@@ -219,11 +224,12 @@ impl Task<'_> {
     #[inline(always)]
     fn for_each_block<B: BlockProduct>(&self, product: &B) {
         let (height, width) = (self.left.width, self.right.width);
-        let mut edge = [0.0; EDGE];
+        let Edge(edge) = &mut Edge([0.0; EDGE]);
         for k_block in 0..self.left.n_blocks() {
             let accumulate = self.accumulate || k_block > 0;
             for j in self.b_range.clone() {
-                for i in self.a_range.clone() {
+                for (place, i) in self.a_range.clone().enumerate() {
+                    let place = (place, self.a_range.len());
                     let rows = (self.part.m - i * height).min(height);
                     let columns = (self.n - j * width).min(width);
                     let start = (self.part.first_row + i * height) * self.n + j * width;
@@ -237,7 +243,7 @@ impl Task<'_> {
                         // SAFETY: the pointer has room for a block.
                         #[expect(unsafe_code, reason = "see above")]
                         unsafe {
-                            product.run(at, rows, c, self.n, accumulate);
+                            product.run(at, rows, c, self.n, accumulate, place);
                         }
                         continue;
                     }
@@ -257,7 +263,7 @@ impl Task<'_> {
                     #[expect(unsafe_code, reason = "see above")]
                     unsafe {
                         let c = edge.as_mut_ptr();
-                        product.run(at, rows, c, width, accumulate);
+                        product.run(at, rows, c, width, accumulate, place);
                     }
                     for (r, values) in edge.chunks_exact(width).enumerate().take(rows) {
                         part(r).copy_from_slice(&values[..columns]);
@@ -270,12 +276,21 @@ impl Task<'_> {
 
 /// The product of one left panel and one right panel over one block of k.
 trait BlockProduct {
-    /// `c (+)= a b` for `[block of k, left panel, right panel]`; only the first `rows` rows count.
+    /// `c (+)= a b` for `[block of k, left panel, right panel]`; only the first `rows` rows count. It is
+    /// the block at `place.0` of `place.1` with the same right panel.
     ///
     /// # Safety
     /// `c` has room for a whole register block at stride `ldc`.
     #[expect(unsafe_code, reason = "the output is a pointer")]
-    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool);
+    unsafe fn run(
+        &self,
+        at: [usize; 3],
+        rows: usize,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+        place: (usize, usize),
+    );
 }
 
 /// Right panels: as they are multiplied, or blocks of a file.
@@ -298,19 +313,34 @@ struct TileBlock<'a> {
 impl BlockProduct for TileBlock<'_> {
     #[inline(always)]
     #[expect(unsafe_code, reason = "AMX tiles and dot products")]
-    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool) {
+    unsafe fn run(
+        &self,
+        at: [usize; 3],
+        rows: usize,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+        place: (usize, usize),
+    ) {
         let [k_block, i, j] = at;
         let a = &self.a[self.left.offset(k_block, i)..][..self.left.panel_elements(k_block)];
         // SAFETY: `c` by the caller's promise.
-        let product = |b: &[u16]| unsafe { self.products.block(a, b, rows, c, ldc, accumulate) };
+        let product = |b: &[u16], ahead: Ahead| unsafe {
+            self.products.block(a, b, rows, c, ldc, (accumulate, ahead));
+        };
         match &self.b {
             TilePanels::Tiles(b) => {
                 let start = self.right.offset(k_block, j);
-                product(&b[start..][..self.right.panel_elements(k_block)]);
+                let b = &b[start..][..self.right.panel_elements(k_block)];
+                let next = Ahead {
+                    data: b.as_ptr_range().end.cast(),
+                    step_bytes: tiles::STEP_ELEMENTS * 2,
+                };
+                product(b, next.share(place, b.len() / tiles::STEP_ELEMENTS));
             }
             TilePanels::Blocks(b) => {
                 let wide = b.take([k_block, j]);
-                product(&wide.panel);
+                product(&wide.panel, Ahead::NONE);
                 b.give_back(wide);
             }
         }
@@ -338,7 +368,15 @@ struct F32Block<'a, S> {
 impl<S: Simd> BlockProduct for F32Block<'_, S> {
     #[inline(always)]
     #[expect(unsafe_code, reason = "the register block works on pointers")]
-    unsafe fn run(&self, at: [usize; 3], rows: usize, c: *mut f32, ldc: usize, accumulate: bool) {
+    unsafe fn run(
+        &self,
+        at: [usize; 3],
+        rows: usize,
+        c: *mut f32,
+        ldc: usize,
+        accumulate: bool,
+        _: (usize, usize),
+    ) {
         let [k_block, i, j] = at;
         let (height, width) = (self.left.width, self.right.width);
         let k = self.left.block_len(k_block);

@@ -31,3 +31,13 @@ fn size_classes_waste_at_most_an_eighth() {
         );
     }
 }
+
+#[test]
+fn scratch_is_zero_aligned_and_has_the_asked_length() {
+    for len in [0, 1, 7, 31, 1000] {
+        let scratch = Scratch::<u16>::new(len);
+        assert_eq!(scratch.len(), len);
+        assert!(scratch.iter().all(|&x| x == 0));
+        assert_eq!(scratch.as_ptr() as usize % 64, 0);
+    }
+}

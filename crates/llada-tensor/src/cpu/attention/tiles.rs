@@ -6,13 +6,14 @@
 //! probabilities are rounded for the second product.
 
 use super::super::context::Context;
+use super::super::simd::int8::Ahead;
 use super::super::simd::tiles::{self, Products, STEP, STEP_ELEMENTS, WIDTH};
 use super::super::simd::{Kernel, Simd};
 use super::super::workers::Shared;
 use super::{HeadRows, Place, mask_scores, padded_rows, places, scale_row, softmax_row};
 use crate::Result;
 use crate::backend::AttentionArgs;
-use crate::storage::Buffer;
+use crate::storage::{Buffer, Scratch};
 
 /// Keys per block: their scores for 32 queries take 32 KiB.
 const KEYS: usize = 256;
@@ -194,7 +195,7 @@ fn multiply(
     // SAFETY: the assert covers all that a block reaches.
     #[expect(unsafe_code, reason = "the block product works on pointers")]
     unsafe {
-        products.block(a, b, rows, c.as_mut_ptr(), ldc, accumulate);
+        products.block(a, b, rows, c.as_mut_ptr(), ldc, (accumulate, Ahead::NONE));
     }
 }
 
@@ -212,8 +213,8 @@ impl Kernel for QueryBlock<'_> {
         let width = sizes.head * WIDTH;
         let queries = padded_rows(self.q, self.first, n, WIDTH, width, place.scale());
         let queries = pack_left(&queries, width, n, width);
-        let mut scores = vec![0.0; WIDTH * KEYS];
-        let mut out = vec![0.0; WIDTH * width];
+        let mut scores = Scratch::new(WIDTH * KEYS);
+        let mut out = Scratch::new(WIDTH * width);
         let mut state = [(f32::NEG_INFINITY, 0.0_f32); WIDTH];
         for k0 in (0..place.n_keys).step_by(KEYS) {
             if k0 >= place.seen(self.first + n - 1) {
@@ -265,8 +266,8 @@ impl Kernel for QueryBlock<'_> {
 }
 
 /// The first `n` of 32 rows of `k` values at a stride, as a left panel.
-fn pack_left(rows: &[f32], stride: usize, n: usize, k: usize) -> Vec<u16> {
-    let mut out = vec![0; k.div_ceil(STEP) * STEP_ELEMENTS];
+fn pack_left(rows: &[f32], stride: usize, n: usize, k: usize) -> Scratch<u16> {
+    let mut out = Scratch::new(k.div_ceil(STEP) * STEP_ELEMENTS);
     let source = tiles::Source {
         data: rows,
         panel: n,

@@ -16,7 +16,7 @@ use crate::cpu::simd::int8::{BLOCK, WIDTH};
 use crate::cpu::simd::prefetch;
 use crate::cpu::tasks::{Part, TaskGrid};
 use crate::cpu::workers::Shared;
-use crate::storage::Buffer;
+use crate::storage::{Buffer, Scratch};
 
 /// Columns of a panel of the weight, rows that are multiplied at once.
 pub(in crate::cpu) const PANEL: usize = WIDTH;
@@ -108,7 +108,7 @@ struct Task<'a> {
 
 impl Task<'_> {
     fn run(self) {
-        let mut sums = vec![[0.0; BLOCK]; self.a_range.len()];
+        let mut sums = Scratch::<[f32; BLOCK]>::new(self.a_range.len());
         let mut panel = Panel::new(self.cx, self.weight, self.kernel);
         let products = BlockProducts::new(self.kernel, self.weight.integers.group);
         for j in self.b_range.clone() {
@@ -116,13 +116,13 @@ impl Task<'_> {
             for start in (0..self.weight.k).step_by(K_BLOCK) {
                 let end = (start + K_BLOCK).min(self.weight.k);
                 panel.read(self.part.right_panel + j, start..end);
-                for (i, sums) in self.a_range.clone().zip(&mut sums) {
+                for (i, sums) in self.a_range.clone().zip(sums.iter_mut()) {
                     let rows = self.rows(i);
                     let operands = panel.operands(self.left, rows.start, start);
                     products.block(&operands, rows.len(), sums);
                 }
             }
-            for (i, sums) in self.a_range.clone().zip(&sums) {
+            for (i, sums) in self.a_range.clone().zip(sums.iter()) {
                 self.write(self.rows(i), j, sums);
             }
         }

@@ -5,6 +5,8 @@ use std::arch::x86_64::*;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::int8::Ahead;
+
 /// Whether something else than the processor executes AMX instructions, see [`assume_amx`].
 static ASSUMED: AtomicBool = AtomicBool::new(false);
 
@@ -87,8 +89,9 @@ const CONFIG: TileConfig = {
 
 /// `c (+)= a b` for a 32 x 32 block over `$steps` steps of 2 KiB a side, `$ldc` bytes between rows of
 /// `c`: four accumulators, and each step loads two tiles of each side for four products.
+/// Beside each step, `$ahead` bytes of what comes next are fetched into the second-level cache.
 macro_rules! block {
-    ($load_left:literal, $product:literal, [$a:expr, $b:expr, $steps:expr], $c:expr, $ldc:expr, $accumulate:expr) => {
+    ($product:literal, [$a:expr, $b:expr, $steps:expr], $c:expr, $ldc:expr, $accumulate:expr, $ahead:expr) => {
         asm!(
             "test {acc}, {acc}",
             "jnz 2f",
@@ -102,13 +105,24 @@ macro_rules! block {
             ".p2align 5",
             "3:",
             "tileloadd tmm6, [{b} + {row}]",
-            concat!($load_left, " tmm4, [{a} + {row}]"),
+            "tileloadd tmm4, [{a} + {row}]",
             concat!($product, " tmm0, tmm4, tmm6"),
             "tileloadd tmm7, [{b} + {row} + 1024]",
             concat!($product, " tmm1, tmm4, tmm7"),
-            concat!($load_left, " tmm5, [{a} + {row} + 1024]"),
+            "tileloadd tmm5, [{a} + {row} + 1024]",
             concat!($product, " tmm2, tmm5, tmm6"),
             concat!($product, " tmm3, tmm5, tmm7"),
+            "mov {acc:e}, {units:e}",
+            "jmp 5f",
+            "4:",
+            "prefetcht1 [{next}]",
+            "prefetcht1 [{next} + 64]",
+            "prefetcht1 [{next} + 128]",
+            "prefetcht1 [{next} + 192]",
+            "add {next}, 256",
+            "5:",
+            "dec {acc:e}",
+            "jns 4b",
             "add {a}, 2048",
             "add {b}, 2048",
             "dec {steps}",
@@ -120,11 +134,13 @@ macro_rules! block {
             a = inout(reg) $a => _,
             b = inout(reg) $b => _,
             steps = inout(reg) $steps => _,
+            next = inout(reg) $ahead.data => _,
+            units = in(reg) $ahead.step_bytes / Ahead::UNIT,
             c = in(reg) $c,
             lower = in(reg) $c.byte_add(16 * $ldc),
             ldc = in(reg) $ldc,
             row = in(reg) 64usize,
-            acc = in(reg) usize::from($accumulate),
+            acc = inout(reg) usize::from($accumulate) => _,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -145,7 +161,8 @@ impl Tiles {
         Self(())
     }
 
-    /// `c (+)= a b` for a 32 x 32 block over `steps` steps of [`super::tiles`].
+    /// `c (+)= a b` for a 32 x 32 block over `steps` steps of [`super::tiles`]; the last argument is
+    /// whether `c` is added to, and what comes next.
     ///
     /// # Safety
     /// - `a` and `b` are readable for `steps * STEP_ELEMENTS` bf16.
@@ -153,25 +170,17 @@ impl Tiles {
     #[inline]
     pub(crate) unsafe fn block(
         &self,
-        a: *const u16,
-        b: *const u16,
+        [a, b]: [*const u16; 2],
         steps: usize,
         c: *mut f32,
         ldc: usize,
-        accumulate: bool,
+        (accumulate, ahead): (bool, Ahead),
     ) {
         debug_assert!(steps > 0, "the loop body runs before the count is tested");
         // SAFETY: the caller's promise covers every load and store; tiles are configured because
         // `self` exists, and none is live outside of this block.
         unsafe {
-            block!(
-                "tileloadd",
-                "tdpbf16ps",
-                [a, b, steps],
-                c,
-                4 * ldc,
-                accumulate
-            );
+            block!("tdpbf16ps", [a, b, steps], c, 4 * ldc, accumulate, ahead);
         }
     }
 
@@ -187,19 +196,12 @@ impl Tiles {
         b: *const i8,
         steps: usize,
         c: *mut i32,
-        accumulate: bool,
+        (accumulate, ahead): (bool, Ahead),
     ) {
         debug_assert!(steps > 0, "the loop body runs before the count is tested");
         // SAFETY: as in `block`.
         unsafe {
-            block!(
-                "tileloaddt1",
-                "tdpbusd",
-                [a, b, steps],
-                c,
-                128usize,
-                accumulate
-            );
+            block!("tdpbusd", [a, b, steps], c, 128usize, accumulate, ahead);
         }
     }
 }

@@ -40,6 +40,27 @@ pub(crate) struct Ahead {
     pub(crate) step_bytes: usize,
 }
 
+impl Ahead {
+    /// The kernel of tiles takes multiples of this many bytes a step.
+    pub(crate) const UNIT: usize = 256;
+
+    /// Nothing.
+    pub(crate) const NONE: Self = Self {
+        data: std::ptr::null(),
+        step_bytes: 0,
+    };
+
+    /// The share that block `place` of `of` blocks of as many steps fetches, in whole units.
+    pub(crate) fn share(self, (place, of): (usize, usize), steps: usize) -> Self {
+        let step_bytes = self
+            .step_bytes
+            .div_ceil(of.max(1))
+            .next_multiple_of(Self::UNIT);
+        let data = self.data.wrapping_add(place * step_bytes * steps);
+        Self { data, step_bytes }
+    }
+}
+
 /// Sums of a block: `[WIDTH][WIDTH]`.
 pub(crate) const BLOCK: usize = WIDTH * WIDTH;
 /// Added to values of the left operand.

@@ -8,6 +8,7 @@
 
 use std::arch::x86_64::*;
 
+use super::int8::Ahead;
 use super::{amx, dot};
 
 /// Values of k per step.
@@ -30,7 +31,7 @@ impl Products {
     }
 
     /// `c (+)= a b` for a block of 32 x 32 over all steps of the panels; the rows after the first
-    /// `rows` may be written too.
+    /// `rows` may be written too. The last argument is whether `c` is added to, and what comes next.
     ///
     /// # Panics
     /// If the panels differ in their steps or have none.
@@ -45,7 +46,7 @@ impl Products {
         rows: usize,
         c: *mut f32,
         ldc: usize,
-        accumulate: bool,
+        (accumulate, ahead): (bool, Ahead),
     ) {
         let steps = a.len() / STEP_ELEMENTS;
         assert!(a.len() == b.len() && steps > 0, "panels of the same steps");
@@ -54,7 +55,7 @@ impl Products {
         // that of `new`.
         unsafe {
             match &self.0 {
-                Some(tiles) => tiles.block(a, b, steps, c, ldc, accumulate),
+                Some(tiles) => tiles.block([a, b], steps, c, ldc, (accumulate, ahead)),
                 None => dot::block(a, b, [steps, rows], c, ldc, accumulate),
             }
         }
