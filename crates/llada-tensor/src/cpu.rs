@@ -32,6 +32,7 @@ use std::sync::Arc;
 use crate::backend::{Backend, BlockFormat, FillBytes, PackedWeight, Recorder, RowCodes, Storage};
 use crate::{CpuConfig, CpuLevel, DType, Error, Pool, Precision, Result, Tensor};
 use context::Context;
+use panels::Kind;
 use workers::Workers;
 
 #[derive(Debug)]
@@ -99,8 +100,11 @@ impl Backend for CpuBackend {
     fn attention_dtype(&self, _precision: Precision, _head_dim: usize) -> DType {
         DType::F32
     }
-    fn attention_gradient(&self, _precision: Precision) -> Precision {
-        Precision::F32
+    fn attention_gradient(&self, precision: Precision) -> Precision {
+        match precision {
+            Precision::Bf16 if Kind::of(self.level, precision).is_tiles() => precision,
+            _ => Precision::F32,
+        }
     }
 
     fn gemm_peak(&self, precision: Precision, rounds: usize) -> Result<u64> {

@@ -3,13 +3,14 @@
 //! A task is one head of one sequence (forward) or one key head with all its query heads
 //! (backward). Its keys are copied transposed and its values as they are, padded to whole
 //! register blocks; then blocks of queries visit blocks of keys, with an online softmax.
-//! All products are register blocks of `f32`; without a gradient to come, and where the machine
-//! multiplies bf16, [`tiles`] takes over.
+//! All products are register blocks of `f32`; where operands may be bf16, and the machine multiplies
+//! those, [`tiles`] takes over.
 
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 
 use super::context::Context;
 #[cfg(target_arch = "x86_64")]
@@ -81,6 +82,12 @@ impl Place {
         let up_to_block = |size: NonZeroUsize| (query / size + 1).saturating_mul(size.get());
         self.block_size
             .map_or(self.n_keys, |size| up_to_block(size).min(self.n_keys))
+    }
+
+    /// The first query that sees a key.
+    #[cfg(target_arch = "x86_64")]
+    fn first_to_see(&self, key: usize) -> usize {
+        self.block_size.map_or(0, |size| key / size * size.get())
     }
 
     fn scale(&self) -> f32 {
@@ -412,8 +419,7 @@ impl Kernel for BackwardHead<'_> {
         let mut p = Scratch::new(sizes.queries * ld);
         let mut ds = Scratch::new(sizes.queries * ld);
         let mut dq = Scratch::new(sizes.queries * e);
-        let group = self.n_heads / self.n_kv_heads;
-        for head in self.kv_head * group..(self.kv_head + 1) * group {
+        for head in self.heads() {
             let q = place.rows(self.q, self.n_heads, head);
             let y = place.rows(self.y, self.n_heads, head);
             let dy = place.rows(self.dy, self.n_heads, head);
@@ -479,15 +485,27 @@ impl Kernel for BackwardHead<'_> {
     }
 }
 
-impl BackwardHead<'_> {
-    fn write(&self, out: Shared<'_, f32>, heads: usize, head: usize, at: usize, row: &[f32]) {
+impl<'a> BackwardHead<'a> {
+    /// Its query heads.
+    fn heads(&self) -> Range<usize> {
+        let group = self.n_heads / self.n_kv_heads;
+        self.kv_head * group..(self.kv_head + 1) * group
+    }
+
+    /// A row of a gradient.
+    fn row_mut(&self, out: Shared<'a, f32>, heads: usize, head: usize, at: usize) -> &'a mut [f32] {
         let e = self.place.head_dim;
         let start = (self.place.first + at) * heads * e + head * e;
-        // SAFETY: this task alone has this key head, and its query heads, of this sequence.
+        // SAFETY: this task alone has this key head, and its query heads, of this sequence, and uses
+        // one row at a time.
         #[expect(unsafe_code, reason = "heads are columns of the output")]
         unsafe {
-            out.range(start, e).copy_from_slice(row);
+            out.range(start, e)
         }
+    }
+
+    fn write(&self, out: Shared<'a, f32>, heads: usize, head: usize, at: usize, row: &[f32]) {
+        self.row_mut(out, heads, head, at).copy_from_slice(row);
     }
 }
 
@@ -529,24 +547,33 @@ pub(crate) fn attention_backward(cx: Context<'_>, args: AttentionBackwardArgs<'_
         Shared::new(args.dv.f32s_mut()?),
     );
     let places: Vec<Place> = places(&shape, head_dim).collect();
-    cx.workers
-        .for_each(places.len() * shape.n_kv_heads, |task| {
-            let (place, kv_head) = (places[task / shape.n_kv_heads], task % shape.n_kv_heads);
-            cx.level.run(BackwardHead {
-                place,
-                q,
-                y,
-                dy,
-                lse,
-                k: place.rows(k, shape.n_kv_heads, kv_head),
-                v: place.rows(v, shape.n_kv_heads, kv_head),
-                dq,
-                dk,
-                dv,
-                n_heads: shape.n_heads,
-                n_kv_heads: shape.n_kv_heads,
-                kv_head,
-            });
-        });
+    let n_tasks = places.len() * shape.n_kv_heads;
+    let task = |at: usize| {
+        let (place, kv_head) = (places[at / shape.n_kv_heads], at % shape.n_kv_heads);
+        BackwardHead {
+            place,
+            q,
+            y,
+            dy,
+            lse,
+            k: place.rows(k, shape.n_kv_heads, kv_head),
+            v: place.rows(v, shape.n_kv_heads, kv_head),
+            dq,
+            dk,
+            dv,
+            n_heads: shape.n_heads,
+            n_kv_heads: shape.n_kv_heads,
+            kv_head,
+        }
+    };
+    cx.workers.for_each(n_tasks, |at| {
+        #[cfg(target_arch = "x86_64")]
+        if let Kind::Tiles { amx: has_amx } = Kind::of(cx.level, args.precision) {
+            let next = at + cx.workers.threads();
+            let next = (next < n_tasks).then(|| task(next));
+            return tiles::backward_head(cx, has_amx, task(at), next);
+        }
+        cx.level.run(task(at));
+    });
     Ok(())
 }

@@ -97,6 +97,11 @@ impl Kind {
         }
     }
 
+    /// Whether the machine multiplies bf16 itself.
+    pub(super) fn is_tiles(self) -> bool {
+        !matches!(self, Self::F32 { .. })
+    }
+
     pub(super) fn rows(self) -> usize {
         match self {
             Self::F32 { rows, .. } => rows,

@@ -4,11 +4,11 @@ use std::num::NonZeroUsize;
 
 use llada_tensor::backend::{AttentionArgs, AttentionBackwardArgs, AttentionShape};
 use llada_tensor::ops::attention::{backward_cost, cost};
-use llada_tensor::{DType, Device, Precision, Tape, Tensor, Var};
+use llada_tensor::{CpuLevel, DType, Device, Precision, Tape, Tensor, Var};
 use proptest::prelude::*;
 
 use crate::reference::Attention;
-use crate::support::{check_levels, devices, max_error, normal, of, same_bits, widen};
+use crate::support::{check_levels, devices, levels, max_error, normal, of, same_bits, widen};
 
 /// Queries, keys, values and the gradient of the output.
 pub(crate) struct Inputs {
@@ -290,6 +290,108 @@ fn agrees_with_f64_in_bf16() {
             block_size: NonZeroUsize::new(size),
             ..attention(&[0, 7, 400], [2, 1], 20)
         });
+    }
+}
+
+/// With operands rounded to bf16, by at most a 256th of each, the gradients of each sequence in the
+/// root of the mean square: roundings are independent, and a sum is off, relative to itself, by as
+/// much as its terms. A term has eight roundings at most: of a query and a key in a score, which is
+/// about one; of a value and a gradient of the output; of a probability and a value in the output;
+/// and of both operands of the sum.
+/// A gradient that cancels is measured against what it is over all sequences.
+#[track_caller]
+fn check_gradient_bf16(shape: &Attention) {
+    const ROUNDING: f64 = 1.0 / 256.0;
+    let inputs = Inputs::new(shape);
+    let [q, k, v, dy] = [&inputs.q, &inputs.k, &inputs.v, &inputs.dy].map(|x| widen(x));
+    let exact = shape.backward(&q, &k, &v, &dy);
+    let squares = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>();
+    // Per level one device with one thread and one with two.
+    for level in devices().chunks_exact(2) {
+        let [one, two] = [0, 1].map(|at| inputs.run_in(&level[at].1, shape, Precision::Bf16));
+        let name = &level[0].0;
+        for ((one, two), exact) in one.iter().zip(&two).skip(2).zip(&exact) {
+            same_bits(name, one, two);
+            let width = exact.len() / shape.tokens();
+            for bounds in shape.offsets.windows(2) {
+                let part = bounds[0] * width..bounds[1] * width;
+                let share = part.len() as f64 / exact.len() as f64;
+                let size = squares(&exact[part.clone()]).max(share * squares(exact));
+                let errors = one[part.clone()].iter().zip(&exact[part]);
+                let errors: Vec<f64> = errors.map(|(&x, exact)| f64::from(x) - exact).collect();
+                let (error, bound) = (squares(&errors).sqrt(), (8.0 * size).sqrt() * ROUNDING);
+                assert!(
+                    error <= bound,
+                    "{name} {shape:?} {bounds:?}: {error:e} > {bound:e}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_agree_with_f64_in_bf16() {
+    // 0, 1, 31, 32, 33, 100, 128 and 300 tokens.
+    let ragged = [0, 0, 1, 32, 64, 97, 197, 325, 625];
+    for head_dim in [16, 32, 64, 80] {
+        check_gradient_bf16(&attention(&ragged, [2, 1], head_dim));
+    }
+    check_gradient_bf16(&attention(&ragged, [3, 3], 6));
+    check_gradient_bf16(&attention(&[0, 70, 145], [6, 2], 40));
+    for size in [1, 5, 32, 48, 128, 256, 300, usize::MAX] {
+        check_gradient_bf16(&Attention {
+            block_size: NonZeroUsize::new(size),
+            ..attention(&[0, 7, 140, 540], [2, 1], 20)
+        });
+    }
+}
+
+/// The delta takes the gradient of the output as rounded as the products do: else a query with one
+/// key, and the key, would get gradients.
+#[test]
+fn a_single_key_has_no_slope() {
+    const E: usize = 64;
+    let shape = attention(&[0, 1], [2, 1], E);
+    let inputs = Inputs::new(&shape);
+    let largest = |x: &[f32]| x.iter().fold(0.0_f32, |max, x| x.abs().max(max));
+    let products = |dy: &[f32]| (dy.iter().zip(&inputs.v).map(|(dy, v)| (dy * v).abs())).sum();
+    let terms: Vec<f32> = inputs.dy.chunks_exact(E).map(products).collect();
+    // The difference of two sums of as many terms, in `f32`; the key has it of two queries.
+    let slope = E as f32 * f32::EPSILON * largest(&terms);
+    let operand = largest(&inputs.q).max(largest(&inputs.k));
+    let bound = 2.0 * slope * operand / (E as f32).sqrt();
+    for (name, device) in devices() {
+        let outputs = inputs.run_in(device, &shape, Precision::Bf16);
+        for x in &outputs[2..4] {
+            assert!(largest(x) <= bound, "{name}: {} > {bound}", largest(x));
+        }
+    }
+}
+
+/// Keys that only pad a block have scores of 0, which are nothing like the others here.
+#[test]
+fn scores_far_below_zero_have_finite_gradients() {
+    let shape = attention(&[0, 33], [2, 1], 16);
+    let mut inputs = Inputs::new(&shape);
+    inputs.q.fill(30.0);
+    inputs.k.iter_mut().for_each(|k| *k = *k / 64.0 - 20.0);
+    for (name, device) in devices() {
+        for x in inputs.run_in(device, &shape, Precision::Bf16) {
+            assert!(x.iter().all(|x| x.is_finite()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn training_in_bf16_multiplies_bf16_where_the_machine_does() {
+    for (level, of_level) in levels().iter().zip(devices().chunks_exact(2)) {
+        let backend = of_level[0].1.backend();
+        let expected = match level {
+            CpuLevel::Amx | CpuLevel::Avx512Bf16 => Precision::Bf16,
+            _ => Precision::F32,
+        };
+        assert_eq!(backend.attention_gradient(Precision::Bf16), expected);
+        assert_eq!(backend.attention_gradient(Precision::F32), Precision::F32);
     }
 }
 

@@ -5,15 +5,19 @@
 //! visits blocks of keys with an online softmax; scores, probabilities and sums are `f32`, and the
 //! probabilities are rounded for the second product.
 
+mod backward;
+
 use super::super::context::Context;
 use super::super::simd::int8::Ahead;
-use super::super::simd::tiles::{self, Products, STEP, STEP_ELEMENTS, WIDTH};
+use super::super::simd::tiles::{self, Products, STEP, STEP_ELEMENTS, Side, WIDTH};
 use super::super::simd::{Kernel, Simd};
 use super::super::workers::Shared;
 use super::{HeadRows, Place, mask_scores, padded_rows, places, scale_row, softmax_row};
 use crate::Result;
 use crate::backend::AttentionArgs;
 use crate::storage::{Buffer, Scratch};
+
+pub(super) use backward::backward_head;
 
 /// Keys per block: their scores for 32 queries take 32 KiB.
 const KEYS: usize = 256;
@@ -127,18 +131,23 @@ fn pack(cx: Context<'_>, places: &[Place], n_kv_heads: usize, [k, v]: [&[f32]; 2
         let out = unsafe { out.range(starts[at], sizes.elements()) };
         if is_values {
             for (panel, out) in out.chunks_exact_mut(sizes.keys * STEP_ELEMENTS).enumerate() {
-                pack_panel(columns_of(rows(v), place.n_keys, panel * WIDTH), out);
+                let columns = columns_of(rows(v), place.n_keys, panel * WIDTH);
+                pack_panel(columns, Side::Right, out);
             }
         } else {
             for (panel, out) in out.chunks_exact_mut(sizes.head * STEP_ELEMENTS).enumerate() {
-                pack_panel(rows_of(rows(k), place.n_keys, panel * WIDTH), out);
+                pack_panel(
+                    rows_of(rows(k), place.n_keys, panel * WIDTH),
+                    Side::Right,
+                    out,
+                );
             }
         }
     });
     packed
 }
 
-/// 32 rows of a head as the columns of a product: k runs over the head dimension.
+/// 32 rows of a head as a panel: k runs over the head dimension.
 fn rows_of(x: HeadRows<'_>, n: usize, first: usize) -> tiles::Source<'_> {
     tiles::Source {
         data: &x.data[(x.first + first) * x.width + x.column..],
@@ -149,7 +158,7 @@ fn rows_of(x: HeadRows<'_>, n: usize, first: usize) -> tiles::Source<'_> {
     }
 }
 
-/// 32 columns of a head as the columns of a product: k runs over the rows.
+/// 32 columns of a head as a panel: k runs over the rows.
 fn columns_of(x: HeadRows<'_>, n: usize, first: usize) -> tiles::Source<'_> {
     tiles::Source {
         data: &x.data[x.first * x.width + x.column + first..],
@@ -160,11 +169,11 @@ fn columns_of(x: HeadRows<'_>, n: usize, first: usize) -> tiles::Source<'_> {
     }
 }
 
-fn pack_panel(source: tiles::Source<'_>, out: &mut [u16]) {
+fn pack_panel(source: tiles::Source<'_>, side: Side, out: &mut [u16]) {
     // SAFETY: the module is only used at levels with AVX512-BF16, which detection has allowed.
     #[expect(unsafe_code, reason = "AVX-512 packing")]
     unsafe {
-        tiles::pack_panel(source, tiles::Side::Right, out);
+        tiles::pack_panel(source, side, out);
     }
 }
 
@@ -213,7 +222,8 @@ impl Kernel for QueryBlock<'_> {
         let width = sizes.head * WIDTH;
         let queries = padded_rows(self.q, self.first, n, WIDTH, width, place.scale());
         let queries = pack_left(&queries, width, n, width);
-        let mut scores = Scratch::new(WIDTH * KEYS);
+        let ld = KEYS.min(sizes.keys * WIDTH);
+        let mut scores = Scratch::new(WIDTH * ld);
         let mut out = Scratch::new(WIDTH * width);
         let mut state = [(f32::NEG_INFINITY, 0.0_f32); WIDTH];
         for k0 in (0..place.n_keys).step_by(KEYS) {
@@ -224,12 +234,12 @@ impl Kernel for QueryBlock<'_> {
             let m = panels * WIDTH;
             let keys = &self.keys[k0 / WIDTH * key_panel..];
             for (j, panel) in keys.chunks_exact(key_panel).enumerate().take(panels) {
-                let c = (&mut scores[j * WIDTH..], KEYS);
+                let c = (&mut scores[j * WIDTH..], ld);
                 multiply(&products, [&queries, panel], n, c, false);
             }
-            mask_scores(place, &mut scores, KEYS, (self.first, n), (k0, m));
+            mask_scores(place, &mut scores, ld, (self.first, n), (k0, m));
             for (i, (max, sum)) in state.iter_mut().enumerate().take(n) {
-                let row = &mut scores[i * KEYS..][..m];
+                let row = &mut scores[i * ld..][..m];
                 let (new_max, row_sum, correction) = softmax_row(s, row, *max);
                 *sum = *sum * correction + row_sum;
                 if new_max > *max {
@@ -237,7 +247,7 @@ impl Kernel for QueryBlock<'_> {
                 }
                 *max = new_max;
             }
-            let probabilities = pack_left(&scores, KEYS, n, m);
+            let probabilities = pack_left(&scores, ld, n, m);
             let start = k0 / STEP * STEP_ELEMENTS;
             for (j, panel) in self.values.chunks_exact(value_panel).enumerate() {
                 let panel = &panel[start..start + panels * STEP_ELEMENTS];
@@ -275,10 +285,6 @@ fn pack_left(rows: &[f32], stride: usize, n: usize, k: usize) -> Scratch<u16> {
         k,
         k_stride: 1,
     };
-    // SAFETY: the module is only used at levels with AVX512-BF16, which detection has allowed.
-    #[expect(unsafe_code, reason = "AVX-512 packing")]
-    unsafe {
-        tiles::pack_panel(source, tiles::Side::Left, &mut out);
-    }
+    pack_panel(source, Side::Left, &mut out);
     out
 }

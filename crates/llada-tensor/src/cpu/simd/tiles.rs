@@ -121,6 +121,49 @@ pub(crate) unsafe fn pack_panel(source: Source<'_>, side: Side, out: &mut [u16])
     }
 }
 
+/// The dot product of `x`, rounded to bf16 as [`pack_panel`] does, with `y` as it is.
+///
+/// # Panics
+/// If `y` is shorter.
+///
+/// # Safety
+/// [`super::has_avx512_bf16`] holds.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) unsafe fn dot_rounded(x: &[f32], y: &[f32]) -> f32 {
+    assert!(x.len() <= y.len(), "as many values");
+    let mut sum = _mm512_setzero_ps();
+    for at in (0..x.len()).step_by(16) {
+        let mask = lane_mask(x.len() - at);
+        // SAFETY: masked lanes are inside both slices.
+        let (x, y) = unsafe {
+            (
+                _mm512_maskz_loadu_ps(mask, x.as_ptr().add(at)),
+                _mm512_maskz_loadu_ps(mask, y.as_ptr().add(at)),
+            )
+        };
+        let halves = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(round_pair(x, x)));
+        let x = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves));
+        sum = _mm512_fmadd_ps(x, y, sum);
+    }
+    _mm512_reduce_add_ps(sum)
+}
+
+/// 32 values rounded to bf16: a row of a step of a left panel.
+///
+/// # Panics
+/// If either has fewer.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) fn round_row(row: &[f32], out: &mut [u16]) {
+    let (row, out) = (&row[..STEP], &mut out[..STEP]);
+    // SAFETY: both have as many values as are loaded and stored.
+    unsafe {
+        let (low, high) = (row.as_ptr(), row.as_ptr().add(16));
+        let rounded = round_pair(_mm512_loadu_ps(high), _mm512_loadu_ps(low));
+        _mm512_storeu_si512(out.as_mut_ptr().cast(), rounded);
+    }
+}
+
 /// Sixteen vectors of sixteen bf16 pairs, and the side whose tile rows they are.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
