@@ -12,7 +12,7 @@
 use std::time::Instant;
 
 use llada_tensor::backend::{MatmulArgs, Rhs};
-use llada_tensor::ops::matmul::{cost, matmul, pack};
+use llada_tensor::ops::matmul::{cost, matmul, operand, pack};
 use llada_tensor::{CpuConfig, DType, Device, Philox, Precision, Result, Stream, Tensor};
 
 fn main() -> Result<()> {
@@ -50,17 +50,33 @@ fn main() -> Result<()> {
             seconds * 1e3,
             (n * k) as f64 / seconds / 1e6
         );
-        let dy_t = dy.transpose(0, 1)?;
-        for (name, a, b, shape) in [
-            ("y = x w^T, packed", &x, Rhs::Packed(&packed), [m, n]),
-            ("y = x w^T", &x, Rhs::Weight(&w), [m, n]),
-            ("dx = dy w", &dy, Rhs::Matrix(&w), [m, k]),
-            ("dw = dy^T x", &dy_t, Rhs::Matrix(&x), [n, k]),
+        let dtype = device.backend().operand_dtype(precision);
+        let [x_in, w_in, dy_in] = [&x, &w, &dy].map(|x| operand(x, precision));
+        let (x_in, w_in, dy_in) = (x_in?, w_in?, dy_in?);
+        let (dy_t, dy_in_t) = (dy.transpose(0, 1)?, dy_in.transpose(0, 1)?);
+        let (y, dx, dw) = ([m, n], [m, k], [n, k]);
+        for (name, a, b, shape, to) in [
+            ("y = x w^T, packed", &x, Rhs::Packed(&packed), y, DType::F32),
+            ("y = x w^T", &x, Rhs::Weight(&w), y, DType::F32),
+            ("dx = dy w", &dy, Rhs::Matrix(&w), dx, DType::F32),
+            ("dw = dy^T x", &dy_t, Rhs::Matrix(&x), dw, DType::F32),
+            ("y = x w^T, stored", &x_in, Rhs::Weight(&w_in), y, dtype),
+            ("dx = dy w, stored", &dy_in, Rhs::Matrix(&w_in), dx, dtype),
+            (
+                "dw = dy^T x, stored",
+                &dy_in_t,
+                Rhs::Matrix(&x_in),
+                dw,
+                DType::F32,
+            ),
         ] {
-            if precision.is_integer() && !matches!(b, Rhs::Packed(_)) {
+            let is_stored = name.ends_with("stored");
+            if precision.is_integer() && !matches!(b, Rhs::Packed(_))
+                || is_stored && dtype == DType::F32
+            {
                 continue;
             }
-            let mut c = Tensor::zeros(&device, DType::F32, &shape)?;
+            let mut c = Tensor::zeros(&device, to, &shape)?;
             let mut best = f64::INFINITY;
             for _ in 0..20 {
                 let start = Instant::now();
@@ -75,7 +91,7 @@ fn main() -> Result<()> {
             }
             let gops = cost(1, m, n, k, 4).flops as f64 / best / 1e9;
             println!(
-                "{:4} {name:18} {:8.3} ms {gops:7.0} Gop/s {:4.0} %",
+                "{:4} {name:20} {:8.3} ms {gops:7.0} Gop/s {:4.0} %",
                 precision.name(),
                 best * 1e3,
                 100.0 * gops / peak

@@ -30,7 +30,7 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use crate::backend::{Backend, BlockFormat, FillBytes, PackedWeight, Recorder, RowCodes, Storage};
-use crate::{CpuConfig, CpuLevel, DType, Error, Pool, Precision, Result, Tensor};
+use crate::{CpuConfig, CpuLevel, DType, Pool, Precision, Result, Tensor};
 use context::Context;
 use panels::Kind;
 use workers::Workers;
@@ -116,12 +116,15 @@ impl Backend for CpuBackend {
     fn extension(&self, _of: TypeId) -> Option<Box<dyn Any>> {
         None
     }
-    fn operand_dtype(&self, _precision: Precision) -> DType {
-        DType::F32
+    fn operand_dtype(&self, precision: Precision) -> DType {
+        match Kind::of(self.level, precision) {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Tiles { .. } if precision == Precision::Bf16 => DType::Bf16,
+            _ => DType::F32,
+        }
     }
-    fn round(&self, _x: &Tensor, _y: &mut Tensor) -> Result<()> {
-        let (op, what) = ("round", "operands are rounded while they are packed");
-        Err(Error::InvalidArgument { op, what })
+    fn round(&self, x: &Tensor, y: &mut Tensor) -> Result<()> {
+        matmul::round(self.context(), x, y)
     }
     fn peak_bytes(&self) -> Option<u64> {
         None

@@ -308,6 +308,47 @@ impl Tensor {
         }
     }
 
+    /// The elements of a contiguous `bf16` tensor, to be written.
+    ///
+    /// # Errors
+    /// As [`Self::f32s_mut`].
+    pub fn bf16s_mut(&mut self) -> Result<&mut [bf16]> {
+        self.expect_layout("bf16s_mut", DType::Bf16)?;
+        let len = self.numel();
+        Ok(&mut self.bf16_rows_mut()?[..len])
+    }
+
+    /// The elements of a `bf16` matrix whose rows may have gaps between them, from the first one on.
+    ///
+    /// # Errors
+    /// [`Error::DTypeMismatch`], [`Error::NotContiguous`] if the elements of a row are apart, or
+    /// [`Error::SharedOutput`] if another tensor uses the same storage.
+    pub(crate) fn bf16_rows_mut(&mut self) -> Result<&mut [bf16]> {
+        let op = "bf16_rows_mut";
+        self.expect_dtype(op, DType::Bf16)?;
+        self.expect_rows(op)?;
+        let start = self.offset;
+        match self.storage_mut(op)? {
+            Storage::Host(buffer) => Ok(&mut bytemuck::cast_slice_mut(buffer.bytes_mut())[start..]),
+            Storage::Device(_) => Err(Error::NotOnHost { op }),
+        }
+    }
+
+    /// The elements of a `bf16` matrix, as in [`Self::bf16_rows_mut`].
+    pub(crate) fn bf16_rows(&self) -> Result<&[bf16]> {
+        let op = "bf16_rows";
+        self.expect_dtype(op, DType::Bf16)?;
+        self.expect_rows(op)?;
+        self.bf16s_from_offset()
+    }
+
+    fn expect_rows(&self, op: &'static str) -> Result<()> {
+        match self.strides[..] {
+            [_, 1] => Ok(()),
+            _ => self.expect_contiguous(op),
+        }
+    }
+
     /// Where the elements are; for backends.
     #[must_use]
     pub fn storage(&self) -> &Storage {
@@ -341,6 +382,13 @@ impl Tensor {
     pub(crate) fn f32s_from_offset(&self) -> Result<&[f32]> {
         debug_assert_eq!(self.dtype, DType::F32, "checked by the op");
         Ok(&self.storage.host("f32s")?.f32s()[self.offset..])
+    }
+
+    /// All `bf16` elements of the storage from the view's first element on, for strided reads.
+    pub(crate) fn bf16s_from_offset(&self) -> Result<&[bf16]> {
+        debug_assert_eq!(self.dtype, DType::Bf16, "checked by the caller");
+        let all: &[bf16] = bytemuck::cast_slice(self.storage.host("bf16s")?.bytes());
+        Ok(&all[self.offset..])
     }
 
     /// Rows and columns of a matrix.

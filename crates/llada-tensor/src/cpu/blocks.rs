@@ -11,7 +11,7 @@ use std::sync::Arc;
 use self::integers::IntegerBlocks;
 use super::context::Context;
 use super::matmul::CpuPacked;
-use super::panels::{Kind, Layout, Matrix, Operand, Panels, Side, pack_panel, panel_rows};
+use super::panels::{Kind, Layout, Matrix, Operand, Panels, Side, Values, pack_panel, panel_rows};
 use super::workers::Shared;
 use crate::Precision;
 use crate::backend::{BlockFormat, FillBytes, PackedWeight};
@@ -146,7 +146,7 @@ impl<'a, T: bytemuck::Pod + Default> WidePanel<'a, T> {
         }
         let operand = Operand {
             matrix: Matrix {
-                data: &values[k0 - from..],
+                data: Values::F32(&values[k0 - from..]),
                 row_stride: wide,
                 column_stride: 1,
             },

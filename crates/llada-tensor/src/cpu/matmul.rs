@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use half::bf16;
+
 use super::blocks::integers::{self, IntegerBlocks};
 use super::blocks::left::Left;
 use super::context::Context;
@@ -16,8 +18,11 @@ use super::panels::{
     Kind, Layout, Matrix, Operand, Panels, Side, pack_panels, pack_rows, panel_rows,
 };
 use super::quantized::{self, QuantizedWeight};
-use super::tasks::{Part, Source, Task, TaskGrid};
+use super::simd::{Kernel, Simd};
+use super::tasks::{Output, Part, Source, Task, TaskGrid};
+#[cfg(target_arch = "x86_64")]
 use super::workers::Shared;
+use super::workers::rows_per_task;
 use crate::backend::{FillCodes, FillRows, MatmulArgs, PackedWeight, Rhs};
 use crate::storage::Buffer;
 use crate::{DType, Error, Precision, Result, Tensor};
@@ -81,14 +86,84 @@ pub(crate) fn pack_codes(
 
 /// See [`crate::backend::Backend::matmul`].
 pub(crate) fn matmul(cx: Context<'_>, args: MatmulArgs<'_>) -> Result<()> {
-    matmul_into(
-        cx,
-        args.a,
-        args.b,
-        args.c.f32s_mut()?,
-        args.accumulate,
-        args.precision,
-    )
+    let MatmulArgs {
+        a,
+        b,
+        c,
+        accumulate,
+        precision,
+    } = args;
+    if c.dtype() == DType::F32 {
+        return matmul_into(cx, a, b, c.f32s_mut()?, accumulate, precision);
+    }
+    let [m, n] = c.matrix_shape("matmul")?;
+    #[cfg(target_arch = "x86_64")]
+    if let (kind @ Kind::Tiles { .. }, Right::Matrix(b)) =
+        (Kind::of(cx.level, precision), Right::of(b, 0)?)
+        && a.shape()[1] * m * n > 0
+        && !precision.is_integer()
+    {
+        let (size, stride) = ([m, n, a.shape()[1]], c.strides()[0]);
+        let c = Shared::new(c.bf16_rows_mut()?);
+        let out = Output::Rounded { c, stride };
+        multiply_matrices(cx, kind, [Matrix::of(a, 0)?, b], size, out);
+        return Ok(());
+    }
+    let mut sums = Tensor::empty(c.device(), DType::F32, &[m, n])?;
+    matmul_into(cx, a, b, sums.f32s_mut()?, false, precision)?;
+    round(cx, &sums, c)
+}
+
+/// See [`crate::backend::Backend::round`].
+pub(crate) fn round(cx: Context<'_>, x: &Tensor, y: &mut Tensor) -> Result<()> {
+    let [_, width] = x.matrix_shape("round")?;
+    if x.numel() == 0 {
+        return Ok(());
+    }
+    let (x, stride) = (Matrix::of(x, 0)?, y.strides()[0]);
+    let rows = rows_per_task(width);
+    cx.workers
+        .for_each_chunk(y.bf16_rows_mut()?, rows * stride, |i, y| {
+            cx.level.run(Round {
+                x,
+                first: i * rows,
+                width,
+                y,
+                stride,
+            });
+        });
+    Ok(())
+}
+
+/// Rounds rows, the first of which is `first`; what fills up rows of the output becomes zero.
+struct Round<'a> {
+    x: Matrix<'a>,
+    first: usize,
+    width: usize,
+    y: &'a mut [bf16],
+    stride: usize,
+}
+
+impl Kernel for Round<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let mut copy = vec![0.0; self.width];
+        for (row, y) in (self.first..).zip(self.y.chunks_mut(self.stride)) {
+            let (y, rest) = y.split_at_mut(self.width);
+            let x = match self.x.contiguous_row(row, self.width) {
+                Some(x) => x,
+                None => {
+                    self.x.copy_row(row, &mut copy);
+                    &copy
+                }
+            };
+            for at in (0..self.width).step_by(S::LANES) {
+                s.store_bf16(&mut y[at..], s.load(&x[at..], 0.0));
+            }
+            rest.fill(bf16::ZERO);
+        }
+    }
 }
 
 /// `c (+)= a b` where `c` is a part of some output, `[.., M, N]` without gaps.
@@ -105,17 +180,9 @@ pub(crate) fn matmul_into(
     if m * n == 0 {
         return Ok(());
     }
-    let b = Widened::of(b)?;
     for (at, c) in c.chunks_exact_mut(m * n).enumerate() {
-        gemm(
-            cx,
-            precision,
-            Matrix::of(a, at)?,
-            &b.right(at)?,
-            [m, n, k],
-            c,
-            accumulate,
-        )?;
+        let (left, right) = (Matrix::of(a, at)?, Right::of(b, at)?);
+        gemm(cx, precision, left, &right, [m, n, k], (c, accumulate))?;
     }
     Ok(())
 }
@@ -217,17 +284,16 @@ pub(crate) fn matmul_columns(
     columns: std::ops::Range<usize>,
     c: &mut [f32],
 ) -> Result<()> {
-    let b = Widened::of(b)?;
-    let right = match b.right(0)? {
+    let right = match Right::of(b, 0)? {
         Right::Packed(packed, _) => Right::Packed(packed, columns.start),
         Right::Quantized(packed, _) => Right::Quantized(packed, columns.start),
         Right::Blocks(packed, _) => Right::Blocks(packed, columns.start),
         Right::Matrix(matrix) => {
-            let data = &matrix.data[columns.start * matrix.column_stride..];
+            let data = matrix.data.from(columns.start * matrix.column_stride);
             Right::Matrix(Matrix { data, ..matrix })
         }
     };
-    gemm_packed(cx, a, &right, columns.len(), c, false)
+    gemm_packed(cx, a, &right, columns.len(), (c, false))
 }
 
 /// See [`crate::backend::Backend::matmul_each`].
@@ -247,42 +313,6 @@ pub(crate) fn matmul_each(
     Ok(())
 }
 
-/// A right operand, with a copy in `f32` if it is stored in another type.
-struct Widened<'a> {
-    b: Rhs<'a>,
-    copy: Option<Tensor>,
-}
-
-impl<'a> Widened<'a> {
-    fn of(b: Rhs<'a>) -> Result<Self> {
-        let copy = match b {
-            Rhs::Matrix(x) | Rhs::Weight(x) if x.dtype() != DType::F32 => {
-                Some(x.to_dtype(DType::F32)?)
-            }
-            _ => None,
-        };
-        Ok(Self { b, copy })
-    }
-
-    /// The matrix `[K, N]` at one index of the batch.
-    fn right(&self, at: usize) -> Result<Right<'_>> {
-        Ok(match self.b {
-            Rhs::Matrix(b) => Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(b), at)?),
-            Rhs::Weight(w) => {
-                Right::Matrix(Matrix::of(self.copy.as_ref().unwrap_or(w), 0)?.transposed())
-            }
-            Rhs::Packed(w) => {
-                let right = Right::packed(w, "matmul")?;
-                if right.experts() > 1 {
-                    let what = "the packed weight is that of several experts";
-                    return Err(Error::InvalidArgument { op: "matmul", what });
-                }
-                right
-            }
-        })
-    }
-}
-
 pub(super) enum Right<'a> {
     Matrix(Matrix<'a>),
     /// The columns of a packed weight from some column on.
@@ -294,6 +324,22 @@ pub(super) enum Right<'a> {
 }
 
 impl<'a> Right<'a> {
+    /// The matrix `[K, N]` at one index of the batch.
+    fn of(b: Rhs<'a>, at: usize) -> Result<Self> {
+        Ok(match b {
+            Rhs::Matrix(b) => Self::Matrix(Matrix::of(b, at)?),
+            Rhs::Weight(w) => Self::Matrix(Matrix::of(w, 0)?.transposed()),
+            Rhs::Packed(w) => {
+                let right = Self::packed(w, "matmul")?;
+                if right.experts() > 1 {
+                    let what = "the packed weight is that of several experts";
+                    return Err(Error::InvalidArgument { op: "matmul", what });
+                }
+                right
+            }
+        })
+    }
+
     /// A weight that this backend has packed.
     pub(super) fn packed(weight: &'a Arc<dyn PackedWeight>, op: &'static str) -> Result<Self> {
         let weight = weight.as_any();
@@ -328,22 +374,33 @@ pub(super) fn gemm(
     a: Matrix<'_>,
     b: &Right<'_>,
     [m, n, k]: [usize; 3],
-    c: &mut [f32],
-    accumulate: bool,
+    (c, accumulate): (&mut [f32], bool),
 ) -> Result<()> {
-    let matrix = match b {
-        Right::Matrix(matrix) if k > 0 && !precision.is_integer() => matrix,
+    match b {
+        Right::Matrix(b) if k > 0 && !precision.is_integer() => {
+            let (kind, out) = (Kind::of(cx.level, precision), Output::sums(c, accumulate));
+            multiply_matrices(cx, kind, [a, *b], [m, n, k], out);
+            Ok(())
+        }
         _ => {
             let kinds = [LeftKind::of(b, precision)];
             let a = PackedLeft::of(cx, a, [m, k], precision, &kinds);
-            return gemm_packed(cx, &a, b, n, c, accumulate);
+            gemm_packed(cx, &a, b, n, (c, accumulate))
         }
-    };
-    // Both operands in one job.
-    let kind = Kind::of(cx.level, precision);
+    }
+}
+
+/// The product of `[m, k]` and `[k, n]`, which are packed in one job; `k` is not 0.
+fn multiply_matrices(
+    cx: Context<'_>,
+    kind: Kind,
+    [a, b]: [Matrix<'_>; 2],
+    [m, n, k]: [usize; 3],
+    out: Output<'_>,
+) {
     let (a, b) = (
         left_operand(kind, a, [m, k]),
-        right_operand(kind, *matrix, [n, k]),
+        right_operand(kind, b, [n, k]),
     );
     let (mut a_panels, mut b_panels) = (take(cx, kind, &a.layout), take(cx, kind, &b.layout));
     pack_panels(cx, kind, &[a, b], &mut [&mut a_panels, &mut b_panels]);
@@ -351,17 +408,8 @@ pub(super) fn gemm(
         source: Source::Panels(&b_panels),
         layout: b.layout,
     };
-    let parts = [Part::of_all(m, 0)];
-    multiply(
-        cx,
-        kind,
-        (&a_panels, a.layout),
-        &right,
-        (&parts, n),
-        c,
-        accumulate,
-    );
-    Ok(())
+    let (parts, left) = ([Part::of_all(m, 0)], (&a_panels, a.layout));
+    multiply(cx, kind, left, &right, (&parts, n), out);
 }
 
 /// The product with a left operand that is packed already.
@@ -370,8 +418,7 @@ fn gemm_packed(
     a: &PackedLeft,
     b: &Right<'_>,
     n: usize,
-    c: &mut [f32],
-    accumulate: bool,
+    (c, accumulate): (&mut [f32], bool),
 ) -> Result<()> {
     let op = "matmul";
     let [m, k] = a.size;
@@ -403,8 +450,8 @@ fn gemm_packed(
             if packed.kind == kind && packed.layout.k == k && start % kind.columns() == 0 =>
         {
             let parts = [Part::of_all(m, start / kind.columns())];
-            let right = RightPanels::of(packed);
-            multiply(cx, kind, (values, left), &right, (&parts, n), c, accumulate);
+            let (right, out) = (RightPanels::of(packed), Output::sums(c, accumulate));
+            multiply(cx, kind, (values, left), &right, (&parts, n), out);
         }
         (Right::Matrix(matrix), Some(values), _, _) => {
             let operand = right_operand(kind, *matrix, [n, k]);
@@ -414,8 +461,8 @@ fn gemm_packed(
                 source: Source::Panels(&panels),
                 layout: operand.layout,
             };
-            let parts = [Part::of_all(m, 0)];
-            multiply(cx, kind, (values, left), &right, (&parts, n), c, accumulate);
+            let (parts, out) = ([Part::of_all(m, 0)], Output::sums(c, accumulate));
+            multiply(cx, kind, (values, left), &right, (&parts, n), out);
         }
         _ => {
             let what = "the weight was packed for another precision or cpu level";
@@ -462,21 +509,19 @@ impl<'a> RightPanels<'a> {
     }
 }
 
-/// `c (+)= a b` of panels, for each part of the product; `n` columns.
+/// The product of panels, for each of its parts; `n` columns.
 pub(super) fn multiply(
     cx: Context<'_>,
     kind: Kind,
     (a_panels, left): (&Buffer, Layout),
     right: &RightPanels<'_>,
     (parts, n): (&[Part], usize),
-    c: &mut [f32],
-    accumulate: bool,
+    c: Output<'_>,
 ) {
     // 256 left rows fit the second-level cache.
     let panel = [kind.rows(), kind.columns()];
     let chunks = [256 / panel[0], 512 / panel[1]];
     let grid = TaskGrid::new(cx.workers.threads(), parts, n, panel, chunks);
-    let c = Shared::new(c);
     cx.workers.for_each(grid.n_tasks(), |at| {
         let (part, a_range, b_range) = grid.task(at);
         let task = Task {
@@ -487,7 +532,6 @@ pub(super) fn multiply(
             a_range,
             b_range,
             n,
-            accumulate,
             c,
         };
         task.run(cx.level, a_panels, right.source);

@@ -15,12 +15,44 @@ use super::simd::{Kernel, Simd};
 use super::workers::Shared;
 use crate::backend::FillRows;
 use crate::storage::Buffer;
-use crate::{Precision, Result, Tensor};
+use crate::{DType, Precision, Result, Tensor};
 
-/// A strided `f32` matrix.
+/// The elements of a matrix.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Values<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+}
+
+impl<'a> Values<'a> {
+    /// Those from `start` on.
+    pub(super) fn from(self, start: usize) -> Self {
+        match self {
+            Self::F32(x) => Self::F32(&x[start..]),
+            Self::Bf16(x) => Self::Bf16(&x[start..]),
+        }
+    }
+
+    /// Those of a view, from its first one to the end of the storage.
+    pub(super) fn of(x: &'a Tensor) -> Result<Self> {
+        Ok(match x.dtype() {
+            DType::F32 => Self::F32(x.f32s_from_offset()?),
+            DType::Bf16 => Self::Bf16(x.bf16s_from_offset()?),
+        })
+    }
+
+    fn len(self) -> usize {
+        match self {
+            Self::F32(x) => x.len(),
+            Self::Bf16(x) => x.len(),
+        }
+    }
+}
+
+/// A strided matrix.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix<'a> {
-    pub(super) data: &'a [f32],
+    pub(super) data: Values<'a>,
     pub(super) row_stride: usize,
     pub(super) column_stride: usize,
 }
@@ -36,9 +68,9 @@ impl<'a> Matrix<'a> {
             offset += rest % shape[axis] * strides[axis];
             rest /= shape[axis];
         }
-        let data = x.f32s_from_offset()?.get(offset..).unwrap_or(&[]);
+        let data = Values::of(x)?;
         Ok(Self {
-            data,
+            data: data.from(offset.min(data.len())),
             row_stride: strides[rank - 2],
             column_stride: strides[rank - 1],
         })
@@ -46,14 +78,27 @@ impl<'a> Matrix<'a> {
 
     /// Row `at`, as many values as `out` has.
     pub(super) fn copy_row(&self, at: usize, out: &mut [f32]) {
-        let data = &self.data[at * self.row_stride..];
-        match self.column_stride {
-            1 => out.copy_from_slice(&data[..out.len()]),
-            stride => {
+        let stride = self.column_stride;
+        match (self.data.from(at * self.row_stride), stride) {
+            (Values::F32(data), 1) => out.copy_from_slice(&data[..out.len()]),
+            (Values::F32(data), _) => {
                 for (at, x) in out.iter_mut().enumerate() {
                     *x = data[at * stride];
                 }
             }
+            (Values::Bf16(data), _) => {
+                for (at, x) in out.iter_mut().enumerate() {
+                    *x = data[at * stride].to_f32();
+                }
+            }
+        }
+    }
+
+    /// Row `at`, if it is `width` values of `f32` in a row.
+    pub(super) fn contiguous_row(&self, at: usize, width: usize) -> Option<&'a [f32]> {
+        match (self.data.from(at * self.row_stride), self.column_stride) {
+            (Values::F32(data), 1) => Some(&data[..width]),
+            _ => None,
         }
     }
 
@@ -320,7 +365,7 @@ pub(super) fn pack_rows(
         fill(rows.clone(), values.f32s_mut());
         let operand = Operand {
             matrix: Matrix {
-                data: values.f32s(),
+                data: Values::F32(values.f32s()),
                 row_stride: layout.k,
                 column_stride: 1,
             },
@@ -395,12 +440,24 @@ pub(super) fn pack_panel(
     let (p0, k0) = (panel * layout.width, k_block * layout.k_block);
     let p = (layout.size - p0).min(layout.width);
     let k = layout.block_len(k_block);
-    let data = &matrix.data[p0 * matrix.row_stride + k0 * matrix.column_stride..];
+    let data = matrix
+        .data
+        .from(p0 * matrix.row_stride + k0 * matrix.column_stride);
     match kind {
         Kind::F32 { rounded, .. } => {
             let out: &mut [f32] = bytemuck::cast_slice_mut(out);
-            let source = Matrix { data, ..*matrix };
-            pack_f32(source, [p, k], layout.width, out);
+            let strides = [matrix.row_stride, matrix.column_stride];
+            match data {
+                Values::F32(data) => pack_f32((data, strides), [p, k], layout.width, out),
+                Values::Bf16(_) => {
+                    let source = Matrix { data, ..*matrix };
+                    let mut wide = vec![0.0; p * k];
+                    for (row, wide) in wide.chunks_exact_mut(k.max(1)).enumerate() {
+                        source.copy_row(row, wide);
+                    }
+                    pack_f32((&wide, [k, 1]), [p, k], layout.width, out);
+                }
+            }
             if rounded {
                 for x in out {
                     *x = bf16::from_f32(*x).to_f32();
@@ -409,28 +466,47 @@ pub(super) fn pack_panel(
         }
         #[cfg(target_arch = "x86_64")]
         Kind::Tiles { .. } => {
-            let source = tiles::Source {
-                data,
-                panel: p,
-                panel_stride: matrix.row_stride,
-                k,
-                k_stride: matrix.column_stride,
-            };
-            let side = match operand.side {
-                Side::Left => tiles::Side::Left,
-                Side::Right => tiles::Side::Right,
-            };
-            // SAFETY: this kind is only made at levels with AVX512-BF16, which detection has allowed.
-            #[expect(unsafe_code, reason = "AVX-512 packing")]
-            unsafe {
-                tiles::pack_panel(source, side, bytemuck::cast_slice_mut(out));
-            };
+            let out = bytemuck::cast_slice_mut(out);
+            match data {
+                Values::F32(data) => pack_tiles(data, matrix, [p, k], operand.side, out),
+                Values::Bf16(data) => pack_tiles(data, matrix, [p, k], operand.side, out),
+            }
         }
     }
 }
 
+/// Packs `p` rows of `k` values, which begin at `data` and lie as those of `matrix`.
+#[cfg(target_arch = "x86_64")]
+fn pack_tiles<T: tiles::Packable>(
+    data: &[T],
+    matrix: &Matrix<'_>,
+    [p, k]: [usize; 2],
+    side: Side,
+    out: &mut [u16],
+) {
+    let source = tiles::Source {
+        data,
+        panel: p,
+        panel_stride: matrix.row_stride,
+        k,
+        k_stride: matrix.column_stride,
+    };
+    let side = match side {
+        Side::Left => tiles::Side::Left,
+        Side::Right => tiles::Side::Right,
+    };
+    // SAFETY: tiles are only made at levels with AVX512-BF16, which detection has allowed.
+    #[expect(unsafe_code, reason = "AVX-512 packing")]
+    unsafe {
+        tiles::pack_panel(source, side, out);
+    };
+}
+
+/// `f32` values, and the strides of rows and columns.
+pub(super) type F32Rows<'a> = (&'a [f32], [usize; 2]);
+
 /// Copies `p` rows of `k` values into `[k][width]`, with zeros in the missing rows.
-pub(super) fn pack_f32(source: Matrix<'_>, [p, k]: [usize; 2], width: usize, out: &mut [f32]) {
+pub(super) fn pack_f32(source: F32Rows<'_>, [p, k]: [usize; 2], width: usize, out: &mut [f32]) {
     match width {
         32 => pack_f32_of::<32>(source, [p, k], out),
         16 => pack_f32_of::<16>(source, [p, k], out),
@@ -441,17 +517,20 @@ pub(super) fn pack_f32(source: Matrix<'_>, [p, k]: [usize; 2], width: usize, out
     }
 }
 
-fn pack_f32_of<const W: usize>(source: Matrix<'_>, [p, k]: [usize; 2], out: &mut [f32]) {
+fn pack_f32_of<const W: usize>(
+    (data, [row, column]): F32Rows<'_>,
+    [p, k]: [usize; 2],
+    out: &mut [f32],
+) {
     /// Values of k whose lines of the panel stay in the first-level cache.
     const K_RUN: usize = 16;
-    let (row, column) = (source.row_stride, source.column_stride);
     let (out, _) = out.as_chunks_mut::<W>();
     if p < W {
         out.fill([0.0; W]);
     }
     if row == 1 {
         for (at, out) in out.iter_mut().enumerate().take(k) {
-            let values = &source.data[at * column..][..p];
+            let values = &data[at * column..][..p];
             match values.first_chunk::<W>() {
                 Some(values) => *out = *values,
                 None => out[..p].copy_from_slice(values),
@@ -460,7 +539,7 @@ fn pack_f32_of<const W: usize>(source: Matrix<'_>, [p, k]: [usize; 2], out: &mut
         return;
     }
     for (run, out) in out[..k].chunks_mut(K_RUN).enumerate() {
-        let values_of = |i: usize| &source.data[i * row + run * K_RUN * column..];
+        let values_of = |i: usize| &data[i * row + run * K_RUN * column..];
         let n_fours = match column {
             1 => p / 4 * 4,
             _ => 0,

@@ -1,12 +1,11 @@
 //! The most that the register block can do: the roof over the matrix products.
 
 use super::context::Context;
-use super::panels::{Kind, Layout, Matrix, Operand, Side, pack_panels};
+use super::panels::{Kind, Layout, Matrix, Operand, Side, Values, pack_panels};
 use super::quantized;
 #[cfg(target_arch = "x86_64")]
 use super::simd::{int8::Ahead, tiles::Products};
-use super::tasks::{Part, Source, Task};
-use super::workers::Shared;
+use super::tasks::{Output, Part, Source, Task};
 use crate::Precision;
 use crate::storage::Scratch;
 
@@ -30,7 +29,7 @@ pub(crate) fn gemm_peak(cx: Context<'_>, precision: Precision, rounds: usize) ->
     for (side, size, width) in [(Side::Left, m, kind.rows()), (Side::Right, n, n)] {
         let layout = Layout::new(kind, size, width, k);
         let matrix = Matrix {
-            data: &values,
+            data: Values::F32(&values),
             row_stride: k,
             column_stride: 1,
         };
@@ -71,8 +70,7 @@ pub(crate) fn gemm_peak(cx: Context<'_>, precision: Precision, rounds: usize) ->
                 a_range: 0..left_panels,
                 b_range: 0..1,
                 n,
-                accumulate: false,
-                c: Shared::new(&mut c),
+                c: Output::sums(&mut c, false),
             };
             task.run(cx.level, &panels[0], Source::Panels(&panels[1]));
         }

@@ -1,20 +1,20 @@
 //! Root-mean-square normalization.
 
 use super::context::Context;
-use super::simd::{Kernel, Simd};
+use super::simd::{Element, Kernel, Simd};
 use super::workers::{Shared, rows_per_task};
 use crate::backend::{RmsNormArgs, RmsNormBackwardArgs};
 use crate::{DType, Result, Tensor};
 
-struct Forward<'a> {
+struct Forward<'a, Y> {
     x: &'a [f32],
     weight: &'a [f32],
     eps: f32,
-    y: &'a mut [f32],
+    y: &'a mut [Y],
     rstd: &'a mut [f32],
 }
 
-impl Kernel for Forward<'_> {
+impl<Y: Element> Kernel for Forward<'_, Y> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
@@ -36,7 +36,8 @@ impl Kernel for Forward<'_> {
             let scale = s.splat(*rstd);
             for at in (0..d).step_by(S::LANES) {
                 let v = s.mul(s.load(&x[at..], 0.0), scale);
-                s.store(&mut y[at..], s.mul(v, s.load(&self.weight[at..], 0.0)));
+                let v = s.mul(v, s.load(&self.weight[at..], 0.0));
+                Y::store(s, &mut y[at..], v);
             }
         }
     }
@@ -44,13 +45,32 @@ impl Kernel for Forward<'_> {
 
 /// See [`crate::backend::Backend::rms_norm`].
 pub(crate) fn rms_norm(cx: Context<'_>, args: RmsNormArgs<'_>) -> Result<()> {
-    let (x, weight, eps) = (args.x.f32s()?, args.weight.f32s()?, args.eps);
+    let RmsNormArgs {
+        x,
+        weight,
+        eps,
+        y,
+        rstd,
+    } = args;
+    let (inputs, rstd) = ((x.f32s()?, weight.f32s()?, eps), rstd.f32s_mut()?);
+    match y.dtype() {
+        DType::F32 => forward(cx, inputs, y.f32s_mut()?, rstd),
+        DType::Bf16 => forward(cx, inputs, y.bf16s_mut()?, rstd),
+    }
+    Ok(())
+}
+
+fn forward<Y: Element>(
+    cx: Context<'_>,
+    (x, weight, eps): (&[f32], &[f32], f32),
+    y: &mut [Y],
+    rstd: &mut [f32],
+) {
     let d = weight.len();
     if d == 0 {
-        return Ok(());
+        return;
     }
-    let rows = rows_per_task(d);
-    let (y, rstd) = (args.y.f32s_mut()?, Shared::new(args.rstd.f32s_mut()?));
+    let (rows, rstd) = (rows_per_task(d), Shared::new(rstd));
     cx.workers.for_each_chunk(y, rows * d, |i, y| {
         let n = y.len() / d;
         // SAFETY: every task has its own rows.
@@ -65,7 +85,6 @@ pub(crate) fn rms_norm(cx: Context<'_>, args: RmsNormArgs<'_>) -> Result<()> {
             rstd,
         });
     });
-    Ok(())
 }
 
 /// With `n = x rstd`: `dx = rstd (dy w - n mean(dy w n))`, `dweight = sum_r dy n`.

@@ -43,7 +43,12 @@ pub(crate) use avx512::has_avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use dot::has_avx512_bf16;
 
+use half::bf16;
+
 use super::level::CpuLevel;
+
+/// Lanes of the widest vector.
+const MAX_LANES: usize = 16;
 
 /// A vector instruction set.
 pub(crate) trait Simd: Copy + Send + Sync {
@@ -116,6 +121,27 @@ pub(crate) trait Simd: Copy + Send + Sync {
         }
     }
 
+    /// The first values of `x`, widened; lanes past its end are zero.
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16]) -> Self::V {
+        const { assert!(Self::LANES <= MAX_LANES) };
+        let mut wide = [0.0; MAX_LANES];
+        for (wide, x) in wide.iter_mut().zip(x).take(Self::LANES) {
+            *wide = x.to_f32();
+        }
+        self.load(&wide, 0.0)
+    }
+
+    /// Writes the first lanes to `x`, as many as fit, to the nearest, ties to even.
+    #[inline(always)]
+    fn store_bf16(self, x: &mut [bf16], v: Self::V) {
+        let mut wide = [0.0; MAX_LANES];
+        self.store(&mut wide, v);
+        for (x, wide) in x.iter_mut().zip(wide).take(Self::LANES) {
+            *x = bf16::from_f32(wide);
+        }
+    }
+
     /// `e^x` with a relative error of about 1e-7; exactly 0 below -87.7, where results would be
     /// subnormal: arithmetic on those is many times slower.
     ///
@@ -138,6 +164,36 @@ pub(crate) trait Simd: Copy + Send + Sync {
         }
         let y = self.add(self.fma(p, self.mul(r, r), r), self.splat(1.0));
         self.mul(y, self.pow2(n))
+    }
+}
+
+/// What a kernel reads or writes, its arithmetic being `f32`.
+pub(crate) trait Element: bytemuck::Pod + Send + Sync {
+    /// The first values of `x`; lanes past its end are zero.
+    fn load<S: Simd>(s: S, x: &[Self]) -> S::V;
+    /// Writes the first lanes to `x`, as many as fit.
+    fn store<S: Simd>(s: S, x: &mut [Self], v: S::V);
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[Self]) -> S::V {
+        s.load(x, 0.0)
+    }
+    #[inline(always)]
+    fn store<S: Simd>(s: S, x: &mut [Self], v: S::V) {
+        s.store(x, v);
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, x: &[Self]) -> S::V {
+        s.load_bf16(x)
+    }
+    #[inline(always)]
+    fn store<S: Simd>(s: S, x: &mut [Self], v: S::V) {
+        s.store_bf16(x, v);
     }
 }
 

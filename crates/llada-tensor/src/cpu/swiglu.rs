@@ -1,17 +1,17 @@
 //! SwiGLU activation.
 
 use super::context::Context;
-use super::simd::{Kernel, Simd};
+use super::simd::{Element, Kernel, Simd};
 use super::workers::Shared;
-use crate::Result;
 use crate::backend::{SwigluArgs, SwigluBackwardArgs};
+use crate::{DType, Error, Result, Tensor};
 
 const CHUNK: usize = 16_384;
 
-pub(super) struct Forward<'a> {
-    pub(super) gate: &'a [f32],
-    pub(super) up: &'a [f32],
-    pub(super) y: &'a mut [f32],
+pub(super) struct Forward<'a, X, Y> {
+    pub(super) gate: &'a [X],
+    pub(super) up: &'a [X],
+    pub(super) y: &'a mut [Y],
 }
 
 #[inline(always)]
@@ -20,21 +20,40 @@ fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
     s.div(s.splat(1.0), s.add(s.splat(1.0), e))
 }
 
-impl Kernel for Forward<'_> {
+impl<X: Element, Y: Element> Kernel for Forward<'_, X, Y> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         for at in (0..self.y.len()).step_by(S::LANES) {
-            let gate = s.load(&self.gate[at..], 0.0);
+            let gate = X::load(s, &self.gate[at..]);
             let silu = s.mul(gate, sigmoid(s, gate));
-            s.store(&mut self.y[at..], s.mul(silu, s.load(&self.up[at..], 0.0)));
+            Y::store(
+                s,
+                &mut self.y[at..],
+                s.mul(silu, X::load(s, &self.up[at..])),
+            );
         }
     }
 }
 
 /// See [`crate::backend::Backend::swiglu`].
 pub(crate) fn swiglu(cx: Context<'_>, args: SwigluArgs<'_>) -> Result<()> {
-    let (gate, up, y) = (args.gate.f32s()?, args.up.f32s()?, args.y.f32s_mut()?);
+    let SwigluArgs { gate, up, y } = args;
+    match (gate.dtype(), y.dtype()) {
+        (DType::F32, DType::F32) => forward(cx, [gate.f32s()?, up.f32s()?], y.f32s_mut()?),
+        (DType::F32, DType::Bf16) => forward(cx, [gate.f32s()?, up.f32s()?], y.bf16s_mut()?),
+        (DType::Bf16, DType::F32) => forward(cx, [gate.bf16s()?, up.bf16s()?], y.f32s_mut()?),
+        (DType::Bf16, DType::Bf16) => {
+            let len = rows_of(gate, [up, y])?;
+            let inputs = [gate, up].map(|x| x.bf16_rows().map(|x| &x[..len]));
+            let [gate, up] = inputs;
+            forward(cx, [gate?, up?], &mut y.bf16_rows_mut()?[..len]);
+        }
+    }
+    Ok(())
+}
+
+fn forward<X: Element, Y: Element>(cx: Context<'_>, [gate, up]: [&[X]; 2], y: &mut [Y]) {
     cx.workers.for_each_chunk(y, CHUNK, |i, y| {
         let (at, len) = (i * CHUNK, y.len());
         cx.level.run(Forward {
@@ -43,38 +62,75 @@ pub(crate) fn swiglu(cx: Context<'_>, args: SwigluArgs<'_>) -> Result<()> {
             y,
         });
     });
-    Ok(())
+}
+
+/// Elements from the first to the last of matrices with equal gaps between rows: gaps are computed
+/// like elements, and never read.
+fn rows_of<const N: usize>(x: &Tensor, others: [&Tensor; N]) -> Result<usize> {
+    for other in others {
+        if other.strides() != x.strides() {
+            let (op, shape) = ("swiglu", other.shape().to_vec());
+            return Err(Error::NotContiguous { op, shape });
+        }
+    }
+    let axes = x.shape().iter().zip(x.strides());
+    Ok(match x.numel() {
+        0 => 0,
+        _ => 1 + axes.map(|(&n, &stride)| (n - 1) * stride).sum::<usize>(),
+    })
 }
 
 /// With `s = sigmoid(gate)`: `dup = dy gate s`, `dgate = dy up s (1 + gate (1 - s))`.
-pub(super) struct Backward<'a> {
-    pub(super) gate: &'a [f32],
-    pub(super) up: &'a [f32],
-    pub(super) dy: &'a [f32],
-    pub(super) dgate: &'a mut [f32],
-    pub(super) dup: &'a mut [f32],
+pub(super) struct Backward<'a, X> {
+    pub(super) gate: &'a [X],
+    pub(super) up: &'a [X],
+    pub(super) dy: &'a [X],
+    pub(super) dgate: &'a mut [X],
+    pub(super) dup: &'a mut [X],
 }
 
-impl Kernel for Backward<'_> {
+impl<X: Element> Kernel for Backward<'_, X> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let one = s.splat(1.0);
         for at in (0..self.dup.len()).step_by(S::LANES) {
-            let gate = s.load(&self.gate[at..], 0.0);
-            let (up, dy) = (s.load(&self.up[at..], 0.0), s.load(&self.dy[at..], 0.0));
+            let gate = X::load(s, &self.gate[at..]);
+            let (up, dy) = (X::load(s, &self.up[at..]), X::load(s, &self.dy[at..]));
             let sig = sigmoid(s, gate);
-            s.store(&mut self.dup[at..], s.mul(dy, s.mul(gate, sig)));
+            X::store(s, &mut self.dup[at..], s.mul(dy, s.mul(gate, sig)));
             let slope = s.mul(sig, s.fma(gate, s.sub(one, sig), one));
-            s.store(&mut self.dgate[at..], s.mul(s.mul(dy, up), slope));
+            X::store(s, &mut self.dgate[at..], s.mul(s.mul(dy, up), slope));
         }
     }
 }
 
 /// See [`crate::backend::Backend::swiglu_backward`].
 pub(crate) fn swiglu_backward(cx: Context<'_>, args: SwigluBackwardArgs<'_>) -> Result<()> {
-    let (gate, up, dy) = (args.gate.f32s()?, args.up.f32s()?, args.dy.f32s()?);
-    let (dgate, dup) = (Shared::new(args.dgate.f32s_mut()?), args.dup.f32s_mut()?);
+    let SwigluBackwardArgs {
+        gate,
+        up,
+        dy,
+        dgate,
+        dup,
+    } = args;
+    if gate.dtype() == DType::F32 {
+        let inputs = [gate.f32s()?, up.f32s()?, dy.f32s()?];
+        backward(cx, inputs, [dgate.f32s_mut()?, dup.f32s_mut()?]);
+        return Ok(());
+    }
+    let len = rows_of(gate, [up, dy, dgate, dup])?;
+    let [gate, up, dy] = [gate, up, dy].map(|x| x.bf16_rows().map(|x| &x[..len]));
+    let outputs = [
+        &mut dgate.bf16_rows_mut()?[..len],
+        &mut dup.bf16_rows_mut()?[..len],
+    ];
+    backward(cx, [gate?, up?, dy?], outputs);
+    Ok(())
+}
+
+fn backward<X: Element>(cx: Context<'_>, [gate, up, dy]: [&[X]; 3], [dgate, dup]: [&mut [X]; 2]) {
+    let dgate = Shared::new(dgate);
     cx.workers.for_each_chunk(dup, CHUNK, |i, dup| {
         let (at, len) = (i * CHUNK, dup.len());
         // SAFETY: every task has its own chunk.
@@ -89,5 +145,4 @@ pub(crate) fn swiglu_backward(cx: Context<'_>, args: SwigluBackwardArgs<'_>) -> 
             dup,
         });
     });
-    Ok(())
 }

@@ -156,8 +156,27 @@ pub(super) struct Task<'a> {
     pub(super) b_range: Range<usize>,
     /// Columns of the output.
     pub(super) n: usize,
-    pub(super) accumulate: bool,
-    pub(super) c: Shared<'a, f32>,
+    pub(super) c: Output<'a>,
+}
+
+/// Where a product goes, a matrix `[M, N]`.
+#[derive(Clone, Copy)]
+pub(super) enum Output<'a> {
+    /// Rows without gaps, perhaps added to.
+    Sums {
+        c: Shared<'a, f32>,
+        accumulate: bool,
+    },
+    /// Rounded sums of bf16 tiles, in rows at a stride.
+    #[cfg(target_arch = "x86_64")]
+    Rounded { c: Shared<'a, bf16>, stride: usize },
+}
+
+impl<'a> Output<'a> {
+    pub(super) fn sums(c: &'a mut [f32], accumulate: bool) -> Self {
+        let c = Shared::new(c);
+        Self::Sums { c, accumulate }
+    }
 }
 
 /// Where the panels of a right operand come from.
@@ -219,14 +238,58 @@ impl Task<'_> {
         }
     }
 
-    /// Runs every block of the task, with room for a whole register block: at the edges the
-    /// output is a scratch that is copied.
+    /// Runs every block of the task.
     #[inline(always)]
     fn for_each_block<B: BlockProduct>(&self, product: &B) {
+        match self.c {
+            Output::Sums { c, accumulate } => self.sum_blocks(product, c, accumulate),
+            #[cfg(target_arch = "x86_64")]
+            Output::Rounded { c, stride } => self.round_blocks(product, c, stride),
+        }
+    }
+
+    /// Sums every block over all of k in a scratch, and rounds it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn round_blocks<B: BlockProduct>(&self, product: &B, c: Shared<'_, bf16>, stride: usize) {
+        let (height, width) = (self.left.width, self.right.width);
+        assert!(width == tiles::WIDTH, "blocks of bf16 tiles");
+        let Edge(sums) = &mut Edge([0.0; EDGE]);
+        for j in self.b_range.clone() {
+            for (place, i) in self.a_range.clone().enumerate() {
+                let place = (place, self.a_range.len());
+                let rows = (self.part.m - i * height).min(height);
+                let columns = (self.n - j * width).min(width);
+                for k_block in 0..self.left.n_blocks() {
+                    let at = [k_block, self.part.left_panel + i, self.part.right_panel + j];
+                    // SAFETY: the scratch has room for a block.
+                    #[expect(unsafe_code, reason = "see above")]
+                    unsafe {
+                        product.run(at, rows, sums.as_mut_ptr(), width, k_block > 0, place);
+                    }
+                }
+                let start = (self.part.first_row + i * height) * stride + j * width;
+                let len = (rows - 1) * stride + columns;
+                // SAFETY: blocks of different (i, j) share no element, and only this task has this
+                // pair; the pointer reaches only elements of the block. Tiles are only made at levels
+                // with AVX512-BF16.
+                #[expect(unsafe_code, reason = "disjoint blocks of the output")]
+                unsafe {
+                    let c = c.block_ptr(start, len);
+                    tiles::round_block(sums, [rows, columns], c, stride);
+                }
+            }
+        }
+    }
+
+    /// Sums every block with room for a whole register block: at the edges the output is a scratch
+    /// that is copied.
+    #[inline(always)]
+    fn sum_blocks<B: BlockProduct>(&self, product: &B, c: Shared<'_, f32>, accumulate: bool) {
         let (height, width) = (self.left.width, self.right.width);
         let Edge(edge) = &mut Edge([0.0; EDGE]);
         for k_block in 0..self.left.n_blocks() {
-            let accumulate = self.accumulate || k_block > 0;
+            let accumulate = accumulate || k_block > 0;
             for j in self.b_range.clone() {
                 for (place, i) in self.a_range.clone().enumerate() {
                     let place = (place, self.a_range.len());
@@ -239,7 +302,7 @@ impl Task<'_> {
                         // SAFETY: blocks of different (i, j) share no element, and only this
                         // task has this pair; the pointer reaches only elements of the block.
                         #[expect(unsafe_code, reason = "disjoint blocks of the output")]
-                        let c = unsafe { self.c.block_ptr(start, len) };
+                        let c = unsafe { c.block_ptr(start, len) };
                         // SAFETY: the pointer has room for a block.
                         #[expect(unsafe_code, reason = "see above")]
                         unsafe {
@@ -251,7 +314,7 @@ impl Task<'_> {
                         // SAFETY: as above, for the part of one row.
                         #[expect(unsafe_code, reason = "disjoint blocks of the output")]
                         unsafe {
-                            self.c.range(start + r * self.n, columns)
+                            c.range(start + r * self.n, columns)
                         }
                     };
                     if accumulate {

@@ -12,11 +12,11 @@ use crate::cpu::blocks::integers;
 use crate::cpu::blocks::left::Left;
 use crate::cpu::context::Context;
 use crate::cpu::matmul::{self, LeftKind, PackedLeft, Right, RightPanels};
-use crate::cpu::panels::{Kind, Layout, Matrix, Side, pack_matrices, pack_rows};
+use crate::cpu::panels::{Kind, Layout, Matrix, Side, Values, pack_matrices, pack_rows};
 use crate::cpu::quantized;
 use crate::cpu::simd::{Kernel, Simd};
 use crate::cpu::swiglu::{Backward, Forward};
-use crate::cpu::tasks::{Part, Source};
+use crate::cpu::tasks::{Output, Part, Source};
 use crate::cpu::workers::{Shared, rows_per_task};
 use crate::{Error, Precision, Result, Tensor};
 
@@ -144,7 +144,8 @@ impl Products<'_> {
                 let right = RightPanels::of(w);
                 let parts = self.parts(kind.rows(), n.div_ceil(kind.columns()));
                 let left = (left, self.layout(a.size[1]));
-                matmul::multiply(cx, kind, left, &right, (&parts, n), c, false);
+                let out = Output::sums(c, false);
+                matmul::multiply(cx, kind, left, &right, (&parts, n), out);
             }
             _ => {
                 let what = "the experts were packed for another precision or cpu level";
@@ -188,7 +189,8 @@ impl Products<'_> {
             };
             let parts: Vec<Part> = parts.iter().enumerate().map(in_stack).collect();
             let left = (left, self.layout(k));
-            matmul::multiply(cx, kind, left, &right, (&parts, n), c, accumulate);
+            let out = Output::sums(c, accumulate);
+            matmul::multiply(cx, kind, left, &right, (&parts, n), out);
         }
         Ok(())
     }
@@ -445,13 +447,13 @@ pub(crate) fn expert_gradient(cx: Context<'_>, args: ExpertGradientArgs<'_>) -> 
         };
         let (dy, x) = (gathered(args.dy)?, gathered(args.x)?);
         let [dy, x] = [(&dy, n), (&x, k)].map(|(rows, width)| Matrix {
-            data: rows.f32s(),
+            data: Values::F32(rows.f32s()),
             row_stride: width,
             column_stride: 1,
         });
         let (dy, x, size) = (dy.transposed(), Right::Matrix(x), [n, k, rows.len()]);
         let dw = &mut dw[e * n * k..(e + 1) * n * k];
-        matmul::gemm(cx, args.precision, dy, &x, size, dw, true)?;
+        matmul::gemm(cx, args.precision, dy, &x, size, (dw, true))?;
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Kernel, Simd};
 
 /// Proof that the machine has the instructions of this file.
@@ -24,6 +26,12 @@ pub(crate) fn has_avx512() -> bool {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
 pub(crate) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512(()))
+}
+
+/// A mask of the first `n` lanes, or of all.
+#[inline(always)]
+fn first_lanes(n: usize) -> __mmask16 {
+    if n >= 16 { u16::MAX } else { (1 << n) - 1 }
 }
 
 // SAFETY (all blocks below without pointers): a value of `Avx512` exists only inside `run`, whose
@@ -79,6 +87,29 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn max_lane(self, a: Self::V) -> f32 {
         unsafe { _mm512_reduce_max_ps(a) }
+    }
+    #[inline(always)]
+    fn load_bf16(self, x: &[bf16]) -> Self::V {
+        // SAFETY: the lanes of the mask are inside `x`.
+        unsafe {
+            let halves = _mm256_maskz_loadu_epi16(first_lanes(x.len()), x.as_ptr().cast());
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        }
+    }
+    #[inline(always)]
+    fn store_bf16(self, x: &mut [bf16], v: Self::V) {
+        // SAFETY: the lanes of the mask are inside `x`.
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            let quiet = _mm512_set1_epi32(0x0040_0000);
+            let sum = _mm512_add_epi32(bits, half);
+            let rounded = _mm512_mask_or_epi32(sum, nan, bits, quiet);
+            let halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
+            _mm256_mask_storeu_epi16(x.as_mut_ptr().cast(), first_lanes(x.len()), halves);
+        }
     }
     #[inline(always)]
     unsafe fn load_ptr(self, p: *const f32) -> Self::V {

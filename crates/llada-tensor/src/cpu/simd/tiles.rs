@@ -8,6 +8,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::int8::Ahead;
 use super::{amx, dot};
 
@@ -71,11 +73,11 @@ pub(crate) enum Side {
     Right,
 }
 
-/// A part of an `f32` matrix: `panel` rows or columns by `k`, at given strides.
+/// A part of a matrix: `panel` rows or columns by `k`, at given strides.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Source<'a> {
+pub(crate) struct Source<'a, T = f32> {
     /// From the first element of the part on.
-    pub(crate) data: &'a [f32],
+    pub(crate) data: &'a [T],
     /// Rows of a left operand, columns of a right one; at most [`WIDTH`].
     pub(crate) panel: usize,
     pub(crate) panel_stride: usize,
@@ -88,7 +90,7 @@ pub(crate) struct Source<'a> {
 /// # Safety
 /// [`super::has_avx512_bf16`] holds.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(crate) unsafe fn pack_panel(source: Source<'_>, side: Side, out: &mut [u16]) {
+pub(crate) unsafe fn pack_panel<T: Packable>(source: Source<'_, T>, side: Side, out: &mut [u16]) {
     let last = source.panel.saturating_sub(1) * source.panel_stride
         + source.k.saturating_sub(1) * source.k_stride;
     assert!(
@@ -107,7 +109,8 @@ pub(crate) unsafe fn pack_panel(source: Source<'_>, side: Side, out: &mut [u16])
                 k: source.k.saturating_sub(k0).min(STEP),
                 ..source
             };
-            let (pairs, along) = load_pairs(part);
+            // SAFETY: the part is inside the source, as was checked above.
+            let (pairs, along) = unsafe { load_pairs(part) };
             let rows = if along == side {
                 pairs
             } else {
@@ -117,6 +120,62 @@ pub(crate) unsafe fn pack_panel(source: Source<'_>, side: Side, out: &mut [u16])
                 // SAFETY: a row of a tile is 32 bf16, 64 bytes.
                 unsafe { _mm512_storeu_si512(row.as_mut_ptr().cast(), pairs) };
             }
+        }
+    }
+}
+
+/// Values that are packed: rounded, or as they are.
+pub(crate) trait Packable: bytemuck::Pod {
+    /// 32 values of a row as bf16; those from `n` on are zero.
+    ///
+    /// # Safety
+    /// As for [`pack_panel`]; the first `n` values are readable, of at most 32.
+    unsafe fn row(row: *const Self, n: usize) -> __m512i;
+
+    /// The lanes of `low` of one row, followed by those of `high` of another: 16 and 16 bf16.
+    ///
+    /// # Safety
+    /// As for [`pack_panel`]; the lanes of the masks are readable.
+    unsafe fn two_rows(rows: [*const Self; 2], masks: [__mmask16; 2]) -> __m512i;
+}
+
+impl Packable for f32 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn row(row: *const Self, n: usize) -> __m512i {
+        let masks = [lane_mask(n), lane_mask(n.saturating_sub(16))];
+        // SAFETY: by the caller's promise.
+        unsafe { Self::two_rows([row, row.wrapping_add(16)], masks) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn two_rows([low, high]: [*const Self; 2], masks: [__mmask16; 2]) -> __m512i {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let low = _mm512_maskz_loadu_ps(masks[0], low);
+            round_pair(_mm512_maskz_loadu_ps(masks[1], high), low)
+        }
+    }
+}
+
+impl Packable for bf16 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn row(row: *const Self, n: usize) -> __m512i {
+        let mask = if n >= STEP { u32::MAX } else { (1 << n) - 1 };
+        // SAFETY: by the caller's promise.
+        unsafe { _mm512_maskz_loadu_epi16(mask, row.cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    unsafe fn two_rows([low, high]: [*const Self; 2], masks: [__mmask16; 2]) -> __m512i {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            let low = _mm256_maskz_loadu_epi16(masks[0], low.cast());
+            let high = _mm256_maskz_loadu_epi16(masks[1], high.cast());
+            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
         }
     }
 }
@@ -165,24 +224,21 @@ pub(crate) fn round_row(row: &[f32], out: &mut [u16]) {
 }
 
 /// Sixteen vectors of sixteen bf16 pairs, and the side whose tile rows they are.
+///
+/// # Safety
+/// As for [`pack_panel`]; the part is inside its data.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn load_pairs(part: Source<'_>) -> ([__m512i; 16], Side) {
+unsafe fn load_pairs<T: Packable>(part: Source<'_, T>) -> ([__m512i; 16], Side) {
     let mut pairs = [_mm512_setzero_si512(); 16];
     if part.panel == 0 || part.k == 0 {
         return (pairs, Side::Left);
     }
     let p = part.data.as_ptr();
     if part.k_stride == 1 {
-        let (low, high) = (lane_mask(part.k), lane_mask(part.k.saturating_sub(16)));
         for (i, pairs) in pairs[..part.panel].iter_mut().enumerate() {
-            // SAFETY: masked lanes are inside the source, as `pack_panel` has checked.
-            *pairs = unsafe {
-                let row = p.add(i * part.panel_stride);
-                let a = _mm512_maskz_loadu_ps(low, row);
-                let b = _mm512_maskz_loadu_ps(high, row.wrapping_add(16));
-                round_pair(b, a)
-            };
+            // SAFETY: masked lanes are inside the source, by the caller's promise.
+            *pairs = unsafe { T::row(p.add(i * part.panel_stride), part.k) };
         }
         return (pairs, Side::Left);
     }
@@ -190,37 +246,56 @@ fn load_pairs(part: Source<'_>) -> ([__m512i; 16], Side) {
         let mask = lane_mask(part.panel);
         for (i, pairs) in pairs[..part.k.div_ceil(2)].iter_mut().enumerate() {
             let odd = if 2 * i + 1 < part.k { mask } else { 0 };
-            // SAFETY: masked lanes are inside the source, as `pack_panel` has checked; a prefetch
-            // may go past its end.
-            let (a, b) = unsafe {
+            // SAFETY: masked lanes are inside the source, by the caller's promise; a prefetch may
+            // go past its end.
+            let two = unsafe {
                 let row = p.add(2 * i * part.k_stride);
                 let next = row.wrapping_add(part.k_stride);
                 // Rows are far apart: no hardware prefetcher follows them.
                 _mm_prefetch::<_MM_HINT_T0>(row.wrapping_add(STEP * part.k_stride).cast());
                 _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(STEP * part.k_stride).cast());
-                (
-                    _mm512_maskz_loadu_ps(mask, row),
-                    _mm512_maskz_loadu_ps(odd, next),
-                )
+                T::two_rows([row, next], [mask, odd])
             };
-            *pairs = _mm512_permutexvar_epi16(interleave(), round_pair(b, a));
+            *pairs = _mm512_permutexvar_epi16(interleave(), two);
         }
         return (pairs, Side::Right);
     }
     for (i, pairs) in pairs[..part.panel].iter_mut().enumerate() {
-        let mut row = [0.0; STEP];
+        let mut row = [T::zeroed(); STEP];
         for (at, x) in row[..part.k].iter_mut().enumerate() {
             *x = part.data[i * part.panel_stride + at * part.k_stride];
         }
         // SAFETY: the array has 32 values.
-        *pairs = unsafe {
-            round_pair(
-                _mm512_loadu_ps(row.as_ptr().add(16)),
-                _mm512_loadu_ps(row.as_ptr()),
-            )
-        };
+        *pairs = unsafe { T::row(row.as_ptr(), STEP) };
     }
     (pairs, Side::Left)
+}
+
+/// Rounds the rows of a block of 32 columns: `to` has rows at a stride, of as many columns as are
+/// asked for.
+///
+/// # Safety
+/// - [`super::has_avx512_bf16`] holds.
+/// - `to` is writable for `columns` elements of each row, at `stride`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) unsafe fn round_block(
+    from: &[f32],
+    [rows, columns]: [usize; 2],
+    to: *mut bf16,
+    stride: usize,
+) {
+    let mask = if columns >= WIDTH {
+        u32::MAX
+    } else {
+        (1 << columns) - 1
+    };
+    for (i, row) in from.chunks_exact(WIDTH).enumerate().take(rows) {
+        // SAFETY: a row has 32 values; lanes of the mask are inside, by the caller's promise.
+        unsafe {
+            let rounded = f32::row(row.as_ptr(), WIDTH);
+            _mm512_mask_storeu_epi16(to.add(i * stride).cast(), mask, rounded);
+        }
+    }
 }
 
 fn lane_mask(n: usize) -> __mmask16 {

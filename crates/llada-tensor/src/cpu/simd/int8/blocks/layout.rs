@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::{BlockKernel, WIDTH};
-use crate::cpu::panels::{Matrix, pack_f32};
+use crate::cpu::panels::pack_f32;
 
 /// Writes `[row][width]`, of at most 32 rows, as `[width][WIDTH]`, with zeros for the rows that are not
 /// there. Values are moved bit by bit, whatever they are.
@@ -23,12 +23,7 @@ pub(crate) fn lay_out(kernel: BlockKernel, rows: &[f32], width: usize, out: &mut
         return unsafe { lay_out_avx512(rows, width, out) };
     }
     let _ = kernel;
-    let rows = Matrix {
-        data: rows,
-        row_stride: width,
-        column_stride: 1,
-    };
-    pack_f32(rows, [n_rows, width], WIDTH, out);
+    pack_f32((rows, [width, 1]), [n_rows, width], WIDTH, out);
 }
 
 /// Rows and columns of a square of registers.
