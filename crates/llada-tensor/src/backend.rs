@@ -392,7 +392,7 @@ pub trait Backend: Any + Send + Sync {
     fn operand_dtype(&self, precision: Precision) -> DType;
 
     /// `y[r, c] = bf16(x[r, c])`, to the nearest, ties to even, for a device whose operands are
-    /// `bf16`. Rows of `y` may be filled up; what fills them up becomes zero.
+    /// `bf16`. Rows of `y` may have gaps between them, which become zero.
     ///
     /// # Errors
     /// If a tensor is in an unsupported layout.

@@ -101,9 +101,9 @@ impl Backend for CpuBackend {
         DType::F32
     }
     fn attention_gradient(&self, precision: Precision) -> Precision {
-        match precision {
-            Precision::Bf16 if Kind::of(self.level, precision).is_tiles() => precision,
-            _ => Precision::F32,
+        match self.operand_dtype(precision) {
+            DType::Bf16 => Precision::Bf16,
+            DType::F32 => Precision::F32,
         }
     }
 
@@ -117,9 +117,8 @@ impl Backend for CpuBackend {
         None
     }
     fn operand_dtype(&self, precision: Precision) -> DType {
-        match Kind::of(self.level, precision) {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Tiles { .. } if precision == Precision::Bf16 => DType::Bf16,
+        match precision {
+            Precision::Bf16 if Kind::of(self.level, precision).is_tiles() => DType::Bf16,
             _ => DType::F32,
         }
     }

@@ -231,15 +231,12 @@ impl Tensor {
         let (bytes, offset) = match &*self.storage {
             Storage::Host(buffer) => (buffer.bytes(), self.offset),
             Storage::Device(memory) => {
-                let last = self.shape.iter().zip(&self.strides);
-                let reach = last
-                    .map(|(&n, &stride)| n.saturating_sub(1) * stride)
-                    .sum::<usize>();
                 let size = self.dtype.size_bytes();
+                let len = self.reach() * size;
                 // Whole words, so that they can be read as either type.
-                let mut words = vec![0_u32; ((reach + 1) * size).div_ceil(4)];
-                let into = &mut bytemuck::cast_slice_mut(&mut words)[..(reach + 1) * size];
-                if self.numel() > 0 {
+                let mut words = vec![0_u32; len.div_ceil(4)];
+                if len > 0 {
+                    let into = &mut bytemuck::cast_slice_mut(&mut words)[..len];
                     memory.read(self.offset * size, into)?;
                 }
                 fetched = words;
@@ -313,39 +310,50 @@ impl Tensor {
     /// # Errors
     /// As [`Self::f32s_mut`].
     pub fn bf16s_mut(&mut self) -> Result<&mut [bf16]> {
-        self.expect_layout("bf16s_mut", DType::Bf16)?;
-        let len = self.numel();
-        Ok(&mut self.bf16_rows_mut()?[..len])
+        self.expect_contiguous("bf16s_mut")?;
+        self.bf16_rows_mut()
     }
 
-    /// The elements of a `bf16` matrix whose rows may have gaps between them, from the first one on.
+    /// The elements of a `bf16` tensor from the first to the last: those of a matrix may have gaps
+    /// between rows.
     ///
     /// # Errors
-    /// [`Error::DTypeMismatch`], [`Error::NotContiguous`] if the elements of a row are apart, or
-    /// [`Error::SharedOutput`] if another tensor uses the same storage.
+    /// [`Error::DTypeMismatch`], or [`Error::NotContiguous`] if elements of a row are apart.
+    pub(crate) fn bf16_rows(&self) -> Result<&[bf16]> {
+        let reach = self.reach_of_rows("bf16_rows")?;
+        Ok(&self.bf16s_from_offset()?[..reach])
+    }
+
+    /// The same, to be written.
+    ///
+    /// # Errors
+    /// As [`Self::bf16_rows`], or [`Error::SharedOutput`] if another tensor uses the same storage.
     pub(crate) fn bf16_rows_mut(&mut self) -> Result<&mut [bf16]> {
         let op = "bf16_rows_mut";
-        self.expect_dtype(op, DType::Bf16)?;
-        self.expect_rows(op)?;
-        let start = self.offset;
+        let (start, reach) = (self.offset, self.reach_of_rows(op)?);
         match self.storage_mut(op)? {
-            Storage::Host(buffer) => Ok(&mut bytemuck::cast_slice_mut(buffer.bytes_mut())[start..]),
+            Storage::Host(buffer) => {
+                let all: &mut [bf16] = bytemuck::cast_slice_mut(buffer.bytes_mut());
+                Ok(&mut all[start..start + reach])
+            }
             Storage::Device(_) => Err(Error::NotOnHost { op }),
         }
     }
 
-    /// The elements of a `bf16` matrix, as in [`Self::bf16_rows_mut`].
-    pub(crate) fn bf16_rows(&self) -> Result<&[bf16]> {
-        let op = "bf16_rows";
+    fn reach_of_rows(&self, op: &'static str) -> Result<usize> {
         self.expect_dtype(op, DType::Bf16)?;
-        self.expect_rows(op)?;
-        self.bf16s_from_offset()
+        if !matches!(self.strides[..], [_, 1]) {
+            self.expect_contiguous(op)?;
+        }
+        Ok(self.reach())
     }
 
-    fn expect_rows(&self, op: &'static str) -> Result<()> {
-        match self.strides[..] {
-            [_, 1] => Ok(()),
-            _ => self.expect_contiguous(op),
+    /// Elements from the first to the last, and what lies between them.
+    fn reach(&self) -> usize {
+        let axes = self.shape.iter().zip(&self.strides);
+        match self.numel() {
+            0 => 0,
+            _ => 1 + axes.map(|(&n, &stride)| (n - 1) * stride).sum::<usize>(),
         }
     }
 

@@ -135,7 +135,7 @@ pub(crate) fn round(cx: Context<'_>, x: &Tensor, y: &mut Tensor) -> Result<()> {
     Ok(())
 }
 
-/// Rounds rows, the first of which is `first`; what fills up rows of the output becomes zero.
+/// Rounds rows, the first of which is `first`; gaps between rows of the output become zero.
 struct Round<'a> {
     x: Matrix<'a>,
     first: usize,
@@ -148,20 +148,14 @@ impl Kernel for Round<'_> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut copy = vec![0.0; self.width];
+        let mut x = vec![0.0; self.width];
         for (row, y) in (self.first..).zip(self.y.chunks_mut(self.stride)) {
-            let (y, rest) = y.split_at_mut(self.width);
-            let x = match self.x.contiguous_row(row, self.width) {
-                Some(x) => x,
-                None => {
-                    self.x.copy_row(row, &mut copy);
-                    &copy
-                }
-            };
+            self.x.copy_row(row, &mut x);
+            let (y, gap) = y.split_at_mut(self.width);
             for at in (0..self.width).step_by(S::LANES) {
                 s.store_bf16(&mut y[at..], s.load(&x[at..], 0.0));
             }
-            rest.fill(bf16::ZERO);
+            gap.fill(bf16::ZERO);
         }
     }
 }

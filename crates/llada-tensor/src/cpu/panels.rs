@@ -94,14 +94,6 @@ impl<'a> Matrix<'a> {
         }
     }
 
-    /// Row `at`, if it is `width` values of `f32` in a row.
-    pub(super) fn contiguous_row(&self, at: usize, width: usize) -> Option<&'a [f32]> {
-        match (self.data.from(at * self.row_stride), self.column_stride) {
-            (Values::F32(data), 1) => Some(&data[..width]),
-            _ => None,
-        }
-    }
-
     pub(super) fn transposed(self) -> Self {
         Self {
             row_stride: self.column_stride,

@@ -44,10 +44,8 @@ pub(crate) fn swiglu(cx: Context<'_>, args: SwigluArgs<'_>) -> Result<()> {
         (DType::F32, DType::Bf16) => forward(cx, [gate.f32s()?, up.f32s()?], y.bf16s_mut()?),
         (DType::Bf16, DType::F32) => forward(cx, [gate.bf16s()?, up.bf16s()?], y.f32s_mut()?),
         (DType::Bf16, DType::Bf16) => {
-            let len = rows_of(gate, [up, y])?;
-            let inputs = [gate, up].map(|x| x.bf16_rows().map(|x| &x[..len]));
-            let [gate, up] = inputs;
-            forward(cx, [gate?, up?], &mut y.bf16_rows_mut()?[..len]);
+            expect_gaps_of(gate, [up, y])?;
+            forward(cx, [gate.bf16_rows()?, up.bf16_rows()?], y.bf16_rows_mut()?);
         }
     }
     Ok(())
@@ -64,20 +62,16 @@ fn forward<X: Element, Y: Element>(cx: Context<'_>, [gate, up]: [&[X]; 2], y: &m
     });
 }
 
-/// Elements from the first to the last of matrices with equal gaps between rows: gaps are computed
-/// like elements, and never read.
-fn rows_of<const N: usize>(x: &Tensor, others: [&Tensor; N]) -> Result<usize> {
-    for other in others {
-        if other.strides() != x.strides() {
-            let (op, shape) = ("swiglu", other.shape().to_vec());
-            return Err(Error::NotContiguous { op, shape });
-        }
+/// An error unless all matrices have the gaps between rows that `x` has: gaps are computed like
+/// elements, and never read.
+fn expect_gaps_of<const N: usize>(x: &Tensor, others: [&Tensor; N]) -> Result<()> {
+    match others.iter().find(|other| other.strides() != x.strides()) {
+        None => Ok(()),
+        Some(other) => Err(Error::NotContiguous {
+            op: "swiglu",
+            shape: other.shape().to_vec(),
+        }),
     }
-    let axes = x.shape().iter().zip(x.strides());
-    Ok(match x.numel() {
-        0 => 0,
-        _ => 1 + axes.map(|(&n, &stride)| (n - 1) * stride).sum::<usize>(),
-    })
 }
 
 /// With `s = sigmoid(gate)`: `dup = dy gate s`, `dgate = dy up s (1 + gate (1 - s))`.
@@ -119,13 +113,9 @@ pub(crate) fn swiglu_backward(cx: Context<'_>, args: SwigluBackwardArgs<'_>) -> 
         backward(cx, inputs, [dgate.f32s_mut()?, dup.f32s_mut()?]);
         return Ok(());
     }
-    let len = rows_of(gate, [up, dy, dgate, dup])?;
-    let [gate, up, dy] = [gate, up, dy].map(|x| x.bf16_rows().map(|x| &x[..len]));
-    let outputs = [
-        &mut dgate.bf16_rows_mut()?[..len],
-        &mut dup.bf16_rows_mut()?[..len],
-    ];
-    backward(cx, [gate?, up?, dy?], outputs);
+    expect_gaps_of(gate, [up, dy, dgate, dup])?;
+    let inputs = [gate.bf16_rows()?, up.bf16_rows()?, dy.bf16_rows()?];
+    backward(cx, inputs, [dgate.bf16_rows_mut()?, dup.bf16_rows_mut()?]);
     Ok(())
 }
 

@@ -1,11 +1,13 @@
 //! Matrix products.
 
 use llada_tensor::backend::{MatmulArgs, Rhs};
-use llada_tensor::ops::matmul::{matmul, pack};
+use llada_tensor::ops::matmul::{matmul, operand, pack};
 use llada_tensor::{CpuConfig, DType, Device, Precision, Tensor, bf16};
 use proptest::prelude::*;
 
-use crate::support::{devices, levels, max_error, normal, of, scalar, tensor};
+use crate::support::{
+    bf16_with_gaps, devices, levels, max_error, normal, of, same_bits, scalar, tensor,
+};
 
 /// `a b` in `f64`, of operands rounded as `precision` says.
 fn exact(a: &Tensor, b: &Tensor, precision: Precision) -> Vec<f64> {
@@ -196,4 +198,75 @@ proptest! {
     fn odd_shapes(m in 1usize..80, n in 1usize..80, k in 1usize..80) {
         check([m, n, k]);
     }
+}
+
+/// What is rounded once and stored has the bits of what is rounded while it is packed; a product in
+/// the type of operands is the rounded sum.
+#[track_caller]
+fn check_stored([m, n, k]: [usize; 3]) {
+    let precision = Precision::Bf16;
+    for (name, device) in devices() {
+        let dtype = device.backend().operand_dtype(precision);
+        let (a, w) = (tensor(device, &[m, k], 1), tensor(device, &[n, k], 2));
+        let (a_t, b) = (tensor(device, &[k, m], 3), tensor(device, &[k, n], 4));
+        let stored = [&a, &w, &a_t, &b].map(|x| operand(x, precision).expect("a matrix"));
+        let [a_in, w_in, a_t_in, b_in] = &stored;
+        for x in [&a, &w, &a_t, &b].iter().zip(&stored) {
+            let rounded: Vec<f32> = x.0.to_vec_f32().unwrap();
+            let rounded = rounded.iter().map(|&x| bf16::from_f32(x).to_f32());
+            let expected = match dtype {
+                DType::F32 => x.0.to_vec_f32().unwrap(),
+                DType::Bf16 => rounded.collect(),
+            };
+            same_bits(name, &x.1.to_vec_f32().unwrap(), &expected);
+        }
+        let turned = |x: &Tensor| x.transpose(0, 1).expect("two axes");
+        for (a, b, a_in, b_in) in [
+            (&a, Rhs::Weight(&w), a_in, Rhs::Weight(w_in)),
+            (&a, Rhs::Matrix(&b), a_in, Rhs::Matrix(b_in)),
+            (
+                &turned(&a_t),
+                Rhs::Matrix(&b),
+                &turned(a_t_in),
+                Rhs::Matrix(b_in),
+            ),
+            (
+                &turned(&a_t),
+                Rhs::Weight(&w),
+                &turned(a_t_in),
+                Rhs::Weight(w_in),
+            ),
+        ] {
+            let sums = product(a, b, n, precision);
+            same_bits(name, &product(a_in, b_in, n, precision), &sums);
+            if dtype == DType::F32 {
+                continue;
+            }
+            let rounded: Vec<f32> = sums.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+            for gap in [0, 5] {
+                let mut c = bf16_with_gaps(device, [m, n], gap, 9);
+                let (a, b, accumulate) = (a_in, b_in, false);
+                let args = MatmulArgs {
+                    a,
+                    b,
+                    c: &mut c,
+                    accumulate,
+                    precision,
+                };
+                matmul(args).expect("shapes fit");
+                same_bits(name, &c.to_vec_f32().unwrap(), &rounded);
+            }
+        }
+    }
+}
+
+#[test]
+fn stored_operands_have_the_bits_of_rounded_ones() {
+    check_stored([1, 1, 1]);
+    check_stored([33, 31, 70]);
+    check_stored([64, 96, 32]);
+    // Several blocks of k, at every level.
+    check_stored([35, 40, 2100]);
+    check_stored([3, 0, 5]);
+    check_stored([2, 3, 0]);
 }

@@ -1,7 +1,7 @@
 //! Root-mean-square normalization and its gradient.
 
 use llada_tensor::backend::{RmsNormArgs, RmsNormBackwardArgs};
-use llada_tensor::{DType, Tensor};
+use llada_tensor::{DType, Tensor, bf16};
 use proptest::prelude::*;
 
 use crate::reference;
@@ -87,5 +87,29 @@ proptest! {
     #[test]
     fn odd_shapes(rows in 0usize..140, d in 1usize..70) {
         check(rows, d);
+    }
+}
+
+#[test]
+fn bf16_has_the_rounded_bits_of_f32() {
+    let (rows, d) = (70, 83);
+    for (name, device) in devices() {
+        let (x, weight) = (normal(1, rows * d), normal(2, d));
+        let (x, weight) = (of(device, &[rows, d], &x), of(device, &[d], &weight));
+        let [y, rounded] = [DType::F32, DType::Bf16].map(|dtype| {
+            let mut y = Tensor::empty(device, dtype, &[rows, d]).unwrap();
+            let mut rstd = Tensor::empty(device, DType::F32, &[rows]).unwrap();
+            let args = RmsNormArgs {
+                x: &x,
+                weight: &weight,
+                eps: EPS,
+                y: &mut y,
+                rstd: &mut rstd,
+            };
+            device.backend().rms_norm(args).expect("fits");
+            y.to_vec_f32().unwrap()
+        });
+        let expected: Vec<f32> = y.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+        same_bits(name, &rounded, &expected);
     }
 }

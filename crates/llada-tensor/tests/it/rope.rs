@@ -2,11 +2,11 @@
 
 use llada_tensor::backend::RopeArgs;
 use llada_tensor::ops::rope::RopeTable;
-use llada_tensor::{DType, Precision, Tape, Tensor, Var};
+use llada_tensor::{DType, Precision, Tape, Tensor, Var, bf16};
 use proptest::prelude::*;
 
 use crate::reference;
-use crate::support::{check_levels, ids, normal, of, scalar, widen};
+use crate::support::{check_levels, devices, ids, normal, of, same_bits, scalar, widen};
 
 const POSITIONS: usize = 50;
 const THETA: f32 = 10_000.0;
@@ -109,4 +109,29 @@ fn what_is_not_rotated_passes() {
     }
     assert!(RopeTable::partial(scalar(), 10, [8, 6], 1e4).is_err());
     assert!(RopeTable::partial(scalar(), 10, [5, 6], 1e4).is_err());
+}
+
+#[test]
+fn bf16_has_the_rounded_bits_of_f32() {
+    // Heads of 44 dimensions, of which 36 are rotated.
+    let (rows, shape) = (30, [30, 3 * 44]);
+    let positions = ids(2, rows, POSITIONS);
+    for (name, device) in devices() {
+        let x = of(device, &shape, &normal(1, rows * shape[1]));
+        let table = RopeTable::partial(device, POSITIONS, [36, 44], THETA).expect("even");
+        let [y, rounded] = [DType::F32, DType::Bf16].map(|dtype| {
+            let mut y = Tensor::empty(device, dtype, &shape).unwrap();
+            let args = RopeArgs {
+                x: &x,
+                table: &table,
+                positions: &positions,
+                inverse: true,
+                y: &mut y,
+            };
+            device.backend().rope(args).expect("fits");
+            y.to_vec_f32().unwrap()
+        });
+        let expected: Vec<f32> = y.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+        same_bits(name, &rounded, &expected);
+    }
 }

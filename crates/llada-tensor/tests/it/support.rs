@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use llada_tensor::{CpuConfig, CpuLevel, Device, Philox, Stream, Tensor};
+use llada_tensor::{CpuConfig, CpuLevel, Device, Philox, Stream, Tensor, bf16};
 
 static LEVELS: LazyLock<Vec<CpuLevel>> = LazyLock::new(|| {
     if amxsim::emulate() == amxsim::Amx::Emulated {
@@ -75,6 +75,22 @@ pub(crate) fn tensor(device: &Device, shape: &[usize], seed: u64) -> Tensor {
 
 pub(crate) fn of(device: &Device, shape: &[usize], values: &[f32]) -> Tensor {
     Tensor::from_f32(device, shape, values).expect("the shape fits")
+}
+
+/// Normal values in `bf16`, with so many elements between the rows.
+pub(crate) fn bf16_with_gaps(
+    device: &Device,
+    [rows, columns]: [usize; 2],
+    gap: usize,
+    seed: u64,
+) -> Tensor {
+    let width = columns + gap;
+    let values: Vec<bf16> = normal(seed, rows * width)
+        .into_iter()
+        .map(bf16::from_f32)
+        .collect();
+    let all = Tensor::from_bf16(device, &[rows, width], &values).expect("fits");
+    all.narrow(1, 0, columns).expect("inside")
 }
 
 pub(crate) fn widen(x: &[f32]) -> Vec<f64> {

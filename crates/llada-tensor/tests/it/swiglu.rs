@@ -1,11 +1,11 @@
 //! SwiGLU and its gradient.
 
 use llada_tensor::backend::{SwigluArgs, SwigluBackwardArgs};
-use llada_tensor::{DType, Device, Tensor};
+use llada_tensor::{DType, Device, Tensor, bf16};
 use proptest::prelude::*;
 
 use crate::reference;
-use crate::support::{check_levels, devices, normal, of, widen};
+use crate::support::{bf16_with_gaps, check_levels, devices, normal, of, same_bits, widen};
 
 fn forward(device: &Device, gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut y = Tensor::empty(device, DType::F32, &[gate.len()]).unwrap();
@@ -79,5 +79,65 @@ proptest! {
     #[test]
     fn odd_lengths(n in 0usize..300) {
         check(n);
+    }
+}
+
+/// In bf16, with and without gaps between rows: what `f32` gives of the same values, rounded.
+#[test]
+fn bf16_has_the_rounded_bits_of_f32() {
+    let shape @ [rows, columns] = [37, 515];
+    let rounded = |x: &[f32]| {
+        x.iter()
+            .map(|&x| bf16::from_f32(x).to_f32())
+            .collect::<Vec<_>>()
+    };
+    for (name, device) in devices() {
+        for gap in [0, 5] {
+            let [gate, up, dy] = [1, 2, 3].map(|seed| bf16_with_gaps(device, shape, gap, seed));
+            let [gate32, up32, dy32] = [&gate, &up, &dy].map(|x| x.to_vec_f32().unwrap());
+            let y32 = rounded(&forward(device, &gate32, &up32));
+            let slopes = backward(device, &gate32, &up32, &dy32);
+            let [mut y, mut dgate, mut dup] =
+                [4, 5, 6].map(|seed| bf16_with_gaps(device, shape, gap, seed));
+            let (gate, up, dy) = (&gate, &up, &dy);
+            let args = SwigluArgs {
+                gate,
+                up,
+                y: &mut y,
+            };
+            device.backend().swiglu(args).expect("fits");
+            same_bits(name, &y.to_vec_f32().unwrap(), &y32);
+            let (dgate_out, dup_out) = (&mut dgate, &mut dup);
+            let args = SwigluBackwardArgs {
+                gate,
+                up,
+                dy,
+                dgate: dgate_out,
+                dup: dup_out,
+            };
+            device.backend().swiglu_backward(args).expect("fits");
+            for (x, expected) in [dgate, dup].iter().zip(&slopes) {
+                same_bits(name, &x.to_vec_f32().unwrap(), &rounded(expected));
+            }
+        }
+        // From `f32` to bf16, and gaps that differ.
+        let [gate, up] = [1, 2].map(|seed| normal(seed, rows * columns));
+        let y32 = rounded(&forward(device, &gate, &up));
+        let (gate, up) = (of(device, &shape, &gate), of(device, &shape, &up));
+        let mut y = bf16_with_gaps(device, shape, 0, 4);
+        let args = SwigluArgs {
+            gate: &gate,
+            up: &up,
+            y: &mut y,
+        };
+        device.backend().swiglu(args).expect("fits");
+        same_bits(name, &y.to_vec_f32().unwrap(), &y32);
+        let [gate, up] = [0, 8].map(|gap| bf16_with_gaps(device, shape, gap, 1));
+        let args = SwigluArgs {
+            gate: &gate,
+            up: &up,
+            y: &mut y,
+        };
+        assert!(device.backend().swiglu(args).is_err(), "{name}");
     }
 }

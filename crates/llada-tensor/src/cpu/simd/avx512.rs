@@ -30,7 +30,7 @@ pub(crate) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 
 /// A mask of the first `n` lanes, or of all.
 #[inline(always)]
-fn first_lanes(n: usize) -> __mmask16 {
+pub(super) fn lane_mask(n: usize) -> __mmask16 {
     if n >= 16 { u16::MAX } else { (1 << n) - 1 }
 }
 
@@ -92,7 +92,7 @@ impl Simd for Avx512 {
     fn load_bf16(self, x: &[bf16]) -> Self::V {
         // SAFETY: the lanes of the mask are inside `x`.
         unsafe {
-            let halves = _mm256_maskz_loadu_epi16(first_lanes(x.len()), x.as_ptr().cast());
+            let halves = _mm256_maskz_loadu_epi16(lane_mask(x.len()), x.as_ptr().cast());
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
         }
     }
@@ -108,7 +108,7 @@ impl Simd for Avx512 {
             let sum = _mm512_add_epi32(bits, half);
             let rounded = _mm512_mask_or_epi32(sum, nan, bits, quiet);
             let halves = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
-            _mm256_mask_storeu_epi16(x.as_mut_ptr().cast(), first_lanes(x.len()), halves);
+            _mm256_mask_storeu_epi16(x.as_mut_ptr().cast(), lane_mask(x.len()), halves);
         }
     }
     #[inline(always)]

@@ -73,3 +73,36 @@ fn reductions_take_every_lane_and_no_more() {
         }
     }
 }
+
+struct ToBf16<'a>(&'a [f32], &'a mut [bf16], &'a mut [f32]);
+
+impl Kernel for ToBf16<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for at in (0..self.0.len()).step_by(S::LANES) {
+            s.store_bf16(&mut self.1[at..], s.load(&self.0[at..], 0.0));
+            s.store(&mut self.2[at..], s.load_bf16(&self.1[at..]));
+        }
+    }
+}
+
+#[test]
+fn bf16_is_rounded_to_the_nearest_ties_to_even_and_widened_again() {
+    // Every upper half: numbers of any size, infinities and NaN; lower halves around a tie.
+    let lower = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
+    let bits = (0..=0xffff_u32).flat_map(|upper| lower.map(|lower| upper << 16 | lower));
+    let x: Vec<f32> = bits.map(f32::from_bits).collect();
+    for level in CpuLevel::available() {
+        // The odd length ends inside a vector.
+        for x in [&x[..], &x[..x.len() - 5]] {
+            let (mut y, mut wide) = (vec![bf16::ZERO; x.len()], vec![0.0; x.len()]);
+            level.run(ToBf16(x, &mut y, &mut wide));
+            for ((x, y), wide) in x.iter().zip(&y).zip(&wide) {
+                let (expected, name) = (bf16::from_f32(*x), format!("{level:?}: {x:e}"));
+                assert_eq!(y.to_bits(), expected.to_bits(), "{name}");
+                assert_eq!(wide.to_bits(), expected.to_f32().to_bits(), "{name}");
+            }
+        }
+    }
+}

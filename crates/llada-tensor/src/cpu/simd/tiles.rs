@@ -10,6 +10,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::avx512::lane_mask;
 use super::int8::Ahead;
 use super::{amx, dot};
 
@@ -163,9 +164,8 @@ impl Packable for bf16 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     unsafe fn row(row: *const Self, n: usize) -> __m512i {
-        let mask = if n >= STEP { u32::MAX } else { (1 << n) - 1 };
         // SAFETY: by the caller's promise.
-        unsafe { _mm512_maskz_loadu_epi16(mask, row.cast()) }
+        unsafe { _mm512_maskz_loadu_epi16(bf16_mask(n), row.cast()) }
     }
 
     #[inline]
@@ -217,9 +217,7 @@ pub(crate) fn round_row(row: &[f32], out: &mut [u16]) {
     let (row, out) = (&row[..STEP], &mut out[..STEP]);
     // SAFETY: both have as many values as are loaded and stored.
     unsafe {
-        let (low, high) = (row.as_ptr(), row.as_ptr().add(16));
-        let rounded = round_pair(_mm512_loadu_ps(high), _mm512_loadu_ps(low));
-        _mm512_storeu_si512(out.as_mut_ptr().cast(), rounded);
+        _mm512_storeu_si512(out.as_mut_ptr().cast(), f32::row(row.as_ptr(), STEP));
     }
 }
 
@@ -284,11 +282,7 @@ pub(crate) unsafe fn round_block(
     to: *mut bf16,
     stride: usize,
 ) {
-    let mask = if columns >= WIDTH {
-        u32::MAX
-    } else {
-        (1 << columns) - 1
-    };
+    let mask = bf16_mask(columns);
     for (i, row) in from.chunks_exact(WIDTH).enumerate().take(rows) {
         // SAFETY: a row has 32 values; lanes of the mask are inside, by the caller's promise.
         unsafe {
@@ -298,8 +292,9 @@ pub(crate) unsafe fn round_block(
     }
 }
 
-fn lane_mask(n: usize) -> __mmask16 {
-    if n >= 16 { u16::MAX } else { (1 << n) - 1 }
+/// A mask of the first `n` of 32 bf16, or of all.
+fn bf16_mask(n: usize) -> __mmask32 {
+    if n >= STEP { u32::MAX } else { (1 << n) - 1 }
 }
 
 /// Both vectors rounded to bf16, `low` in the first half.
